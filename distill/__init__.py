@@ -1,0 +1,1 @@
+"""Step distillation: one method per file."""

@@ -1,0 +1,1 @@
+"""From a trained checkpoint to a pack: graphs per target, quantization, calibration, the writer."""

@@ -1,0 +1,1 @@
+"""Operations with a plain PyTorch reference and, beside it, a fused Triton twin."""
