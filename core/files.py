@@ -1,0 +1,77 @@
+"""Writing files so that a failure never leaves half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_output", "failure_reason"]
+
+_REASONS = {
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EEXIST: "it exists already; remove it, choose another name or ask for overwriting",
+    errno.EFBIG: "the file would be larger than the system allows; choose another folder",
+    errno.EISDIR: "this is a folder; give the name of a file",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOENT: "the folder does not exist; create it first",
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
+    errno.EPERM: "permission denied; choose a folder you may write to",
+    errno.EROFS: "the disk is read-only; choose another folder",
+}
+
+
+def failure_reason(error: OSError) -> str:
+    """Say why a file could not be written and what to do; without the path, which the caller knows."""
+    fallback = f"{error.strerror or error}; choose another folder"
+    return _REASONS.get(error.errno or 0, fallback)
+
+
+def _refuse(code: int, path: Path) -> OSError:
+    return OSError(code, os.strerror(code), str(path))
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.is_dir():
+        raise _refuse(errno.EISDIR, target)
+    if target.exists() and not overwrite:
+        raise _refuse(errno.EEXIST, target)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield the path of a temporary file that becomes `path` when the block ends well.
+
+    The block writes the yielded file, which lies beside `path` (the same disk, so that the rename is atomic),
+    exists and is empty, and has the suffix of `path` for writers that look at it. At the end it is flushed to
+    disk and renamed: `path` has either its old content or all of the new one. After any exception, Ctrl-C
+    included, the temporary file is gone and `path` untouched. A link is followed: the link stays, what it
+    points at is replaced.
+
+    Raises OSError as the system gives it (EEXIST without `overwrite`); `failure_reason` turns it into advice.
+    """
+    target = Path(os.path.realpath(path))
+    _check_target(target, overwrite)
+    temporary = target.with_name(f".pocketprior-{secrets.token_hex(6)}{target.suffix}")
+    try:
+        open(temporary, "xb").close()  # honours the umask, which tempfile does not
+        yield temporary
+        _flush_to_disk(temporary)
+        _check_target(target, overwrite)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,109 @@
+"""LPIPS on AlexNet: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR
+2018), for those who bring the weights: none are shipped.
+
+The weights file, .safetensors or .npz, float arrays, holds AlexNet's convolutions under their torchvision names
+(features.0.weight (64, 3, 11, 11), features.0.bias (64), ... features.10) and the linear heads under the names of
+the LPIPS authors (lin0.model.1.weight (1, 64, 1, 1), ... lin4.model.1.weight). Other arrays are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ..arrays import Image
+from ..errors import UsageError
+from .pair import PEAK, Field, check_pair, check_size, planes
+from .tensor_file import read_tensors
+
+__all__ = ["LpipsWeights", "lpips", "read_lpips_weights"]
+
+_SHIFT = np.array([-0.030, -0.088, -0.188]).reshape(3, 1, 1)
+_SCALE = np.array([0.458, 0.448, 0.450]).reshape(3, 1, 1)
+_EPSILON = 1e-10  # of the channel normalisation
+
+
+@dataclass(frozen=True)
+class _Layer:
+    name: str
+    shape: tuple[int, int, int, int]
+    stride: int
+    padding: int
+    pool_first: bool
+
+
+_LAYERS = (
+    _Layer("features.0", (64, 3, 11, 11), 4, 2, False),
+    _Layer("features.3", (192, 64, 5, 5), 1, 2, True),
+    _Layer("features.6", (384, 192, 3, 3), 1, 1, True),
+    _Layer("features.8", (256, 384, 3, 3), 1, 1, False),
+    _Layer("features.10", (256, 256, 3, 3), 1, 1, False),
+)
+
+
+@dataclass(frozen=True)
+class LpipsWeights:
+    """float64 arrays by the names above."""
+
+    arrays: dict[str, Field]
+
+
+def lpips(a: Image, b: Image, weights: LpipsWeights) -> float:
+    """LPIPS (Eq. 1), 0 = equal, lower is better; sides of at least 32 pixels."""
+    check_pair(a, b)
+    check_size("LPIPS", a, 32)
+    pairs = zip(_activations(a, weights), _activations(b, weights), strict=True)
+    heads = (weights.arrays[_head(i)].reshape(-1, 1, 1) for i in range(len(_LAYERS)))
+    return math.fsum(float((head * (u - v) ** 2).sum(axis=0).mean()) for head, (u, v) in zip(heads, pairs, strict=True))
+
+
+def _activations(image: Image, weights: LpipsWeights) -> list[Field]:
+    """Unit-length (over channels) activations after each ReLU, (C, H, W) each."""
+    x = (planes(image) / (PEAK / 2) - 1 - _SHIFT) / _SCALE
+    result: list[Field] = []
+    for layer in _LAYERS:
+        if layer.pool_first:
+            x = sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::2, ::2].max(axis=(3, 4))
+        x = np.maximum(_convolve(x, layer, weights), 0)
+        result.append(x / (np.sqrt((x**2).sum(axis=0, keepdims=True)) + _EPSILON))
+    return result
+
+
+def _convolve(x: Field, layer: _Layer, weights: LpipsWeights) -> Field:
+    """x: (C, H, W) -> (C', H', W'), zero padding."""
+    kernel = weights.arrays[f"{layer.name}.weight"]
+    pad, stride = layer.padding, layer.stride
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+    windows = sliding_window_view(padded, kernel.shape[2:], axis=(1, 2))[:, ::stride, ::stride]
+    out = np.tensordot(kernel, windows, axes=((1, 2, 3), (0, 3, 4)))
+    return out + weights.arrays[f"{layer.name}.bias"].reshape(-1, 1, 1)
+
+
+def read_lpips_weights(path: Path) -> LpipsWeights:
+    """Read a weights file as described above; UsageError says what is missing, misshapen or not finite."""
+    arrays = read_tensors(path)
+    for name, shape in _expected().items():
+        if name not in arrays or arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+            found = f"has shape {arrays[name].shape} or NaN" if name in arrays else "is missing"
+            raise UsageError(
+                f"LPIPS weights '{path}': '{name}' {found}; it must be finite and of shape {shape}; "
+                f"the file must hold {', '.join(_expected())}"
+            )
+    return LpipsWeights({name: arrays[name] for name in _expected()})
+
+
+def _expected() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, layer in enumerate(_LAYERS):
+        channels = layer.shape[0]
+        shapes |= {f"{layer.name}.weight": layer.shape, f"{layer.name}.bias": (channels,)}
+        shapes[_head(i)] = (1, channels, 1, 1)
+    return shapes
+
+
+def _head(index: int) -> str:
+    return f"lin{index}.model.1.weight"

@@ -1,0 +1,164 @@
+"""Blocks that models share, and the U-Net they are put into.
+
+The block is "Rep-edge": a residual pair of plain 3x3 convolutions with ReLU, no normalisation, no depthwise
+convolution, at half resolution and below. Each 3x3 is trained with a second, factored branch (1x1 then 3x3) whose
+product is added to the kernel in weight space, so training costs one convolution and deployment has one
+(Bhardwaj et al., "Collapsible Linear Blocks for Super-Efficient Super Resolution", MLSys 2022).
+
+Tensors are (N, C, H, W); conditioning vectors (N, E).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["RepBlock", "RepConv", "Unet", "sinusoid"]
+
+
+def sinusoid(t: Tensor, size: int) -> Tensor:
+    """Embed times t (N,) in [0, 1] as (N, size): sines and cosines of geometrically spaced frequencies up to 1000."""
+    half = size // 2
+    exponents = torch.arange(half, dtype=t.dtype, device=t.device) / (half - 1)
+    angles = t[:, None] * 1000 * torch.exp(-math.log(1000) * exponents)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class RepConv(nn.Module):
+    """A 3x3 convolution, zero-padded, whose kernel is trained as direct + (3x3 after 1x1)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.direct = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.reduce = nn.Parameter(torch.empty(inputs, inputs))  # the 1x1 branch, (M, inputs)
+        self.expand = nn.Parameter(torch.zeros(outputs, inputs, 3, 3))  # the 3x3 after it, (outputs, M, 3, 3)
+        nn.init.orthogonal_(self.reduce)
+
+    def kernel(self) -> Tensor:
+        """The one kernel that both branches amount to, (outputs, inputs, 3, 3)."""
+        return self.direct.weight + torch.einsum("omyx,mi->oiyx", self.expand, self.reduce)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel(), self.direct.bias, padding=1)
+
+    def merged(self) -> nn.Conv2d:
+        """The same function as a plain convolution, for export."""
+        outputs, inputs = self.expand.shape[:2]
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        conv.weight.data.copy_(self.kernel().detach())
+        assert conv.bias is not None and self.direct.bias is not None
+        conv.bias.data.copy_(self.direct.bias.detach())
+        return conv
+
+
+class RepBlock(nn.Module):
+    """x + conv(relu(film(conv(x)))); without `embedding` there is no FiLM.
+
+    The second convolution starts at zero: a fresh block is the identity.
+    """
+
+    def __init__(self, channels: int, hidden: int, embedding: int | None = None) -> None:
+        super().__init__()
+        self.first = RepConv(channels, hidden)
+        self.second = RepConv(hidden, channels)
+        self.film = None if embedding is None else nn.Linear(embedding, 2 * hidden)
+        for parameter in (self.second.direct.weight, self.second.direct.bias):
+            nn.init.zeros_(parameter)
+        if self.film is not None:
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.first(x)
+        if self.film is not None:
+            scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return x + self.second(F.relu(h))
+
+
+class Unet(nn.Module):
+    """Picture in, picture out: pixel-unshuffle by 2, encoder, middle and decoder of `RepBlock`s, pixel-shuffle.
+
+    widths: channels at 1/2, 1/4, ... resolution; blocks: per encoder level, the last entry is the middle; the
+    decoder mirrors the encoder. `hook(n, h)` is applied to the feature h leaving block n (adapters).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        expansion: float,
+        embedding: int | None = None,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(blocks):
+            raise ValueError(f"widths and blocks must have one entry per level, got {widths} and {blocks}")
+
+        def stage(width: int, count: int) -> nn.ModuleList:
+            hidden = int(width * expansion)
+            return nn.ModuleList(RepBlock(width, hidden, embedding) for _ in range(count))
+
+        self.intro = nn.Conv2d(4 * inputs, widths[0], 1)
+        self.encoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[:-1], blocks[:-1], strict=True))
+        self.downs = nn.ModuleList(
+            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.middle = stage(widths[-1], blocks[-1])
+        self.ups = nn.ModuleList(
+            nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+        self.decoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[-2::-1], blocks[-2::-1], strict=True))
+        self.end = nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
+        self.multiple_of = 2 ** len(widths)
+
+    def levels(self) -> list[tuple[int, int]]:
+        """(channels, downscale) of the feature leaving each block, in the order the blocks run."""
+        scales = [2 ** (i + 1) for i in range(len(self.encoder) + 1)]
+        stages = [*self.encoder, self.middle, *self.decoder]
+        return [
+            (block.second.direct.out_channels, scale)
+            for blocks, scale in zip(stages, scales + scales[-2::-1], strict=True)
+            for block in blocks  # type: ignore[union-attr]
+        ]
+
+    def forward(
+        self,
+        picture: Tensor,
+        embedding: Tensor | None = None,
+        decoder_embedding: Tensor | None = None,
+        adapters: Sequence[nn.Module] | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """picture: (N, inputs, H, W), H and W multiples of `multiple_of`. Returns (N, outputs, H, W).
+
+        `decoder_embedding` conditions the middle and the decoder, `embedding` the encoder. `adapters`, one per
+        block, each see the feature that leaves the block and `guidance`.
+        """
+        following = iter(adapters or ())
+
+        def run(blocks: nn.ModuleList, x: Tensor, vector: Tensor | None) -> Tensor:
+            for block in blocks:
+                x = block(x, vector)
+                if adapters is not None:
+                    x = next(following)(x, guidance)
+            return x
+
+        x = self.intro(F.pixel_unshuffle(picture, 2))
+        # Encoder.
+        skips = []
+        for blocks, down in zip(self.encoder, self.downs, strict=True):
+            x = run(blocks, x, embedding)
+            skips.append(x)
+            x = down(x)
+        # Middle and decoder.
+        x = run(self.middle, x, decoder_embedding)
+        for blocks, up in zip(self.decoder, self.ups, strict=True):
+            x = F.pixel_shuffle(up(x), 2) + skips.pop()
+            x = run(blocks, x, decoder_embedding)
+        return F.pixel_shuffle(self.end(x), 2)

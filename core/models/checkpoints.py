@@ -1,0 +1,95 @@
+"""Checkpoints: one safetensors file that carries its tensors and what is needed to build the model.
+
+The header holds one JSON text: format, kind ("dtpm", "semantic", ...), the model's configuration and facts measured in
+training. Tensors only: nothing in a checkpoint can run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+__all__ = ["Checkpoint", "from_dict", "load", "save"]
+
+FORMAT = 1
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    kind: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start with `prefix.`, without the prefix."""
+        cut = len(prefix) + 1
+        return {name[cut:]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+def save(path: Path, kind: str, config: object, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the file appears whole or not at all. `config` is a dataclass."""
+    header = {"format": FORMAT, "kind": kind, "config": asdict(config), "facts": dict(facts)}  # type: ignore[call-overload]
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # The extension stays last, so that a killed run leaves nothing that looks like a checkpoint.
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        safetensors.torch.save_file(plain, temporary, {"pocketprior": json.dumps(header, sort_keys=True)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, kind: str) -> Checkpoint:
+    """Read a checkpoint of the given kind.
+
+    Raises CheckpointError when the file is missing, damaged, of another kind or format, or holds NaN.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("pocketprior")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}; train one with `pocketprior train`") from None
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or train it again") from None
+    if text is None:
+        raise CheckpointError(f"{path} is a safetensors file, but not one that pocketprior wrote")
+    header = json.loads(text)
+    if header["format"] != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {header['format']}, this version reads format {FORMAT}")
+    if header["kind"] != kind:
+        raise CheckpointError(f"{path} holds a '{header['kind']}' checkpoint, expected '{kind}'")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: weight '{name}' holds NaN or infinity; use an earlier checkpoint")
+    return Checkpoint(kind, header["config"], tensors, header["facts"])
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """Build the (nested, frozen) dataclass `cls` from its `asdict` form; an unknown field is a CheckpointError."""
+    hints = get_type_hints(cls)
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    unknown = set(values) - set(names)
+    if unknown:
+        raise CheckpointError(f"unknown {cls.__name__} fields {sorted(unknown)}; valid ones: {names}")
+    return cls(**{name: _convert(hints[name], value) for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value)
+    return tuple(value) if isinstance(value, list) else value

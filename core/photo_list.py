@@ -1,0 +1,64 @@
+"""A data folder's `manifest.csv`: which photo may be used for what.
+
+Columns read here: file (path under the folder), split (train, val, test), set, role (clean, gt, lq, lq-nogt) and
+use (any, non-commercial, eval-only). Other columns are ignored.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UsageError
+
+__all__ = ["LIST_NAME", "ListedPhoto", "clean_photos"]
+
+LIST_NAME = "manifest.csv"
+
+
+@dataclass(frozen=True)
+class ListedPhoto:
+    """One row of the list."""
+
+    path: Path
+    split: str
+    set: str
+    role: str
+    use: str
+
+
+def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> list[ListedPhoto]:
+    """The clean photos of a split under `data`, sorted by path.
+
+    folder: only files whose path in the list starts with it; use: only that value; empty for all. UsageError when
+    there is no list, it lacks a column, or no row fits.
+    """
+    prefix = data / folder
+    found = [
+        row
+        for row in _rows(data)
+        if (row.split, row.role) == (split, "clean")
+        and (not use or row.use == use)
+        and row.path.is_relative_to(prefix)
+    ]
+    if not found:
+        raise UsageError(
+            f"'{data / LIST_NAME}' lists no clean '{split}' photos under '{folder or '.'}' (use: {use or 'all'}); "
+            "give a data folder that has some"
+        )
+    return sorted(found, key=lambda row: row.path)
+
+
+def _rows(data: Path) -> Iterator[ListedPhoto]:
+    path = data / LIST_NAME
+    if not path.is_file():
+        raise UsageError(f"'{data}' has no {LIST_NAME}; give a folder with one (columns file, split, set, role, use)")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = sorted({"file", "split", "set", "role", "use"} - set(reader.fieldnames or ()))
+        if missing:
+            raise UsageError(f"'{path}' lacks the columns {', '.join(missing)}; add them to its first line")
+        for row in reader:
+            yield ListedPhoto(data / row["file"], row["split"], row["set"], row["role"], row["use"])

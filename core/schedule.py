@@ -1,0 +1,63 @@
+"""Noise levels as plain numbers.
+
+A level is abar, the share of signal variance: x = sqrt(abar) x0 + sqrt(1 - abar) noise. A list of levels runs from
+pure noise (0.0) to clean (1.0); packs store the numbers themselves, never a recipe for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+__all__ = ["SCHEDULES", "STEPS", "cosine", "diffir", "linear", "trailing"]
+
+STEPS = 1000  # training steps of the DTPM schedules
+
+
+def linear(steps: int = STEPS, first: float = 1e-4, last: float = 0.02) -> list[float]:
+    """abar_1 .. abar_steps of the linear-beta schedule (Ho et al. 2020), rescaled to end in pure noise.
+
+    The rescaling to zero terminal signal-to-noise ratio is Algorithm 1 of Lin et al., "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed" (WACV 2024): abar_steps is exactly 0.
+    """
+    root, product = [], 1.0
+    for i in range(steps):
+        product *= 1 - (first + (last - first) * i / (steps - 1))
+        root.append(math.sqrt(product))
+    start, end = root[0], root[-1]
+    return [((r - end) * start / (start - end)) ** 2 for r in root]
+
+
+def cosine(steps: int = STEPS) -> list[float]:
+    """abar_1 .. abar_steps = cos^2(pi t / 2), the cosine schedule (Nichol and Dhariwal 2021) without offset.
+
+    abar_steps is exactly 0. With few trailing steps it spends more of them where texture is decided than `linear`.
+    """
+    return [math.cos(math.pi / 2 * i / steps) ** 2 for i in range(1, steps)] + [0.0]
+
+
+SCHEDULES: dict[str, Callable[[], list[float]]] = {"cosine": cosine, "linear": linear}
+
+
+def trailing(sampling_steps: int, bars: list[float]) -> tuple[list[float], list[float]]:
+    """Levels and times for `sampling_steps` of the `len(bars)` training steps, trailing spacing.
+
+    Trailing means that the first step starts from pure noise (4 of 1000: 1000, 750, 500, 250).
+    Returns (levels, times): levels has one number more than times and ends in 1.0; a time is in (0, 1].
+    Raises ValueError unless 1 <= sampling_steps <= len(bars).
+    """
+    steps = len(bars)
+    if not 1 <= sampling_steps <= steps:
+        raise ValueError(f"sampling_steps must be in 1..{steps}, got {sampling_steps}")
+    counts = [round(steps - i * steps / sampling_steps) for i in range(sampling_steps)]
+    return [bars[c - 1] for c in counts] + [1.0], [c / steps for c in counts]
+
+
+def diffir(steps: int = 4, first: float = 0.1, last: float = 0.99) -> list[float]:
+    """abar_1 .. abar_steps of DiffIR: betas are the squares of a linear ramp between the roots of the ends."""
+    ramp = [math.sqrt(first) + (math.sqrt(last) - math.sqrt(first)) * i / (steps - 1) for i in range(steps)]
+    bars, product = [], 1.0
+    for root in ramp:
+        product *= 1 - root * root
+        bars.append(product)
+    return bars

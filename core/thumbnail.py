@@ -1,0 +1,50 @@
+"""A small picture of a whole photo, by exact area means.
+
+Each pixel of the result is the mean of the photo over that pixel's share of its area (a smaller photo is repeated), so
+the result knows nothing of tiles and is the same in every language to float rounding. Rows are added up as integers,
+one row of the result at a time: the memory is a few rows of the photo, whatever its size.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Batch, Image
+
+__all__ = ["area_mean", "thumbnail"]
+
+_Levels = NDArray[np.float64]
+
+
+def thumbnail(image: Image, side: int) -> Batch:
+    """What global conditions are computed from: Image (H, W, 3) -> (1, 3, side, side) in [0, 1], aspect ignored."""
+    levels = area_mean(image, side, side) / np.iinfo(image.dtype).max
+    return np.ascontiguousarray(levels.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
+
+
+def area_mean(image: Image, height: int, width: int) -> _Levels:
+    """Image (H, W, 3) -> its area means (height, width, 3) float64, in levels of the image."""
+    cell_height = len(image) / height
+    edges = np.arange(height + 1) * len(image) / height
+    rows = (_sum_rows(image, a, b) / cell_height for a, b in zip(edges[:-1], edges[1:], strict=True))
+    return np.stack([_mean_columns(row, width) for row in rows])
+
+
+def _sum_rows(image: Image, first: float, last: float) -> _Levels:
+    """The integral over the rows [first, last): (W, 3)."""
+    top, bottom = floor(first), ceil(last)
+    total = image[top:bottom].sum(axis=0, dtype=np.uint64).astype(np.float64)
+    return total - (first - top) * image[top] - (bottom - last) * image[bottom - 1]
+
+
+def _mean_columns(row: _Levels, width: int) -> _Levels:
+    """(W, 3) -> (width, 3): differences of the running integral at the edges of the cells."""
+    size = len(row)
+    edges = np.arange(width + 1) * size / width
+    whole = np.minimum(edges.astype(np.intp), size - 1)
+    before = np.cumsum(row, axis=0) - row
+    integral = before[whole] + (edges - whole)[:, np.newaxis] * row[whole]
+    return np.diff(integral, axis=0) / (size / width)

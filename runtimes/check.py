@@ -1,0 +1,75 @@
+"""What goes into a graph and what comes out, held against its specification, in one place for all runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import GraphError
+from ..core.manifest import ArraySpec, GraphSpec
+from ..core.restore import Graph
+
+__all__ = ["checked"]
+
+_Array = NDArray[np.float32]
+
+
+def checked(name: str, graph: Graph, spec: GraphSpec, multiple_of: int = 1) -> Graph:
+    """`graph`, refusing calls whose names, dtypes or shapes are not those of `spec`, and answers that are not.
+
+    "h" and "w" are the same number in all arrays of a call, a multiple of `multiple_of`. Raises GraphError naming the
+    graph, the array, what was given and what was expected.
+    """
+
+    def call(**inputs: _Array) -> dict[str, _Array]:
+        sizes: dict[str, int] = {}
+        _check(name, "input", inputs, spec.inputs, sizes)
+        _check_multiples(name, sizes, multiple_of)
+        outputs = graph(**inputs)
+        _check(name, "output", outputs, spec.outputs, sizes)
+        return outputs
+
+    return call
+
+
+def _check(
+    graph: str, kind: str, given: Mapping[str, Any], expected: Mapping[str, ArraySpec], sizes: dict[str, int]
+) -> None:
+    if set(given) != set(expected):
+        raise GraphError(
+            f"graph '{graph}': {kind}s {_names(given)} were given, expected {_names(expected)}; "
+            "the graph and the manifest of the pack do not belong together"
+        )
+    for name, spec in expected.items():
+        _check_array(f"graph '{graph}', {kind} '{name}'", given[name], spec, sizes)
+
+
+def _names(arrays: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(arrays)) or "(none)"
+
+
+def _check_array(where: str, given: Any, spec: ArraySpec, sizes: dict[str, int]) -> None:
+    if not isinstance(given, np.ndarray) or given.dtype != spec.dtype:
+        kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+        raise GraphError(f"{where}: given {kind}, expected an array of {spec.dtype}; convert it before the call")
+    fits = given.ndim == len(spec.shape) and all(
+        size == (sizes.setdefault(symbol, size) if isinstance(symbol, str) else symbol)
+        for size, symbol in zip(given.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        known = ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items())
+        raise GraphError(
+            f"{where}: given the shape {list(given.shape)}, expected {list(spec.shape)}"
+            f"{f' with {known}' if known else ''}; give all arrays of a call one size"
+        )
+
+
+def _check_multiples(graph: str, sizes: Mapping[str, int], multiple_of: int) -> None:
+    for symbol, size in sizes.items():
+        if size == 0 or size % multiple_of:
+            raise GraphError(
+                f"graph '{graph}': given {symbol} = {size}, expected a multiple of {multiple_of}; pad the tile first"
+            )

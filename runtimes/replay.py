@@ -1,0 +1,95 @@
+"""Answers from a recording: a stored reference, and the fake runtime of the tests.
+
+A recording is an .npz file (`core/recording.py`) with the arrays `<graph>/<number of the call>/<in or out>/<name>`. A
+call is answered only if its inputs are exactly those of a recorded call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import GraphError, PackError
+from ..core.manifest import GraphSpec
+from ..core.recording import Array, read_arrays, write_arrays
+from ..core.restore import Graph
+
+__all__ = ["TARGET", "Recorder", "open"]
+
+TARGET = "replay"
+
+_Arrays = dict[str, NDArray[np.float32]]
+
+
+def open(path: Path, name: str, spec: GraphSpec, threads: int | None = None) -> Graph:  # noqa: ARG001
+    """The calls of the graph `name` recorded in `path`; `threads` has no meaning here.
+
+    Raises PackError for a file that holds no call of that graph. The graph raises GraphError for inputs that were not
+    recorded.
+    """
+    answers = {_digest(inputs): outputs for inputs, outputs in _calls(path, name)}
+    if not answers:
+        raise PackError(f"the recording {path} has no call of the graph '{name}'; record it again")
+
+    def call(**inputs: NDArray[np.float32]) -> _Arrays:
+        key = _digest(inputs)
+        if key not in answers:
+            shapes = ", ".join(f"{n} {list(inputs[n].shape)}" for n in sorted(inputs))
+            raise GraphError(
+                f"graph '{name}': these inputs ({shapes}) are none of the {len(answers)} calls recorded in {path}; "
+                "use the recorded photo, seed and tile, or another runtime"
+            )
+        return {n: array.copy() for n, array in answers[key].items()}
+
+    return call
+
+
+@dataclass
+class Recorder:
+    """Keeps the calls of the graphs that it wraps."""
+
+    arrays: dict[str, Array] = field(default_factory=dict[str, Array])
+    calls: dict[str, int] = field(default_factory=dict[str, int])
+
+    def wrap(self, name: str, graph: Graph) -> Graph:
+        """`graph`, with each call kept under `name`."""
+
+        def call(**inputs: NDArray[np.float32]) -> _Arrays:
+            outputs = graph(**inputs)
+            self._keep(name, inputs, outputs)
+            return outputs
+
+        return call
+
+    def save(self, path: Path) -> None:
+        """Write what was kept as a recording."""
+        write_arrays(path, self.arrays)
+
+    def _keep(self, name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        number = self.calls.setdefault(name, 0)
+        self.calls[name] += 1
+        for kind, arrays in (("in", inputs), ("out", outputs)):
+            self.arrays |= {f"{name}/{number}/{kind}/{n}": array.copy() for n, array in arrays.items()}
+
+
+def _calls(path: Path, graph: str) -> list[tuple[_Arrays, _Arrays]]:
+    calls: dict[str, tuple[_Arrays, _Arrays]] = {}
+    for key, array in read_arrays(path).items():
+        owner, number, kind, name = (key.split("/") + ["", "", ""])[:4]
+        if owner == graph and kind in ("in", "out"):
+            calls.setdefault(number, ({}, {}))[kind == "out"][name] = array
+    return list(calls.values())
+
+
+def _digest(arrays: Mapping[str, Array]) -> str:
+    """One number for the names, shapes and bits of arrays."""
+    digest = sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape};".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()

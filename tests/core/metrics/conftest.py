@@ -1,0 +1,85 @@
+"""Pictures with the statistics of photos, and the torch metrics of piq to compare with."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+
+def dead_leaves(height: int, width: int, seed: int) -> np.ndarray:
+    """Discs of all sizes that hide one another, each with a fine grain: (H, W, 3) uint8. After Lee et al. 2001."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((height, width, 3), 128.0)
+    for radius in sorted(2 / rng.uniform(0.02, 1, 600), reverse=True):
+        y, x = rng.uniform(0, height), rng.uniform(0, width)
+        top, left = max(0, int(y - radius)), max(0, int(x - radius))
+        box = picture[top : int(y + radius) + 2, left : int(x + radius) + 2]
+        rows, columns = np.ogrid[top : top + box.shape[0], left : left + box.shape[1]]
+        inside = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        box[inside] = rng.uniform(30, 225, 3) + rng.uniform(0, 8) * rng.standard_normal((int(inside.sum()), 1))
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def noisy(picture: np.ndarray, sigma: float, seed: int = 1) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, sigma, picture.shape)
+    return np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
+
+
+def blurred(picture: np.ndarray, times: int) -> np.ndarray:
+    """3 x 3 binomial blur, repeated; borders replicated."""
+    x = picture.astype(np.float64)
+    for _ in range(times):
+        for axis in (0, 1):
+            pad = [(1, 1) if i == axis else (0, 0) for i in range(3)]
+            padded = np.moveaxis(np.pad(x, pad, mode="edge"), axis, 0)
+            x = np.moveaxis((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4, 0, axis)
+    return np.floor(x + 0.5).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """(240, 336, 3) uint8."""
+    return dead_leaves(240, 336, 0)
+
+
+@pytest.fixture(scope="session")
+def damage() -> SimpleNamespace:
+    """The functions `blurred` and `noisy`, and `dead_leaves` for pictures of other sizes."""
+    return SimpleNamespace(blurred=blurred, noisy=noisy, dead_leaves=dead_leaves)
+
+
+@pytest.fixture
+def piq(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """piq's functions on a pair of pictures, in float64.
+
+    Its modules are loaded without its __init__, which loads torchvision for metrics that are not compared here;
+    torchvision does not load beside every build of torch.
+    """
+    spec = find_spec("piq")
+    assert spec is not None, "install the extra 'dev'"
+    assert spec.submodule_search_locations is not None
+    package = ModuleType("piq")
+    package.__path__ = list(spec.submodule_search_locations)
+    monkeypatch.setitem(sys.modules, "piq", package)
+    torch = import_module("torch")
+
+    def on_pictures(module: str, function: str):
+        metric = getattr(import_module(f"piq.{module}"), function)
+
+        def tensor(picture: np.ndarray):
+            scaled = picture.astype(np.float64) / np.iinfo(picture.dtype).max
+            return torch.from_numpy(scaled.transpose(2, 0, 1).copy())[None]
+
+        return lambda a, b, **options: float(metric(tensor(a), tensor(b), **options))
+
+    return SimpleNamespace(
+        gmsd=on_pictures("gmsd", "gmsd"),
+        haarpsi=on_pictures("haarpsi", "haarpsi"),
+        ms_ssim=on_pictures("ms_ssim", "multi_scale_ssim"),
+        ssim=on_pictures("ssim", "ssim"),
+    )

@@ -1,0 +1,225 @@
+"""Who may import whom: every import statement against the table of layers, and no torch in what runs on a phone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "pocketprior"
+FOLDERS = ("core", "kernels", "distill", "export", "runtimes", PACKAGE)
+RUNTIME_LIBRARIES = frozenset({"onnxruntime", "openvino", "coremltools", "executorch", "litert", "ncnn", "MNN"})
+TORCH = frozenset({"torch", "torchvision", "triton", "accelerate", "safetensors.torch"})
+
+# layer: the layers it may import besides itself. The longest name that fits a module is its layer.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "core": frozenset(),
+    "kernels": frozenset(),
+    "kernels.mode": frozenset(),
+    "core.models": frozenset({"core", "kernels", "kernels.mode"}),
+    "core.training": frozenset({"core", "core.models", "kernels.mode"}),
+    "distill": frozenset({"core", "core.models", "core.training"}),
+    "export": frozenset({"core", "core.models", "kernels.mode"}),
+    "runtimes": frozenset({"core"}),
+    PACKAGE: frozenset({"core"}),
+}
+MUST_NOT_LOAD: dict[str, frozenset[str]] = {
+    "core": TORCH | RUNTIME_LIBRARIES,
+    "kernels": RUNTIME_LIBRARIES,
+    "kernels.mode": RUNTIME_LIBRARIES,
+    "core.models": RUNTIME_LIBRARIES,
+    "core.training": RUNTIME_LIBRARIES,
+    "distill": RUNTIME_LIBRARIES,
+    "export": frozenset(),
+    "runtimes": TORCH,
+    PACKAGE: TORCH | RUNTIME_LIBRARIES,
+}
+# The two references upwards that are bound late, by name, on purpose.
+LATE_BOUND = {"core/cli.py", "core/restore.py"}
+
+
+def layer_of(module: str) -> str | None:
+    """The layer of a module named without the package: 'core.models.dtpm' -> 'core.models'."""
+    fits = [layer for layer in MAY_IMPORT if module == layer or module.startswith(f"{layer}.")]
+    return max(fits, key=len, default=None)
+
+
+def module_name(path: Path, root: Path) -> str:
+    """'core/noise.py' -> 'core.noise', 'core/__init__.py' -> 'core'."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources(root: Path) -> list[Path]:
+    return sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py"))
+
+
+def absolute(node: ast.ImportFrom, path: Path, root: Path) -> str:
+    """The module a relative import starts from, with the package: in core/x.py 'from .y' -> 'pocketprior.core.y'."""
+    folder = path.relative_to(root).parent.parts
+    here = folder if folder[:1] == (PACKAGE,) else (PACKAGE, *folder)
+    base = here[: len(here) - node.level + 1]
+    return ".".join((*base, node.module) if node.module else base)
+
+
+def imported(path: Path, root: Path) -> Iterator[tuple[int, str, bool]]:
+    """(line, absolute module, is it relative) of each import anywhere in a file, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = absolute(node, path, root) if node.level else str(node.module)
+            yield from ((node.lineno, f"{module}.{alias.name}", node.level > 0) for alias in node.names)
+
+
+def named_in_strings(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of each string that names a module of ours: 'pocketprior.export.command', '..runtimes'."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.removeprefix(PACKAGE)
+            if name.startswith(".") and all(part.isidentifier() for part in name.lstrip(".").split(".")):
+                yield node.lineno, name.lstrip(".")
+
+
+def offence(module: str, target: str, relative: bool) -> str | None:
+    """What is wrong with `module` (without the package) importing `target` (with it), None for nothing."""
+    layer = layer_of(module) or module
+    top, _, inner = target.partition(".")
+    if top != PACKAGE:
+        forbidden = [name for name in MUST_NOT_LOAD[layer] if target == name or target.startswith(f"{name}.")]
+        if top in FOLDERS:
+            return f"imports '{target}'; our modules are reached by relative imports"
+        return f"loads '{forbidden[0]}', which {layer} must never do" if forbidden else None
+    if not relative:
+        return f"imports '{target}' by its full name; inside the package use relative imports"
+    other = layer_of(inner)
+    if other in (None, layer) or other in MAY_IMPORT[layer]:
+        return None
+    return f"imports {other}; {layer} may import {', '.join(sorted(MAY_IMPORT[layer])) or 'nothing else of ours'}"
+
+
+def offences(root: Path) -> list[str]:
+    """One line per forbidden import, and per module named in a string outside the two late-bound places."""
+    found: list[str] = []
+    for path in sources(root):
+        module, place = module_name(path, root), path.relative_to(root).as_posix()
+        for line, target, relative in imported(path, root):
+            wrong = offence(module, target, relative)
+            found += [f"{place}:{line} {wrong}"] if wrong else []
+        if place in LATE_BOUND or not module.startswith("core"):
+            continue
+        for line, named in named_in_strings(path):
+            wrong = offence(module, f"{PACKAGE}.{named}", relative=True)
+            found += [f"{place}:{line} {wrong} (named in a string)"] if wrong else []
+    return found
+
+
+def test_imports_follow_the_table() -> None:
+    assert len(sources(ROOT)) > 20, f"found almost no sources under {ROOT}: nothing was compared"
+    assert offences(ROOT) == []
+
+
+def test_every_layer_has_both_rules() -> None:
+    assert set(MAY_IMPORT) == set(MUST_NOT_LOAD)
+
+
+PLANTED = {
+    "upwards": ("core/x.py", "from ..runtimes import onnxruntime", "imports runtimes"),
+    "upwards inside a function": ("core/x.py", "def f():\n    from ..export.onnx import write", "imports export"),
+    "into the torch part of its own folder": ("core/metrics/x.py", "from ..models import dtpm", "imports core.models"),
+    "through the package": ("core/x.py", "from .. import kernels", "imports kernels"),
+    "sideways": ("runtimes/x.py", "from ..export import onnx", "imports export"),
+    "models from a runtime": ("runtimes/x.py", "from ..core.models.dtpm import Dtpm", "imports core.models"),
+    "another kernel than mode": ("export/x.py", "from ..kernels import film", "imports kernels"),
+    "by its full name": ("core/x.py", "import pocketprior.core.noise", "relative imports"),
+    "by its folder": ("runtimes/x.py", "from core.noise import normal", "relative imports"),
+    "torch in core": ("core/x.py", "def f():\n    import torch.nn", "loads 'torch'"),
+    "a runtime in core": ("core/x.py", "import onnxruntime as ort", "loads 'onnxruntime'"),
+    "triton in a runtime": ("runtimes/x.py", "from triton import language", "loads 'triton'"),
+    "a runtime in the models": ("core/models/x.py", "import openvino", "loads 'openvino'"),
+    "by import_module": ("core/x.py", "import_module('pocketprior.runtimes')", "imports runtimes"),
+    "by a relative string": ("core/x.py", "import_module('..kernels', __package__)", "imports kernels"),
+    "the face": ("pocketprior/x.py", "from .export import onnx", "imports export"),
+}
+
+
+@pytest.mark.parametrize(("place", "code", "expected"), PLANTED.values(), ids=PLANTED)
+def test_a_planted_violation_is_found(tmp_path: Path, place: str, code: str, expected: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text(code)
+    (found,) = offences(tmp_path)
+    assert found.startswith(f"{place}:")
+    assert expected in found
+
+
+ALLOWED = {
+    "core to core": ("core/commands/x.py", "from ..noise import normal"),
+    "a runtime to core": ("runtimes/native/x.py", "from ...core.errors import GraphError"),
+    "a runtime to its library": ("runtimes/x.py", "def f():\n    import onnxruntime"),
+    "models to kernels": ("core/models/x.py", "import torch\nfrom ...kernels import film\nfrom ..noise import x"),
+    "export to mode": ("export/x.py", "from ..kernels import mode\nfrom ..kernels.mode import set_mode"),
+    "the face to core": ("pocketprior/x.py", "from .core.restore import Restorer"),
+    "the command table": ("core/cli.py", "COMMANDS = {'bench': ('pocketprior.runtimes.commands.bench', 'help')}"),
+    "a sentence with a dot": ("core/x.py", "message = 'see export. Or runtimes.'"),
+}
+
+
+@pytest.mark.parametrize(("place", "code"), ALLOWED.values(), ids=ALLOWED)
+def test_an_allowed_import_is_left_alone(tmp_path: Path, place: str, code: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text(code)
+    assert offences(tmp_path) == []
+
+
+def light_modules(root: Path) -> list[str]:
+    """What a phone or a laptop may load: the face, runtimes, and core without its torch half."""
+    names = [module_name(path, root) for path in sources(root) if path.name != "__main__.py"]
+    light = [name for name in names if layer_of(name) in ("core", "runtimes", PACKAGE)]
+    return [name if name.startswith(PACKAGE) else f"{PACKAGE}.{name}" for name in light]
+
+
+# Each module is imported alone, without what an earlier one has left behind.
+IMPORT_EACH_ALONE = """
+import sys
+from importlib import import_module
+
+package, forbidden = sys.argv[1], sys.argv[2].split(",")
+for module in sys.argv[3:]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+    import_module(module)
+    loaded = [name for name in forbidden if name in sys.modules]
+    if loaded:
+        sys.exit(f"importing {module} loads {', '.join(loaded)}")
+"""
+
+
+def import_each_alone(modules: list[str], folder: Path, package: str = PACKAGE) -> str:
+    """Import the modules in a fresh process that starts in `folder`; what went wrong, '' for nothing."""
+    command = [sys.executable, "-c", IMPORT_EACH_ALONE, package, "torch,triton", *modules]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return done.stderr.strip() if done.returncode else ""
+
+
+def test_light_modules_never_load_torch(tmp_path: Path) -> None:
+    modules = light_modules(ROOT)
+    assert {"pocketprior", "pocketprior.core.noise", "pocketprior.runtimes.onnxruntime"} <= set(modules)
+    wrong = import_each_alone(modules, tmp_path)
+    assert not wrong, wrong
+
+
+def test_a_hidden_torch_is_found(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("")
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted/__init__.py").write_text("")
+    (tmp_path / "planted/clean.py").write_text("")
+    (tmp_path / "planted/hidden.py").write_text("__import__('to' + 'rch')")
+    assert import_each_alone(["planted", "planted.clean"], tmp_path, "planted") == ""
+    assert "importing planted.hidden loads torch" in import_each_alone(
+        ["planted.clean", "planted.hidden"], tmp_path, "planted"
+    )
