@@ -188,7 +188,7 @@ class Manifest:
         self.check_present(folder)
         text = as_text(as_tree(self))
         try:
-            with atomic_output(folder / FILE) as temporary:
+            with atomic_output(folder / FILE, overwrite=True) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="")
         except OSError as error:
             raise PackError(f"{folder / FILE} cannot be written: {failure_reason(error)}") from error

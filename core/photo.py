@@ -9,8 +9,9 @@ import numpy as np
 
 from .arrays import Image
 from .errors import UsageError
+from .formats.samples import levels
 
-__all__ = ["GainMap", "Photo"]
+__all__ = ["GainMap", "Photo", "interleaved"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,21 @@ def _check_pixels(pixels: Image) -> None:
 
 
 def _alpha_like(alpha: Image | None, pixels: Image) -> Image | None:
-    if alpha is None or alpha.dtype == pixels.dtype:
-        return alpha
-    if pixels.dtype == np.uint16:
-        return alpha.astype(np.uint16) * np.uint16(257)
-    return ((alpha.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    return None if alpha is None else levels(alpha, pixels.dtype.type)
+
+
+def _mean_of_channels(pixels: Image) -> Image:
+    total = pixels.sum(axis=2, keepdims=True, dtype=np.uint32)
+    return ((2 * total + 3) // 6).astype(pixels.dtype)
+
+
+def interleaved(photo: Photo, rows: slice, *, dtype: type[np.uint8] | type[np.uint16]) -> Image:
+    """Rows of a photo as a file stores them: (n, W, C), C = 1 (grey: the mean) or 3 colours, then alpha if any.
+
+    Depth, grey and alpha are settled here for a band of rows, so that a writer needs no second full copy.
+    """
+    pixels = photo.pixels[rows]
+    colours = levels(_mean_of_channels(pixels) if photo.grey else pixels, dtype)  # (n, W, 1 | 3)
+    if photo.alpha is None:
+        return colours
+    return np.concatenate([colours, levels(photo.alpha[rows], dtype)[..., np.newaxis]], axis=2)

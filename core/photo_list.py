@@ -39,9 +39,7 @@ def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> 
     found = [
         row
         for row in _rows(data)
-        if (row.split, row.role) == (split, "clean")
-        and (not use or row.use == use)
-        and row.path.is_relative_to(prefix)
+        if (row.split, row.role) == (split, "clean") and (not use or row.use == use) and row.path.is_relative_to(prefix)
     ]
     if not found:
         raise UsageError(

@@ -7,12 +7,12 @@ residual. A pack may hold all of it in one graph as well, `fused`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,12 @@ from .errors import GraphError, PackError, UnknownNameError, UsageError
 from .manifest import Manifest
 from .noise import normal
 from .pack import default_pack
+from .photo import Photo
 from .samplers import ddim
 from .thumbnail import thumbnail
 from .tiles import Box, Plan, choose_tile, cut, join, padded_size, plan, smallest_tile
 
-__all__ = ["FORMS", "Graph", "Progress", "Restorer"]
+__all__ = ["FORMS", "Graph", "Options", "Progress", "Restorer", "graph_names"]
 
 FORMS = ("auto", "fused", "split")
 
@@ -38,6 +39,17 @@ HOST_BYTES_PER_PIXEL = 144  # our own float32 arrays of a tile: image, noise, ba
 _Arrays = Mapping[str, NDArray[np.float32]]
 
 Progress = Callable[[int, int], None]  # (tiles done, tiles in all)
+
+
+class Options(TypedDict, total=False):
+    """The options of a restoration, as `Restorer.__call__` explains them."""
+
+    task: str | None
+    strength: float
+    seed: int
+    tile: int | None
+    max_memory: int | None
+    progress: Progress | None
 
 
 class Graph(Protocol):
@@ -103,7 +115,7 @@ class Restorer:
 
         Raises UsageError for an option out of its range, GraphError where a graph fails or gives NaN.
         """
-        _check_options(self.manifest, task, strength, seed)
+        self.check(task=task, strength=strength, seed=seed, tile=tile, max_memory=max_memory)
         layout = self._layout(image, self._stages(strength), tile, max_memory)
         job = _Job(image, seed, strength, self._conditions(image))
         restored = np.empty_like(image)
@@ -113,6 +125,28 @@ class Restorer:
             if progress is not None:
                 progress(done, len(layout.tiles))
         return restored
+
+    def photo(self, photo: Photo, **options: Unpack[Options]) -> Photo:
+        """Restore the pixels of a photo and keep all else; a grey photo stays grey (the mean of the channels)."""
+        restored = self(photo.pixels, **options)
+        if photo.grey:
+            _make_grey(restored)
+        return photo.with_pixels(restored)
+
+    def check(self, **options: Unpack[Options]) -> None:
+        """Raise UsageError for options that suit no photo at all, before any photo is read."""
+        task, tile = options.get("task"), options.get("tile")
+        strength, seed = options.get("strength", 1.0), options.get("seed", 0)
+        if task is not None and task not in self.manifest.tasks:
+            raise UnknownNameError("task", task, self.manifest.tasks)
+        if not 0 <= strength <= 1:
+            raise UsageError(f"strength {strength} was given; choose a number from 0 (no texture) to 1")
+        if not 0 <= seed < 2**64:
+            raise UsageError(f"seed {seed} was given; choose a whole number from 0 to 2^64 - 1")
+        if tile is not None and options.get("max_memory") is not None:
+            raise UsageError("a tile and a memory limit were given; give one of them: the tile follows from the memory")
+        if tile is not None:
+            plan(1, 1, tile, self.manifest.radius(self._stages(strength)), self.manifest.size.multiple_of)
 
     def _stages(self, strength: float) -> tuple[str, ...]:
         """The tiled graphs that are run: without texture the predictor is all there is to do."""
@@ -128,8 +162,6 @@ class Restorer:
         if tile is None:
             bytes_per_pixel = HOST_BYTES_PER_PIXEL + max(self.manifest.bytes_per_pixel[name] for name in stages)
             tile = _tile_for(image, max_memory, bytes_per_pixel, overlap, multiple)
-        elif max_memory is not None:
-            raise UsageError("both a tile and a memory limit were given; give the one that matters, or neither")
         return plan(height, width, tile, overlap, multiple)
 
     def _conditions(self, image: Image) -> _Arrays:
@@ -147,15 +179,17 @@ class Restorer:
         where = f"tile at row {box.y0}, column {box.x0}"
         image = to_batch(cut(job.image, box))
         stages = self._stages(job.strength)
+        if stages == ("predict",):
+            return self._run("predict", where, job, image=image)
+        noise = normal(job.seed, 0, box.rows, box.cols)
         if stages == ("fused",):
-            noise = normal(job.seed, 0, box.rows, box.cols)
             strength = np.array([job.strength], np.float32)
             return self._run("fused", where, job, image=image, noise=noise, strength=strength)
         base = self._run("predict", where, job, image=image)
-        if stages == ("predict",):
-            return base
-        residual = ddim(partial(self._denoise, job, where, base), self._noise(job, box), self.manifest.levels)
-        return base + job.strength * self.manifest.gain * self.manifest.residual_scale * residual
+        residual: State = ddim(partial(self._denoise, job, where, base), noise, self.manifest.levels)
+        scale = np.float32(job.strength * self.manifest.gain * self.manifest.residual_scale)
+        texture: State = scale * residual
+        return base + texture
 
     def _denoise(self, job: _Job, where: str, base: Batch, x: State, step: int) -> State:
         times = self.manifest.times
@@ -179,18 +213,9 @@ def graph_names(manifest: Manifest, form: str) -> list[str]:
     if form not in FORMS:
         raise UnknownNameError("form of the graphs", form, FORMS)
     last = "denoise" if form == "split" or "fused" not in manifest.graphs else "fused"
-    if form == "fused" and last != "fused" or last not in manifest.graphs:
+    if last not in manifest.graphs or form not in ("auto", "split", last):
         raise PackError(f"the pack '{manifest.name}' has no {form} graphs; it has: {', '.join(manifest.graphs)}")
     return [name for name in ("encode", "predict", last) if name in manifest.graphs]
-
-
-def _check_options(manifest: Manifest, task: str | None, strength: float, seed: int) -> None:
-    if task is not None and task not in manifest.tasks:
-        raise UnknownNameError("task", task, manifest.tasks)
-    if not 0 <= strength <= 1:
-        raise UsageError(f"strength {strength} was given; choose a number from 0 (no texture) to 1")
-    if not 0 <= seed < 2**64:
-        raise UsageError(f"seed {seed} was given; choose a whole number from 0 to 2^64 - 1")
 
 
 def _check_finite(array: NDArray[np.float32], what: str) -> None:
@@ -199,6 +224,13 @@ def _check_finite(array: NDArray[np.float32], what: str) -> None:
             f"{what} has values that are not finite; the pack is damaged, or too coarse in its numbers for this photo: "
             "check it with 'pocketprior verify'"
         )
+
+
+def _make_grey(image: Image) -> None:
+    """Replace the channels by their mean, rounded half up, in place."""
+    for row in image:
+        total = row.sum(axis=1, dtype=np.uint32)
+        row[...] = ((2 * total + 3) // 6)[:, np.newaxis]
 
 
 def _tile_for(image: Image, max_memory: int | None, bytes_per_pixel: int, overlap: int, multiple: int) -> int:

@@ -1,4 +1,4 @@
-"""A small picture of a whole photo, by exact area means.
+"""Small pictures of a photo, by exact area means.
 
 Each pixel of the result is the mean of the photo over that pixel's share of its area (a smaller photo is repeated), so
 the result knows nothing of tiles and is the same in every language to float rounding. Rows are added up as integers,
@@ -7,6 +7,8 @@ one row of the result at a time: the memory is a few rows of the photo, whatever
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from math import ceil, floor
 
 import numpy as np
@@ -14,23 +16,28 @@ from numpy.typing import NDArray
 
 from .arrays import Batch, Image
 
-__all__ = ["area_mean", "thumbnail"]
+__all__ = ["shrink", "thumbnail"]
 
 _Levels = NDArray[np.float64]
 
 
 def thumbnail(image: Image, side: int) -> Batch:
     """What global conditions are computed from: Image (H, W, 3) -> (1, 3, side, side) in [0, 1], aspect ignored."""
-    levels = area_mean(image, side, side) / np.iinfo(image.dtype).max
+    levels = np.stack(list(_area_means(image, side, side))) / np.iinfo(image.dtype).max  # (side, side, 3)
     return np.ascontiguousarray(levels.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
 
 
-def area_mean(image: Image, height: int, width: int) -> _Levels:
-    """Image (H, W, 3) -> its area means (height, width, 3) float64, in levels of the image."""
-    cell_height = len(image) / height
-    edges = np.arange(height + 1) * len(image) / height
-    rows = (_sum_rows(image, a, b) / cell_height for a, b in zip(edges[:-1], edges[1:], strict=True))
-    return np.stack([_mean_columns(row, width) for row in rows])
+def shrink(image: Image, out: Image) -> None:
+    """Fill `out` (height, width, 3) with a picture (H, W, 3) of the same dtype, rounded half up."""
+    for y, row in enumerate(_area_means(image, *out.shape[:2])):
+        out[y] = np.floor(row + 0.5)
+
+
+def _area_means(image: Image, height: int, width: int) -> Iterator[_Levels]:
+    """The `height` rows of the result, each (width, 3), in levels of the image."""
+    edges = [y * len(image) / height for y in range(height + 1)]
+    for first, last in pairwise(edges):
+        yield _mean_columns(_sum_rows(image, first, last), width) / (len(image) / height)
 
 
 def _sum_rows(image: Image, first: float, last: float) -> _Levels:

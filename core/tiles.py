@@ -191,7 +191,7 @@ def pad_to_multiple(batch: Batch, multiple: int) -> Batch:
     rows, cols = padded_size(height, multiple), padded_size(width, multiple)
     if (rows, cols) == (height, width):
         return batch
-    return batch[:, :, _source(height, 0, rows)[:, np.newaxis], _source(width, 0, cols)]
+    return np.ascontiguousarray(batch[:, :, _source(height, 0, rows)[:, np.newaxis], _source(width, 0, cols)])
 
 
 def crop(batch: Batch, height: int, width: int) -> Batch:

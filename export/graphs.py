@@ -6,7 +6,6 @@ Each module's `forward` takes and gives exactly the arrays of the pack's contrac
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from ..core.models.blocks import RepConv
 from ..core.models.dtpm import Dtpm
 from ..core.models.semantic import SemanticEncoder
 
-__all__ = ["Graph", "dtpm_graphs", "merge_branches", "receptive_field"]
+__all__ = ["Graph", "Sampling", "dtpm_graphs", "merge_branches", "receptive_field"]
 
 IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
 SCALAR = ArraySpec("float32", (1,))
@@ -40,6 +39,14 @@ class Graph(NamedTuple):
         }
 
 
+class Sampling(NamedTuple):
+    """How the residual is sampled and used: abar per step and a final 1.0, t per step, texture gain at strength 1."""
+
+    levels: tuple[float, ...]
+    times: tuple[float, ...]
+    gain: float
+
+
 class _Predict(nn.Module):
     def __init__(self, model: Dtpm) -> None:
         super().__init__()
@@ -59,13 +66,13 @@ class _Denoise(nn.Module):
 
 
 class _Fused(nn.Module):
-    def __init__(self, model: Dtpm, levels: Sequence[float], times: Sequence[float]) -> None:
+    def __init__(self, model: Dtpm, sampling: Sampling) -> None:
         super().__init__()
-        self.model = model
-        self.levels, self.times = tuple(levels), tuple(times)
+        self.model, self.sampling = model, sampling
 
     def forward(self, image: Tensor, noise: Tensor, code: Tensor, strength: Tensor) -> Tensor:
-        return self.model(image, code, noise, strength, self.levels, self.times)
+        levels, times, gain = self.sampling
+        return self.model(image, code, noise, gain * strength, levels, times)
 
 
 def merge_branches(module: nn.Module) -> nn.Module:
@@ -78,9 +85,7 @@ def merge_branches(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def dtpm_graphs(
-    model: Dtpm, encoder: SemanticEncoder, levels: Sequence[float], times: Sequence[float]
-) -> dict[str, Graph]:
+def dtpm_graphs(model: Dtpm, encoder: SemanticEncoder, sampling: Sampling) -> dict[str, Graph]:
     """encode, predict, denoise and fused, ready to be traced."""
     model, encoder = merge_branches(model), merge_branches(encoder)  # type: ignore[assignment]
     side, length = encoder.config.size, encoder.config.code
@@ -91,7 +96,7 @@ def dtpm_graphs(
         "predict": Graph(_Predict(model), {"image": IMAGE}, {"base": IMAGE}),
         "denoise": Graph(_Denoise(model), {"x": IMAGE, "base": IMAGE, "code": code, "t": SCALAR}, {"v": IMAGE}),
         "fused": Graph(
-            _Fused(model, levels, times),
+            _Fused(model, sampling),
             {"image": IMAGE, "noise": IMAGE, "code": code, "strength": SCALAR},
             {"restored": IMAGE},
         ),

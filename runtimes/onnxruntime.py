@@ -18,7 +18,6 @@ __all__ = ["TARGET", "open"]
 TARGET = "onnx"
 
 _FATAL = 4  # log level: what goes wrong is raised, so that it need not be logged as well
-_DTYPES = {"tensor(float)": "float32"}
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # memory of a tile goes back after each call
 
@@ -37,7 +36,8 @@ def open(path: Path, name: str, spec: GraphSpec, threads: int | None = None) -> 
         )
     except failures as error:
         raise PackError(
-            f"ONNX Runtime {runtime.__version__} cannot open {path} ({_short(error)}); copy the pack again, or export it"
+            f"ONNX Runtime {runtime.__version__} cannot open {path} ({_short(error)}); "
+            "copy the pack again, or export it again"
         ) from error
     _check_interface(f"{path}, inputs", session.get_inputs(), spec.inputs)
     _check_interface(f"{path}, outputs", session.get_outputs(), spec.outputs)
@@ -87,7 +87,7 @@ def _run_options(runtime: Any) -> Any:
 
 
 def _check_interface(where: str, found: Sequence[Any], expected: Mapping[str, ArraySpec]) -> None:
-    given = {array.name: ArraySpec(_DTYPES.get(array.type, array.type), tuple(array.shape)) for array in found}
+    given = {array.name: ArraySpec(_dtype(array.type), tuple(array.shape)) for array in found}
     fits = set(given) == set(expected) and all(_fits(given[name], expected[name]) for name in expected)
     if not fits:
         raise PackError(f"{where}: {given} were found, the manifest says {dict(expected)}; export the pack again")
@@ -99,6 +99,11 @@ def _fits(given: ArraySpec, expected: ArraySpec) -> bool:
         return False
     pairs = zip(given.shape, expected.shape, strict=True)
     return all(not isinstance(size, int) or size == wanted for size, wanted in pairs)
+
+
+def _dtype(onnx_type: str) -> str:
+    """Of "tensor(float)", "tensor(float16)" ... the name that NumPy has for it, as far as a pack may use it."""
+    return {"tensor(float)": "float32"}.get(onnx_type, onnx_type)
 
 
 def _short(error: Exception) -> str:

@@ -80,7 +80,7 @@ class Recorder:
 def _calls(path: Path, graph: str) -> list[tuple[_Arrays, _Arrays]]:
     calls: dict[str, tuple[_Arrays, _Arrays]] = {}
     for key, array in read_arrays(path).items():
-        owner, number, kind, name = (key.split("/") + ["", "", ""])[:4]
+        owner, number, kind, name = [*key.split("/"), "", "", ""][:4]
         if owner == graph and kind in ("in", "out"):
             calls.setdefault(number, ({}, {}))[kind == "out"][name] = array
     return list(calls.values())

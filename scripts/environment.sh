@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside this file:
 #
 #     environment NAME "SOURCE ..." PIP-ARGUMENT...

@@ -43,9 +43,7 @@ class NiqeModel:
     def load(path: Path) -> NiqeModel:
         """Read a model that `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            return NiqeModel(
-                file["mean"], file["covariance"], str(file["photos_sha256"]), int(file["patches"])
-            )
+            return NiqeModel(file["mean"], file["covariance"], str(file["photos_sha256"]), int(file["patches"]))
 
     def save(self, path: Path) -> None:
         """Write the model as npz without pickle; equal models give equal bytes."""

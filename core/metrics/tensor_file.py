@@ -40,8 +40,9 @@ def _safetensors(path: Path) -> dict[str, NDArray[np.float64]]:
     """Eight bytes with the length of a JSON header, the header, the arrays one after another."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
-    header: dict[str, Any] = json.loads(content[8:start])
-    entries = {name: entry for name, entry in header.items() if entry.get("dtype") in _DTYPES}
+    header: dict[str, Any] = dict(**json.loads(content[8:start]))
+    header.pop("__metadata__", None)
+    entries = {name: entry for name, entry in header.items() if entry["dtype"] in _DTYPES}
     return {name: _array(content, start, entry) for name, entry in entries.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from ..arrays import to_batch
 from ..errors import TrainingError
 from ..image import is_photo, read
+from ..photo_list import LIST_NAME, clean_photos
 from ..texture import structure
 from ..thumbnail import thumbnail
 
@@ -60,16 +60,12 @@ class Pool:
 def find(data: Path, split: str = "train") -> list[Path]:
     """The clean photos of a split under `data`.
 
-    With a `manifest.csv` (columns file, split, use, role): its rows of that split whose `use` is "any", so that weights
-    may be released. Without one: every photo in the folder. Raises TrainingError when there is none.
+    With a `manifest.csv`: its rows of that split whose `use` is "any", so that weights may be released. Without one:
+    every photo in the folder, whatever the split. Raises TrainingError (UsageError for a list) when there is none.
     """
-    manifest = data / "manifest.csv"
-    if manifest.exists():
-        with manifest.open(newline="") as file:
-            rows = [r for r in csv.DictReader(file) if (r["split"], r["use"], r["role"]) == (split, "any", "clean")]
-        paths = sorted(data / r["file"] for r in rows)
-    else:
-        paths = sorted(p for p in data.rglob("*") if is_photo(p))
+    if (data / LIST_NAME).exists():
+        return [photo.path for photo in clean_photos(data, split=split, use="any")]
+    paths = sorted(p for p in data.rglob("*") if is_photo(p))
     if not paths:
         raise TrainingError(f"no clean '{split}' photos under {data}; give a folder of photos or one with a manifest.csv")
     return paths

@@ -38,7 +38,7 @@ def test_library_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch)
     assert spec is not None
     assert spec.origin is not None
     monkeypatch.setattr(native, "ABI_VERSION", native.ABI_VERSION + 1)
-    with pytest.raises(PocketPriorError, match="this package needs 2; reinstall pocketprior"):
+    with pytest.raises(PocketPriorError, match=f"this package needs {native.ABI_VERSION}; reinstall pocketprior"):
         native._open(spec.origin)
 
 
@@ -57,5 +57,7 @@ def test_wrong_array_never_reaches_the_library() -> None:
 
 
 def test_native_needs_no_torch() -> None:
-    code = "import sys; from pocketprior.core.native import library; assert library(); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from pocketprior.core.native import library; assert library(); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 
 
-def dead_leaves(height: int, width: int, seed: int) -> np.ndarray:
-    """Discs of all sizes that hide one another, each with a fine grain: (H, W, 3) uint8. After Lee et al. 2001."""
+def dead_leaves(height: int, width: int, seed: int, leaves: int = 6000) -> np.ndarray:
+    """Grainy discs of all sizes that hide one another: (H, W, 3) uint8. Lee, Mumford and Huang (IJCV 2001)."""
     rng = np.random.default_rng(seed)
-    picture = np.full((height, width, 3), 128.0)
-    for radius in sorted(2 / rng.uniform(0.02, 1, 600), reverse=True):
-        y, x = rng.uniform(0, height), rng.uniform(0, width)
+    canvas = np.full((2 * height, 2 * width, 3), 128.0)
+    radii = np.minimum(3 / np.sqrt(rng.uniform(0, 1, leaves)), 150)
+    for radius in radii:
+        y, x = rng.uniform(0, 2 * height), rng.uniform(0, 2 * width)
         top, left = max(0, int(y - radius)), max(0, int(x - radius))
-        box = picture[top : int(y + radius) + 2, left : int(x + radius) + 2]
+        box = canvas[top : int(y + radius) + 2, left : int(x + radius) + 2]
         rows, columns = np.ogrid[top : top + box.shape[0], left : left + box.shape[1]]
         inside = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
-        box[inside] = rng.uniform(30, 225, 3) + rng.uniform(0, 8) * rng.standard_normal((int(inside.sum()), 1))
+        grain = rng.uniform(0, 6) * rng.standard_normal((int(inside.sum()), 1))
+        box[inside] = rng.normal(120, 40) + rng.normal(0, 15, 3) + grain
+    picture = canvas.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
 

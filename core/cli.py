@@ -1,0 +1,97 @@
+"""The command line: a table of commands, each imported only when it is asked for.
+
+A command is a module with `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done, 1 a job failed or a
+check did not hold, 2 the call is wrong, 130 interrupted. Logs go to stderr, what a program reads (--json) to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from .errors import MissingExtraError, PocketPriorError, UnknownNameError, UsageError
+
+__all__ = ["COMMANDS", "main"]
+
+INTERRUPTED = 130
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "restore": ("core.commands.restore", "restore photos"),
+    "info": ("core.commands.info", "say what a pack is"),
+    "verify": ("core.commands.verify", "check the files of a pack, and what it makes of its golden photos"),
+    "bench": ("runtimes.commands.bench", "measure quality and speed"),
+    "train": ("core.training.command", "train a stage of a system"),
+    "export": ("export.command", "write a pack from checkpoints"),
+}
+EXTRAS = {"bench": "bench", "train": "train", "export": "export"}  # what `pip install` must add for a command
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError where argparse would print and leave."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that takes as long as all the rest."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"pocketprior {version('pocketprior')}")
+        raise SystemExit(0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. argv: without the program's name, None for that of the process."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _run(arguments)
+    except PocketPriorError as error:
+        print(f"pocketprior: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("pocketprior: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as done:  # --help, --version
+        return int(done.code or 0)
+
+
+def _run(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    if name and not name.startswith("-") and name not in COMMANDS:
+        raise UnknownNameError("command", name, COMMANDS)
+    parser, commands = _parsers()
+    if name not in COMMANDS:
+        parser.parse_args(arguments)  # leaves by --help, --version or an error: a command is required
+    try:
+        module = import_module(f"..{COMMANDS[name][0]}", __package__)
+        module.add_arguments(commands[name])
+        return int(module.run(parser.parse_args(arguments)))
+    except ModuleNotFoundError as error:
+        if name not in EXTRAS or _top(error) in ("", "pocketprior"):
+            raise  # not an optional package: a bug, and it stays one
+        raise MissingExtraError(_top(error), EXTRAS[name], f"'pocketprior {name}'") from error
+
+
+def _parsers() -> tuple[_Parser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the whole, and those of the commands, still without their arguments."""
+    parser = _Parser(
+        prog="pocketprior",
+        description="Restore photos with a diffusion texture prior.",
+        epilog="'pocketprior COMMAND --help' says more about a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command, (_, summary) in COMMANDS.items():
+        commands.add_parser(command, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
+    return parser, commands.choices
+
+
+def _top(error: ModuleNotFoundError) -> str:
+    return (error.name or "").partition(".")[0]

@@ -1,0 +1,122 @@
+"""Which photos a call means, and where their results go."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+
+__all__ = ["Job", "compare_path", "plan_jobs"]
+
+RESTORED = ".restored"  # photo.jpg -> photo.restored.jpg
+COMPARE = ".compare"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo and the file its result goes to."""
+
+    photo: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A photo, and its place below the folder that was named (its name alone where none was)."""
+
+    path: Path
+    place: Path
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How folders are searched: for names with these endings, but not in `out` (an absolute path, or empty)."""
+
+    suffixes: frozenset[str]
+    out: str
+
+
+def plan_jobs(arguments: Sequence[str], out: str | None, suffixes: Iterable[str]) -> tuple[list[Job], list[Path]]:
+    """What to restore, and which earlier results were left out.
+
+    arguments: files, folders (searched whole, for names that end in one of `suffixes`), patterns. out: None for beside
+    the photo; a folder, if it is one, ends with a separator, or there is more than one photo; else a file. Results of
+    earlier calls are left out unless they are all that was named. Raises UsageError where nothing is found, or where
+    two results, or a result and a photo, would be one file.
+    """
+    search = _Search(frozenset(suffixes), os.path.realpath(out) if out else "")
+    found = _unique([f for argument in arguments for f in _find(argument, search)])
+    photos = [f for f in found if not _is_result(f.path)] or found
+    many = len(found) > 1 or any(os.path.isdir(argument) for argument in arguments)
+    jobs = [Job(f.path, _output(f, out, many)) for f in photos]
+    _check_distinct(jobs)
+    return jobs, [f.path for f in found if f not in photos]
+
+
+def compare_path(output: Path) -> Path:
+    """Where the before/after picture goes: beside the result."""
+    return output.with_name(f"{output.stem.removesuffix(RESTORED)}{COMPARE}{output.suffix}")
+
+
+def _find(argument: str, search: _Search) -> list[_Found]:
+    path = Path(argument)
+    if path.is_dir():
+        return _in_folder(path, search)
+    if os.path.lexists(path) or not glob.has_magic(argument):
+        return [_Found(path, Path(path.name))]
+    matches = sorted(glob.glob(argument, recursive=True))
+    if not matches:
+        raise UsageError(f"no file fits the pattern '{argument}'; check it, or name the files")
+    return [f for match in matches for f in _find(match, search)]
+
+
+def _in_folder(folder: Path, search: _Search) -> list[_Found]:
+    photos = sorted(path for path in _walk(folder, search.out) if path.suffix.lower() in search.suffixes)
+    if not photos:
+        suffixes = ", ".join(sorted(search.suffixes))
+        raise UsageError(f"the folder '{folder}' has no photos in it; expected files that end in {suffixes}")
+    return [_Found(path, path.relative_to(folder)) for path in photos]
+
+
+def _walk(folder: Path, out: str) -> Iterator[Path]:
+    """All files below a folder, but for hidden ones and those in the folder of the results."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and os.path.realpath(Path(parent, name)) != out]
+        yield from (Path(parent, name) for name in files if name[0] != ".")
+
+
+def _unique(found: Iterable[_Found]) -> list[_Found]:
+    return list({os.path.realpath(f.path): f for f in found}.values())
+
+
+def _is_result(path: Path) -> bool:
+    return path.stem.endswith((RESTORED, COMPARE))
+
+
+def _output(found: _Found, out: str | None, many: bool) -> Path:
+    if out is None:
+        return found.path.with_name(f"{found.path.stem}{RESTORED}{found.path.suffix}")
+    if not many and not out.endswith(("/", os.sep)) and not os.path.isdir(out):
+        return Path(out)
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise UsageError(f"'{out}' is a file, but several photos were given; name a folder with -o")
+    return Path(out) / found.place
+
+
+def _check_distinct(jobs: Sequence[Job]) -> None:
+    photos = {os.path.realpath(job.photo): job.photo for job in jobs}
+    written: dict[str, Path] = {}
+    for job in jobs:
+        output = os.path.realpath(job.output)
+        if output in photos:
+            raise UsageError(f"the result would be written over the photo '{photos[output]}'; choose another -o")
+        if output in written:
+            raise UsageError(
+                f"'{written[output]}' and '{job.photo}' would both be written to '{job.output}'; "
+                "restore them in two calls, with two folders"
+            )
+        written[output] = job.photo

@@ -1,0 +1,132 @@
+"""How the samples of each kind of file come out of a Pillow picture, 16-bit colour included."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from ..colour import to_srgb
+from ..errors import PhotoUnsupportedError
+from . import metadata
+from .samples import rescaled
+
+__all__ = ["Layout", "layout", "set_raw_mode"]
+
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_PLAIN_MODES = {
+    "1": "L",
+    "L": "L",
+    "LA": "LA",
+    "La": "LA",
+    "P": "RGB",
+    "PA": "RGBA",
+    "RGB": "RGB",
+    "RGBA": "RGBA",
+    "RGBX": "RGB",
+    "YCbCr": "RGB",
+}
+_LOW_DEPTH_SCALES = {"L;2": 85, "L;4": 17}
+_TIFF_PHOTOMETRIC, _TIFF_PLANAR = 262, 284
+_MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to take samples from a loaded Pillow picture.
+
+    Pillow has no 16-bit colour mode: it keeps the high bytes and drops the rest. But its C decoders undo compression
+    and prediction on the raw bytes and choose the byte only when they unpack; told that the file has the other byte
+    order, they give the low bytes. So a file with 16-bit colour is decoded twice (`raw_modes`: high, then low bytes),
+    and PNG's 16-bit grey with alpha, 32 bits a pixel, once as raw bytes.
+    """
+
+    take: Callable[[Pillow.Image], NDArray[Any]]  # band -> (n, W, channels) samples, or one byte of each
+    channels: int  # 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha
+    dtype: type[np.uint8] | type[np.uint16] = np.uint8
+    raw_modes: tuple[str | None, ...] = (None,)  # one decoding each; None: as Pillow chooses
+    key_scale: int = 1  # of a transparent colour that is given in the file's own depth
+    premultiplied: bool = False
+    converted: bool = False  # to sRGB: the file's profile no longer applies
+    notices: tuple[str, ...] = ()
+
+
+def _raw_mode(image: ImageFile) -> str:
+    args = image.tile[0].args if image.tile else ""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
+
+
+def set_raw_mode(image: ImageFile, raw_mode: str) -> None:
+    """Have an opened, not yet loaded picture unpacked in another way."""
+    image.tile = [
+        tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+        for tile in image.tile
+    ]
+
+
+def _samples(band: Pillow.Image) -> NDArray[Any]:
+    array = np.asarray(band)
+    return array if array.ndim == 3 else array[..., np.newaxis]
+
+
+def _plain(image: ImageFile) -> Layout:
+    mode = _PLAIN_MODES[image.mode]
+    if image.mode == "P" and "transparency" in image.info:
+        mode = "RGBA"
+    return Layout(
+        take=lambda band: _samples(band if band.mode == mode else band.convert(mode)),
+        channels=len(mode),
+        key_scale=_LOW_DEPTH_SCALES.get(_raw_mode(image), 1),
+    )
+
+
+def _converted(image: ImageFile) -> Layout:
+    convert, notice = to_srgb(metadata.icc(image), image.mode)
+    return Layout(lambda band: _samples(convert(band)), 3, converted=True, notices=(notice,))
+
+
+def _deep_grey(image: ImageFile) -> Layout:
+    twelve_bits = _raw_mode(image) == "I;12"
+    inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _MIN_IS_WHITE
+
+    def take(band: Pillow.Image) -> NDArray[np.uint16]:
+        samples = _samples(band).astype(np.uint16)
+        samples = rescaled(samples, 4095, 65535) if twelve_bits else samples
+        return 65535 - samples if inverted else samples
+
+    return Layout(take, 1, np.uint16)
+
+
+def _deep_colour(image: ImageFile) -> Layout:
+    raw = _raw_mode(image)
+    if raw == "LA;16B":
+        return Layout(lambda band: np.asarray(band).view(">u2"), 2, np.uint16, ("RGBA",))
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PLANAR) == _SEPARATE_PLANES:
+        raise PhotoUnsupportedError(
+            "its 16-bit channels are stored one after the other (planar); save it with interleaved channels"
+        )
+    high = raw.replace("a", "A")
+    low = high[:-1] + _OTHER_ORDER[high[-1]]
+    return Layout(_samples, len(image.mode), np.uint16, (high, low), premultiplied="a" in raw)
+
+
+def layout(image: ImageFile) -> Layout:
+    """The layout of an opened, not yet loaded picture; PhotoUnsupportedError for samples that cannot be taken."""
+    if image.mode in ("CMYK", "LAB"):
+        return _converted(image)
+    if image.mode.startswith("I;16"):
+        return _deep_grey(image)
+    if ";16" in _raw_mode(image) and image.mode in ("RGB", "RGBA"):
+        return _deep_colour(image)
+    if image.mode in _PLAIN_MODES:
+        return _plain(image)
+    kind = {"F": "floating point", "I": "32-bit or signed integer"}.get(image.mode, f"'{image.mode}'")
+    raise PhotoUnsupportedError(f"it has {kind} samples; save it with 8 or 16 bit unsigned integers")

@@ -1,0 +1,7 @@
+"""`python -m pocketprior`."""
+
+import sys
+
+from .core.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `pocketprior bench` measures: restoration quality beside rivals, and speed."""

@@ -1,0 +1,137 @@
+"""The rivals, each tuned so that it does its best.
+
+OpenCV's fastNlMeansDenoisingColored has no good default for a given damage, so strength and window sizes are chosen
+by PSNR on validation photos, once per damage. BM3D is told the true sigma of plain noise; for other damage its sigma
+is chosen in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib.metadata import version
+from operator import itemgetter
+from types import ModuleType
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from ...core.arrays import Image
+from ...core.errors import MissingExtraError
+from ...core.metrics import psnr
+from .cache import Cache
+from .photos import BenchPhoto, Damage, digest, evenly, validation_crops
+
+__all__ = [
+    "Nlm",
+    "bm3d",
+    "bm3d_version",
+    "fast_nl_means",
+    "opencv_version",
+    "tuned_bm3d_sigma",
+    "tuned_nl_means",
+]
+
+Setting = TypeVar("Setting")
+
+NLM_STRENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 24, 28, 32, 37, 42, 50, 60)
+NLM_WINDOWS = ((7, 21), (5, 21), (3, 21), (5, 11), (3, 11), (3, 7))  # template, search; the first is the library's
+NLM_TUNING = 256  # side of the central squares of the validation photos
+BM3D_SIGMAS = (2.0, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
+BM3D_TUNING = (5, 128)  # photos and side of their central squares: it takes 100 s per megapixel
+
+
+class Nlm(NamedTuple):
+    """h = hColor in grey levels, and the sides of the template and the search window in pixels."""
+
+    strength: float
+    template: int
+    search: int
+
+
+def fast_nl_means(image: Image, settings: Nlm) -> Image:
+    """OpenCV's fastNlMeansDenoisingColored; (H, W, 3) uint8 in and out."""
+    cv2 = _cv2()
+    blue_first = np.ascontiguousarray(image[..., ::-1])
+    strength, template, search = settings
+    return cv2.fastNlMeansDenoisingColored(blue_first, None, strength, strength, template, search)[..., ::-1].copy()
+
+
+def bm3d(image: Image, sigma: float) -> Image:
+    """Colour BM3D for noise of `sigma` grey levels; (H, W, 3) uint8 in and out. About 100 s per megapixel."""
+    restored = _bm3d().bm3d_rgb(image / 255, sigma / 255)
+    return np.floor(np.clip(restored, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _cv2() -> ModuleType:
+    try:
+        import cv2
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("opencv-python-headless", "bench", "fastNlMeans") from error
+    return cv2
+
+
+def _bm3d() -> ModuleType:
+    try:
+        import bm3d as package
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("bm3d", "bench", "BM3D") from error
+    return package
+
+
+def opencv_version() -> str:
+    """The version of OpenCV, which decides what fastNlMeans gives."""
+    return str(_cv2().__version__)
+
+
+def bm3d_version() -> str:
+    """The version of the package bm3d."""
+    _bm3d()
+    return version("bm3d")
+
+
+def tuned_nl_means(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> Nlm:
+    """The settings of fastNlMeans with the best mean PSNR on the validation photos."""
+    pairs = validation_crops(validation, damage, NLM_TUNING)
+    key = f"fastNlMeans {opencv_version()} {_digest(pairs)}"
+    per_window: list[tuple[float, Nlm]] = []
+    for template, search in NLM_WINDOWS:
+        settings = [Nlm(strength, template, search) for strength in NLM_STRENGTHS]
+        per_window.append(_best(settings, fast_nl_means, pairs, cache, key))
+    return max(per_window)[1]
+
+
+def tuned_bm3d_sigma(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> float:
+    """The true sigma of plain noise; for other damage that with the best mean PSNR on some validation photos."""
+    if damage.sigma is not None:
+        return damage.sigma
+    count, side = BM3D_TUNING
+    pairs = validation_crops(evenly(validation, count), damage, side)
+    return _best(BM3D_SIGMAS, bm3d, pairs, cache, f"BM3D {bm3d_version()} {_digest(pairs)}")[1]
+
+
+def _digest(pairs: Iterable[tuple[Image, Image]]) -> str:
+    return " ".join(digest(picture)[:16] for pair in pairs for picture in pair)
+
+
+def _best(
+    settings: Iterable[Setting],
+    method: Callable[[Image, Setting], Image],
+    pairs: Sequence[tuple[Image, Image]],
+    cache: Cache,
+    key: str,
+) -> tuple[float, Setting]:
+    """The mean PSNR of the best setting, and it; settings rise in strength, and two falls in a row end the search."""
+    scores: list[tuple[float, Setting]] = []
+    for setting in settings:
+        score = cache.numbers(f"{key} {setting}", partial(_score, method, setting, pairs))
+        scores.append((score["psnr"], setting))
+        if len(scores) > 2 and scores[-3][0] > scores[-2][0] > scores[-1][0]:
+            break
+    return max(scores, key=itemgetter(0))
+
+
+def _score(
+    method: Callable[[Image, Setting], Image], setting: Setting, pairs: Sequence[tuple[Image, Image]]
+) -> dict[str, float]:
+    return {"psnr": float(np.mean([psnr(true, method(damaged, setting)) for true, damaged in pairs]))}

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from pocketprior.core.metrics import NiqeModel, niqe
+from pocketprior.core.metrics.fit_niqe import main
+
+
+@pytest.fixture
+def data(tmp_path, damage):
+    """Three photos, one of them not free for any use."""
+    rows = ["file,split,set,role,use"]
+    for i, use in enumerate(("any", "any", "non-commercial")):
+        PilImage.fromarray(damage.dead_leaves(192, 192, i, leaves=1500)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,train,made,clean,{use}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_fits_the_free_photos_and_names_them(data, capsys):
+    out = data / "model.npz"
+    assert main(["--data", str(data), "--out", str(out)]) == 0
+    model = NiqeModel.load(out)
+    lines = sorted(hashlib.sha256((data / f"{i}.png").read_bytes()).hexdigest() + "\n" for i in (0, 1))
+    assert model.photos_sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert 2 <= model.patches <= 8
+    picture = np.asarray(PilImage.open(data / "0.png"))
+    assert niqe(picture, model) < niqe(picture[::-1] // 2 + np.uint8(60) * (picture % 2), model)
+    assert str(model.patches) in capsys.readouterr().err
+
+
+def test_same_photos_give_the_same_bytes(data):
+    for name in ("a.npz", "b.npz"):
+        main(["--data", str(data), "--out", str(data / name)])
+    assert (data / "a.npz").read_bytes() == (data / "b.npz").read_bytes()
+
+
+def test_no_photos_is_a_usage_error(tmp_path, capsys):
+    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "model.npz")]) == 2
+    assert "manifest.csv" in capsys.readouterr().err
+    assert not (tmp_path / "model.npz").exists()

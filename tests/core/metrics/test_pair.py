@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pocketprior.core import metrics
+from pocketprior.core.errors import UsageError
+from pocketprior.core.metrics.pair import luma, planes
+
+PAIR_METRICS = (
+    metrics.gmsd,
+    metrics.haarpsi,
+    metrics.max_level_error,
+    metrics.ms_ssim,
+    metrics.p999_error,
+    metrics.psnr,
+    metrics.ssim,
+    metrics.swd,
+)
+GREY = np.full((200, 200, 3), 7, np.uint8)
+
+
+@pytest.mark.parametrize("metric", PAIR_METRICS, ids=lambda metric: metric.__name__)
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (GREY, GREY[1:]),
+        (GREY, GREY.astype(np.uint16)),
+        (GREY[..., 0], GREY[..., 0]),
+        (GREY[..., :2], GREY[..., :2]),
+        (GREY[:0], GREY[:0]),
+        (GREY.astype(np.float32), GREY.astype(np.float32)),
+        (np.full(GREY.shape, np.nan), GREY),
+    ],
+    ids=["size", "depth", "grey", "channels", "empty", "float", "nan"],
+)
+def test_what_is_no_pair_of_pictures_is_refused(metric, a, b):
+    with pytest.raises(UsageError, match="a metric was given"):
+        metric(a, b)
+
+
+@pytest.mark.parametrize(
+    ("metric", "side"),
+    [
+        (metrics.gmsd, 4),
+        (metrics.haarpsi, 16),
+        (metrics.ms_ssim, 161),
+        (metrics.ssim, 11),
+        (metrics.swd, 16),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_smallest_size(metric, side):
+    assert np.isfinite(metric(GREY[:side, :side], GREY[:side, :side]))
+    with pytest.raises(UsageError, match=f"at least {side} x {side}"):
+        metric(GREY[: side - 1], GREY[: side - 1])
+
+
+@pytest.mark.parametrize("metric", PAIR_METRICS, ids=lambda metric: metric.__name__)
+def test_views_give_what_copies_give(metric, photo, damage):
+    other = damage.noisy(photo, 10)
+    expected = metric(photo[:, ::-1].copy(), other[:, ::-1].copy())
+    assert metric(photo[:, ::-1], other[:, ::-1]) == expected
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [m for m in PAIR_METRICS if "error" not in m.__name__],
+    ids=lambda metric: metric.__name__,
+)
+def test_sixteen_bits_are_measured_on_the_same_scale(metric, photo, damage):
+    other = damage.noisy(photo, 10)
+    wide = [picture.astype(np.uint16) * 257 for picture in (photo, other)]
+    assert metric(*wide) == pytest.approx(metric(photo, other), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", PAIR_METRICS, ids=lambda metric: metric.__name__)
+@pytest.mark.parametrize("value", [0, 255])
+def test_flat_pictures_give_the_value_of_equality(metric, value):
+    flat = np.full((176, 176, 3), value, np.uint8)
+    perfect = {"psnr": np.inf, "ssim": 1, "ms_ssim": 1, "haarpsi": 1}.get(metric.__name__, 0)
+    assert metric(flat, flat) == pytest.approx(perfect)
+
+
+def test_scale():
+    white = np.full((1, 2, 3), 65535, np.uint16)
+    assert planes(white).shape == (3, 1, 2)
+    assert np.all(planes(white) == 255)
+    assert luma(white) == pytest.approx(255)

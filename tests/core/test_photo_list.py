@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from pocketprior.core.errors import UsageError
+from pocketprior.core.photo_list import clean_photos
+
+HEADER = "file,split,set,role,use,note"
+ROWS = [
+    "b/2.png,test,B,clean,any,x",
+    "a/1.png,test,A,clean,eval-only,",
+    "a/3.png,test,A,lq,any,",
+    "a/4.png,train,A,clean,any,",
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "manifest.csv").write_text("\n".join([HEADER, *ROWS]))
+    return tmp_path
+
+
+def names(photos):
+    return [photo.path.name for photo in photos]
+
+
+def test_chooses_by_split_role_folder_and_use(data):
+    assert names(clean_photos(data, split="test")) == ["1.png", "2.png"]
+    assert names(clean_photos(data, split="test", folder="b")) == ["2.png"]
+    assert names(clean_photos(data, split="test", use="any")) == ["2.png"]
+    assert names(clean_photos(data, split="train")) == ["4.png"]
+
+
+def test_a_folder_is_no_prefix_of_a_name(data):
+    with pytest.raises(UsageError, match="no clean 'test' photos under 'aa'"):
+        clean_photos(data, split="test", folder="aa")
+
+
+def test_no_list_or_a_column_missing(data):
+    with pytest.raises(UsageError, match=r"has no manifest\.csv"):
+        clean_photos(data / "a", split="test")
+    (data / "manifest.csv").write_text("file,split\nx,test\n")
+    with pytest.raises(UsageError, match="lacks the columns role, set, use"):
+        clean_photos(data, split="test")

@@ -1,0 +1,205 @@
+"""A small but real pack for the tests: the four graphs of a tiny network, its manifest, a golden restoration.
+
+Both parts of the network go down to a quarter of the resolution by a strided convolution and back, so that sizes that
+are no multiple of four and tiles off the grid would show.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from pocketprior.core.manifest import ArraySpec, Conditions, Golden, GraphSpec, Manifest, PackedFile, Size
+from pocketprior.core.noise import NOISE_SPEC
+from pocketprior.core.pack import packed_file
+from pocketprior.core.restore import Restorer
+from pocketprior.core.verify import write_golden
+
+__all__ = ["RADIUS", "build", "photo", "rewrite"]
+
+CODE = 5
+SIDE = 8
+WIDTH = 6
+RADIUS = 9  # of one pass through the network, counted by hand: 4 (c - 1) - 2 .. 4 (c + 1) + 3 for the cell c
+LEVELS = (0.0, 0.6, 1.0)
+TIMES = (1.0, 0.5)
+RESIDUAL_SCALE = 0.1
+GAIN = 0.8
+
+IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
+SCALAR = ArraySpec("float32", (1,))
+VECTOR = ArraySpec("float32", (1, CODE))
+THUMBNAIL = ArraySpec("float32", (1, 3, SIDE, SIDE))
+INTERFACES = {
+    "encode": ({"thumbnail": THUMBNAIL}, {"code": VECTOR}),
+    "predict": ({"image": IMAGE}, {"base": IMAGE}),
+    "denoise": ({"x": IMAGE, "base": IMAGE, "code": VECTOR, "t": SCALAR}, {"v": IMAGE}),
+    "fused": ({"image": IMAGE, "noise": IMAGE, "code": VECTOR, "strength": SCALAR}, {"restored": IMAGE}),
+}
+
+
+class Writer:
+    """Nodes and weights of one graph; equal names share one weight."""
+
+    def __init__(self, nan: bool) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, NDArray[np.float32]] = {}
+        self.nan = nan
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        output = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def weight(self, name: str, *shape: int) -> str:
+        seed = sum(map(ord, name))
+        values = np.random.default_rng(seed).standard_normal(shape) / math.sqrt(math.prod(shape[1:]))
+        self.weights[name] = values.astype(np.float32)
+        if self.nan:
+            self.weights[name].flat[0] = np.nan
+        return name
+
+    def number(self, value: float) -> str:
+        self.weights[f"c{value}"] = np.array(value, np.float32)
+        return f"c{value}"
+
+    def network(self, name: str, features: str, channels: int, bias: str = "") -> str:
+        """(1, channels, h, w) -> (1, 3, h, w) by way of (1, WIDTH, h / 4, w / 4), where `bias` (1, WIDTH) is added."""
+        down = self.op("SpaceToDepth", features, blocksize=2)
+        narrow = self.weight(f"{name}.in", WIDTH, 4 * channels, 3, 3)
+        low = self.op("Conv", down, narrow, strides=[2, 2], pads=[1, 1, 1, 1])
+        if bias:
+            low = self.op("Add", low, self.op("Reshape", bias, self.shape(1, WIDTH, 1, 1)))
+        wide = self.weight(f"{name}.out", 48, WIDTH, 3, 3)
+        return self.op("DepthToSpace", self.op("Conv", self.op("Tanh", low), wide, pads=[1] * 4), blocksize=4)
+
+    def shape(self, *sizes: int) -> str:
+        name = "shape" + "x".join(map(str, sizes))
+        self.weights[name] = np.array(sizes, np.int64)  # type: ignore[assignment]
+        return name
+
+    def encode(self, thumbnail: str) -> str:
+        flat = self.op("Reshape", thumbnail, self.shape(1, 3 * SIDE * SIDE))
+        return self.op("MatMul", flat, self.weight("encode", 3 * SIDE * SIDE, CODE))
+
+    def predict(self, image: str) -> str:
+        return self.op("Add", image, self.op("Mul", self.network("predict", image, 3), self.number(0.2)))
+
+    def denoise(self, x: str, base: str, code: str, t: str) -> str:
+        bias = self.op("Mul", self.op("MatMul", code, self.weight("denoise.code", CODE, WIDTH)), t)
+        return self.network("denoise", self.op("Concat", x, base, axis=1), 6, bias)
+
+    def mix(self, x: str, a: float, y: str, b: float) -> str:
+        """a x + b y."""
+        return self.op("Add", self.op("Mul", x, self.number(a)), self.op("Mul", y, self.number(b)))
+
+    def fused(self, image: str, noise: str, code: str, strength: str) -> str:
+        base, x = self.predict(image), noise
+        for t, level, following in zip(TIMES, LEVELS[:-1], LEVELS[1:], strict=True):
+            v = self.denoise(x, base, code, self.op("Reshape", self.number(t), self.shape(1)))
+            clean = self.mix(x, math.sqrt(level), v, -math.sqrt(1 - level))
+            eps = self.mix(x, math.sqrt(1 - level), v, math.sqrt(level))
+            x = self.mix(clean, math.sqrt(following), eps, math.sqrt(1 - following))
+        texture = self.op("Mul", self.op("Mul", x, strength), self.number(GAIN * RESIDUAL_SCALE))
+        return self.op("Clip", self.op("Add", base, texture), self.number(0.0), self.number(1.0))
+
+
+def build(folder: Path, *, graphs: tuple[str, ...] = tuple(INTERFACES), nan: str = "", golden: bool = True) -> Manifest:
+    """Write a pack of `graphs` to `folder`; the graph `nan` has a weight that is not a number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in graphs:
+        (folder / f"{name}.onnx").write_bytes(graph_bytes(name, nan=name == nan))
+    (folder / "README.md").write_text("# A pack for tests\n")
+    manifest = manifest_of(folder, graphs)
+    if golden:
+        manifest = replace(manifest, golden={"noisy": golden_of(folder, manifest)})
+    manifest.save(folder)
+    return manifest
+
+
+def rewrite(folder: Path, manifest: Manifest) -> None:
+    """Save a changed manifest, with the hashes that the files in `folder` now have."""
+    graphs = {
+        name: replace(graph, files={"onnx": {"fp32": packed_file(folder, f"{name}.onnx")}})
+        for name, graph in manifest.graphs.items()
+    }
+    replace(manifest, graphs=graphs).save(folder)
+
+
+def photo(height: int, width: int, dtype: type[np.uint8] | type[np.uint16] = np.uint8, seed: int = 0) -> NDArray:  # type: ignore[type-arg]
+    """A smooth picture with noise, so that tiles differ from one another: (height, width, 3)."""
+    y, x = np.mgrid[:height, :width][..., np.newaxis]
+    smooth = 0.5 + 0.3 * np.sin(y / 17 + np.arange(3)) * np.cos(x / 23)
+    noisy = smooth + 0.05 * np.random.default_rng(seed).standard_normal((height, width, 3))
+    return (np.clip(noisy, 0, 1) * np.iinfo(dtype).max).astype(dtype)
+
+
+def graph_bytes(name: str, *, nan: bool = False, fixed: bool = False) -> bytes:
+    """The ONNX file of one graph; `fixed`: for tiles of 16 x 16 alone."""
+    inputs, outputs = INTERFACES[name]
+    writer = Writer(nan)
+    result = getattr(writer, name)(*inputs)
+    writer.nodes.append(helper.make_node("Identity", [result], list(outputs)))
+    weights = [numpy_helper.from_array(array, n) for n, array in writer.weights.items()]
+    graph = helper.make_graph(writer.nodes, name, _values(inputs, fixed), _values(outputs, fixed), weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def _values(arrays: dict[str, ArraySpec], fixed: bool) -> list[onnx.ValueInfoProto]:
+    shapes = {n: [16 if fixed and isinstance(s, str) else s for s in spec.shape] for n, spec in arrays.items()}
+    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+
+
+def manifest_of(folder: Path, graphs: tuple[str, ...]) -> Manifest:
+    tiled = [name for name in graphs if name != "encode"]
+    steps = len(TIMES)
+    radius = {"predict": RADIUS, "denoise": RADIUS, "fused": (1 + steps) * RADIUS}
+    specs = {
+        name: GraphSpec(*INTERFACES[name], files={"onnx": {"fp32": packed_file(folder, f"{name}.onnx")}})
+        for name in graphs
+    }
+    card = packed_file(folder, "README.md")
+    return Manifest(
+        format=1,
+        name="tiny-cleanup",
+        model="dtpm",
+        tasks=("cleanup",),
+        value_range=(0.0, 1.0),
+        size=Size(multiple_of=4, minimum=8),
+        receptive_field={name: radius[name] for name in tiled},
+        sampler="ddim",
+        predicts="v",
+        start="noise",
+        levels=LEVELS,
+        times=TIMES,
+        noise=NOISE_SPEC,
+        state=(1, 3, "h", "w"),
+        residual_scale=RESIDUAL_SCALE,
+        gain=GAIN,
+        conditions=Conditions(thumbnail=SIDE) if "encode" in graphs else None,
+        graphs=specs,
+        precision={"onnx": dict.fromkeys(graphs, "fp32")},
+        parameters=dict.fromkeys(tiled, 1000),
+        macs_per_pixel=dict.fromkeys(tiled, 300.5),
+        bytes_per_pixel=dict.fromkeys(tiled, 400),
+        parity={"onnx fp32": {"max_level": 0.0}},
+        made_by={"pocketprior": "test"},
+        card=card,
+        golden={"unmade": Golden(card, 0, "stands in until the pack can be run")},
+    )
+
+
+def golden_of(folder: Path, manifest: Manifest) -> Golden:
+    manifest.save(folder)
+    noisy = photo(21, 34)
+    restored = Restorer.from_pack(folder)(noisy, seed=7, strength=0.5)
+    packed: PackedFile = write_golden(folder, "golden/noisy.npz", photo=noisy, seed=7, strength=0.5, restored=restored)
+    return Golden(packed, 1, "one level of rounding between processors")

@@ -1,0 +1,77 @@
+"""What README.md shows is true: its Python runs, its commands and options exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pocketprior.core.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every line of the bash blocks."""
+    return [shlex.split(line) for block in blocks(text, "bash") for line in block.splitlines() if line.strip()]
+
+
+def links(text: str) -> list[str]:
+    """Where links and pictures lead, without those to the web."""
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+OURS = [words for words in commands(README) if words[0] == "pocketprior"]
+SCRIPTS = [words[0] for words in commands(README) if words[0].startswith("scripts/")]
+PYTHON = blocks(README, "python")
+
+
+def test_something_is_shown() -> None:
+    assert OURS
+    assert SCRIPTS
+    assert PYTHON
+    assert links(README)
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_runs(code: str, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "restored.jpg").stat().st_size > 0
+
+
+@pytest.mark.parametrize("words", OURS, ids=" ".join)
+def test_commands_and_their_options_exist(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([words[1], "--help"]) == 0
+    offered = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", capsys.readouterr().out))
+    assert {word for word in words if word.startswith("-")} <= offered
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_can_be_run(script: str) -> None:
+    assert (ROOT / script).stat().st_mode & 0o100
+
+
+@pytest.mark.parametrize("target", links(README))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target.partition("#")[0]).exists()
+
+
+def test_example_photos_are_credited_and_small() -> None:
+    photos = sorted((ROOT / "examples").glob("*.jpg"))
+    credits = (ROOT / "examples/CREDITS.md").read_text(encoding="utf-8")
+    assert photos
+    assert [photo.name for photo in photos if f"`{photo.name}`" not in credits] == []
+    assert [photo.name for photo in photos if photo.stat().st_size > 300_000] == []
