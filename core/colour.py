@@ -16,9 +16,10 @@ AVIF and HEIF) becomes an ICC profile, so that the result can keep it in any for
 from __future__ import annotations
 
 import io
+import math
 import struct
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,17 @@ from PIL import Image, ImageCms
 
 from .errors import PhotoUnsupportedError
 
-__all__ = ["BT2020", "DISPLAY_P3", "SRGB", "Primaries", "checked", "from_code_points", "from_gamma", "profile", "to_srgb"]
+__all__ = [
+    "BT2020",
+    "DISPLAY_P3",
+    "SRGB",
+    "Primaries",
+    "checked",
+    "from_code_points",
+    "from_gamma",
+    "profile",
+    "to_srgb",
+]
 
 Primaries: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 Convert: TypeAlias = Callable[[Image.Image], Image.Image]
@@ -48,24 +59,29 @@ _MID_GREY_LIGHTNESS = 53.6  # L* of sRGB 128
 _LIGHTNESS_TOLERANCE = 10.0  # gammas 1.8 to 2.6 are within; linear light is 23 off
 
 
+def _opened(icc: bytes) -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(io.BytesIO(icc))
+
+
+def _standard(space: Literal["LAB", "sRGB"]) -> ImageCms.ImageCmsProfile:
+    make: Any = ImageCms.createProfile  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return ImageCms.ImageCmsProfile(make(space))
+
+
 def _space(icc: bytes) -> str | None:
     """Colour space of a profile ("RGB", "GRAY", "CMYK", "Lab" ...), or None for one that cannot be used."""
     try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.xcolor_space.strip()
+        return str(cast(Any, _opened(icc)).profile.xcolor_space).strip()
     except (OSError, ImageCms.PyCMSError):
         return None
 
 
 def _lightness_of_mid_grey(icc: bytes, mode: str) -> float:
     """L* of the encoded value 128 in a space whose Pillow mode is `mode`."""
-    transform = ImageCms.buildTransform(_opened(icc), ImageCms.createProfile("LAB"), mode, "LAB")
+    transform = ImageCms.buildTransform(_opened(icc), _standard("LAB"), mode, "LAB")
     patch = ImageCms.applyTransform(Image.new(mode, (1, 1), (_MID_GREY,) * len(mode)), transform)
     assert patch is not None
     return float(np.asarray(patch)[0, 0, 0]) * 100 / 255
-
-
-def _opened(icc: bytes) -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(io.BytesIO(icc))
 
 
 def checked(icc: bytes | None, *, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
@@ -102,10 +118,10 @@ def to_srgb(icc: bytes | None, mode: str) -> tuple[Convert, str]:
     if not fits and mode != "LAB":
         notice = f"{mode} without a usable colour profile was converted to sRGB by the plain formula"
         return lambda band: band.convert("RGB"), notice
-    source = _opened(icc) if icc and fits else ImageCms.createProfile("LAB")
+    source = _opened(icc) if icc and fits else _standard("LAB")
     transform = ImageCms.buildTransform(
         source,
-        ImageCms.createProfile("sRGB"),
+        _standard("sRGB"),
         mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
@@ -136,18 +152,24 @@ def from_code_points(primaries: int, transfer: int) -> tuple[bytes | None, tuple
     return (None if (space, gamma) == (SRGB, None) else profile(space, gamma)), ()
 
 
-def from_gamma(file_gamma: float | None, chromaticity: Primaries | None, *, grey: bool) -> bytes | None:
-    """The profile for a PNG with gAMA (1 / display gamma) and cHRM; None where they say sRGB or nonsense."""
-    usual = file_gamma is None or abs(file_gamma - 1 / 2.2) < 0.01
-    space = None if grey else chromaticity or SRGB
-    if usual and (space is None or np.allclose(space, SRGB, atol=0.002)):
-        return None
-    if not (usual or 0.2 < 1 / (file_gamma or 1) < 5):
+def from_gamma(encoding: float | None, chromaticities: Sequence[float] | None, *, grey: bool) -> bytes | None:
+    """The profile for a PNG with gAMA and cHRM; None where they say sRGB, or nonsense.
+
+    encoding: exponent from light to samples, 1 / 2.2 is usual; chromaticities: x, y of white, red, green, blue.
+    """
+    gamma = 1 / encoding if encoding and not math.isclose(encoding, 1 / 2.2, abs_tol=0.01) else None
+    space = SRGB if grey or not chromaticities else _from_png_order(chromaticities)
+    if gamma is None and np.allclose(space, SRGB, atol=0.002):
         return None
     try:
-        return profile(space, None if usual else 1 / (file_gamma or 1))
-    except (np.linalg.LinAlgError, ZeroDivisionError, struct.error):
+        return profile(None if grey else space, gamma)
+    except (np.linalg.LinAlgError, ZeroDivisionError, OverflowError, ValueError, struct.error):
         return None
+
+
+def _from_png_order(numbers: Sequence[float]) -> Primaries:
+    white, red, green, blue = ((numbers[at], numbers[at + 1]) for at in range(0, 8, 2))
+    return red, green, blue, white
 
 
 def _xyz(xy: tuple[float, float]) -> NDArray[np.float64]:
@@ -204,7 +226,11 @@ def profile(primaries: Primaries | None, gamma: float | None = None) -> bytes:
 
     gamma: exponent of the tone curve; None for sRGB's curve.
     """
-    tags = {b"desc": _text_tag("RGB" if primaries else "Grey"), b"cprt": _text_tag("No copyright"), b"wtpt": _xyz_tag(_D50)}
+    tags = {
+        b"desc": _text_tag("RGB" if primaries else "Grey"),
+        b"cprt": _text_tag("No copyright"),
+        b"wtpt": _xyz_tag(_D50),
+    }
     curve = _curve_tag(gamma)
     if primaries is None:
         return _packed({**tags, b"kTRC": curve}, b"GRAY")

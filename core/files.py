@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 @contextmanager
-def atomic_output(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_output(path: str | Path, *, overwrite: bool = False) -> Generator[Path]:
     """Yield the path of a temporary file that becomes `path` when the block ends well.
 
     The block writes the yielded file, which lies beside `path` (the same disk, so that the rename is atomic),

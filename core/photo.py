@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .arrays import Image
 from .errors import UsageError
@@ -83,7 +85,7 @@ class Photo:
 
 def _check_pixels(pixels: Image) -> None:
     right = pixels.ndim == 3 and pixels.shape[2] == 3 and min(pixels.shape) > 0
-    if not right or pixels.dtype not in (np.uint8, np.uint16):
+    if not right or pixels.dtype.str[1:] not in ("u1", "u2"):
         raise UsageError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 or uint16 (height, width, 3)")
 
 
@@ -105,4 +107,5 @@ def interleaved(photo: Photo, rows: slice, *, dtype: type[np.uint8] | type[np.ui
     colours = levels(_mean_of_channels(pixels) if photo.grey else pixels, dtype)  # (n, W, 1 | 3)
     if photo.alpha is None:
         return colours
-    return np.concatenate([colours, levels(photo.alpha[rows], dtype)[..., np.newaxis]], axis=2)
+    parts: list[NDArray[Any]] = [colours, levels(photo.alpha[rows], dtype)[..., np.newaxis]]
+    return np.concatenate(parts, axis=2)

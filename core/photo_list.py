@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UsageError
+from .image import is_photo
 
-__all__ = ["LIST_NAME", "ListedPhoto", "clean_photos"]
+__all__ = ["LIST_NAME", "ListedPhoto", "clean_photos", "released_photos"]
 
 LIST_NAME = "manifest.csv"
 
@@ -47,6 +48,20 @@ def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> 
             "give a data folder that has some"
         )
     return sorted(found, key=lambda row: row.path)
+
+
+def released_photos(data: Path, *, split: str) -> list[Path]:
+    """The clean photos of a split under `data`.
+
+    With a `manifest.csv`: its rows of that split whose `use` is "any", so that weights may be released. Without one:
+    every photo in the folder, whatever the split. Raises UsageError when there is none.
+    """
+    if (data / LIST_NAME).exists():
+        return [photo.path for photo in clean_photos(data, split=split, use="any")]
+    paths = sorted(p for p in data.rglob("*") if is_photo(p))
+    if not paths:
+        raise UsageError(f"no clean '{split}' photos under {data}; give a folder of photos or one with a manifest.csv")
+    return paths
 
 
 def _rows(data: Path) -> Iterator[ListedPhoto]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,17 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as file:
-                np.save(file, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+                np.save(file, np.asarray(arrays[name], order="C"), allow_pickle=False)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of a file; PackError where it is missing, damaged, or holds anything but arrays."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PackError(f"the recording {path} cannot be read ({error}); copy the pack again") from error
+
+
+def _array(content: bytes) -> Array:
+    return np.asarray(np.load(BytesIO(content), allow_pickle=False))

@@ -160,7 +160,7 @@ class Restorer:
         size, overlap = self.manifest.size, self.manifest.radius(stages)
         multiple = size.multiple_of if min(height, width) >= size.minimum else size.minimum
         if tile is None:
-            bytes_per_pixel = HOST_BYTES_PER_PIXEL + max(self.manifest.bytes_per_pixel[name] for name in stages)
+            bytes_per_pixel = HOST_BYTES_PER_PIXEL + sum(self.manifest.bytes_per_pixel[name] for name in stages)
             tile = _tile_for(image, max_memory, bytes_per_pixel, overlap, multiple)
         return plan(height, width, tile, overlap, multiple)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 __all__ = ["clean_from_v", "ddim", "one_step", "posterior_mean"]
@@ -27,7 +28,7 @@ def ddim(denoise: Callable[[Array, int], Array], x: Array, levels: Sequence[floa
     The step from abar to abar' is x' = sqrt(abar') x0 + sqrt(1 - abar') eps with eps = sqrt(1 - abar) x + sqrt(abar) v:
     no division, so pure noise (abar = 0) is an ordinary first level.
     """
-    for i, (level, following) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (level, following) in enumerate(pairwise(levels)):
         v = denoise(x, i)
         clean = clean_from_v(x, v, level)
         noise = math.sqrt(1 - level) * x + math.sqrt(level) * v
@@ -45,7 +46,7 @@ def posterior_mean(denoise: Callable[[Array, int], Array], x: Array, levels: Seq
 
     denoise: (x, step index) -> x0. levels: abar_T .. abar_1, then 1.0; step 0 is t = T.
     """
-    for i, (level, following) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (level, following) in enumerate(pairwise(levels)):
         clean = denoise(x, i)
         alpha = level / following
         x = (

@@ -18,9 +18,7 @@ SIGMA = 10 / 255  # contrast, in [0, 1] units, above which an edge resists smoot
 ITERATIONS = 3
 
 
-def structure(
-    picture: NDArray[np.float32], *, weight: float = LAMBDA, sigma: float = SIGMA
-) -> NDArray[np.float32]:
+def structure(picture: NDArray[np.float32], *, weight: float = LAMBDA, sigma: float = SIGMA) -> NDArray[np.float32]:
     """The texture-free layer of `picture`, (H, W, 3) float32 in [0, 1]; same shape and range.
 
     With the default strength real photos keep a PSNR of 27 to 31 dB to their structure.
@@ -49,9 +47,7 @@ def _edge_stopping(picture: NDArray[np.float32], axis: int, sigma: float) -> NDA
     return np.exp(-distance / np.float32(sigma)).astype(np.float32)
 
 
-def _solve_rows(
-    signal: NDArray[np.float32], coupling: NDArray[np.float32], weight: float
-) -> NDArray[np.float32]:
+def _solve_rows(signal: NDArray[np.float32], coupling: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
     """Solve (1 + weight A) u = signal along axis 0, exactly, by the tridiagonal (Thomas) algorithm.
 
     signal: (L, M, 3), M independent lines of length L; coupling: (L - 1, M), the weights between neighbours.

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from ..core.degradations import TASKS
+from ..core.image import read
 from ..core.models.dtpm import Dtpm
 from ..core.models.semantic import SemanticEncoder
 from ..core.noise import normal
 from ..core.samplers import ddim
-from ..core.image import read
 from ..core.thumbnail import thumbnail
 from .graphs import Sampling
 

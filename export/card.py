@@ -14,8 +14,8 @@ def card(manifest: Manifest, precision: str) -> str:
     cost = manifest.macs_per_pixel["fused"] / 1000
     return f"""# {manifest.name}
 
-A {manifest.model.upper()} restorer for the task {", ".join(manifest.tasks)}: an initial predictor, a frozen diffusion prior of image
-texture with guidance adapters, and a semantic encoder. {steps} deterministic steps, {total:,} parameters,
+A {manifest.model.upper()} restorer for the task {", ".join(manifest.tasks)}: an initial predictor, a frozen diffusion
+prior of image texture with guidance adapters, and a semantic encoder. {steps} deterministic steps, {total:,} parameters,
 {cost:.1f} kMAC per pixel in all, {precision}.
 
 ## Use
@@ -25,8 +25,8 @@ texture. The texture is plausible, not measured: do not use it as evidence of wh
 
 ## Training
 
-Initial predictor and adapters: pairs made from clean photos by the degradations of the task. Prior and semantic encoder: the
-clean photos alone. Only photos whose licence lets weights be released were used:
+Initial predictor and adapters: pairs made from clean photos by the degradations of the task. Prior and semantic
+encoder: the clean photos alone. Only photos whose licence lets weights be released were used:
 
 - CID22 (Cloudinary Image Dataset '22), CC BY-SA 4.0
 - CLIC 2025, Unsplash licence
@@ -36,5 +36,6 @@ clean photos alone. Only photos whose licence lets weights be released were used
 ## Limits
 
 Trained on about 75 million pixels of daylight photos: faces and text get no special care. Noise that is correlated
-between pixels (from strong in-camera processing) is seen as texture. Made by checkpoint {manifest.made_by["checkpoint"][:16]}.
+between pixels (from strong in-camera processing) is seen as texture. Made by checkpoint
+{manifest.made_by["checkpoint"][:16]}.
 """

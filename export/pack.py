@@ -22,11 +22,13 @@ from ..core.image import read
 from ..core.manifest import FORMAT, Conditions, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
 from ..core.models import checkpoints
 from ..core.models.dtpm import Dtpm, DtpmConfig
+from ..core.models.eager import eager
 from ..core.models.semantic import SemanticConfig, SemanticEncoder
 from ..core.noise import NOISE_SPEC
 from ..core.pack import packed_file
 from ..core.restore import Restorer
 from ..core.schedule import SCHEDULES, trailing
+from ..core.verify import verify, write_golden
 from .calibrate import Feed, record
 from .card import card
 from .graphs import Graph, Sampling, dtpm_graphs, receptive_field
@@ -40,6 +42,7 @@ PRECISIONS = ("fp32", "int8")
 FLOAT_GRAPHS = ("encode",)  # graphs that stay in float at any precision: run once per photo, on a thumbnail
 GOLDEN_SIDE = 96  # pixels; the packed restoration is a crop of this size
 GOLDEN_SEED = 2024
+INT8_SLACK = 2  # grey levels that another processor may differ by
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def write_pack(
 ) -> Manifest:
     """Export a DTPM to `folder`, which appears whole or not at all.
 
-    steps: of the sampler. gain: share of the residual that is added at strength 1. precision: one of PRECISIONS. photos:
-    clean ones; the first gives the golden restoration, all calibrate int8. Raises UnknownNameError, CheckpointError,
+    steps: of the sampler. gain: share of the residual that is added at strength 1. precision: one of PRECISIONS.
+    photos: clean ones; the first gives the golden restoration, all calibrate int8. Raises UnknownNameError, CheckpointError,
     PhotoWriteError when `folder` exists.
     """
     if precision not in PRECISIONS:
@@ -119,7 +122,8 @@ def _fill(
         precision={"onnx": {graph: files[graph][0] for graph in graphs}},
         card=packed_file(folder, "CARD.md"),
     )
-    return _with_golden(folder, finished, photos[0], task)
+    _add_golden(folder, finished, graphs, golden_photo(photos[0], task))
+    return Manifest.load(folder)
 
 
 def _facts(graphs: Mapping[str, Graph], model: Dtpm, sampling: Sampling) -> dict[str, dict[str, float]]:
@@ -187,6 +191,23 @@ def _write_graph(
         convert(graph, source, multiple=draft.size.multiple_of, metadata=metadata)
         int8(source, folder / f"{name}.int8.onnx", feeds)
     return "int8", packed_file(folder, f"{name}.int8.onnx")
+
+
+def _add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, Graph], photo: Image) -> None:
+    """Record what the checkpoint makes of `photo` and how far the packed graphs are from it, and save the manifest."""
+    reference = Restorer(manifest, {n: eager(g.module, list(g.inputs), *g.outputs) for n, g in graphs.items()})
+    restored = reference(photo, seed=GOLDEN_SEED)
+    file = write_golden(folder, "golden/photo.npz", photo=photo, seed=GOLDEN_SEED, strength=1.0, restored=restored)
+    dataclasses.replace(manifest, golden={"photo": Golden(file, 255, "not measured yet")}).save(folder)
+    found = max(check.difference for check in verify(folder).goldens)
+    exact = set(manifest.precision["onnx"].values()) == {"fp32"}
+    if exact:
+        golden = Golden(file, max(1, found), "float32 graphs differ from PyTorch by rounding only")
+    else:
+        reason = f"int8 graphs were {found} levels from PyTorch float32 at export; processors round int8 differently"
+        golden = Golden(file, found + INT8_SLACK, reason)
+    parity = {"onnx": {"golden_max_level_error": float(found)}}
+    dataclasses.replace(manifest, golden={"photo": golden}, parity=parity).save(folder)
 
 
 def golden_photo(path: Path, task: str) -> Image:

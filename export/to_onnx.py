@@ -48,7 +48,7 @@ def convert(graph: Graph, path: Path, *, multiple: int, metadata: dict[str, str]
 
 
 def normalized(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelProto:
-    """Drop what differs between two runs or tells of the machine (traces, paths, names of values) and add `metadata`."""
+    """Drop what differs between two runs or tells of the machine (traces, paths, value names); add `metadata`."""
     graph = model.graph
     graph.name = "graph"
     graph.doc_string = ""

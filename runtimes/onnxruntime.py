@@ -19,7 +19,8 @@ TARGET = "onnx"
 
 _FATAL = 4  # log level: what goes wrong is raised, so that it need not be logged as well
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-_SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # memory of a tile goes back after each call
+
+_SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # a tile's memory goes back, for decoders and encoders
 
 
 def open(path: Path, name: str, spec: GraphSpec, threads: int | None = None) -> Graph:

@@ -49,7 +49,7 @@ environment() {
         "$python" -m venv --clear "$folder" || fail "$python cannot make virtual environments (see above)"
     fi
     rm -f "$folder/stamp"
-    "$folder/bin/python" -m pip --disable-pip-version-check install --quiet "$@" >&2 ||
+    "$folder/bin/python" -m pip --disable-pip-version-check install -qq "$@" >&2 ||
         fail "pip install $* failed (see above)"
     printf '%s\n' "$stamp" >"$folder/stamp"
 }

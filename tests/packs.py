@@ -21,7 +21,7 @@ from pocketprior.core.pack import packed_file
 from pocketprior.core.restore import Restorer
 from pocketprior.core.verify import write_golden
 
-__all__ = ["RADIUS", "build", "photo", "rewrite"]
+__all__ = ["RADIUS", "build", "graph_bytes", "photo", "rewrite"]
 
 CODE = 5
 SIDE = 8
@@ -47,10 +47,10 @@ INTERFACES = {
 class Writer:
     """Nodes and weights of one graph; equal names share one weight."""
 
-    def __init__(self, nan: bool) -> None:
+    def __init__(self, nan: bool, salt: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, NDArray[np.float32]] = {}
-        self.nan = nan
+        self.nan, self.salt = nan, salt
 
     def op(self, kind: str, *inputs: str, **attributes: object) -> str:
         output = f"v{len(self.nodes)}"
@@ -58,7 +58,7 @@ class Writer:
         return output
 
     def weight(self, name: str, *shape: int) -> str:
-        seed = sum(map(ord, name))
+        seed = sum(map(ord, name + self.salt))
         values = np.random.default_rng(seed).standard_normal(shape) / math.sqrt(math.prod(shape[1:]))
         self.weights[name] = values.astype(np.float32)
         if self.nan:
@@ -140,14 +140,14 @@ def photo(height: int, width: int, dtype: type[np.uint8] | type[np.uint16] = np.
     return (np.clip(noisy, 0, 1) * np.iinfo(dtype).max).astype(dtype)
 
 
-def graph_bytes(name: str, *, nan: bool = False, fixed: bool = False) -> bytes:
-    """The ONNX file of one graph; `fixed`: for tiles of 16 x 16 alone."""
+def graph_bytes(name: str, *, nan: bool = False, fixed: bool = False, weights: str = "") -> bytes:
+    """The ONNX file of one graph; fixed: for tiles of 16 x 16 alone; weights: another word gives other weights."""
     inputs, outputs = INTERFACES[name]
-    writer = Writer(nan)
+    writer = Writer(nan, weights)
     result = getattr(writer, name)(*inputs)
     writer.nodes.append(helper.make_node("Identity", [result], list(outputs)))
-    weights = [numpy_helper.from_array(array, n) for n, array in writer.weights.items()]
-    graph = helper.make_graph(writer.nodes, name, _values(inputs, fixed), _values(outputs, fixed), weights)
+    constants = [numpy_helper.from_array(array, n) for n, array in writer.weights.items()]
+    graph = helper.make_graph(writer.nodes, name, _values(inputs, fixed), _values(outputs, fixed), constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)

@@ -183,15 +183,12 @@ def light_modules(root: Path) -> list[str]:
     return [name if name.startswith(PACKAGE) else f"{PACKAGE}.{name}" for name in light]
 
 
-# Each module is imported alone, without what an earlier one has left behind.
-IMPORT_EACH_ALONE = """
+IMPORT_ALL = """
 import sys
 from importlib import import_module
 
-package, forbidden = sys.argv[1], sys.argv[2].split(",")
-for module in sys.argv[3:]:
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-        del sys.modules[name]
+forbidden = sys.argv[1].split(",")
+for module in sys.argv[2:]:
     import_module(module)
     loaded = [name for name in forbidden if name in sys.modules]
     if loaded:
@@ -199,9 +196,9 @@ for module in sys.argv[3:]:
 """
 
 
-def import_each_alone(modules: list[str], folder: Path, package: str = PACKAGE) -> str:
-    """Import the modules in a fresh process that starts in `folder`; what went wrong, '' for nothing."""
-    command = [sys.executable, "-c", IMPORT_EACH_ALONE, package, "torch,triton", *modules]
+def import_all(modules: list[str], folder: Path) -> str:
+    """Import the modules in turn in a fresh process that starts in `folder`; what went wrong, '' for nothing."""
+    command = [sys.executable, "-W", "error", "-c", IMPORT_ALL, "torch,triton", *modules]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     return done.stderr.strip() if done.returncode else ""
 
@@ -209,7 +206,7 @@ def import_each_alone(modules: list[str], folder: Path, package: str = PACKAGE) 
 def test_light_modules_never_load_torch(tmp_path: Path) -> None:
     modules = light_modules(ROOT)
     assert {"pocketprior", "pocketprior.core.noise", "pocketprior.runtimes.onnxruntime"} <= set(modules)
-    wrong = import_each_alone(modules, tmp_path)
+    wrong = import_all(modules, tmp_path)
     assert not wrong, wrong
 
 
@@ -219,7 +216,5 @@ def test_a_hidden_torch_is_found(tmp_path: Path) -> None:
     (tmp_path / "planted/__init__.py").write_text("")
     (tmp_path / "planted/clean.py").write_text("")
     (tmp_path / "planted/hidden.py").write_text("__import__('to' + 'rch')")
-    assert import_each_alone(["planted", "planted.clean"], tmp_path, "planted") == ""
-    assert "importing planted.hidden loads torch" in import_each_alone(
-        ["planted.clean", "planted.hidden"], tmp_path, "planted"
-    )
+    assert import_all(["planted", "planted.clean"], tmp_path) == ""
+    assert "importing planted.hidden loads torch" in import_all(["planted.clean", "planted.hidden"], tmp_path)

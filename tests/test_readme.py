@@ -22,8 +22,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of every line of the bash blocks."""
-    return [shlex.split(line) for block in blocks(text, "bash") for line in block.splitlines() if line.strip()]
+    """The words of every command of the bash blocks."""
+    lines = "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.strip()]
 
 
 def links(text: str) -> list[str]:
@@ -70,7 +71,7 @@ def test_links_lead_somewhere(target: str) -> None:
 
 
 def test_example_photos_are_credited_and_small() -> None:
-    photos = sorted((ROOT / "examples").glob("*.jpg"))
+    photos = [path for path in sorted((ROOT / "examples").glob("*.jpg")) if path.name.count(".") == 1]  # no results
     credits = (ROOT / "examples/CREDITS.md").read_text(encoding="utf-8")
     assert photos
     assert [photo.name for photo in photos if f"`{photo.name}`" not in credits] == []

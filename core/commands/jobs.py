@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
+from ..image import READABLE, WRITABLE, is_photo
 
 __all__ = ["Job", "compare_path", "plan_jobs"]
 
@@ -32,27 +33,20 @@ class _Found:
     place: Path
 
 
-@dataclass(frozen=True)
-class _Search:
-    """How folders are searched: for names with these endings, but not in `out` (an absolute path, or empty)."""
-
-    suffixes: frozenset[str]
-    out: str
-
-
-def plan_jobs(arguments: Sequence[str], out: str | None, suffixes: Iterable[str]) -> tuple[list[Job], list[Path]]:
+def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[Job], list[Path]]:
     """What to restore, and which earlier results were left out.
 
-    arguments: files, folders (searched whole, for names that end in one of `suffixes`), patterns. out: None for beside
-    the photo; a folder, if it is one, ends with a separator, or there is more than one photo; else a file. Results of
-    earlier calls are left out unless they are all that was named. Raises UsageError where nothing is found, or where
-    two results, or a result and a photo, would be one file.
+    arguments: files, folders (searched whole, but not `out` in them), patterns. out: None for beside the photo; a
+    folder, if it is one, ends with a separator, or there is more than one photo; else a file. Results of earlier calls
+    are left out unless they are all that was named. Raises UsageError where nothing is found, where a result has no
+    suffix that can be written, or where two results, or a result and a photo, would be one file.
     """
-    search = _Search(frozenset(suffixes), os.path.realpath(out) if out else "")
-    found = _unique([f for argument in arguments for f in _find(argument, search)])
+    avoid = os.path.realpath(out) if out else ""
+    found = _unique([f for argument in arguments for f in _find(argument, avoid)])
     photos = [f for f in found if not _is_result(f.path)] or found
     many = len(found) > 1 or any(os.path.isdir(argument) for argument in arguments)
     jobs = [Job(f.path, _output(f, out, many)) for f in photos]
+    _check_suffixes(jobs)
     _check_distinct(jobs)
     return jobs, [f.path for f in found if f not in photos]
 
@@ -62,31 +56,30 @@ def compare_path(output: Path) -> Path:
     return output.with_name(f"{output.stem.removesuffix(RESTORED)}{COMPARE}{output.suffix}")
 
 
-def _find(argument: str, search: _Search) -> list[_Found]:
+def _find(argument: str, avoid: str) -> list[_Found]:
     path = Path(argument)
     if path.is_dir():
-        return _in_folder(path, search)
+        return _in_folder(path, avoid)
     if os.path.lexists(path) or not glob.has_magic(argument):
         return [_Found(path, Path(path.name))]
     matches = sorted(glob.glob(argument, recursive=True))
     if not matches:
         raise UsageError(f"no file fits the pattern '{argument}'; check it, or name the files")
-    return [f for match in matches for f in _find(match, search)]
+    return [f for match in matches for f in _find(match, avoid)]
 
 
-def _in_folder(folder: Path, search: _Search) -> list[_Found]:
-    photos = sorted(path for path in _walk(folder, search.out) if path.suffix.lower() in search.suffixes)
+def _in_folder(folder: Path, avoid: str) -> list[_Found]:
+    photos = sorted(path for path in _walk(folder, avoid) if is_photo(path))
     if not photos:
-        suffixes = ", ".join(sorted(search.suffixes))
-        raise UsageError(f"the folder '{folder}' has no photos in it; expected files that end in {suffixes}")
+        raise UsageError(f"the folder '{folder}' has no photos in it; expected files with {', '.join(READABLE)}")
     return [_Found(path, path.relative_to(folder)) for path in photos]
 
 
-def _walk(folder: Path, out: str) -> Iterator[Path]:
-    """All files below a folder, but for hidden ones and those in the folder of the results."""
+def _walk(folder: Path, avoid: str) -> Iterator[Path]:
+    """All files below a folder, but for those in hidden folders and in the folder `avoid`."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and os.path.realpath(Path(parent, name)) != out]
-        yield from (Path(parent, name) for name in files if name[0] != ".")
+        folders[:] = [name for name in folders if name[0] != "." and os.path.realpath(Path(parent, name)) != avoid]
+        yield from (Path(parent, name) for name in files)
 
 
 def _unique(found: Iterable[_Found]) -> list[_Found]:
@@ -105,6 +98,12 @@ def _output(found: _Found, out: str | None, many: bool) -> Path:
     if os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"'{out}' is a file, but several photos were given; name a folder with -o")
     return Path(out) / found.place
+
+
+def _check_suffixes(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if job.output.suffix.lower() not in WRITABLE:
+            raise UsageError(f"'{job.output}' cannot be written; name a file with -o that has {', '.join(WRITABLE)}")
 
 
 def _check_distinct(jobs: Sequence[Job]) -> None:

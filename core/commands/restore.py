@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 from ..compare import side_by_side
 from ..errors import PhotoWriteError, PocketPriorError
 from ..files import failure_reason
-from ..image import SUFFIXES, read, write
+from ..image import read, write
 from ..photo import Photo
-from ..restore import Options, Restorer
+from ..restore import Options, Progress, Restorer
 from .jobs import Job, compare_path, plan_jobs
 
 __all__ = ["add_arguments", "run"]
@@ -51,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, or patterns such as 'a/**/*.jpg'")
     parser.add_argument("-o", "--out", help="file or folder for the result (beside the photo, as NAME.restored.EXT)")
     parser.add_argument("--task", help="what to restore (the first task of the pack)")
-    parser.add_argument("--strength", type=float, default=1.0, help="how much texture, 0 to 1 (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another number gives other texture (%(default)s)")
+    parser.add_argument("--strength", type=float, default=1.0, metavar="0..1", help="how much texture (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another number gives other texture (%(default)s)"
+    )
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="edge of the tiles (chosen by the memory)")
     parser.add_argument("--max-memory", type=_size, metavar="SIZE", help="for the whole program, such as 700MB (1GiB)")
     parser.add_argument("--compare", action="store_true", help="write NAME.compare.EXT too, before and after")
@@ -67,11 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restore photo after photo; one that fails does not stop the others."""
-    jobs, left_out = plan_jobs(args.photos, args.out, SUFFIXES)
+    jobs, left_out = plan_jobs(args.photos, args.out)
     restorer = Restorer.from_pack(args.pack, args.runtime)
     restorer.check(**_options(args))
-    for path in left_out:
-        _log(f"'{path}' looks like an earlier result and is left out; name it alone to restore it")
+    if left_out:
+        _log(f"{len(left_out)} earlier results, such as '{left_out[0]}', are left out; name one alone to restore it")
     outcomes: list[Outcome] = []
     code = _run_all(restorer, jobs, args, outcomes)
     if args.json:
@@ -118,7 +119,7 @@ def _restore(restorer: Restorer, job: Job, args: argparse.Namespace, title: str)
     with _Bar(title) as bar:
         restored, comparison = _restored(restorer, job, args, bar.update)
     _make_folder(job.output.parent)
-    write(restored, job.output, overwrite=args.overwrite, quality=args.quality)
+    lost = write(restored, job.output, overwrite=args.overwrite, quality=args.quality)
     if compare is not None and comparison is not None:
         write(comparison, compare, overwrite=args.overwrite, quality=args.quality)
     return Outcome(
@@ -130,24 +131,29 @@ def _restore(restorer: Restorer, job: Job, args: argparse.Namespace, title: str)
         width=restored.size[1],
         tiles=bar.total,
         seconds=round(time.monotonic() - started, 3),
-        notices=restored.notices,
+        notices=restored.notices + lost,
     )
 
 
-def _restored(
-    restorer: Restorer, job: Job, args: argparse.Namespace, progress: Callable[[int, int], None]
-) -> tuple[Photo, Photo | None]:
+def _restored(restorer: Restorer, job: Job, args: argparse.Namespace, progress: Progress) -> tuple[Photo, Photo | None]:
     """The result, and both side by side; the photo itself is out of memory before anything is written."""
     photo = read(job.photo)
-    restored = restorer.photo(photo, **_options(args), progress=progress)
+    restored = restorer.photo(photo, **_options(args, progress))
     if not args.compare:
         return restored, None
     both = side_by_side(photo.pixels, restored.pixels)
     return restored, Photo(both, grey=photo.grey, icc=photo.icc, format=photo.format)
 
 
-def _options(args: argparse.Namespace) -> Options:
-    return Options(task=args.task, strength=args.strength, seed=args.seed, tile=args.tile, max_memory=args.max_memory)
+def _options(args: argparse.Namespace, progress: Progress | None = None) -> Options:
+    return Options(
+        task=args.task,
+        strength=args.strength,
+        seed=args.seed,
+        tile=args.tile,
+        max_memory=args.max_memory,
+        progress=progress,
+    )
 
 
 def _check_free(path: Path | None, overwrite: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def _open(file: IO[bytes], format: str) -> ImageFile:
     try:
         return PLUGINS[format](file)
     except SyntaxError as error:
-        if format != "TIFF":
+        if "unknown pixel mode" not in str(error):  # of a TIFF; everything else is damage
             raise
         raise PhotoUnsupportedError(
             f"this kind of TIFF cannot be read ({error}); save it as grey or RGB with 8 or 16 bit unsigned integers"
@@ -113,6 +113,10 @@ def _unmultiply(pixels: Image, alpha: Image) -> None:
         pixels[rows] = np.minimum(divided, 65535)
 
 
+def _empty(shape: tuple[int, ...], dtype: type[np.uint8] | type[np.uint16]) -> Image:
+    return np.empty(shape, np.uint16) if dtype is np.uint16 else np.empty(shape, np.uint8)
+
+
 @dataclass(frozen=True)
 class _Canvas:
     """The upright arrays that one or two decodings fill."""
@@ -126,8 +130,8 @@ class _Canvas:
     def blank(cls, how: Layout, orientation: int, size: tuple[int, int]) -> _Canvas:
         """size: (width, height) as stored."""
         shape = size if swaps_sides(orientation) else size[::-1]
-        alpha = np.empty(shape, how.dtype) if how.channels in (2, 4) else None
-        return cls(how, orientation, np.empty((*shape, 3), how.dtype), alpha)
+        alpha = _empty(shape, how.dtype) if how.channels in (2, 4) else None
+        return cls(how, orientation, _empty((*shape, 3), how.dtype), alpha)
 
     def _view(self, samples: NDArray[Any] | None, decoding: int) -> NDArray[Any] | None:
         if samples is None:
@@ -144,8 +148,8 @@ class _Canvas:
 
 def _colour_key(image: ImageFile, how: Layout) -> NDArray[np.int64] | None:
     """The colour of a PNG that stands for "transparent", in the depth of the decoded samples."""
-    key = image.info.get("transparency")
-    numbers: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+    key: Any = image.info.get("transparency")
+    numbers = cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
     if image.mode not in _KEYED_MODES or not all(isinstance(number, int) for number in numbers):
         return None
     return np.array(numbers, np.int64) * how.key_scale & np.iinfo(how.dtype).max
@@ -153,7 +157,7 @@ def _colour_key(image: ImageFile, how: Layout) -> NDArray[np.int64] | None:
 
 def _keyed_alpha(pixels: Image, key: NDArray[np.int64]) -> Image:
     """Alpha that is 0 where a pixel has the colour `key`."""
-    alpha = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype)
+    alpha: NDArray[Any] = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype)
     for rows in bands(*alpha.shape):
         alpha[rows][(pixels[rows] == key).all(axis=2)] = 0
     return alpha
@@ -182,7 +186,8 @@ def profile(
     built, notices = colour.from_code_points(*codes) if codes else (None, ())
     if embedded:
         return colour.checked(embedded, grey=grey)
-    return (None if grey else built), notices
+    icc, curve_notices = colour.checked(None if grey else built, grey=grey)
+    return icc, notices + curve_notices
 
 
 def _png_profile(file: IO[bytes], image: ImageFile, *, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
@@ -190,11 +195,8 @@ def _png_profile(file: IO[bytes], image: ImageFile, *, grey: bool) -> tuple[byte
     codes, embedded = png.code_points(file), metadata.icc(image)
     if codes or embedded or "srgb" in image.info:
         return profile(None if codes else embedded, codes, grey=grey)
-    gamma, corners = image.info.get("gamma"), image.info.get("chromaticity")
-    if isinstance(corners, tuple):
-        white, *rgb = zip(corners[::2], corners[1::2], strict=True)
-        return colour.from_gamma(gamma, (*rgb, white), grey=grey), ()
-    return colour.from_gamma(gamma, None, grey=grey), ()
+    built = colour.from_gamma(image.info.get("gamma"), image.info.get("chromaticity"), grey=grey)
+    return colour.checked(built, grey=grey)
 
 
 def _profile_of(
@@ -235,6 +237,8 @@ def decode(file: IO[bytes], format: str, max_pixels: int) -> Photo:
     _check_single(image)
     how = layout(image)
     facts = boxes.facts(file) if isinstance(image, AvifImageFile) else None
+    if isinstance(image, PngImageFile):
+        png.check_data(file)
     _loaded(image, how.raw_modes[0])
     orientation = metadata.orientation(image)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,9 +24,7 @@ def _rgb(photo: Photo) -> Photo:
     """A grey photo with its profile settled, for formats without grey: three equal sRGB channels."""
     if not photo.grey:
         return photo
-    convert: Callable[[Pillow.Image], Pillow.Image] = lambda band: band.convert("RGB")
-    if photo.icc:
-        convert, _ = to_srgb(photo.icc, "L")
+    convert, _ = to_srgb(photo.icc, "L")
     opaque = replace(photo, alpha=None)
     pixels = np.empty(photo.pixels.shape, np.uint8)
     for rows in bands(*photo.size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from importlib import import_module
 from typing import IO, Any, Protocol, cast
@@ -16,7 +17,7 @@ from . import boxes
 from .decoding import auxiliary_notices, check_size, profile
 from .samples import bands, rescaled
 
-__all__ = ["read", "write"]
+__all__ = ["encoded", "read"]
 
 _DEEP_BITS = 10  # what a 16-bit photo is written with: phones and their viewers know no more
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -48,7 +49,7 @@ def _pillow_heif() -> _PillowHeif:
         raise MissingExtraError("pillow-heif", "heic", "a HEIC photo") from error
 
 
-def _levels(samples: NDArray[Any], bits: int) -> Image:
+def _levels(samples: NDArray[Any], bits: int) -> NDArray[Any]:
     """10 and 12 bits to 16; 8 and 16 as they are."""
     return samples if bits in (8, 16) else rescaled(samples, 2**bits - 1, 65535)
 
@@ -56,7 +57,7 @@ def _levels(samples: NDArray[Any], bits: int) -> Image:
 def _split(picture: _HeifFile) -> tuple[Image, Image | None]:
     """Pixels (H, W, 3) and alpha."""
     name, _, bits = picture.mode.partition(";")
-    samples = np.asarray(picture)
+    samples: NDArray[Any] = np.asarray(picture)
     samples = _levels(samples if samples.ndim == 3 else samples[..., np.newaxis], int(bits or 8))
     alpha = samples[..., -1].copy() if name in ("LA", "RGBA") else None
     colours = samples[..., :3] if name in ("RGB", "RGBA") else np.repeat(samples[..., :1], 3, axis=2)
@@ -103,11 +104,13 @@ def _coded(photo: Photo) -> tuple[str, NDArray[Any]]:
     return f"{mode};{_DEEP_BITS}", rescaled(samples, 65535, 2**_DEEP_BITS - 1)
 
 
-def write(photo: Photo, file: IO[bytes], quality: int) -> None:
-    """Write a photo as HEIC (HEVC, 4:4:4): 8 bits, or 10 for a 16-bit photo."""
+def encoded(photo: Photo, quality: int) -> bytes:
+    """A photo as HEIC (HEVC, 4:4:4): 8 bits, or 10 for a 16-bit photo. MissingExtraError without pillow-heif."""
+    library = _pillow_heif()
     mode, samples = _coded(photo)
     height, width = photo.size
     beside = {"exif": photo.exif, "xmp": photo.xmp, "icc_profile": photo.icc}
     options = {name: value for name, value in beside.items() if value}
-    data = memoryview(np.ascontiguousarray(samples)).cast("B")
-    _pillow_heif().encode(mode, (width, height), data, file, quality=quality, chroma=444, **options)
+    data, buffer = np.ascontiguousarray(samples).data.cast("B"), io.BytesIO()
+    library.encode(mode, (width, height), data, buffer, quality=quality, chroma=444, **options)
+    return buffer.getvalue()

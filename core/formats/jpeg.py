@@ -148,7 +148,9 @@ def gain_map(file: IO[bytes], image: JpegImageFile, orientation: int) -> tuple[G
     """The HDR gain map of an opened JPEG, upright, and what to tell about other pictures in the file."""
     promised = any(mark in body for name, body in image.applist for mark in _GAIN_MAP_MARKS if name != "COM")
     if "mp" not in image.info:
-        return None, ("the HDR gain map could not be found in the file; the result is the SDR photo",) if promised else ()
+        return None, (
+            "the HDR gain map could not be found in the file; the result is the SDR photo",
+        ) if promised else ()
     try:
         pictures = _further_pictures(file, image.info)
         maps = [data for _, data in pictures if _is_gain_map(data)]
@@ -171,7 +173,9 @@ def _upright(jpeg: bytes, orientation: int) -> bytes:
         turned = image.transpose(TRANSPOSES[orientation])
     buffer = io.BytesIO()
     turned.save(buffer, "JPEG", quality=_GAIN_MAP_QUALITY, subsampling=0)
-    kept = b"".join(s.packed() for s in _segments(jpeg) if _APP1 <= s.marker <= _APP15 and not s.payload.startswith(_MPF))
+    kept = b"".join(
+        s.packed() for s in _segments(jpeg) if _APP1 <= s.marker <= _APP15 and not s.payload.startswith(_MPF)
+    )
     return b"\xff\xd8" + kept + buffer.getvalue()[2:]
 
 
@@ -192,7 +196,9 @@ def _mpf_payload(photo_size: int, map_size: int, map_offset: int) -> bytes:
     directory += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100")
     directory += struct.pack(">HHII", _MP_NUMBER, 4, 1, 2)
     directory += struct.pack(">HHII", _MP_ENTRIES, 7, 32, after_directory) + struct.pack(">I", 0)
-    entries = struct.pack(">IIIHH", first, photo_size, 0, 0, 0) + struct.pack(">IIIHH", second, map_size, map_offset, 0, 0)
+    entries = struct.pack(">IIIHH", first, photo_size, 0, 0, 0) + struct.pack(
+        ">IIIHH", second, map_size, map_offset, 0, 0
+    )
     return _MPF + b"MM\0*" + struct.pack(">I", 8) + directory + entries
 
 

@@ -34,7 +34,7 @@ _PLAIN_MODES = {
     "YCbCr": "RGB",
 }
 _LOW_DEPTH_SCALES = {"L;2": 85, "L;4": 17}
-_TIFF_PHOTOMETRIC, _TIFF_PLANAR = 262, 284
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR = 258, 262, 284
 _MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
 
 
@@ -97,7 +97,7 @@ def _deep_grey(image: ImageFile) -> Layout:
     twelve_bits = _raw_mode(image) == "I;12"
     inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _MIN_IS_WHITE
 
-    def take(band: Pillow.Image) -> NDArray[np.uint16]:
+    def take(band: Pillow.Image) -> NDArray[Any]:
         samples = _samples(band).astype(np.uint16)
         samples = rescaled(samples, 4095, 65535) if twelve_bits else samples
         return 65535 - samples if inverted else samples
@@ -109,17 +109,24 @@ def _deep_colour(image: ImageFile) -> Layout:
     raw = _raw_mode(image)
     if raw == "LA;16B":
         return Layout(lambda band: np.asarray(band).view(">u2"), 2, np.uint16, ("RGBA",))
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PLANAR) == _SEPARATE_PLANES:
-        raise PhotoUnsupportedError(
-            "its 16-bit channels are stored one after the other (planar); save it with interleaved channels"
-        )
     high = raw.replace("a", "A")
     low = high[:-1] + _OTHER_ORDER[high[-1]]
     return Layout(_samples, len(image.mode), np.uint16, (high, low), premultiplied="a" in raw)
 
 
+def _check_planes(image: ImageFile) -> None:
+    """Pillow reads 16-bit channels that are stored one after the other as noise, or half of each sample."""
+    if not isinstance(image, TiffImageFile) or image.tag_v2.get(_TIFF_PLANAR) != _SEPARATE_PLANES:
+        return
+    if max(image.tag_v2.get(_TIFF_BITS, (8,))) > 8:
+        raise PhotoUnsupportedError(
+            "its 16-bit channels are stored one after the other (planar); save it with interleaved channels"
+        )
+
+
 def layout(image: ImageFile) -> Layout:
     """The layout of an opened, not yet loaded picture; PhotoUnsupportedError for samples that cannot be taken."""
+    _check_planes(image)
     if image.mode in ("CMYK", "LAB"):
         return _converted(image)
     if image.mode.startswith("I;16"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import warnings
-from typing import Any
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
@@ -40,7 +38,7 @@ _DESCRIPTIVE_TAGS = (
     ExifTags.IFD.Exif,
     ExifTags.IFD.GPSInfo,
 )
-_WRITE_FAILURES = (KeyError, IndexError, OverflowError, TypeError, ValueError, ZeroDivisionError, OSError, struct.error)
+_EXIF_FAILURES = (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
 
 
 def _bytes(value: object) -> bytes | None:
@@ -51,7 +49,7 @@ def orientation(image: Image.Image) -> int:
     """1 to 8, from EXIF, else XMP; 1 for nonsense. Call it after `load`: Pillow turns TIFF itself while loading."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
-    except _WRITE_FAILURES + (SyntaxError,):
+    except _EXIF_FAILURES:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -79,7 +77,7 @@ def exif(image: Image.Image) -> tuple[bytes | None, tuple[str, ...]]:
         found = _bytes(image.info.get("exif"))
         if found is None and isinstance(image, PngImageFile):
             found = _png_raw_exif(image)
-    except _WRITE_FAILURES + (SyntaxError,) as error:
+    except _EXIF_FAILURES as error:
         return None, (f"the EXIF data cannot be kept ({error}) and were left out",)
     return found, ()
 
@@ -97,12 +95,7 @@ def xmp(image: Image.Image) -> bytes | None:
 
 def iptc(image: Image.Image) -> bytes | None:
     """IPTC-IIM records of a JPEG or TIFF."""
-    if not isinstance(image, TiffImageFile):
-        return jpeg.iptc(image.info)
-    value: Any = image.tag_v2.get(_TIFF_IPTC)
-    if isinstance(value, tuple):  # some writers call the bytes LONGs
-        value = b"".join(struct.pack(image.tag_v2.prefix == b"II" and "<I" or ">I", number) for number in value)  # pyright: ignore[reportUnknownVariableType]
-    return _bytes(value)
+    return _bytes(image.tag_v2.get(_TIFF_IPTC)) if isinstance(image, TiffImageFile) else jpeg.iptc(image.info)
 
 
 def text(image: Image.Image) -> tuple[tuple[str, str], ...]:

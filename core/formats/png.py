@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
@@ -15,27 +16,50 @@ from numpy.typing import NDArray
 from ..photo import Photo, interleaved
 from .samples import bands
 
-__all__ = ["code_points", "write"]
+__all__ = ["check_data", "code_points", "write"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 _SUB = 1  # filter: difference to the pixel on the left
 _LEVEL = 6
+_READ_BYTES = 1 << 20
 _INCH_M = 0.0254
+
+
+def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """(kind, length) of each chunk, the file at its data."""
+    at = len(_SIGNATURE)
+    file.seek(at)
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        yield kind, length
+        at += 8 + length + 4
+        file.seek(at)
 
 
 def code_points(file: IO[bytes]) -> tuple[int, int] | None:
     """Colour primaries and transfer characteristics of a cICP chunk."""
-    file.seek(len(_SIGNATURE))
-    while len(header := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", header)
-        if kind in (b"IDAT", b"IEND"):
-            return None
+    for kind, _ in _chunks(file):
         if kind == b"cICP":
             primaries, transfer = file.read(2)
             return primaries, transfer
-        file.seek(length + 4, 1)
+        if kind == b"IDAT":
+            return None
     return None
+
+
+def check_data(file: IO[bytes]) -> None:
+    """Compare the checksums of the picture data, which Pillow does not; ValueError where one is wrong."""
+    for kind, length in _chunks(file):
+        if kind == b"IDAT" and _checksum(file, kind, length) != file.read(4):
+            raise ValueError("the checksum of the picture data is wrong")
+
+
+def _checksum(file: IO[bytes], kind: bytes, length: int) -> bytes:
+    checksum = zlib.crc32(kind)
+    while length and (part := file.read(min(length, _READ_BYTES))):
+        checksum, length = zlib.crc32(part, checksum), length - len(part)
+    return struct.pack(">I", checksum)
 
 
 def _put(file: IO[bytes], kind: bytes, body: bytes) -> None:

@@ -28,7 +28,7 @@ def _table(source: int, target: int) -> Image:
     """target * i / source for i = 0 .. source, rounded half up."""
     index = np.arange(source + 1, dtype=np.int64)
     scaled = (2 * index * target + source) // (2 * source)
-    return scaled.astype(np.uint8 if target < 256 else np.uint16)
+    return scaled.astype(np.uint8) if target < 256 else scaled.astype(np.uint16)
 
 
 def rescaled(samples: NDArray[Any], source: int, target: int) -> Image:

@@ -78,4 +78,6 @@ def format_of(file: IO[bytes]) -> str:
         return known
     if other := _starting(head, _OTHERS):
         raise _unsupported(other)
-    raise PhotoReadError(f"it is not a picture file: it begins with {head[:8]!r}; expected JPEG, PNG, TIFF, WebP, AVIF or HEIC")
+    raise PhotoReadError(
+        f"it is not a picture file: it begins with {head[:8]!r}; expected JPEG, PNG, TIFF, WebP, AVIF or HEIC"
+    )

@@ -10,8 +10,6 @@ import struct
 import zlib
 from typing import IO, Literal, TypeAlias
 
-import numpy as np
-
 from ..arrays import Image
 from ..photo import Photo, interleaved
 from .exif import first_directory
@@ -32,8 +30,26 @@ _NO_EXIF = b"II*\0\0\0\0\0"
 _FIRST_DIRECTORY_AT = 4  # where the header says where the first directory is
 
 # Tags of an EXIF block that stay: they describe the photo, not how samples are stored.
-_DESCRIPTIVE = {269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853}
-_DESCRIPTIVE |= set(range(40091, 40096)) | {36867, 36880, 50341, 37393}
+_DESCRIPTIVE = {
+    269,
+    270,
+    271,
+    272,
+    274,
+    282,
+    283,
+    285,
+    296,
+    305,
+    306,
+    315,
+    316,
+    18246,
+    18249,
+    33432,
+    34665,
+    34853,
+}.union(range(40091, 40096))
 
 
 def _numbers(order: Order, kind: int, *values: int) -> Entry:

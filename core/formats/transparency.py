@@ -26,7 +26,7 @@ def _nearest_row(visible: NDArray[np.bool_]) -> NDArray[np.int32]:
 def _nearest_column(distance: NDArray[np.int64]) -> NDArray[np.int64]:
     """For each pixel (n, W) the column x' of its row with the least distance(x') + |x - x'|."""
     width = distance.shape[1]
-    columns = np.arange(width)
+    columns = np.arange(width, dtype=np.int64)
     # A running minimum over (distance, column) packed in one number finds both.
     from_left = np.minimum.accumulate((distance - columns + width) * width + columns, axis=1)
     mirrored = (distance[:, ::-1] - columns + width) * width + columns
@@ -60,7 +60,7 @@ def fill_hidden(pixels: Image, alpha: Image) -> None:
 def _fill_rows(pixels: Image, visible: NDArray[np.bool_], source_rows: NDArray[np.int32], block: slice) -> None:
     if visible[block].all():
         return
-    rows = np.arange(block.start, block.stop)[:, np.newaxis]
+    rows = np.arange(block.start, block.stop, dtype=np.int64)[:, np.newaxis]
     found = source_rows[block]
     distance = np.where(found < 0, _FAR, np.abs(found - rows)).astype(np.int64)
     column = _nearest_column(distance)

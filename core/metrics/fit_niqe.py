@@ -28,7 +28,9 @@ SHARPNESS = 0.75  # of the sharpest patch of the photo
 def fit(photos: Sequence[Path]) -> NiqeModel:
     """Mean and covariance (36 features) of the sharp patches of the photos, whatever their order."""
     features = np.concatenate([_sharp_features(path) for path in tqdm(sorted(photos), unit="photo", disable=None)])
-    return NiqeModel(features.mean(axis=0), np.cov(features, rowvar=False), _digest(photos), len(features))
+    return NiqeModel(
+        features.mean(axis=0), np.cov(features, rowvar=False, dtype=np.float64), _digest(photos), len(features)
+    )
 
 
 def _sharp_features(path: Path) -> Field:

@@ -67,7 +67,7 @@ def _activations(image: Image, weights: LpipsWeights) -> list[Field]:
     result: list[Field] = []
     for layer in _LAYERS:
         if layer.pool_first:
-            x = sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::2, ::2].max(axis=(3, 4))
+            x = sliding_window_view(x, (1, 3, 3))[:, ::2, ::2].max(axis=(3, 4, 5))
         x = np.maximum(_convolve(x, layer, weights), 0)
         result.append(x / (np.sqrt((x**2).sum(axis=0, keepdims=True)) + _EPSILON))
     return result
@@ -78,7 +78,7 @@ def _convolve(x: Field, layer: _Layer, weights: LpipsWeights) -> Field:
     kernel = weights.arrays[f"{layer.name}.weight"]
     pad, stride = layer.padding, layer.stride
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
-    windows = sliding_window_view(padded, kernel.shape[2:], axis=(1, 2))[:, ::stride, ::stride]
+    windows = sliding_window_view(padded, (1, *kernel.shape[2:]))[:, ::stride, ::stride, 0]
     out = np.tensordot(kernel, windows, axes=((1, 2, 3), (0, 3, 4)))
     return out + weights.arrays[f"{layer.name}.bias"].reshape(-1, 1, 1)
 

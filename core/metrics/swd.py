@@ -60,7 +60,7 @@ def _distance(a: Field, b: Field) -> float:
 
 def _projections(field: Field, places: tuple[NDArray[np.intp], NDArray[np.intp]]) -> Field:
     """Sorted projections of the patches at `places`: (DIRECTIONS, N)."""
-    windows = sliding_window_view(field, (PATCH, PATCH), axis=(1, 2))  # (3, H - 6, W - 6, 7, 7)
+    windows = sliding_window_view(field, (1, PATCH, PATCH))[:, :, :, 0]  # (3, H - 6, W - 6, 7, 7)
     patches = windows[:, places[0], places[1]].swapaxes(0, 1).reshape(len(places[0]), -1)
     return np.sort(_directions() @ patches.T, axis=1)
 

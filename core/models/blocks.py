@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,8 @@ class RepConv(nn.Module):
         outputs, inputs = self.expand.shape[:2]
         conv = nn.Conv2d(inputs, outputs, 3, padding=1)
         conv.weight.data.copy_(self.kernel().detach())
-        assert conv.bias is not None and self.direct.bias is not None
+        assert conv.bias is not None
+        assert self.direct.bias is not None
         conv.bias.data.copy_(self.direct.bias.detach())
         return conv
 
@@ -106,13 +108,9 @@ class Unet(nn.Module):
 
         self.intro = nn.Conv2d(4 * inputs, widths[0], 1)
         self.encoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[:-1], blocks[:-1], strict=True))
-        self.downs = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.middle = stage(widths[-1], blocks[-1])
-        self.ups = nn.ModuleList(
-            nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
-        )
+        self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
         self.decoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[-2::-1], blocks[-2::-1], strict=True))
         self.end = nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
         self.multiple_of = 2 ** len(widths)

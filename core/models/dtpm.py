@@ -25,10 +25,10 @@ from .semantic import SemanticConfig
 __all__ = [
     "MOBILE",
     "Adapters",
-    "DenoiserConfig",
     "Denoiser",
-    "DtpmConfig",
+    "DenoiserConfig",
     "Dtpm",
+    "DtpmConfig",
     "Predictor",
     "PredictorConfig",
 ]
@@ -126,9 +126,7 @@ class Denoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size))
         self.code = nn.Sequential(nn.Linear(code, size), nn.ReLU(), nn.Linear(size, size))
 
-    def forward(
-        self, x: Tensor, base: Tensor, code: Tensor, t: Tensor, adapters: Adapters | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, base: Tensor, code: Tensor, t: Tensor, adapters: Adapters | None = None) -> Tensor:
         """x: (N, 3, H, W) state; base: (N, 3, H, W) structure y_s or y_E; code: (N, K); t: (N,) in [0, 1].
 
         Returns v, (N, 3, H, W). A zero code stands for "no code" (it is dropped at random in training).

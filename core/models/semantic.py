@@ -7,6 +7,7 @@ without labels (`core.training.semantic`), so nothing is downloaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +35,7 @@ class SemanticEncoder(nn.Module):
         super().__init__()
         self.config = config
         widths = (3, *config.widths)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.head = nn.Linear(widths[-1], config.code)
         self.register_buffer("mean", torch.zeros(config.code))
         self.register_buffer("scale", torch.ones(config.code))

@@ -11,6 +11,7 @@ from ..errors import UsageError
 from ..models import checkpoints
 from ..models.dtpm import MOBILE, DtpmConfig
 from ..models.semantic import SemanticConfig, SemanticEncoder
+from ..photo_list import released_photos
 from . import adapters, photos, predictor, prior, semantic
 from .loop import Stage, Step, train
 
@@ -61,8 +62,8 @@ def _stage(args: argparse.Namespace, crop: int) -> Stage:
     config = MOBILE
     side = config.semantic.size
     structures = args.stage == "prior"
-    pool = photos.load(photos.find(args.data), minimum=crop, side=side, structures=structures)
-    val = photos.load(photos.find(args.data, "val"), minimum=VAL_SIDE, side=side, structures=structures)
+    pool = photos.load(released_photos(args.data, split="train"), minimum=crop, side=side, structures=structures)
+    val = photos.load(released_photos(args.data, split="val"), minimum=VAL_SIDE, side=side, structures=structures)
     if args.stage == "semantic":
         return semantic.SemanticStage(config.semantic, pool, val)
     if args.stage == "predictor":

@@ -195,9 +195,7 @@ def _save(
     return figures
 
 
-def _save_state(
-    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, done: int
-) -> None:
+def _save_state(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, done: int) -> None:
     """Trained weights, their average, and the optimiser's moments, of the trained parameters only."""
     tensors = {"step": torch.tensor(done)}
     averages = dict(average.named_parameters())

@@ -11,14 +11,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..arrays import to_batch
 from ..errors import TrainingError
-from ..image import is_photo, read
-from ..photo_list import LIST_NAME, clean_photos
+from ..image import read
 from ..texture import structure
 from ..thumbnail import thumbnail
 
-__all__ = ["Crop", "Pool", "find", "load"]
+__all__ = ["Crop", "Pool", "load"]
 
 CONTEXTS = 8  # random views of each photo that stand for "the whole photo" of a crop
 LARGE = 1_000_000  # photos with more pixels are halved: their finest level is mostly softness and JPEG
@@ -55,20 +53,6 @@ class Pool:
 
         smooth = cut(self.structures[index]) if self.structures else np.empty(0, np.float32)
         return Crop(cut(self.photos[index]), smooth, index * CONTEXTS + int(rng.integers(CONTEXTS)))
-
-
-def find(data: Path, split: str = "train") -> list[Path]:
-    """The clean photos of a split under `data`.
-
-    With a `manifest.csv`: its rows of that split whose `use` is "any", so that weights may be released. Without one:
-    every photo in the folder, whatever the split. Raises TrainingError (UsageError for a list) when there is none.
-    """
-    if (data / LIST_NAME).exists():
-        return [photo.path for photo in clean_photos(data, split=split, use="any")]
-    paths = sorted(p for p in data.rglob("*") if is_photo(p))
-    if not paths:
-        raise TrainingError(f"no clean '{split}' photos under {data}; give a folder of photos or one with a manifest.csv")
-    return paths
 
 
 def load(paths: Iterable[Path], *, minimum: int, side: int, structures: bool) -> Pool:

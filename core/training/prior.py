@@ -1,7 +1,7 @@
 """Stage I: the texture prior, learnt from clean photos.
 
-x_0 - y_s, the photo minus its structure, is scaled to unit variance and diffused; the denoiser sees the structure and the
-photo's semantic code and predicts v.
+x_0 - y_s, the photo minus its structure, is scaled to unit variance and diffused; the denoiser sees the structure and
+the photo's semantic code and predicts v.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Training of the semantic encoder, without labels.
 
-VICReg (Bardes, Ponce and LeCun, ICLR 2022): two random views of one photo should get the same code (invariance), while the
-codes of a batch keep their variance and stay uncorrelated. Views differ in window, mirroring, colour and damage, so
+VICReg (Bardes, Ponce and LeCun, ICLR 2022): two random views of one photo should get the same code (invariance), while
+the codes of a batch keep their variance and stay uncorrelated. Views differ in window, mirroring, colour and damage, so
 that the code says what a photo shows and not how noisy it is.
 """
 
@@ -76,7 +76,7 @@ class SemanticStage:
             return vicreg(*self.model["expander"](codes).chunk(2))
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Share of held-back views whose nearest neighbour, by code, shows the same photo; and standardise the codes."""
+        """Standardise the codes; share of held-back views whose nearest neighbour by code shows the same photo."""
         encoder = model.get_submodule("encoder")
         assert isinstance(encoder, SemanticEncoder)
         encoder.standardize(torch.from_numpy(self.train.contexts).float() / 255)

@@ -19,7 +19,18 @@ from ...core.errors import UsageError
 from ...core.image import is_photo, read
 from ...core.photo_list import clean_photos
 
-__all__ = ["DAMAGES", "BenchPhoto", "Damage", "digest", "evenly", "in_folder", "load", "test_set", "validation_crops", "validation_set"]
+__all__ = [
+    "DAMAGES",
+    "BenchPhoto",
+    "Damage",
+    "digest",
+    "evenly",
+    "in_folder",
+    "load",
+    "test_set",
+    "validation_crops",
+    "validation_set",
+]
 
 Picture: TypeAlias = NDArray[np.float32]
 Item = TypeVar("Item")

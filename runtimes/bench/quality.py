@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from statistics import fmean
 
-import numpy as np
 from tqdm import tqdm
 
 from ...core import metrics
 from ...core.arrays import Image
-from ...core.metrics import LpipsWeights
-from ...core.restore import Restorer
+from ...core.metrics import read_lpips_weights
 from . import rivals
 from .cache import Cache
-from .photos import DAMAGES, BenchPhoto, Damage, digest, evenly
+from .photos import DAMAGES, BenchPhoto, Damage, digest
 
 __all__ = [
     "BM3D",
     "DTPM",
     "INPUT",
-    "LOWER_IS_BETTER",
     "NLM",
     "PREDICTOR",
+    "Judge",
     "Measurement",
     "Method",
     "Metric",
     "mean",
     "measure",
     "our_methods",
-    "quality_metrics",
-    "rival_methods",
+    "tuned_rivals",
 ]
 
 INPUT = "input"
@@ -41,18 +39,23 @@ NLM = "fastNlMeans"
 BM3D = "BM3D"
 PREDICTOR = "predictor alone"
 DTPM = "DTPM"
-LOWER_IS_BETTER = frozenset({"NIQE", "SWD", "LPIPS"})
 
 Metric = Callable[[Image, Image], float]  # of the restored and the true photo
+Restore = Callable[..., Image]  # of a photo; our own also takes strength= and seed=
 
 
 @dataclass(frozen=True)
 class Method:
-    """What restores; `key` says all that the result depends on besides the input, None: never kept on disk."""
+    """A way to restore, (H, W, 3) uint8 in and out.
+
+    settings: what was chosen for the damage, in words. version: of the program behind it, so that its results may be
+    kept on disk; empty for results that must be made anew.
+    """
 
     name: str
     restore: Callable[[Image], Image]
-    key: str | None = None
+    settings: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,45 +68,98 @@ class Measurement:
     values: Mapping[str, float]
 
 
-def quality_metrics(lpips: LpipsWeights | None) -> dict[str, Metric]:
-    """The metrics of the table by name; LPIPS only with weights."""
-    table: dict[str, Metric] = {
-        "PSNR": metrics.psnr,
-        "SSIM": metrics.ssim,
-        "HaarPSI": metrics.haarpsi,
-        "NIQE": _niqe,
-        "SWD": metrics.swd,
-    }
-    return table | ({"LPIPS": partial(metrics.lpips, weights=lpips)} if lpips is not None else {})
+@dataclass(frozen=True)
+class Judge:
+    """Measures restored photos, each pair of pictures once; `lpips`: a weights file, None for no LPIPS."""
+
+    cache: Cache
+    lpips: Path | None = None
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The columns of the table."""
+        table: dict[str, Metric] = {
+            "PSNR": metrics.psnr,
+            "SSIM": metrics.ssim,
+            "HaarPSI": metrics.haarpsi,
+            "NIQE": _niqe,
+            "SWD": metrics.swd,
+        }
+        if self.lpips is not None:
+            table["LPIPS"] = partial(metrics.lpips, weights=read_lpips_weights(self.lpips))
+        return table
+
+    @cached_property
+    def _made_of(self) -> str:
+        """The hash of the metrics' own files: other code gives other keys."""
+        folder = Path(str(metrics.__file__)).parent
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".py", ".npz"))
+        content = b"".join(path.read_bytes() for path in [*files, *([self.lpips] if self.lpips else [])])
+        return hashlib.sha256(content).hexdigest()
+
+    def __call__(self, restored: Image, true: Image) -> dict[str, float]:
+        """Every metric of one restored photo."""
+        key = f"metrics {self._made_of} {digest(restored)} {digest(true)}"
+        return self.cache.numbers(key, lambda: {name: metric(restored, true) for name, metric in self.metrics.items()})
 
 
 def _niqe(restored: Image, _: Image) -> float:
     return metrics.niqe(restored)
 
 
-def our_methods(restorer: Restorer) -> list[Method]:
-    """The predictor alone and the whole model with its usual strength and seed 0."""
-    return [Method(PREDICTOR, partial(restorer, strength=0.0, seed=0)), Method(DTPM, partial(restorer, seed=0))]
+def our_methods(restore: Restore) -> list[Method]:
+    """The predictor alone, and the whole model at its usual strength; seed 0."""
+    return [Method(PREDICTOR, partial(restore, strength=0.0, seed=0)), Method(DTPM, partial(restore, seed=0))]
 
 
-def rival_methods(
-    validation: Sequence[BenchPhoto], cache: Cache, *, with_bm3d: bool
-) -> tuple[dict[str, list[Method]], dict[str, dict[str, str]]]:
-    """The rivals tuned for each damage, and how: damage -> methods, damage -> method -> settings."""
-    methods: dict[str, list[Method]] = {}
+def tuned_rivals(validation: Sequence[BenchPhoto], cache: Cache, *, with_bm3d: bool) -> dict[str, list[Method]]:
+    """The rivals by damage, each with the settings that are best for it on the validation photos."""
+    found: dict[str, list[Method]] = {}
     for damage in tqdm(DAMAGES, desc="tuning rivals", unit="damage", disable=None):
-        methods[damage.name] = [_nl_means(damage, validation, cache)]
-        methods[damage.name] += [_bm3d(damage, validation, cache)] if with_bm3d else []
-    return methods
+        found[damage.name] = [_nl_means(damage, validation, cache)]
+        found[damage.name] += [_bm3d(damage, validation, cache)] if with_bm3d else []
+    return found
 
 
 def _nl_means(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> Method:
-    settings = rivals.tuned_nl_means(damage, validation, cache)
-    return Method(
-        NLM, partial(rivals.fast_nl_means, settings=settings), f"fastNlMeans {rivals.opencv_version()} {settings}"
-    )
+    best = rivals.tuned_nl_means(damage, validation, cache)
+    settings = f"h = hColor = {best.strength:g}, template {best.template}, search {best.search}"
+    restore = partial(rivals.fast_nl_means, settings=best)
+    return Method(NLM, restore, settings, rivals.opencv_version())
 
 
 def _bm3d(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> Method:
     sigma = rivals.tuned_bm3d_sigma(damage, validation, cache)
-    return Method(BM3D, partial(rivals.bm3d, sigma=sigma), f"BM3D {rivals.bm3d_version()} {sigma}")
+    return Method(BM3D, partial(rivals.bm3d, sigma=sigma), f"sigma {sigma:g}", rivals.bm3d_version())
+
+
+def measure(
+    photos: Sequence[BenchPhoto],
+    methods: Mapping[str, Sequence[Method]],
+    judge: Judge,
+    bm3d_photos: Collection[str],
+) -> Iterator[Measurement]:
+    """Every photo with every damage by the methods for that damage; BM3D only for the photos that are named."""
+    for photo in tqdm(photos, desc="restoring and measuring", unit="photo", disable=None):
+        for damage in DAMAGES:
+            damaged = damage(photo.pixels)
+            yield Measurement(photo.name, damage.name, INPUT, judge(damaged, photo.pixels))
+            for method in methods[damage.name]:
+                if method.name != BM3D or photo.name in bm3d_photos:
+                    restored = _restored(method, damaged, judge.cache)
+                    yield Measurement(photo.name, damage.name, method.name, judge(restored, photo.pixels))
+
+
+def _restored(method: Method, damaged: Image, cache: Cache) -> Image:
+    if not method.version:
+        return method.restore(damaged)
+    key = f"{method.name} {method.version} {method.settings} {digest(damaged)}"
+    return cache.picture(key, partial(method.restore, damaged))
+
+
+def mean(
+    measurements: Iterable[Measurement], metric: str, method: str, damages: Collection[str] | None = None
+) -> float:
+    """The mean of a metric over all measurements of a method, of some damages only if they are named."""
+    chosen = [m for m in measurements if m.method == method and (damages is None or m.damage in damages)]
+    return fmean(m.values[metric] for m in chosen)

@@ -35,7 +35,7 @@ __all__ = [
 Setting = TypeVar("Setting")
 
 NLM_STRENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 24, 28, 32, 37, 42, 50, 60)
-NLM_WINDOWS = ((7, 21), (5, 21), (3, 21), (5, 11), (3, 11), (3, 7))  # template, search; the first is the library's
+NLM_WINDOWS = ((7, 21), (3, 21), (5, 11), (3, 11), (3, 7), (3, 5))  # template, search; the first is the library's own
 NLM_TUNING = 256  # side of the central squares of the validation photos
 BM3D_SIGMAS = (2.0, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
 BM3D_TUNING = (5, 128)  # photos and side of their central squares: it takes 100 s per megapixel

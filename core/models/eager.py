@@ -1,0 +1,25 @@
+"""A PyTorch module behind the same one-method protocol as a runtime's graph: the reference of every parity check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..restore import Graph
+
+__all__ = ["eager"]
+
+
+def eager(module: nn.Module, inputs: Sequence[str], output: str) -> Graph:
+    """Run `module`, whose `forward` takes `inputs` in this order and gives one tensor, on float32 arrays by name."""
+
+    def graph(**arrays: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            result = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs))
+        return {output: result.numpy()}
+
+    return graph
