@@ -27,7 +27,7 @@ from .samplers import ddim
 from .thumbnail import thumbnail
 from .tiles import Box, Plan, choose_tile, cut, join, padded_size, plan, smallest_tile
 
-__all__ = ["FORMS", "Graph", "Options", "Progress", "Restorer", "graph_names"]
+__all__ = ["FORMS", "Graph", "Options", "Progress", "Restorer", "graph_names", "tile_edge"]
 
 FORMS = ("auto", "fused", "split")
 
@@ -161,7 +161,7 @@ class Restorer:
         multiple = size.multiple_of if min(height, width) >= size.minimum else size.minimum
         if tile is None:
             bytes_per_pixel = HOST_BYTES_PER_PIXEL + sum(self.manifest.bytes_per_pixel[name] for name in stages)
-            tile = _tile_for(image, max_memory, bytes_per_pixel, overlap, multiple)
+            tile = tile_edge(image, max_memory, bytes_per_pixel, overlap, multiple)
         return plan(height, width, tile, overlap, multiple)
 
     def _conditions(self, image: Image) -> _Arrays:
@@ -233,7 +233,7 @@ def _make_grey(image: Image) -> None:
         row[...] = ((2 * total + 3) // 6)[:, np.newaxis]
 
 
-def _tile_for(image: Image, max_memory: int | None, bytes_per_pixel: int, overlap: int, multiple: int) -> int:
+def tile_edge(image: Image, max_memory: int | None, bytes_per_pixel: int, overlap: int, multiple: int) -> int:
     """Edge of the tiles; the photo and its result, which are in memory too, are taken off the limit first."""
     height, width = (padded_size(size, multiple) for size in image.shape[:2])
     smallest = smallest_tile(overlap, multiple)

@@ -5,18 +5,17 @@ Each module's `forward` takes and gives exactly the arrays of the pack's contrac
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.manifest import ArraySpec
-from ..core.models.blocks import RepConv
+from ..core.models.blocks import merge_branches
 from ..core.models.dtpm import Dtpm
 from ..core.models.semantic import SemanticEncoder
 
-__all__ = ["Graph", "Sampling", "dtpm_graphs", "merge_branches", "receptive_field"]
+__all__ = ["Graph", "Sampling", "dtpm_graphs", "receptive_field"]
 
 IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
 SCALAR = ArraySpec("float32", (1,))
@@ -75,19 +74,9 @@ class _Fused(nn.Module):
         return self.model(image, code, noise, gain * strength, levels, times)
 
 
-def merge_branches(module: nn.Module) -> nn.Module:
-    """A copy of `module` in which every re-parameterised convolution is one plain convolution (exact)."""
-    module = copy.deepcopy(module)
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, RepConv):
-                setattr(parent, name, child.merged())
-    return module.eval().requires_grad_(False)
-
-
 def dtpm_graphs(model: Dtpm, encoder: SemanticEncoder, sampling: Sampling) -> dict[str, Graph]:
     """encode, predict, denoise and fused, ready to be traced."""
-    model, encoder = merge_branches(model), merge_branches(encoder)  # type: ignore[assignment]
+    model, encoder = merge_branches(model), merge_branches(encoder)
     side, length = encoder.config.size, encoder.config.code
     code = ArraySpec("float32", (1, length))
     thumbnail = ArraySpec("float32", (1, 3, side, side))

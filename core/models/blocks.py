@@ -10,15 +10,19 @@ Tensors are (N, C, H, W); conditioning vectors (N, E).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RepBlock", "RepConv", "Unet", "sinusoid"]
+__all__ = ["RepBlock", "RepConv", "Unet", "merge_branches", "sinusoid"]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def sinusoid(t: Tensor, size: int) -> Tensor:
@@ -160,3 +164,13 @@ class Unet(nn.Module):
             x = F.pixel_shuffle(up(x), 2) + skips.pop()
             x = run(blocks, x, decoder_embedding)
         return F.pixel_shuffle(self.end(x), 2)
+
+
+def merge_branches(module: Module) -> Module:
+    """A copy of `module` in which every re-parameterised convolution is one plain convolution (exact)."""
+    module = copy.deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, RepConv):
+                setattr(parent, name, child.merged())
+    return module.eval().requires_grad_(False)

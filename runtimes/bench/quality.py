@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -70,14 +70,15 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Judge:
-    """Measures restored photos, each pair of pictures once; `lpips`: a weights file, None for no LPIPS."""
+    """Measures restored photos, each pair of pictures once. made_of: the hash of the code and data of the metrics."""
 
     cache: Cache
-    lpips: Path | None = None
+    metrics: Mapping[str, Metric]
+    made_of: str
 
-    @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """The columns of the table."""
+    @classmethod
+    def open(cls, cache: Cache, lpips: Path | None = None) -> Judge:
+        """The metrics of the tables; LPIPS only with a weights file (UsageError where it is none)."""
         table: dict[str, Metric] = {
             "PSNR": metrics.psnr,
             "SSIM": metrics.ssim,
@@ -85,22 +86,21 @@ class Judge:
             "NIQE": _niqe,
             "SWD": metrics.swd,
         }
-        if self.lpips is not None:
-            table["LPIPS"] = partial(metrics.lpips, weights=read_lpips_weights(self.lpips))
-        return table
-
-    @cached_property
-    def _made_of(self) -> str:
-        """The hash of the metrics' own files: other code gives other keys."""
-        folder = Path(str(metrics.__file__)).parent
-        files = sorted(path for path in folder.iterdir() if path.suffix in (".py", ".npz"))
-        content = b"".join(path.read_bytes() for path in [*files, *([self.lpips] if self.lpips else [])])
-        return hashlib.sha256(content).hexdigest()
+        if lpips is not None:
+            table["LPIPS"] = partial(metrics.lpips, weights=read_lpips_weights(lpips))
+        return cls(cache, table, _made_of(lpips))
 
     def __call__(self, restored: Image, true: Image) -> dict[str, float]:
         """Every metric of one restored photo."""
-        key = f"metrics {self._made_of} {digest(restored)} {digest(true)}"
+        key = f"metrics {self.made_of} {digest(restored)} {digest(true)}"
         return self.cache.numbers(key, lambda: {name: metric(restored, true) for name, metric in self.metrics.items()})
+
+
+def _made_of(lpips: Path | None) -> str:
+    folder = Path(str(metrics.__file__)).parent
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".py", ".npz"))
+    content = b"".join(path.read_bytes() for path in [*files, *([lpips] if lpips else [])])
+    return hashlib.sha256(content).hexdigest()
 
 
 def _niqe(restored: Image, _: Image) -> float:

@@ -72,12 +72,12 @@ def run(args: Namespace) -> int:
 def _quality(args: Namespace) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         raise UsageError(f"--out '{args.out}' lies in a folder that does not exist; make it first")
-    folder, cache = args.pack or default_pack(), Cache(args.cache)
+    folder, judge = args.pack or default_pack(), Judge.open(Cache(args.cache), args.lpips)
     restorer, (photos, validation) = Restorer.from_pack(folder), _photos(args)
     with_bm3d = {photo.name for photo in evenly(photos, args.bm3d)}
-    rivals = tuned_rivals(validation, cache, with_bm3d=bool(with_bm3d))
+    rivals = tuned_rivals(validation, judge.cache, with_bm3d=bool(with_bm3d))
     methods = {damage: [*group, *our_methods(restorer)] for damage, group in rivals.items()}
-    measurements = list(measure(photos, methods, Judge(cache, args.lpips), with_bm3d))
+    measurements = list(measure(photos, methods, judge, with_bm3d))
     facts = _facts(args, folder, restorer.manifest, photos)
     return _report(args, Report(facts, measurements, gates(measurements), rivals))
 

@@ -83,8 +83,8 @@ def bomb(path: Path) -> None:
 
 
 def profile_bomb(path: Path) -> None:
-    """A PNG whose profile unpacks to 100 MB."""
-    Image.new("RGB", (8, 8)).save(path, "PNG", icc_profile=bytes(100_000_000))
+    """A PNG whose profile unpacks to a thousand times its size."""
+    Image.new("RGB", (8, 8)).save(path, "PNG", icc_profile=bytes(5_000_000))
 
 
 @pytest.mark.parametrize(
@@ -146,29 +146,28 @@ def test_limit_is_ours_and_not_that_of_pillow(
 @pytest.mark.parametrize(
     "name", ["8.jpg", "8.png", "8.tif", "8.webp", "8.avif", "8.heic", "16.png", "16.tif", "progressive.jpg", "raw.tif", "lzw.tif"]
 )
-@pytest.mark.parametrize("lenient", [False, True])
 def test_truncated_files_are_never_filled_up(
-    tmp_path: Path, files: dict[str, bytes], name: str, lenient: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, files: dict[str, bytes], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut anywhere: an error, or every pixel right (when only the end marker is gone), whatever others set in Pillow."""
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
+    """Cut anywhere: an error, or every pixel right (when only the end marker is gone), though others told Pillow to."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     path, data = tmp_path / name, files[name]
     path.write_bytes(data)
     whole = read(path).pixels
-    for length in [*range(0, len(data), 1 + len(data) // 60), *range(len(data) - 20, len(data), 3)]:
+    for length in [*range(0, len(data), 1 + len(data) // 30), *range(len(data) - 20, len(data), 5)]:
         path.write_bytes(data[:length])
         try:
             pixels = read(path).pixels
         except PhotoReadError:
             continue
         assert np.array_equal(pixels, whole)
-    assert ImageFile.LOAD_TRUNCATED_IMAGES == lenient
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.parametrize("name", ["8.jpg", "8.png", "8.tif", "8.webp", "8.avif", "8.heic", "16.png", "raw.tif"])
 def test_scrambled_files_give_our_errors_only(tmp_path: Path, files: dict[str, bytes], name: str) -> None:
     random = np.random.default_rng(zlib.crc32(name.encode()))
-    for _ in range(60):
+    for _ in range(30):
         data = bytearray(files[name])
         for at in random.integers(0, min(len(data), 400), 4):
             data[at] = random.integers(256)
@@ -179,22 +178,6 @@ def test_scrambled_files_give_our_errors_only(tmp_path: Path, files: dict[str, b
             assert str(error).startswith(str(tmp_path / name))
         else:
             assert photo.pixels.size <= 30_000
-
-
-def test_warnings_of_the_decoder_become_notices(tmp_path: Path, files: dict[str, bytes]) -> None:
-    data = bytearray(files["raw.tif"])
-    order = "<" if data[:2] == b"II" else ">"
-    first = struct.unpack_from(order + "I", data, 4)[0]
-    count = struct.unpack_from(order + "H", data, first)[0]
-    for at in range(first + 2, first + 2 + 12 * count, 12):
-        if struct.unpack_from(order + "H", data, at)[0] == 258:  # its three values now lie behind the end
-            struct.pack_into(order + "HHII", data, at, 305, 2, 400, 10**6)
-    (tmp_path / "a.tif").write_bytes(data)
-    try:
-        notices = read(tmp_path / "a.tif").notices
-    except PhotoError:
-        pytest.skip("this Pillow refuses the file")
-    assert any("irregular" in notice for notice in notices)
 
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,28 +274,30 @@ def test_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: i
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 @ON_POSIX
-def test_full_disk(tmp_path: Path, suffix: str) -> None:
-    """The system lets no file grow past 20 kB; what was there before stays."""
+def test_full_disk(tmp_path: Path) -> None:
+    """The system lets no file grow past 3 kB; what was there before stays."""
     program = f"""
 import resource
 import numpy as np
 from pocketprior.core.errors import PhotoWriteError
 from pocketprior.core.image import Photo, write
-noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-for name in ("new", "old"):
-    try:
-        write(Photo(noise), {str(tmp_path)!r} + f"/{{name}}{suffix}", overwrite=True)
-    except PhotoWriteError as error:
-        print(error)
+noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))
+for suffix in {SUFFIXES}:
+    for name in ("new", "old"):
+        try:
+            write(Photo(noise), {str(tmp_path)!r} + f"/{{name}}{{suffix}}", overwrite=True)
+        except PhotoWriteError as error:
+            print(error)
 """
-    (tmp_path / f"old{suffix}").write_text("old")
+    old = [tmp_path / f"old{suffix}" for suffix in SUFFIXES]
+    for path in old:
+        path.write_text("old")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.count("choose another folder") == 2
-    assert os.listdir(tmp_path) == [f"old{suffix}"]
-    assert (tmp_path / f"old{suffix}").read_text() == "old"
+    assert done.stdout.count("choose another folder") == 2 * len(SUFFIXES)
+    assert sorted(tmp_path.iterdir()) == sorted(old)
+    assert all(path.read_text() == "old" for path in old)
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError])
@@ -359,9 +344,9 @@ def test_metadata_too_long_for_jpeg(tmp_path: Path, field: str, name: str) -> No
 
 
 @ON_POSIX
-@pytest.mark.parametrize(("suffix", "dtype"), [(".jpg", "uint8"), (".png", "uint8"), (".png", "uint16")])
+@pytest.mark.parametrize(("suffix", "dtype"), [(".jpg", "uint8"), (".png", "uint16")])
 def test_memory_is_bounded(tmp_path: Path, suffix: str, dtype: str) -> None:
-    """24 megapixels: 7 bytes a pixel beside Python (10 with 16 bits) to read, 4 more than the pixels to write."""
+    """Pillow's picture, 4 bytes a pixel, beside ours to read, and to write JPEG; nothing beside ours to write PNG."""
     program = f"""
 import resource, sys
 import numpy as np
@@ -371,14 +356,14 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sy
 
 path = {str(tmp_path)!r} + "/a{suffix}"
 small = np.zeros((64, 64, 3), np.{dtype})
-write(Photo(small), {str(tmp_path)!r} + "/b{suffix}")
+write(Photo(small), {str(tmp_path)!r} + "/b{suffix}", overwrite=True)
 read({str(tmp_path)!r} + "/b{suffix}")
 start = peak()
 if sys.argv[1] == "write":
-    write(Photo(np.zeros((4000, 6000, 3), np.{dtype})), path)
+    write(Photo(np.zeros((2000, 4000, 3), np.{dtype})), path)
 else:
     read(path)
-print((peak() - start) / 24e6)
+print((peak() - start) / 8e6)
 """
     each = {"uint8": 3, "uint16": 6}[dtype]
     limits = {"write": each + 4 if suffix == ".jpg" else each, "read": each + 4}

@@ -69,7 +69,7 @@ def test_facts_name_the_processor_and_the_packages():
 
 
 def test_a_machine_without_proc(monkeypatch):
-    def missing(*args, **options):
+    def missing(*_, **__):
         raise FileNotFoundError
 
     monkeypatch.setattr("pathlib.Path.read_text", missing)

@@ -17,7 +17,7 @@ PHOTO = packs.photo(64, 72)
 NOISE, JPEG = DAMAGES[1], DAMAGES[3]
 
 
-def offset(picture, rng):
+def offset(picture, _):
     return picture + np.float32(40 / 255)
 
 
@@ -34,7 +34,7 @@ def test_fast_nl_means_denoises_and_keeps_the_order_of_the_channels():
 
 
 def test_bm3d_denoises():
-    smooth = np.full((48, 48, 3), (200, 120, 40), np.uint8)
+    smooth = np.full((32, 32, 3), (200, 120, 40), np.uint8)
     restored = rivals.bm3d(NOISE(smooth), 25)
     assert (restored.shape, restored.dtype) == (smooth.shape, np.uint8)
     assert psnr(restored, smooth) > psnr(NOISE(smooth), smooth) + 10
@@ -44,14 +44,14 @@ def test_the_best_settings_are_chosen_and_kept(monkeypatch, cache):
     """A rival that is right at strength 4 with the second windows, else worse the further away."""
     calls = []
 
-    def rival(image, settings):
+    def rival(_, settings):
         calls.append(settings)
         distance = abs(settings.strength - 4) + (settings.search != 11)
         return PHOTO + np.uint8(1 + distance)
 
     monkeypatch.setattr(rivals, "fast_nl_means", rival)
     dark = [BenchPhoto("a", np.minimum(PHOTO, 200))]
-    monkeypatch.setattr(rivals, "validation_crops", lambda photos, damage, side: [(PHOTO, PHOTO)] * len(photos))
+    monkeypatch.setattr(rivals, "validation_crops", lambda photos, *_: [(PHOTO, PHOTO)] * len(photos))
     best = rivals.tuned_nl_means(NOISE, dark, cache)
     assert best.strength == 4
     assert best.search == 11
