@@ -8,6 +8,7 @@ gives the same damage.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -32,12 +33,14 @@ Subsampling: TypeAlias = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 def quantize(picture: Picture) -> Picture:
     """Round to the 256 levels of an 8-bit file, as saving a photo does. Clips to [0, 1]."""
-    return np.floor(np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5)) / np.float32(255)
+    levels: Picture = np.floor(np.clip(picture, 0, 1) * np.float32(255) + np.float32(0.5))
+    return levels / np.float32(255)
 
 
 def gaussian_noise(picture: Picture, sigma: float, rng: Generator) -> Picture:
     """Add white Gaussian noise; `sigma` is its standard deviation in grey levels of 255. Not clipped."""
-    return picture + np.float32(sigma / 255) * rng.standard_normal(picture.shape, dtype=np.float32)
+    noise = np.float32(sigma / 255) * rng.standard_normal(picture.shape, dtype=np.float32)
+    return np.add(picture, noise, dtype=np.float32)
 
 
 def poisson_noise(picture: Picture, peak: float, rng: Generator) -> Picture:
@@ -100,7 +103,7 @@ def cleanup(picture: Picture, rng: Generator) -> Picture:
 def _some_noise(picture: Picture, rng: Generator) -> Picture:
     if rng.random() < 0.75:
         return gaussian_noise(picture, rng.uniform(1, 55), rng)
-    photons = float(np.exp(rng.uniform(np.log(30), np.log(1000))))
+    photons = math.exp(rng.uniform(math.log(30), math.log(1000)))
     return gaussian_noise(poisson_noise(picture, photons, rng), rng.uniform(0, 10), rng)
 
 

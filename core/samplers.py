@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 __all__ = ["clean_from_v", "ddim", "one_step", "posterior_mean"]
 
-Array = TypeVar("Array", bound=Any)
+Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever has + - * / with floats
 
 
 def clean_from_v(x: Array, v: Array, level: float) -> Array:

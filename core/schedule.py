@@ -20,7 +20,8 @@ def linear(steps: int = STEPS, first: float = 1e-4, last: float = 0.02) -> list[
     The rescaling to zero terminal signal-to-noise ratio is Algorithm 1 of Lin et al., "Common Diffusion Noise
     Schedules and Sample Steps are Flawed" (WACV 2024): abar_steps is exactly 0.
     """
-    root, product = [], 1.0
+    root: list[float] = []
+    product = 1.0
     for i in range(steps):
         product *= 1 - (first + (last - first) * i / (steps - 1))
         root.append(math.sqrt(product))
@@ -56,7 +57,8 @@ def trailing(sampling_steps: int, bars: list[float]) -> tuple[list[float], list[
 def diffir(steps: int = 4, first: float = 0.1, last: float = 0.99) -> list[float]:
     """abar_1 .. abar_steps of DiffIR: betas are the squares of a linear ramp between the roots of the ends."""
     ramp = [math.sqrt(first) + (math.sqrt(last) - math.sqrt(first)) * i / (steps - 1) for i in range(steps)]
-    bars, product = [], 1.0
+    bars: list[float] = []
+    product = 1.0
     for root in ramp:
         product *= 1 - root * root
         bars.append(product)

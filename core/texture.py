@@ -31,14 +31,12 @@ def structure(picture: NDArray[np.float32], *, weight: float = LAMBDA, sigma: fl
         share = 1.5 * 4 ** (ITERATIONS - 1 - i) / (4**ITERATIONS - 1) * weight
         result = _solve_rows(result.transpose(1, 0, 2), across.T, share).transpose(1, 0, 2)
         result = _solve_rows(result, along, share)
-    return np.clip(result, 0, 1)
+    return np.clip(result, 0, 1).astype(np.float32, copy=False)
 
 
-def blend(
-    picture: NDArray[np.float32], smooth: NDArray[np.float32], alpha: float | NDArray[np.float32]
-) -> NDArray[np.float32]:
+def blend(picture: NDArray[np.float32], smooth: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
     """y = S + alpha (I - S): `alpha` is the share of texture kept, 0 = structure only, 1 = the photo."""
-    return smooth + np.float32(alpha) * (picture - smooth)
+    return np.add(smooth, np.float32(alpha) * (picture - smooth), dtype=np.float32)
 
 
 def _edge_stopping(picture: NDArray[np.float32], axis: int, sigma: float) -> NDArray[np.float32]:

@@ -15,8 +15,8 @@ def card(manifest: Manifest, precision: str) -> str:
     return f"""# {manifest.name}
 
 A {manifest.model.upper()} restorer for the task {", ".join(manifest.tasks)}: an initial predictor, a frozen diffusion
-prior of image texture with guidance adapters, and a semantic encoder. {steps} deterministic steps, {total:,} parameters,
-{cost:.1f} kMAC per pixel in all, {precision}.
+prior of image texture with guidance adapters, and a semantic encoder. {steps} deterministic steps,
+{total:,} parameters, {cost:.1f} kMAC per pixel in all, {precision}.
 
 ## Use
 

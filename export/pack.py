@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -36,7 +37,7 @@ from .measure import bytes_per_pixel, macs_per_pixel, parameters
 from .quantize import int8
 from .to_onnx import convert
 
-__all__ = ["PRECISIONS", "Sources", "write_pack"]
+__all__ = ["PRECISIONS", "Sources", "golden_photo", "write_pack"]
 
 PRECISIONS = ("fp32", "int8")
 FLOAT_GRAPHS = ("encode",)  # graphs that stay in float at any precision: run once per photo, on a thumbnail
@@ -83,8 +84,8 @@ def write_pack(
     """Export a DTPM to `folder`, which appears whole or not at all.
 
     steps: of the sampler. gain: share of the residual that is added at strength 1. precision: one of PRECISIONS.
-    photos: clean ones; the first gives the golden restoration, all calibrate int8. Raises UnknownNameError, CheckpointError,
-    PhotoWriteError when `folder` exists.
+    photos: clean ones; the first gives the golden restoration, all calibrate int8. Raises UnknownNameError,
+    CheckpointError, PhotoWriteError when `folder` exists.
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
@@ -126,7 +127,7 @@ def _fill(
     return Manifest.load(folder)
 
 
-def _facts(graphs: Mapping[str, Graph], model: Dtpm, sampling: Sampling) -> dict[str, dict[str, float]]:
+def _facts(graphs: Mapping[str, Graph], model: Dtpm, sampling: Sampling) -> dict[str, Any]:
     """What is counted or measured per graph. The fused reach is the sum of its parts' (an upper bound)."""
     multiple = model.denoiser.unet.multiple_of
     reach = {name: receptive_field(graphs[name], multiple, reach=64) for name in ("predict", "denoise")}
@@ -139,9 +140,7 @@ def _facts(graphs: Mapping[str, Graph], model: Dtpm, sampling: Sampling) -> dict
     }
 
 
-def _draft(
-    facts: Mapping[str, Mapping[str, float]], *, name: str, task: str, model: Dtpm, sampling: Sampling, digest: str
-) -> Manifest:
+def _draft(facts: Mapping[str, Any], *, name: str, task: str, model: Dtpm, sampling: Sampling, digest: str) -> Manifest:
     """The manifest but for its files: placeholders stand where hashes come."""
     multiple = model.denoiser.unet.multiple_of
     graphs = dtpm_graphs(model, SemanticEncoder(model.config.semantic), sampling)
@@ -174,7 +173,7 @@ def _draft(
         },
         card=pending,
         golden={"pending": Golden(pending, 0, "pending")},
-        **{key: {k: v if key == "macs_per_pixel" else int(v) for k, v in fact.items()} for key, fact in facts.items()},  # type: ignore[arg-type]
+        **facts,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from .graphs import Graph
 
-__all__ = ["OPSET", "convert"]
+__all__ = ["OPSET", "convert", "normalized"]
 
 OPSET = 20  # the newest that ONNX Runtime and OpenVINO both take without trouble
 EXAMPLE = (32, 48)  # multiples of the sampling grid, different so that height and width cannot be confused
@@ -20,7 +20,7 @@ EXAMPLE = (32, 48)  # multiples of the sampling grid, different so that height a
 def convert(graph: Graph, path: Path, *, multiple: int, metadata: dict[str, str]) -> None:
     """Trace `graph` once and write it to `path`; heights and widths are free multiples of `multiple`."""
     units = [torch.export.Dim(f"{symbol}_units", min=1, max=2**16) for symbol in ("h", "w")]
-    sizes = dict(zip(("h", "w"), (multiple * unit for unit in units), strict=True))
+    sizes = {symbol: multiple * unit for symbol, unit in zip(("h", "w"), units, strict=True)}
     shapes = {
         name: {axis: sizes[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} or None
         for name, spec in graph.inputs.items()

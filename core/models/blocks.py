@@ -72,7 +72,7 @@ class RepBlock(nn.Module):
         self.first = RepConv(channels, hidden)
         self.second = RepConv(hidden, channels)
         self.film = None if embedding is None else nn.Linear(embedding, 2 * hidden)
-        for parameter in (self.second.direct.weight, self.second.direct.bias):
+        for parameter in self.second.direct.parameters():
             nn.init.zeros_(parameter)
         if self.film is not None:
             nn.init.zeros_(self.film.weight)
@@ -144,8 +144,8 @@ class Unet(nn.Module):
         """
         following = iter(adapters or ())
 
-        def run(blocks: nn.ModuleList, x: Tensor, vector: Tensor | None) -> Tensor:
-            for block in blocks:
+        def run(blocks: nn.Module, x: Tensor, vector: Tensor | None) -> Tensor:
+            for block in blocks.children():
                 x = block(x, vector)
                 if adapters is not None:
                     x = next(following)(x, guidance)

@@ -29,6 +29,7 @@ __all__ = [
     "DenoiserConfig",
     "Dtpm",
     "DtpmConfig",
+    "GuidanceAdapter",
     "Predictor",
     "PredictorConfig",
 ]

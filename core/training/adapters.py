@@ -53,10 +53,11 @@ class AdapterStage:
         self.codes = pool_codes(encoder, train)
         self.pairs = val_pairs(val)
         self.bars = torch.tensor(SCHEDULES[config.schedule]())
-        self.model = Dtpm(config)
-        self.model.denoiser.load_state_dict(prior)
-        self.model.predictor.load_state_dict(predictor)
-        self.model.residual_scale.fill_(self._measure_scale())
+        self.dtpm = Dtpm(config)
+        self.model: nn.Module = self.dtpm
+        self.dtpm.denoiser.load_state_dict(prior)
+        self.dtpm.predictor.load_state_dict(predictor)
+        self.dtpm.residual_scale.fill_(self._measure_scale())
         self.trained = {"adapters": 1.0, "predictor": PREDICTOR_RATE}
 
     @torch.no_grad()
@@ -65,7 +66,7 @@ class AdapterStage:
         squares = []
         for i in range(SCALE_BATCHES):
             batch = self.draw(recipe, np.random.Generator(np.random.Philox(key=[2**32, i])))
-            base = self.model.predictor(torch.from_numpy(batch["damaged"]))
+            base = self.dtpm.predictor(torch.from_numpy(batch["damaged"]))
             squares.append((torch.from_numpy(batch["clean"]) - base).square().mean())
         return float(torch.stack(squares).mean().sqrt())
 
@@ -84,11 +85,11 @@ class AdapterStage:
         code = code + CODE_NOISE * torch.randn(code.shape, generator=random)
         code = code * (torch.rand((len(code), 1), generator=random) >= CODE_DROP)
         clean = batch["clean"]
-        base = self.model.predictor(batch["damaged"].contiguous(memory_format=torch.channels_last)).float()
+        base = self.dtpm.predictor(batch["damaged"].contiguous(memory_format=torch.channels_last)).float()
         fixed = base.detach()
-        x, v, t = diffuse((clean - fixed) / self.model.residual_scale, self.bars, random)
+        x, v, t = diffuse((clean - fixed) / self.dtpm.residual_scale, self.bars, random)
         x = x.contiguous(memory_format=torch.channels_last)
-        texture = v_loss(self.model.denoiser(x, fixed, code, t, self.model.adapters), v)
+        texture = v_loss(self.dtpm.denoiser(x, fixed, code, t, self.dtpm.adapters), v)
         content = F.l1_loss(base, clean)
         return {"loss": texture + content, "texture": texture, "content": content}
 
@@ -108,4 +109,4 @@ class AdapterStage:
 
     def facts(self) -> dict[str, Any]:
         """The task, and the scale of its residual."""
-        return {"task": self.task, "residual_scale": float(self.model.residual_scale)}
+        return {"task": self.task, "residual_scale": float(self.dtpm.residual_scale)}

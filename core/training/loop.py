@@ -144,9 +144,9 @@ def _update(
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the current ones; buffers are copied."""
-    ours = [p for p, q in zip(average.parameters(), model.parameters(), strict=True) if q.requires_grad]
-    theirs = [q for q in model.parameters() if q.requires_grad]
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    for ours, parameter in zip(average.parameters(), model.parameters(), strict=True):
+        if parameter.requires_grad:
+            ours.lerp_(parameter, 1 - decay)
     for ours_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
         ours_buffer.copy_(buffer)
 

@@ -24,7 +24,7 @@ from .photos import Crop, Pool
 from .predictor import planar
 from .recipe import Recipe
 
-__all__ = ["RECIPE", "PriorStage", "diffuse", "pool_codes", "v_loss"]
+__all__ = ["RECIPE", "PriorStage", "diffuse", "pool_codes", "residual_scale", "v_loss"]
 
 RECIPE = Recipe(steps=60_000, batch=32, rate=1.5e-3, final_rate=1e-6, ema=0.9995)
 CODE_DROP = 0.1  # share of crops trained without a code

@@ -50,8 +50,8 @@ class SemanticStage:
         self.config = config
         self.train, self.val = train, val
         self.encoder = SemanticEncoder(config)
-        expander = nn.Sequential(nn.Linear(config.code, EXPANDED), nn.ReLU(), nn.Linear(EXPANDED, EXPANDED))
-        self.model = nn.ModuleDict({"encoder": self.encoder, "expander": expander})
+        self.expander = nn.Sequential(nn.Linear(config.code, EXPANDED), nn.ReLU(), nn.Linear(EXPANDED, EXPANDED))
+        self.model: nn.Module = nn.ModuleDict({"encoder": self.encoder, "expander": self.expander})
         self.trained = {"": 1.0}
 
     def draw(self, recipe: Recipe, rng: Generator) -> Arrays:
@@ -73,7 +73,7 @@ class SemanticStage:
         del random
         codes = self.encoder(torch.cat([batch["a"], batch["b"]])).float()
         with torch.autocast("cpu", enabled=False):
-            return vicreg(*self.model["expander"](codes).chunk(2))
+            return vicreg(*self.expander(codes).chunk(2))
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Standardise the codes; share of held-back views whose nearest neighbour by code shows the same photo."""

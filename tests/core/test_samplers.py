@@ -51,7 +51,7 @@ def test_one_step_is_ddim_of_one_step() -> None:
 
 
 def test_numpy_and_torch_run_the_same_sampler() -> None:
-    def denoise(x, step):  # noqa: ANN001, ANN202 (both libraries)
+    def denoise(x, step):
         return x * 0.3 - step * 0.1
 
     ours = samplers.ddim(denoise, NOISE, LEVELS)

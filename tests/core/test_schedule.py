@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from pocketprior.core import schedule
@@ -11,7 +13,7 @@ def test_schedules_fall_to_pure_noise(name: str) -> None:
     assert len(bars) == schedule.STEPS
     assert bars[-1] == 0.0
     assert 0.999 < bars[0] < 1
-    assert all(a > b for a, b in zip(bars, bars[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(bars))
 
 
 def test_linear_schedule_before_rescaling_is_that_of_ddpm() -> None:
@@ -35,7 +37,7 @@ def test_trailing_starts_from_pure_noise_and_ends_clean() -> None:
 def test_trailing_gives_as_many_steps_as_asked(steps: int) -> None:
     levels, times = schedule.trailing(steps, schedule.linear())
     assert len(times) == steps == len(levels) - 1
-    assert all(a < b for a, b in zip(levels, levels[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(levels))
 
 
 @pytest.mark.parametrize("steps", [0, 1001, -1])

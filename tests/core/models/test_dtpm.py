@@ -82,7 +82,7 @@ def test_compute_fits_the_mobile_budget(model: Dtpm) -> None:
     model = merge_branches(model)
     image, code, t = torch.rand(1, 3, 64, 64), torch.zeros(1, 64), torch.ones(1)
 
-    def kmac(run) -> float:  # noqa: ANN001
+    def kmac(run) -> float:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             run()
         return counter.get_total_flops() / 2 / 64**2 / 1000

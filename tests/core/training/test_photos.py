@@ -60,7 +60,7 @@ def test_large_photo_is_halved(tmp_path: Path) -> None:
     np.testing.assert_allclose(photo[0, 0], quad, atol=0.51)
 
 
-def test_photos_too_small_for_the_crop_are_an_error(tmp_path: Path) -> None:
+def test_photos_too_small_for_the_crop_are_an_error() -> None:
     with pytest.raises(TrainingError, match="smaller than the crop"):
         photos.load([EXAMPLES / "dog.jpg"], minimum=100_000, side=8, structures=False)
 

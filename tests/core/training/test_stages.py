@@ -115,9 +115,7 @@ def test_other_recipe_is_refused(build: Callable[[str], Stage], tmp_path: Path) 
         steps(build("predictor"), tmp_path, Recipe(steps=7))
 
 
-def test_loss_that_is_not_finite_stops_and_keeps_the_last_state(
-    build: Callable[[str], Stage], tmp_path: Path
-) -> None:
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_state(build: Callable[[str], Stage], tmp_path: Path) -> None:
     run = train(build("predictor"), RECIPE, tmp_path, workers=0)
     next(run)
     saved = (tmp_path / "model.safetensors").read_bytes()
