@@ -83,9 +83,10 @@ def _decoded(file: IO[bytes], max_pixels: int) -> Photo:
 def _finished(photo: Photo) -> Photo:
     if photo.alpha is not None:
         transparency.fill_hidden(photo.pixels, photo.alpha)
-    block, notices = exif.upright(photo.exif, photo.size)
-    notices = photo.notices + notices + (jpeg.xmp_notices(photo.xmp) if photo.format == "JPEG" else ())
-    return replace(photo, exif=block, xmp=exif.upright_xmp(photo.xmp), notices=notices)
+    block, exif_notices = exif.upright(photo.exif, photo.size)
+    packet, xmp_notices = jpeg.settled_xmp(photo.xmp) if photo.format == "JPEG" else (photo.xmp, ())
+    notices = photo.notices + exif_notices + xmp_notices
+    return replace(photo, exif=block, xmp=exif.upright_xmp(packet), notices=notices)
 
 
 @contextmanager

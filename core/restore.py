@@ -146,7 +146,7 @@ class Restorer:
         if tile is not None and options.get("max_memory") is not None:
             raise UsageError("a tile and a memory limit were given; give one of them: the tile follows from the memory")
         if tile is not None:
-            plan(1, 1, tile, self.manifest.radius(self._stages(strength)), self.manifest.size.multiple_of)
+            plan(1, 1, tile, self.manifest.radius(self._stages(strength)), self.manifest.size.minimum)
 
     def _stages(self, strength: float) -> tuple[str, ...]:
         """The tiled graphs that are run: without texture the predictor is all there is to do."""

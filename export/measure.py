@@ -12,7 +12,7 @@ from .graphs import Graph
 __all__ = ["bytes_per_pixel", "macs_per_pixel", "parameters"]
 
 TILE = 256  # pixels; costs per pixel are taken on a tile of this size
-ALLOCATOR = 1.5  # what runtimes need over the arrays themselves: layouts of their own, arenas that keep gaps
+ALLOCATOR = 2.5  # what runtimes need over the arrays themselves: layouts of their own, arenas that keep gaps
 
 
 def parameters(graph: Graph) -> int:

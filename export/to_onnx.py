@@ -61,7 +61,8 @@ def normalized(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelPr
     def rename(name: str) -> str:
         if not name or name in kept:
             return name
-        return renamed.setdefault(name, f"v{len(renamed)}")
+        # ONNX Runtime's quantizer appends digits to names: the last character must not be one.
+        return renamed.setdefault(name, f"v{len(renamed)}_")
 
     for tensor in graph.initializer:
         tensor.name = rename(tensor.name)

@@ -26,8 +26,8 @@ __all__ = [
     "iptc",
     "iptc_segment",
     "iso_segment",
+    "settled_xmp",
     "with_gain_map_length",
-    "xmp_notices",
 ]
 
 LARGEST_SEGMENT = 65533  # bytes of payload
@@ -41,7 +41,8 @@ _MP_NUMBER, _MP_ENTRIES = 0xB001, 0xB002
 _PREVIEWS = (0x010001, 0x010002)  # MP types "large thumbnail": the same photo, smaller
 _PHOTOSHOP, _IPTC_RESOURCE = b"Photoshop 3.0\0", 0x0404
 _GAIN_MAP_ITEM = re.compile(rb"""<[^<>]*Item:Semantic\s*=\s*["']GainMap["'][^<>]*>""")
-_MOTION_PHOTO = re.compile(rb"""(MotionPhoto|MicroVideo)(\s*=\s*["']|>)1""")
+_MOTION_PHOTO = re.compile(rb"""((?:MotionPhoto|MicroVideo)(?:\s*=\s*["']|>))1""")
+_EXTENDED_XMP = re.compile(rb"""\s*xmpNote:HasExtendedXMP\s*=\s*["'][^"']*["']""")
 _GAIN_MAP_QUALITY = 95
 
 
@@ -74,14 +75,16 @@ def _segments(jpeg: bytes) -> Iterator[_Segment]:
         at += 2 + length
 
 
-def xmp_notices(xmp: bytes | None) -> tuple[str, ...]:
-    """What to tell about things XMP announces elsewhere in a JPEG, which the result will not have."""
+def settled_xmp(xmp: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """XMP that no longer announces things elsewhere in the JPEG that the result will not have, and notices."""
     notices: tuple[str, ...] = ()
-    if xmp and b"HasExtendedXMP" in xmp:
+    if xmp and _EXTENDED_XMP.search(xmp):
+        xmp = _EXTENDED_XMP.sub(b"", xmp)
         notices += ("the second part of the XMP data (over 64 KiB) is not kept",)
     if xmp and _MOTION_PHOTO.search(xmp):
+        xmp = _MOTION_PHOTO.sub(rb"\g<1>0", xmp)
         notices += ("the video of this motion photo is not kept",)
-    return notices
+    return xmp, notices
 
 
 def iptc(info: dict[Any, Any]) -> bytes | None:

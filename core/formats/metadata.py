@@ -6,6 +6,7 @@ import math
 import struct
 
 from PIL import ExifTags, Image
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -45,10 +46,19 @@ def _bytes(value: object) -> bytes | None:
     return value if isinstance(value, bytes) and value else None
 
 
+def _orientation_tags(image: Image.Image) -> Image.Exif:
+    """Pillow puts the turn that an AVIF file asks for into EXIF; in that format XMP has no say."""
+    if not isinstance(image, AvifImageFile):
+        return image.getexif()
+    tags = Image.Exif()
+    tags.load(image.info.get("exif", b""))
+    return tags
+
+
 def orientation(image: Image.Image) -> int:
     """1 to 8, from EXIF, else XMP; 1 for nonsense. Call it after `load`: Pillow turns TIFF itself while loading."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation)
+        value = _orientation_tags(image).get(ExifTags.Base.Orientation)
     except _EXIF_FAILURES:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

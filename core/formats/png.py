@@ -110,7 +110,7 @@ def write(photo: Photo, file: IO[bytes]) -> None:
     file.write(_SIGNATURE)
     _put(file, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0))
     _put_metadata(file, photo)
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)
+    packer = zlib.compressobj(_LEVEL, memLevel=9)
     for rows in bands(height, width):
         packed = packer.compress(_filtered(interleaved(photo, rows, dtype=depth)))
         if packed:

@@ -23,11 +23,11 @@ __all__ = [
     "DAMAGES",
     "BenchPhoto",
     "Damage",
+    "bench_set",
     "digest",
     "evenly",
     "in_folder",
     "load",
-    "test_set",
     "validation_crops",
     "validation_set",
 ]
@@ -99,7 +99,7 @@ def evenly(items: Sequence[Item], count: int | None) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def test_set(data: Path) -> list[Path]:
+def bench_set(data: Path) -> list[Path]:
     """The test photos of a data folder with a list: 24 of BSD100 and all of McMaster."""
     chosen = [evenly(clean_photos(data, split="test", folder=folder), count) for folder, count in TEST_SETS]
     return [photo.path for group in chosen for photo in group]

@@ -99,7 +99,7 @@ def _photos(args: Namespace) -> tuple[list[BenchPhoto], list[BenchPhoto]]:
     if args.photos is not None:
         photos = bench_photos.load(evenly(bench_photos.in_folder(args.photos), args.limit))
         return photos, photos
-    paths = evenly(bench_photos.test_set(args.data), args.limit)
+    paths = evenly(bench_photos.bench_set(args.data), args.limit)
     return bench_photos.load(paths), bench_photos.load(bench_photos.validation_set(args.data))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
 from pocketprior.core import colour
 from pocketprior.core.colour import BT2020, DISPLAY_P3, SRGB, Primaries, checked, from_code_points, from_gamma, profile
 from pocketprior.core.errors import PhotoUnsupportedError
@@ -211,7 +212,12 @@ def cmyk_profile() -> bytes:
     ramp = bytes(range(256))
     identity = b"".join(round(v * 65536).to_bytes(4, "big") for v in (1, 0, 0, 0, 1, 0, 0, 0, 1))
     lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + ramp * 4 + grid.tobytes() + ramp * 3
-    tags = {b"desc": colour._text_tag("test"), b"cprt": colour._text_tag("none"), b"wtpt": colour._xyz_tag(colour._D50), b"A2B0": lut}
+    tags = {
+        b"desc": colour._text_tag("test"),
+        b"cprt": colour._text_tag("none"),
+        b"wtpt": colour._xyz_tag(colour._D50),
+        b"A2B0": lut,
+    }
     packed = bytearray(colour._packed(tags, b"CMYK"))
     packed[12:16], packed[20:24] = b"prtr", b"Lab "
     return bytes(packed)
@@ -223,7 +229,9 @@ def test_cmyk_is_converted_through_its_profile(tmp_path: Path, suffix: str, opti
     for index, ink in enumerate([(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0)]):
         inks[:, 16 * index : 16 * index + 16] = ink
     path = tmp_path / f"in{suffix}"
-    Image.fromarray(inks, "CMYK").save(path, icc_profile=cmyk_profile(), **options)
+    Image.frombytes("CMYK", (inks.shape[1], inks.shape[0]), inks.tobytes()).save(
+        path, icc_profile=cmyk_profile(), **options
+    )
     photo = read(path)
     assert photo.icc is None
     assert "CMYK was converted to sRGB through its profile" in photo.notices
@@ -248,7 +256,7 @@ def test_cmyk_is_converted_through_its_profile(tmp_path: Path, suffix: str, opti
 def test_cmyk_without_profile_is_converted_with_a_notice(tmp_path: Path) -> None:
     inks = np.tile(np.array([255, 0, 0, 0], np.uint8), (8, 8, 1))
     path = tmp_path / "in.jpg"
-    Image.fromarray(inks, "CMYK").save(path, quality=100)
+    Image.frombytes("CMYK", (inks.shape[1], inks.shape[0]), inks.tobytes()).save(path, quality=100)
     photo = read(path)
     assert "plain formula" in photo.notices[0]
     assert np.abs(photo.pixels[4, 4].astype(int) - [0, 255, 255]).max() <= 2

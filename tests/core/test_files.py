@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from pocketprior.core.files import atomic_output, failure_reason
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and links")
@@ -31,9 +32,14 @@ def test_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: BaseException) -> None:
     target = tmp_path / "out.json"
     target.write_text("old")
-    with pytest.raises(type(failure)), atomic_output(target, overwrite=True) as temporary:
-        temporary.write_text("half of the n")
-        raise failure
+
+    def write_half() -> None:
+        with atomic_output(target, overwrite=True) as temporary:
+            temporary.write_text("half of the n")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        write_half()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["out.json"]
 
@@ -59,8 +65,7 @@ def test_existing_file_is_refused(tmp_path: Path) -> None:
 
 def test_file_that_appears_meanwhile_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "out.json"
-    with pytest.raises(FileExistsError), atomic_output(target) as temporary:
-        temporary.write_text("new")
+    with pytest.raises(FileExistsError), atomic_output(target):
         target.write_text("somebody else's")
     assert target.read_text() == "somebody else's"
     assert os.listdir(tmp_path) == ["out.json"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+
 from pocketprior.core.errors import PhotoWriteError, UsageError
 from pocketprior.core.image import FORMATS, READABLE, WRITABLE, Photo, is_photo, read, write
 
@@ -99,7 +100,15 @@ def test_hidden_colours_do_not_bleed(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(
     ("suffix", "deep"),
-    [(".jpg", False), (".png", False), (".png", True), (".tif", False), (".tif", True), (".webp", False), (".avif", False)],
+    [
+        (".jpg", False),
+        (".png", False),
+        (".png", True),
+        (".tif", False),
+        (".tif", True),
+        (".webp", False),
+        (".avif", False),
+    ],
 )
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_exactly_once(tmp_path: Path, suffix: str, deep: bool, orientation: int) -> None:
@@ -213,7 +222,7 @@ def test_source_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_suffixes() -> None:
-    assert READABLE == tuple(sorted(READABLE))
+    assert list(READABLE) == sorted(READABLE)
     assert WRITABLE == READABLE
     assert {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic"} <= set(READABLE)
     assert FORMATS == ("AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from pocketprior.core.errors import UsageError
 from pocketprior.core.photo import Photo, interleaved
 
@@ -31,7 +32,12 @@ def test_alpha_follows_the_depth_of_the_pixels() -> None:
 
 @pytest.mark.parametrize(
     "pixels",
-    [np.zeros((2, 3), np.uint8), np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3, 3), np.float32), np.zeros((0, 3, 3), np.uint8)],
+    [
+        np.zeros((2, 3), np.uint8),
+        np.zeros((2, 3, 4), np.uint8),
+        np.zeros((2, 3, 3), np.float32),
+        np.zeros((0, 3, 3), np.uint8),
+    ],
 )
 def test_other_arrays_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"expected uint8 or uint16 \(height, width, 3\)"):

@@ -11,6 +11,7 @@ import pillow_heif
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from pocketprior.core.colour import DISPLAY_P3, profile
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
 from pocketprior.core.formats.boxes import brands, facts
@@ -39,7 +40,9 @@ def with_codes(data: bytes, primaries: int, transfer: int) -> bytes:
     return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
 
-@pytest.mark.parametrize(("pixels", "grey"), [(np.zeros((8, 8), np.uint8), True), (np.zeros((8, 8, 3), np.uint8), False)])
+@pytest.mark.parametrize(
+    ("pixels", "grey"), [(np.zeros((8, 8), np.uint8), True), (np.zeros((8, 8, 3), np.uint8), False)]
+)
 def test_plain_files(pixels: Bytes, grey: bool) -> None:
     for data in (avif(pixels), heif("L" if grey else "RGB", pixels)):
         found = facts(io.BytesIO(data))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from PIL import ExifTags, Image
+
 from pocketprior.core.formats.exif import first_directory, upright, upright_xmp, without_orientation
 
 
@@ -73,7 +74,8 @@ def test_first_directory(make_exif: Callable[..., bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    "packet", [b'<r tiff:Orientation="%d"/>', b"<tiff:Orientation>%d</tiff:Orientation>", b"<r tiff:Orientation = '%d'/>"]
+    "packet",
+    [b'<r tiff:Orientation="%d"/>', b"<tiff:Orientation>%d</tiff:Orientation>", b"<r tiff:Orientation = '%d'/>"],
 )
 def test_xmp_orientation(packet: bytes) -> None:
     assert upright_xmp(packet % 6) == packet % 1

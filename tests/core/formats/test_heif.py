@@ -13,6 +13,7 @@ import pillow_heif
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
 from pocketprior.core.errors import MissingExtraError, PhotoReadError
 from pocketprior.core.image import Photo, read, write
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from pocketprior.core.colour import DISPLAY_P3, SRGB, profile
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
 from pocketprior.core.formats import png, samples
@@ -58,7 +59,9 @@ def test_bands_do_not_show(tmp_path: Path, deep: Deep, monkeypatch: pytest.Monke
 
 def test_metadata_is_where_others_look_for_it(tmp_path: Path, rgb: Bytes) -> None:
     text = (("Title", "Böckchen"), ("Grüße", "日本"), ("", "no keyword"))
-    photo = Photo(rgb, icc=profile(DISPLAY_P3), exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x/>", dpi=(300, 150), text=text)
+    photo = Photo(
+        rgb, icc=profile(DISPLAY_P3), exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x/>", dpi=(300, 150), text=text
+    )
     assert write(photo, tmp_path / "a.png") == ()
     with Image.open(tmp_path / "a.png") as image:
         image.load()

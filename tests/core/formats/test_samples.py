@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from pocketprior.core.formats.samples import bands, levels, rescaled
 
 
@@ -15,7 +16,9 @@ def test_bands_cover_all_rows_once(height: int, width: int) -> None:
     assert len({part.stop - part.start for part in parts[:-1]}) <= 1
 
 
-@pytest.mark.parametrize(("source", "target"), [(1023, 65535), (4095, 65535), (65535, 1023), (65535, 255), (255, 65535)])
+@pytest.mark.parametrize(
+    ("source", "target"), [(1023, 65535), (4095, 65535), (65535, 1023), (65535, 255), (255, 65535)]
+)
 def test_rescaling_rounds_half_up(source: int, target: int) -> None:
     values = np.arange(source + 1, dtype=np.uint16)
     expected = np.floor(values.astype(np.float64) * target / source + 0.5)

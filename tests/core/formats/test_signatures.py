@@ -6,6 +6,7 @@ import io
 import struct
 
 import pytest
+
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
 from pocketprior.core.formats.signatures import format_of
 
@@ -54,7 +55,9 @@ def test_known_but_not_read(head: bytes, word: str) -> None:
         format_of(io.BytesIO(head))
 
 
-@pytest.mark.parametrize("head", [b"Hello, world", b"\0" * 20, b"\xff\xd8", ftyp(b"isom", b"mp42"), b"RIFF\0\0\0\0WAVE", b"x"])
+@pytest.mark.parametrize(
+    "head", [b"Hello, world", b"\0" * 20, b"\xff\xd8", ftyp(b"isom", b"mp42"), b"RIFF\0\0\0\0WAVE", b"x"]
+)
 def test_unknown(head: bytes) -> None:
     with pytest.raises(PhotoReadError, match="not a picture file: it begins with"):
         format_of(io.BytesIO(head))

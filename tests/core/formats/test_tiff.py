@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+
 from pocketprior.core.colour import DISPLAY_P3, profile
 from pocketprior.core.errors import PhotoUnsupportedError, PhotoWriteError
 from pocketprior.core.formats import samples
@@ -22,7 +23,13 @@ Deep = NDArray[np.uint16]
 
 @pytest.mark.parametrize(
     ("dtype", "grey", "transparent"),
-    [(d, g, t) for d in (np.uint8, np.uint16) for g in (False, True) for t in (False, True) if (d, g, t) != (np.uint16, 1, 1)],
+    [
+        (d, g, t)
+        for d in (np.uint8, np.uint16)
+        for g in (False, True)
+        for t in (False, True)
+        if (d, g, t) != (np.uint16, 1, 1)
+    ],
 )
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("band", [90, 10**6])
@@ -61,7 +68,9 @@ def test_deep_grey_with_alpha_is_refused(tmp_path: Path, deep: Deep) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_exif_keeps_its_bytes_and_places(tmp_path: Path, rgb: Bytes, order: str, make_exif: Callable[..., bytes]) -> None:
+def test_exif_keeps_its_bytes_and_places(
+    tmp_path: Path, rgb: Bytes, order: str, make_exif: Callable[..., bytes]
+) -> None:
     exif = make_exif(1, order)
     write(Photo(rgb, exif=exif, dpi=(300, 150)), tmp_path / "a.tif")
     data = (tmp_path / "a.tif").read_bytes()
@@ -100,7 +109,9 @@ def test_profile_xmp_iptc(tmp_path: Path, rgb: Bytes) -> None:
 
 
 def test_iptc_that_is_called_longs_is_told(tmp_path: Path, rgb: Bytes) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", extratags=[(33723, 4, 2, (0x0378021C, 0x63626100), True)])
+    tifffile.imwrite(
+        tmp_path / "a.tif", rgb, photometric="rgb", extratags=[(33723, 4, 2, (0x0378021C, 0x63626100), True)]
+    )
     photo = read(tmp_path / "a.tif")
     assert photo.iptc is None
     assert "33723" in photo.notices[0]

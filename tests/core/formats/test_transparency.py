@@ -8,15 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from numpy.typing import NDArray
+
 from pocketprior.core.formats import transparency
 from pocketprior.core.formats.transparency import fill_hidden
 
-ALPHAS = nps.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 1, 255]))
+ALPHAS = nps.arrays(
+    np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 1, 255])
+)
 
 
 def numbered(shape: tuple[int, ...]) -> NDArray[np.uint16]:
     """Each pixel a colour of its own."""
-    return (np.arange(np.prod(shape), dtype=np.uint16)[:, np.newaxis] + [0, 1000, 2000]).reshape(*shape, 3).astype(np.uint16)
+    return (
+        (np.arange(np.prod(shape), dtype=np.uint16)[:, np.newaxis] + [0, 1000, 2000])
+        .reshape(*shape, 3)
+        .astype(np.uint16)
+    )
 
 
 @given(ALPHAS)

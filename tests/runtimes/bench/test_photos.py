@@ -10,16 +10,14 @@ from PIL import Image as PilImage
 from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.photos import (
     DAMAGES,
+    bench_set,
     digest,
     evenly,
     in_folder,
     load,
-    test_set,
     validation_crops,
     validation_set,
 )
-
-test_set.__test__ = False  # not a test, for all its name
 
 PHOTO = packs.photo(100, 200)
 
@@ -80,7 +78,7 @@ def test_photos_of_a_data_folder(tmp_path):
     rows += ["test/mcmaster/1.png,test,M,clean,any", "test/other/1.png,test,O,clean,any"]
     rows += ["hq/cid22_val/1.png,val,C,clean,any", "test/bsd100/x.png,val,B,clean,any"]
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
-    names = [path.relative_to(tmp_path / "test").as_posix() for path in test_set(tmp_path)]
+    names = [path.relative_to(tmp_path / "test").as_posix() for path in bench_set(tmp_path)]
     assert names == [*(f"bsd100/{i:03}.png" for i in range(0, 48, 2)), "mcmaster/1.png"]
     assert validation_set(tmp_path) == [tmp_path / "hq/cid22_val/1.png"]
 

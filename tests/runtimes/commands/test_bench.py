@@ -22,9 +22,11 @@ def call(tmp_path, built_pack, monkeypatch):
     monkeypatch.setattr(rivals, "bm3d", lambda image, *_, **__: image)
     for slow in ("niqe", "swd"):
         monkeypatch.setattr(metrics, slow, lambda restored, *_: float(restored.mean()))
+    photos = tmp_path / "photos"
+    photos.mkdir()
     for i in range(2):
-        PilImage.fromarray(packs.photo(96, 192, seed=i)).save(tmp_path / f"{i}.png")
-    fixed = ["bench", "quality", str(built_pack), "--photos", str(tmp_path), "--cache", str(tmp_path / "cache")]
+        PilImage.fromarray(packs.photo(96, 192, seed=i)).save(photos / f"{i}.png")
+    fixed = ["bench", "quality", str(built_pack), "--photos", str(photos), "--cache", str(tmp_path / "cache")]
     return lambda *options: main([*fixed, *options])
 
 

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from small import SAMPLING, small_encoder, small_model
+
+from pocketprior.core.models.eager import eager
+from pocketprior.core.samplers import ddim
+from pocketprior.export import measure
+from pocketprior.export.graphs import Graph, dtpm_graphs, receptive_field
+from pocketprior.export.to_onnx import convert
+
+MULTIPLE = 4
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, Graph]:
+    return dtpm_graphs(small_model(), small_encoder(), SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def files(graphs: dict[str, Graph], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("onnx")
+    for name, graph in graphs.items():
+        convert(graph, folder / f"{name}.onnx", multiple=MULTIPLE, metadata={"answer": "42"})
+    return {name: folder / f"{name}.onnx" for name in graphs}
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 20), (36, 12)])
+@pytest.mark.parametrize("name", ["encode", "predict", "denoise", "fused"])
+def test_onnx_equals_torch(name: str, size: tuple[int, int], graphs: dict[str, Graph], files: dict[str, Path]) -> None:
+    example = graphs[name].example(*size)
+    (found,) = onnxruntime.InferenceSession(files[name]).run(None, {k: v.numpy() for k, v in example.items()})
+    expected = graphs[name].module(*example.values()).numpy()
+    # Float32 rounding through four steps; the values are of order 1.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_export_is_reproducible_and_tells_nothing_of_the_machine(
+    graphs: dict[str, Graph], files: dict[str, Path], tmp_path: Path
+) -> None:
+    convert(graphs["denoise"], tmp_path / "again.onnx", multiple=MULTIPLE, metadata={"answer": "42"})
+    written = (tmp_path / "again.onnx").read_bytes()
+    assert written == files["denoise"].read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in written
+    assert b".py" not in written
+
+
+def test_files_use_standard_operators_and_carry_metadata(files: dict[str, Path]) -> None:
+    for path in files.values():
+        model = onnx.load(path)
+        assert {opset.domain for opset in model.opset_import} == {""}
+        assert [(p.key, p.value) for p in model.metadata_props] == [("answer", "42")]
+
+
+def test_fused_graph_is_the_loop(graphs: dict[str, Graph]) -> None:
+    example = graphs["fused"].example(16, 24)
+    image, noise, code, strength = example.values()
+    base = graphs["predict"].module(image)
+
+    def denoise(x: torch.Tensor, step: int) -> torch.Tensor:
+        return graphs["denoise"].module(x, base, code, torch.full((1,), SAMPLING.times[step]))
+
+    residual = ddim(denoise, noise, SAMPLING.levels) * small_model().residual_scale
+    expected = (base + SAMPLING.gain * strength * residual).clamp(0, 1)
+    torch.testing.assert_close(graphs["fused"].module(*example.values()), expected, rtol=0, atol=1e-6)
+
+
+def test_receptive_field_is_exact(graphs: dict[str, Graph]) -> None:
+    """A single changed pixel moves nothing beyond it, and something at its rim."""
+    reach = receptive_field(graphs["predict"], MULTIPLE, reach=48)
+    graph = eager(graphs["predict"].module, ["image"], "base")
+    image = graphs["predict"].example(128, 128)["image"].numpy()
+    plain = graph(image=image)["base"]
+    furthest = 0
+    for y in range(64, 64 + MULTIPLE):
+        changed = image.copy()
+        changed[:, :, y, 64] += 1000
+        moved = np.argwhere(np.abs(graph(image=changed)["base"] - plain).max(axis=(0, 1)) > 0)
+        furthest = max(furthest, int(np.abs(moved - [y, 64]).max()))
+    assert furthest <= reach
+    assert reach - furthest <= MULTIPLE
+
+
+def test_receptive_field_beyond_the_window_is_an_error(graphs: dict[str, Graph]) -> None:
+    with pytest.raises(ValueError, match="reaches beyond"):
+        receptive_field(graphs["predict"], MULTIPLE, reach=8)
+
+
+def test_costs_are_counted(graphs: dict[str, Graph]) -> None:
+    class Doubled(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.conv2d(image, torch.ones(5, 3, 3, 3), padding=1)
+
+    graph = Graph(Doubled(), graphs["predict"].inputs, {})
+    assert measure.macs_per_pixel(graph) == 5 * 3 * 9
+    # Input, and output of five channels, alive together.
+    assert measure.bytes_per_pixel(graph) == pytest.approx(measure.ALLOCATOR * 4 * (3 + 5), abs=2)
+    total = sum(p.numel() for p in small_model().predictor.parameters())
+    assert 0 < measure.parameters(graphs["predict"]) < total  # branches are merged
+
+
+def test_counted_memory_covers_a_real_runtime(graphs: dict[str, Graph], files: dict[str, Path]) -> None:
+    import subprocess
+    import sys
+
+    program = """
+import sys, numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+side = int(sys.argv[2])
+shapes = {i.name: [side if isinstance(s, str) else s for s in i.shape] for i in session.get_inputs()}
+session.run(None, {name: numpy.zeros(shape, numpy.float32) for name, shape in shapes.items()})
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs the peak memory that Linux reports")
+
+    def peak(side: int) -> int:
+        command = [sys.executable, "-c", program, str(files["fused"]), str(side)]
+        return 1024 * int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    per_pixel = (peak(1024) - peak(256)) / (1024**2 - 256**2)
+    assert per_pixel <= measure.bytes_per_pixel(graphs["fused"])

@@ -1,0 +1,86 @@
+"""A recording answers for the graphs that were recorded, and for nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import packs
+import pytest
+
+from pocketprior.core.errors import GraphError, PackError
+from pocketprior.core.manifest import Manifest
+from pocketprior.core.pack import packed_file
+from pocketprior.core.recording import write_arrays
+from pocketprior.core.restore import Restorer
+from pocketprior.core.verify import verify
+from pocketprior.runtimes import replay
+
+PHOTO = packs.photo(33, 21)
+
+
+@pytest.fixture
+def recorded(pack: Path, manifest: Manifest) -> Path:
+    """A pack that carries the calls of its golden photo and of PHOTO, fused and split."""
+    recorder = replay.Recorder()
+    for form in ("fused", "split"):
+        restorer = Restorer.from_pack(pack, graphs=form, threads=1)
+        graphs = {name: recorder.wrap(name, graph) for name, graph in restorer.graphs.items()}
+        recording = replace(restorer, graphs=graphs)
+        recording(PHOTO, seed=3)
+        recording(packs.photo(21, 34), seed=7, strength=0.5)
+    recorder.save(pack / "calls.npz")
+    packed = packed_file(pack, "calls.npz")
+    graphs = {
+        name: replace(graph, files={**graph.files, "replay": {"fp32": packed}})
+        for name, graph in manifest.graphs.items()
+    }
+    precision = {**manifest.precision, "replay": dict.fromkeys(graphs, "fp32")}
+    replace(manifest, graphs=graphs, precision=precision).save(pack)
+    return pack
+
+
+@pytest.mark.parametrize("form", ["fused", "split"])
+def test_replays_a_restoration_bit_by_bit(recorded: Path, form: str) -> None:
+    live = Restorer.from_pack(recorded, graphs=form, threads=1)(PHOTO, seed=3)
+    replayed = Restorer.from_pack(recorded, "replay", graphs=form)(PHOTO, seed=3)
+    np.testing.assert_array_equal(replayed, live)
+
+
+def test_verifies_a_pack_without_a_runtime(recorded: Path) -> None:
+    report = verify(recorded, "replay")
+    assert report.ok
+    assert [check.difference for check in report.goldens] == [0, 0]
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"strength": 0.9}])
+def test_other_inputs_are_refused(recorded: Path, change: dict[str, float]) -> None:
+    restorer = Restorer.from_pack(recorded, "replay")
+    with pytest.raises(GraphError, match="graph 'fused': these inputs .* are none of the 2 calls recorded"):
+        restorer(PHOTO, **{"seed": 3} | change)  # type: ignore[arg-type]
+
+
+def test_an_answer_is_the_callers_own(recorded: Path, manifest: Manifest) -> None:
+    graph = replay.open(recorded / "calls.npz", "encode", manifest.graphs["encode"])
+    live = Restorer.from_pack(recorded, threads=1).graphs["encode"]
+    from pocketprior.core.thumbnail import thumbnail
+
+    small = thumbnail(PHOTO, packs.SIDE)
+    graph(thumbnail=small)["code"][:] = 0
+    np.testing.assert_array_equal(graph(thumbnail=small)["code"], live(thumbnail=small)["code"])
+
+
+def test_a_recording_of_other_graphs(tmp_path: Path, manifest: Manifest) -> None:
+    write_arrays(tmp_path / "calls.npz", {"guide/0/in/x": np.zeros(1, np.float32), "note": np.zeros(1, np.float32)})
+    with pytest.raises(PackError, match="no call of the graph 'encode'"):
+        replay.open(tmp_path / "calls.npz", "encode", manifest.graphs["encode"])
+
+
+def test_recordings_have_the_same_bytes(tmp_path: Path, split: Restorer) -> None:
+    for name in ("a", "b"):
+        recorder = replay.Recorder()
+        graphs = {n: recorder.wrap(n, g) for n, g in split.graphs.items()}
+        replace(split, graphs=graphs)(PHOTO, seed=3)
+        recorder.save(tmp_path / f"{name}.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
