@@ -111,7 +111,7 @@ class Restorer:
         task: one of the manifest's, None for its first. strength: share of the model's texture, 0 for the predictor
         alone. seed: of the noise, in [0, 2^64). tile: edge in pixels of what a graph gets; or max_memory: bytes of
         the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need more). The result
-        depends on neither, but for rounding. progress: called with (tiles done, tiles in all).
+        depends on neither, but for rounding. progress: called with (tiles done, tiles in all), at the start too.
 
         Raises UsageError for an option out of its range, GraphError where a graph fails or gives NaN.
         """
@@ -119,11 +119,12 @@ class Restorer:
         layout = self._layout(image, self._stages(strength), tile, max_memory)
         job = _Job(image, seed, strength, self._conditions(image))
         restored = np.empty_like(image)
+        report = progress or _no_progress
+        report(0, len(layout.tiles))
         pieces = join(layout, (self._restore(job, tile.read) for tile in layout.tiles))
         for done, (box, values) in enumerate(pieces, 1):
             restored[box.slices] = to_image(values, image.dtype.type)
-            if progress is not None:
-                progress(done, len(layout.tiles))
+            report(done, len(layout.tiles))
         return restored
 
     def photo(self, photo: Photo, **options: Unpack[Options]) -> Photo:
@@ -224,6 +225,10 @@ def _check_finite(array: NDArray[np.float32], what: str) -> None:
             f"{what} has values that are not finite; the pack is damaged, or too coarse in its numbers for this photo: "
             "check it with 'pocketprior verify'"
         )
+
+
+def _no_progress(done: int, total: int) -> None:
+    pass
 
 
 def _make_grey(image: Image) -> None:

@@ -21,7 +21,7 @@ from ..photo import Photo
 from ..restore import Options, Progress, Restorer
 from .jobs import Job, compare_path, plan_jobs
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["Outcome", "add_arguments", "run", "size_in_bytes"]
 
 INTERRUPTED = 130
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="N", help="another number gives other texture (%(default)s)"
     )
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="edge of the tiles (chosen by the memory)")
-    parser.add_argument("--max-memory", type=_size, metavar="SIZE", help="for the whole program, such as 700MB (1GiB)")
+    parser.add_argument(
+        "--max-memory", type=size_in_bytes, metavar="SIZE", help="for the whole program, such as 700MB (1GiB)"
+    )
     parser.add_argument("--compare", action="store_true", help="write NAME.compare.EXT too, before and after")
     parser.add_argument("--quality", type=_quality, metavar="1..100", help="of JPEG, WebP, AVIF and HEIC results")
     existing = parser.add_mutually_exclusive_group()
@@ -114,8 +116,8 @@ def _kept(job: Job) -> Outcome:
 def _restore(restorer: Restorer, job: Job, args: argparse.Namespace, title: str) -> Outcome:
     started = time.monotonic()
     compare = compare_path(job.output) if args.compare else None
-    for path in (job.output, compare):
-        _check_free(path, args.overwrite)
+    for path in filter(None, (job.output, compare)):
+        _check_place(path, args.overwrite)
     with _Bar(title) as bar:
         restored, comparison = _restored(restorer, job, args, bar.update)
     _make_folder(job.output.parent)
@@ -156,10 +158,17 @@ def _options(args: argparse.Namespace, progress: Progress | None = None) -> Opti
     )
 
 
-def _check_free(path: Path | None, overwrite: bool) -> None:
-    """Hours of work are not to end at a file that is in the way."""
-    if path is not None and os.path.lexists(path) and not overwrite:
+def _check_place(path: Path, overwrite: bool) -> None:
+    """Hours of work are not to end at a file that is in the way, or a folder that is read-only."""
+    if path.is_dir():
+        raise PhotoWriteError(f"'{path}' is a folder; give the name of a file with -o")
+    if os.path.lexists(path) and not overwrite:
         raise PhotoWriteError(f"'{path}' exists; give another -o, --overwrite to replace it, or --resume to keep it")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise PhotoWriteError(f"'{path}' cannot be written: '{folder}' is a file, not a folder; choose another -o")
+    if not os.access(folder, os.W_OK):
+        raise PhotoWriteError(f"'{path}' cannot be written: you may not write to '{folder}'; choose another -o")
 
 
 def _make_folder(folder: Path) -> None:
@@ -221,7 +230,7 @@ def _report(args: argparse.Namespace, restorer: Restorer, outcomes: list[Outcome
     }
 
 
-def _size(text: str) -> int:
+def size_in_bytes(text: str) -> int:
     """Bytes of "700MB", "1.5GiB" or "800000000"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     if match is None or match[2].upper() not in UNITS:

@@ -195,7 +195,7 @@ def _png_profile(file: IO[bytes], image: ImageFile, *, grey: bool) -> tuple[byte
     codes, embedded = png.code_points(file), metadata.icc(image)
     if codes or embedded or "srgb" in image.info:
         return profile(None if codes else embedded, codes, grey=grey)
-    built = colour.from_gamma(image.info.get("gamma"), image.info.get("chromaticity"), grey=grey)
+    built = colour.from_gamma(metadata.gamma(image), metadata.chromaticities(image), grey=grey)
     return colour.checked(built, grey=grey)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import cast
 
 from PIL import ExifTags, Image
 from PIL.AvifImagePlugin import AvifImageFile
@@ -12,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from . import jpeg
 
-__all__ = ["dpi", "exif", "icc", "iptc", "orientation", "text", "xmp"]
+__all__ = ["chromaticities", "dpi", "exif", "gamma", "icc", "iptc", "orientation", "text", "xmp"]
 
 _TIFF_IPTC = 33723
 _RAW_PROFILE = "Raw profile type "  # how ImageMagick puts EXIF, IPTC, XMP into PNG text
@@ -95,6 +96,18 @@ def exif(image: Image.Image) -> tuple[bytes | None, tuple[str, ...]]:
 def icc(image: Image.Image) -> bytes | None:
     """The embedded colour profile."""
     return _bytes(image.info.get("icc_profile"))
+
+
+def gamma(image: Image.Image) -> float | None:
+    """The exponent of a PNG's gAMA chunk; a PNG text of that name, which Pillow puts there too, does not count."""
+    value = image.info.get("gamma")
+    return value if isinstance(value, float) else None
+
+
+def chromaticities(image: Image.Image) -> tuple[float, ...] | None:
+    """The eight numbers of a PNG's cHRM chunk."""
+    value = image.info.get("chromaticity")
+    return cast("tuple[float, ...]", value) if isinstance(value, tuple) else None
 
 
 def xmp(image: Image.Image) -> bytes | None:

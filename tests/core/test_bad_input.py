@@ -164,6 +164,13 @@ def output_below_a_file(folder: Path, _: Path) -> Arguments:
     return ["restore", save(folder / "a.png"), "-o", str(folder / "file/out.png")]
 
 
+def output_is_read_only(folder: Path, _: Path) -> Arguments:
+    if os.geteuid() == 0:  # may write everywhere but in file systems like this
+        return ["restore", save(folder / "a.png"), "-o", "/proc/self/out.png"]
+    (folder / "locked").mkdir(mode=0o500)
+    return ["restore", save(folder / "a.png"), "-o", str(folder / "locked")]
+
+
 def output_is_a_folder(folder: Path, _: Path) -> Arguments:
     (folder / "out/a.png").mkdir(parents=True)
     return ["restore", save(folder / "a.png"), "-o", str(folder / "out"), "--overwrite"]
@@ -249,9 +256,10 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "output is another photo": (output_is_another_photo, 2, "would be written over the photo"),
     "two photos, one output": (two_photos_one_output, 2, "would both be written to"),
     "file for two photos": (file_for_two_photos, 2, "is a file, but several photos were given"),
-    "output below a file": (output_below_a_file, 1, "a part of this path is a file"),
-    "output is a folder": (output_is_a_folder, 1, "out/a.png: it cannot be written: this is a folder"),
+    "output below a file": (output_below_a_file, 1, "is a file, not a folder; choose another -o"),
+    "output is a folder": (output_is_a_folder, 1, "out/a.png' is a folder; give the name of a file"),
     "output in a read-only file system": (with_photo("-o", "/proc/out.png"), 1, "/proc/out.png: it cannot be written"),
+    "output in a folder that is read-only": (output_is_read_only, 1, "cannot be written"),
     "output folder that cannot be made": (with_photo("-o", "/proc/none/"), 1, "'/proc/none' cannot be made"),
     "output of no format": (with_photo("-o", "{folder}/a.txt"), 2, "a.txt' cannot be written; name a file"),
     "output without a suffix": (with_photo("-o", "{folder}/out"), 2, "out' cannot be written; name a file"),

@@ -271,3 +271,9 @@ def test_lab_is_converted(tmp_path: Path) -> None:
     expected, got = lab_of(rgb, SRGB, None), lab_of(photo.pixels, SRGB, None)
     assert np.abs(expected - got).max() < 4  # 8-bit L*a*b* rounds coarsely, saturated blues most
     assert photo.notices == ("LAB was converted to sRGB through its profile",)
+
+
+def test_profile_without_curves_is_dropped_with_a_notice() -> None:
+    empty = colour._packed({b"desc": colour._text_tag("RGB, but how?")}, b"RGB ")
+    assert checked(empty, grey=False)[0] is None
+    assert "cannot be used" in checked(empty, grey=False)[1][0]

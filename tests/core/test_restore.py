@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -214,8 +216,8 @@ def test_the_task_may_be_named(fused: Restorer) -> None:
 def test_progress_counts_the_tiles(fused: Restorer) -> None:
     seen: list[tuple[int, int]] = []
     fused(packs.photo(150, 100), tile=96, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)]
-    assert len(seen) > 2
+    assert seen == [(i, len(seen) - 1) for i in range(len(seen))]
+    assert len(seen) > 3
 
 
 def test_a_small_limit_gives_small_tiles_and_the_same_photo(fused: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,3 +290,26 @@ class TestPhoto:
         assert np.ptp(colours, axis=2).max() > 0
         assert np.ptp(restored, axis=2).max() == 0
         np.testing.assert_array_equal(restored[..., 0], np.floor(colours.mean(axis=2) + 0.5))
+
+
+MEASURE = """
+import resource, sys
+import numpy as np
+from pocketprior import Restorer
+
+height, width, limit = (int(text) for text in sys.argv[2:])
+photo = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+tiles = []
+Restorer.from_pack(sys.argv[1])(photo, max_memory=limit, progress=lambda done, total: tiles.append(total))
+print(tiles[-1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux alone")
+def test_the_whole_process_stays_below_the_limit(built_pack: Path) -> None:
+    limit = 300 * 2**20
+    command = [sys.executable, "-c", MEASURE, str(built_pack), "2500", "3001", str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    tiles, kilobytes = (int(text) for text in done.stdout.split())
+    assert tiles > 20
+    assert kilobytes * 1024 <= limit

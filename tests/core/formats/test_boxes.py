@@ -14,7 +14,8 @@ from PIL import Image
 
 from pocketprior.core.colour import DISPLAY_P3, profile
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
-from pocketprior.core.formats.boxes import brands, facts
+from pocketprior.core.formats import boxes
+from pocketprior.core.formats.boxes import Facts, brands, facts
 from pocketprior.core.image import read
 
 Bytes = NDArray[np.uint8]
@@ -129,3 +130,37 @@ def test_cut_boxes(tmp_path: Path, cut: int) -> None:
     (tmp_path / "a.avif").write_bytes(avif(np.zeros((8, 8, 3), np.uint8))[:cut])
     with pytest.raises(PhotoReadError):
         read(tmp_path / "a.avif")
+
+
+def test_deep_avif_is_told(tmp_path: Path, rgb: Bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated: no encoder for 10 bits is at hand."""
+    (tmp_path / "a.avif").write_bytes(avif(rgb))
+    monkeypatch.setattr(boxes, "facts", lambda _: Facts(10, False, (1, 13), False, ()))
+    assert read(tmp_path / "a.avif").notices == ("the AVIF file has 10 bits per sample, of which 8 are read",)
+
+
+def box(kind: bytes, body: bytes, *, wide: bool = False) -> bytes:
+    """A box with its size in 4 or in 8 bytes."""
+    return (
+        struct.pack(">I4sQ", 1, kind, 16 + len(body)) + body
+        if wide
+        else struct.pack(">I4s", 8 + len(body), kind) + body
+    )
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("flags", "bits"), [(0x00, 8), (0x40, 10), (0x60, 12)])
+def test_depth_by_the_codec(wide: bool, flags: int, bits: int) -> None:
+    """Files without a pixi property; boxes with large sizes; item numbers of 4 bytes."""
+    item = struct.pack(">I", 7)
+    properties = box(b"ipco", box(b"av1C", bytes([0x81, 0, flags, 0]), wide=wide), wide=wide)
+    links = box(b"ipma", struct.pack(">II", 1 << 24 | 1, 1) + item + struct.pack(">BH", 1, 0x8001))
+    meta = bytes(4) + box(b"pitm", bytes([1, 0, 0, 0]) + item) + box(b"iinf", struct.pack(">IH", 0, 0))
+    meta += box(b"iprp", properties + links)
+    found = facts(io.BytesIO(box(b"free", bytes(10), wide=wide) + box(b"meta", meta, wide=wide)))
+    assert (found.bits, found.monochrome, found.code_points) == (bits, False, None)
+
+
+def test_impossible_box_size() -> None:
+    with pytest.raises(ValueError, match="a box of 4 bytes"):
+        facts(io.BytesIO(box(b"meta", bytes(4) + struct.pack(">I4s", 4, b"iprp") + bytes(20))))

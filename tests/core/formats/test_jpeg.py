@@ -207,3 +207,17 @@ def test_reading_and_writing_do_not_share_a_bug(tmp_path: Path, rgb: Bytes) -> N
         assert image.getexif()[274] == 1
         image.seek(1)
         assert image.size == (20, 12)
+
+
+def test_index_without_entries_is_told(tmp_path: Path, rgb: Bytes) -> None:
+    data = ultra_hdr(rgb, ISO + b"numbers")
+    (tmp_path / "in.jpg").write_bytes(data.replace(struct.pack("<HH", 0xB002, 7), struct.pack("<HH", 0xB003, 7)))
+    assert "damaged" in read(tmp_path / "in.jpg").notices[0]
+
+
+def test_fill_bytes_between_segments(tmp_path: Path, rgb: Bytes) -> None:
+    """Any number of 0xFF may stand before a marker (T.81, B.1.1.2)."""
+    kept = GainMap(gain_map_file(), b"")
+    first = plain(rgb)
+    (tmp_path / "a.jpg").write_bytes(jpeg.attach(first[:20] + b"\xff\xff" + first[20:], kept))
+    assert read(tmp_path / "a.jpg").gain_map == kept

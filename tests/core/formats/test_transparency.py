@@ -50,3 +50,14 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int) -> None
     monkeypatch.setattr(transparency, "_BLOCK", block)
     fill_hidden(got, alpha)
     assert np.array_equal(got, expected)
+
+
+def test_blocks_without_hidden_pixels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transparency, "_BLOCK", 4)
+    alpha = np.full((12, 5), 255, np.uint8)
+    alpha[5, 2] = 0
+    pixels = numbered(alpha.shape)
+    expected = pixels.copy()
+    expected[5, 2] = expected[5, 1]
+    fill_hidden(pixels, alpha)
+    assert np.array_equal(pixels, expected)
