@@ -113,8 +113,9 @@ class Restorer:
         the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need more). The result
         depends on neither, but for rounding. progress: called with (tiles done, tiles in all), at the start too.
 
-        Raises UsageError for an option out of its range, GraphError where a graph fails or gives NaN.
+        Raises UsageError for another array or an option out of its range, GraphError where a graph fails or gives NaN.
         """
+        _check_image(image)
         self.check(task=task, strength=strength, seed=seed, tile=tile, max_memory=max_memory)
         layout = self._layout(image, self._stages(strength), tile, max_memory)
         job = _Job(image, seed, strength, self._conditions(image))
@@ -217,6 +218,12 @@ def graph_names(manifest: Manifest, form: str) -> list[str]:
     if last not in manifest.graphs or form not in ("auto", "split", last):
         raise PackError(f"the pack '{manifest.name}' has no {form} graphs; it has: {', '.join(manifest.graphs)}")
     return [name for name in ("encode", "predict", last) if name in manifest.graphs]
+
+
+def _check_image(image: Image) -> None:
+    right = image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0
+    if not right or image.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"an array {image.dtype} {image.shape} was given; expected uint8 or uint16 (height, width, 3)")
 
 
 def _check_finite(array: NDArray[np.float32], what: str) -> None:

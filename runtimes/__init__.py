@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ..core.errors import UnknownNameError
+from ..core.errors import UnknownNameError, UsageError
 from ..core.manifest import Manifest
 from ..core.pack import check_file
 from ..core.restore import Graph
@@ -36,6 +36,8 @@ def open_graphs(
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads were asked for; give 1 or more, or None for the runtime's own choice")
     module = import_module(f".{runtime}", __package__)
     graphs: dict[str, Graph] = {}
     for name in manifest.graphs if names is None else names:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from ..errors import UsageError
+from ..errors import PhotoReadError, UsageError
 from ..image import READABLE, WRITABLE, is_photo
 
 __all__ = ["Job", "compare_path", "plan_jobs"]
@@ -39,7 +40,7 @@ def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[Job], lis
     arguments: files, folders (searched whole, but not `out` in them), patterns. out: None for beside the photo; a
     folder, if it is one, ends with a separator, or there is more than one photo; else a file. Results of earlier calls
     are left out unless they are all that was named. Raises UsageError where nothing is found, where a result has no
-    suffix that can be written, or where two results, or a result and a photo, would be one file.
+    suffix that can be written, or where two results, or a result and a photo, would be one file; PhotoReadError for a folder that cannot be searched.
     """
     avoid = os.path.realpath(out) if out else ""
     found = _unique([f for argument in arguments for f in _find(argument, avoid)])
@@ -77,9 +78,13 @@ def _in_folder(folder: Path, avoid: str) -> list[_Found]:
 
 def _walk(folder: Path, avoid: str) -> Iterator[Path]:
     """All files below a folder, but for those in hidden folders and in the folder `avoid`."""
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if name[0] != "." and os.path.realpath(Path(parent, name)) != avoid]
         yield from (Path(parent, name) for name in files)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise PhotoReadError(f"the folder '{error.filename}' cannot be searched: {error.strerror}; make it readable")
 
 
 def _unique(found: Iterable[_Found]) -> list[_Found]:

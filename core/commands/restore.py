@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compare import side_by_side
-from ..errors import PhotoWriteError, PocketPriorError
+from ..errors import PhotoReadError, PhotoWriteError, PocketPriorError
 from ..files import failure_reason
 from ..image import read, write
 from ..photo import Photo
@@ -106,6 +106,8 @@ def _attempt(restorer: Restorer, job: Job, args: argparse.Namespace, title: str)
 
 
 def _kept(job: Job) -> Outcome:
+    if not job.photo.exists():
+        raise PhotoReadError(f"'{job.photo}': there is no such file, only its result; check the path")
     if job.photo.stat().st_mtime > job.output.stat().st_mtime:
         raise PhotoWriteError(
             f"'{job.photo}' was changed after its result '{job.output}' was written; restore it with --overwrite"

@@ -92,6 +92,13 @@ def fifo(folder: Path, _: Path) -> Arguments:
     return ["restore", str(folder / "pipe.jpg")]
 
 
+def unreadable(folder: Path, _: Path) -> Arguments:
+    if os.geteuid() == 0:  # may read everything but files like this
+        return ["restore", "/proc/self/mem", "-o", str(folder / "out.png")]
+    Path(save(folder / "a.png")).chmod(0)
+    return ["restore", str(folder / "a.png")]
+
+
 def folder_named_like_a_photo(folder: Path, _: Path) -> Arguments:
     (folder / "x.jpg").mkdir()
     return ["restore", str(folder / "x.jpg")]
@@ -134,6 +141,11 @@ def result_changed_since(folder: Path, _: Path) -> Arguments:
     old = save(folder / "a.restored.png")
     os.utime(old, (1, 1))
     return ["restore", save(folder / "a.png"), "--resume"]
+
+
+def result_of_a_photo_that_is_gone(folder: Path, _: Path) -> Arguments:
+    save(folder / "a.restored.png")
+    return ["restore", str(folder / "a.png"), "--resume"]
 
 
 def output_is_the_photo_by_a_link(folder: Path, _: Path) -> Arguments:
@@ -240,6 +252,7 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "missing photo": (missing, 1, "there is no such file; check the path"),
     "dangling link": (dangling, 1, "there is no such file"),
     "link to itself": (link_to_itself, 1, "link.jpg"),
+    "unreadable": (unreadable, 1, "readable" if os.geteuid() else "/proc/self/mem: the file is damaged"),
     "fifo": (fifo, 1, "it is no regular file"),
     "device": (bare("restore", "/dev/zero", "-o", "zero.png"), 1, "it is no regular file"),
     "folder named like a photo": (folder_named_like_a_photo, 2, "has no photos in it; expected files with .avif"),
@@ -249,6 +262,7 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "output exists": (output_exists, 1, "a.restored.png' exists; give another -o, --overwrite"),
     "comparison exists": (comparison_exists, 1, "a.compare.png' exists"),
     "photo newer than its result": (result_changed_since, 1, "was changed after its result"),
+    "result without its photo": (result_of_a_photo_that_is_gone, 1, "there is no such file, only its result"),
     "output is the input": (with_photo("-o", "{folder}/a.png"), 2, "would be written over the photo"),
     "output is the input, overwrite": (with_photo("-o", "{folder}/a.png", "--overwrite"), 2, "over the photo"),
     "output is the input by a link": (output_is_the_photo_by_a_link, 2, "would be written over the photo"),
@@ -441,12 +455,21 @@ def test_the_file_may_not_grow(built_pack: Path, tmp_path: Path) -> None:
     assert set(content(tmp_path)) - set(before) == {"b.restored.png"}
 
 
+# A process started in the background would ignore Ctrl-C.
+LISTENING = """
+import signal, sys
+from pocketprior.core.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.fixture
 def interrupted(built_pack: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     """A real Ctrl-C while a folder of photos is restored, after the first of them is done."""
     for number in range(40):
         save(tmp_path / f"{number:02}.png", 160, 160)
-    command = [sys.executable, "-m", "pocketprior", "restore", str(tmp_path), "--pack", str(built_pack)]
+    command = [sys.executable, "-c", LISTENING, "restore", str(tmp_path), "--pack", str(built_pack)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "00.restored.png").exists() and time.monotonic() < deadline:

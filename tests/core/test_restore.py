@@ -208,6 +208,21 @@ def test_options_out_of_range(fused: Restorer, options: dict[str, object], words
         fused(packs.photo(9, 9), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8, 3), np.int8),
+    ],
+)
+def test_arrays_that_are_no_image(fused: Restorer, image: NDArray[np.uint8]) -> None:
+    with pytest.raises(UsageError, match=r"expected uint8 or uint16 \(height, width, 3\)"):
+        fused(image)
+
+
 def test_the_task_may_be_named(fused: Restorer) -> None:
     photo = packs.photo(16, 16)
     np.testing.assert_array_equal(fused(photo, task="cleanup"), fused(photo))

@@ -9,7 +9,7 @@ import numpy as np
 import packs
 import pytest
 
-from pocketprior.core.errors import GraphError, PackError, PackTamperedError, UnknownNameError
+from pocketprior.core.errors import GraphError, PackError, PackTamperedError, UnknownNameError, UsageError
 from pocketprior.core.manifest import TARGETS, Manifest
 from pocketprior.runtimes import RUNTIMES, open_graphs
 
@@ -35,6 +35,11 @@ def test_calls_are_checked(built_pack: Path, manifest: Manifest) -> None:
 def test_an_unknown_runtime(built_pack: Path, manifest: Manifest) -> None:
     with pytest.raises(UnknownNameError, match="unknown runtime 'tflite'; choose one of: onnxruntime, replay"):
         open_graphs(manifest, built_pack, "tflite")
+
+
+def test_no_threads(built_pack: Path, manifest: Manifest) -> None:
+    with pytest.raises(UsageError, match="0 threads were asked for"):
+        open_graphs(manifest, built_pack, "onnxruntime", threads=0)
 
 
 def test_a_pack_without_files_for_a_runtime(built_pack: Path, manifest: Manifest) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pocketprior.core.commands import jobs
 from pocketprior.core.commands.jobs import compare_path, plan_jobs
-from pocketprior.core.errors import UsageError
+from pocketprior.core.errors import PhotoReadError, UsageError
 
 
 @pytest.fixture
@@ -22,8 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def planned(*arguments: str, out: str | None = None) -> dict[str, str]:
-    jobs, _ = plan_jobs(arguments, out)
-    return {job.photo.as_posix(): job.output.as_posix() for job in jobs}
+    return {job.photo.as_posix(): job.output.as_posix() for job in plan_jobs(arguments, out)[0]}
 
 
 @pytest.mark.usefixtures("here")
@@ -71,8 +72,8 @@ class TestPlan:
     def test_earlier_results_are_left_out(self, here: Path) -> None:
         for name in ("a.restored.jpg", "a.compare.jpg"):
             (here / name).touch()
-        jobs, left_out = plan_jobs(["*.jpg"], None)
-        assert [job.photo.name for job in jobs] == ["[1].jpg", "a.jpg"]
+        planned_jobs, left_out = plan_jobs(["*.jpg"], None)
+        assert [job.photo.name for job in planned_jobs] == ["[1].jpg", "a.jpg"]
         assert [path.name for path in left_out] == ["a.compare.jpg", "a.restored.jpg"]
 
     def test_an_earlier_result_named_alone_is_restored(self, here: Path) -> None:
@@ -97,6 +98,16 @@ class TestPlan:
     def test_calls_that_cannot_work(self, arguments: list[str], out: str | None, words: str) -> None:
         with pytest.raises(UsageError, match=words):
             plan_jobs(arguments, out)
+
+
+def test_a_folder_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(folder: Path, onerror: Callable[[OSError], None]) -> list[object]:
+        onerror(PermissionError(13, "Permission denied", str(folder)))
+        return []
+
+    monkeypatch.setattr(jobs.os, "walk", walk)
+    with pytest.raises(PhotoReadError, match="cannot be searched: Permission denied; make it readable"):
+        plan_jobs([str(tmp_path)], None)
 
 
 @pytest.mark.parametrize(
