@@ -222,7 +222,7 @@ def graph_names(manifest: Manifest, form: str) -> list[str]:
 
 def _check_image(image: Image) -> None:
     right = image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0
-    if not right or image.dtype not in (np.uint8, np.uint16):
+    if not right or image.dtype.name not in ("uint8", "uint16"):
         raise UsageError(f"an array {image.dtype} {image.shape} was given; expected uint8 or uint16 (height, width, 3)")
 
 

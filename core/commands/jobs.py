@@ -39,8 +39,10 @@ def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[Job], lis
 
     arguments: files, folders (searched whole, but not `out` in them), patterns. out: None for beside the photo; a
     folder, if it is one, ends with a separator, or there is more than one photo; else a file. Results of earlier calls
-    are left out unless they are all that was named. Raises UsageError where nothing is found, where a result has no
-    suffix that can be written, or where two results, or a result and a photo, would be one file; PhotoReadError for a folder that cannot be searched.
+    are left out unless they are all that was named.
+
+    Raises UsageError where nothing is found, where a result has no suffix that can be written, or where two results,
+    or a result and a photo, would be one file; PhotoReadError for a folder that cannot be searched.
     """
     avoid = os.path.realpath(out) if out else ""
     found = _unique([f for argument in arguments for f in _find(argument, avoid)])

@@ -16,7 +16,7 @@ from typing import Any
 from ..compare import side_by_side
 from ..errors import PhotoReadError, PhotoWriteError, PocketPriorError
 from ..files import failure_reason
-from ..image import read, write
+from ..image import DEFAULT_MAX_PIXELS, read, write
 from ..photo import Photo
 from ..restore import Options, Progress, Restorer
 from .jobs import Job, compare_path, plan_jobs
@@ -57,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="edge of the tiles (chosen by the memory)")
     parser.add_argument(
         "--max-memory", type=size_in_bytes, metavar="SIZE", help="for the whole program, such as 700MB (1GiB)"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=_pixels,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="refuse larger photos before they are decoded (%(default)s)",
     )
     parser.add_argument("--compare", action="store_true", help="write NAME.compare.EXT too, before and after")
     parser.add_argument("--quality", type=_quality, metavar="1..100", help="of JPEG, WebP, AVIF and HEIC results")
@@ -141,7 +148,7 @@ def _restore(restorer: Restorer, job: Job, args: argparse.Namespace, title: str)
 
 def _restored(restorer: Restorer, job: Job, args: argparse.Namespace, progress: Progress) -> tuple[Photo, Photo | None]:
     """The result, and both side by side; the photo itself is out of memory before anything is written."""
-    photo = read(job.photo)
+    photo = read(job.photo, max_pixels=args.max_pixels)
     restored = restorer.photo(photo, **_options(args, progress))
     if not args.compare:
         return restored, None
@@ -238,6 +245,12 @@ def size_in_bytes(text: str) -> int:
     if match is None or match[2].upper() not in UNITS:
         raise argparse.ArgumentTypeError(f"'{text}' is no size; give a number with MB, MiB, GB or GiB, such as 700MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of pixels; give a whole number from 1")
+    return int(text)
 
 
 def _quality(text: str) -> int:
