@@ -272,6 +272,8 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "too little memory": (with_photo("--max-memory", "20MB"), 2, "20 MiB of memory were allowed; a photo of 32 x 24"),
     "tile and memory": (with_photo("--tile", "128", "--max-memory", "1GB"), 2, "give one of them"),
     "overwrite and resume": (with_photo("--overwrite", "--resume"), 2, "not allowed with argument --overwrite"),
+    "more pixels than allowed": (with_photo("--max-pixels", "3"), 1, "--max-pixels"),
+    "no number of pixels": (with_photo("--max-pixels", "0"), 2, "'0' is no number of pixels"),
     "quality out of range": (with_photo("--quality", "101"), 2, "'101' is no quality"),
     "unknown option": (with_photo("--fast"), 2, "unrecognized arguments: --fast; see 'pocketprior"),
     "shortened option": (with_photo("--str", "0.5"), 2, "unrecognized arguments: --str"),
