@@ -59,7 +59,10 @@ def fast_nl_means(image: Image, settings: Nlm) -> Image:
 
 def bm3d(image: Image, sigma: float) -> Image:
     """Colour BM3D for noise of `sigma` grey levels; (H, W, 3) uint8 in and out. About 100 s per megapixel."""
-    restored = _bm3d().bm3d_rgb(image / 255, sigma / 255)
+    noisy = image / 255
+    restored = _bm3d().bm3d_rgb(noisy, sigma / 255)
+    # The package gives NaN for some blocks without any contrast; such a pixel needs no denoising.
+    restored = np.where(np.isfinite(restored), restored, noisy)
     return np.floor(np.clip(restored, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
