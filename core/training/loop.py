@@ -9,14 +9,14 @@ from __future__ import annotations
 import copy
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import safetensors.torch
 import torch
-from numpy.random import Generator
+from numpy.random import Generator as Random
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -38,7 +38,7 @@ class Stage(Protocol):
     model: nn.Module  # everything that is saved
     trained: dict[str, float]  # the parts of `model` that learn -> their share of the learning rate; the rest is frozen
 
-    def draw(self, recipe: Recipe, rng: Generator) -> Arrays:
+    def draw(self, recipe: Recipe, rng: Random) -> Arrays:
         """One batch, drawn with `rng` alone; called in a worker process."""
         ...
 
@@ -60,7 +60,7 @@ class Step(dict[str, float]):
 
 
 class _Batches(Dataset[dict[str, Tensor]]):
-    def __init__(self, draw: Callable[[Recipe, Generator], Arrays], recipe: Recipe) -> None:
+    def __init__(self, draw: Callable[[Recipe, Random], Arrays], recipe: Recipe) -> None:
         self.draw, self.recipe = draw, recipe
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def rate_at(step: int, recipe: Recipe) -> float:
     return recipe.final_rate + (recipe.rate - recipe.final_rate) * (1 + math.cos(math.pi * done)) / 2
 
 
-def train(stage: Stage, recipe: Recipe, run: Path, *, workers: int = 1) -> Iterator[Step]:
+def train(stage: Stage, recipe: Recipe, run: Path, *, workers: int = 1) -> Generator[Step]:
     """Train `stage` in the folder `run`, yielding after each save; continues from `run/resume.safetensors`.
 
     Writes `run/model.safetensors` (the averaged weights), `run/resume.safetensors`, `run/log.csv` and

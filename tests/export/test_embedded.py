@@ -10,7 +10,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pocketprior.core.arrays import Image
 from pocketprior.core.image import read
 from pocketprior.core.manifest import Manifest
 from pocketprior.core.models import checkpoints
@@ -62,7 +61,7 @@ def test_stage_two_left_the_trained_prior_as_it_was() -> None:
 def test_tiled_photo_equals_the_whole_one(
     restorer: Restorer, top: int, left: int, height: int, width: int, tile: int
 ) -> None:
-    photo: Image = np.ascontiguousarray(PHOTO[top : top + height, left : left + width])
+    photo = np.ascontiguousarray(PHOTO[top : top + height, left : left + width])
     whole = restorer(photo, seed=3, tile=4096)
     tiled = restorer(photo, seed=3, tile=tile)
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
@@ -70,21 +69,21 @@ def test_tiled_photo_equals_the_whole_one(
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 333), (997, 3), (313, 547)])
 def test_awkward_sizes(restorer: Restorer, shape: tuple[int, int]) -> None:
-    photo: Image = np.ascontiguousarray(PHOTO[: shape[0], : shape[1]])
+    photo = np.ascontiguousarray(PHOTO[: shape[0], : shape[1]])
     whole, tiled = (restorer(photo, tile=tile) for tile in (2048, 272))
     assert whole.shape == (*shape, 3)
     assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1
 
 
 def test_same_seed_gives_the_same_bytes_and_another_does_not(restorer: Restorer) -> None:
-    photo: Image = np.ascontiguousarray(PHOTO[:200, :200])
+    photo = np.ascontiguousarray(PHOTO[:200, :200])
     first, second, other = (restorer(photo, seed=seed) for seed in (5, 5, 6))
     assert first.tobytes() == second.tobytes()
     assert first.tobytes() != other.tobytes()
 
 
 def test_split_loop_gives_what_the_fused_graph_gives() -> None:
-    photo: Image = np.ascontiguousarray(PHOTO[:128, :160])
+    photo = np.ascontiguousarray(PHOTO[:128, :160])
     fused, split = (Restorer.from_pack(graphs=form)(photo) for form in ("fused", "split"))
     exact = set(Manifest.load(default_pack()).precision["onnx"].values()) == {"fp32"}
     assert np.abs(fused.astype(int) - split.astype(int)).max() <= (1 if exact else 16)
@@ -94,7 +93,7 @@ def test_restoring_helps_a_photo_with_known_truth(restorer: Restorer) -> None:
     from pocketprior.core.degradations import gaussian_noise, quantize
     from pocketprior.core.metrics import psnr
 
-    clean: Image = np.ascontiguousarray(PHOTO[::3, ::3])  # shrunk, the example's own noise matters less
+    clean = np.ascontiguousarray(PHOTO[::3, ::3])  # shrunk, the example's own noise matters less
     noisy = quantize(gaussian_noise(clean.astype(np.float32) / 255, 25, np.random.default_rng(0)))
     damaged = np.round(noisy * 255).astype(np.uint8)
     assert psnr(restorer(damaged, strength=0), clean) > psnr(damaged, clean) + 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,7 +92,7 @@ def test_prior_is_bit_equal_before_and_after_stage_two(build: Callable[[str], St
 @pytest.mark.parametrize("name", STAGES)
 def test_killed_run_resumes_on_the_same_path(name: str, build: Callable[[str], Stage], tmp_path: Path) -> None:
     whole = steps(build(name), tmp_path / "whole")
-    killed: Iterator[Step] = train(build(name), RECIPE, tmp_path / "killed", workers=0)
+    killed = train(build(name), RECIPE, tmp_path / "killed", workers=0)
     next(killed)
     killed.close()
     assert steps(build(name), tmp_path / "killed") == whole[1:]
