@@ -188,7 +188,7 @@ def _save(
     path = run / "log.csv"
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(figures)
         writer.writerow([int(figures["step"]), *(f"{v:.6g}" for k, v in figures.items() if k != "step")])
