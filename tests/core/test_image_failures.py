@@ -362,15 +362,17 @@ def test_metadata_too_long_for_jpeg(tmp_path: Path, field: str, name: str) -> No
 
 
 @ON_POSIX
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory that Linux reports")
 @pytest.mark.parametrize(("suffix", "dtype"), [(".jpg", "uint8"), (".png", "uint16")])
 def test_memory_is_bounded(tmp_path: Path, suffix: str, dtype: str) -> None:
     """Pillow's picture, 4 bytes a pixel, beside ours to read, and to write JPEG; nothing beside ours to write PNG."""
     program = f"""
-import resource, sys
+import sys
 import numpy as np
 from pocketprior.core.image import Photo, read, write
 
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+# Not ru_maxrss: a child starts with the peak of the process that it was forked from.
+def peak(): return 1024 * int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 
 path = {str(tmp_path)!r} + "/a{suffix}"
 small = np.zeros((64, 64, 3), np.{dtype})
@@ -387,4 +389,4 @@ print((peak() - start) / 8e6)
     limits = {"write": each + 4 if suffix == ".jpg" else each, "read": each + 4}
     for step, limit in limits.items():
         done = subprocess.run([sys.executable, "-c", program, step], capture_output=True, text=True, check=True)
-        assert float(done.stdout) < limit + 1.5
+        assert float(done.stdout) < limit + 2  # 16 MB for the file, its codec and their buffers
