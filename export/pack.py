@@ -108,7 +108,7 @@ def _fill(
     sampling = Sampling(tuple(levels), tuple(times), gain)
     graphs = dtpm_graphs(model, encoder, sampling)
     facts = _facts(graphs, model, sampling)
-    draft = _draft(facts, name=name, task=task, model=model, sampling=sampling, digest=sources.digest())
+    draft = _draft(graphs, facts, name=name, task=task, model=model, sampling=sampling, digest=sources.digest())
     feeds = record(model, encoder, sampling, photos, task=task) if precision == "int8" else {}
     files = {
         graph: _write_graph(folder, graph, graphs[graph], draft, precision, feeds.get(graph, ())) for graph in graphs
@@ -140,10 +140,18 @@ def _facts(graphs: Mapping[str, Graph], model: Dtpm, sampling: Sampling) -> dict
     }
 
 
-def _draft(facts: Mapping[str, Any], *, name: str, task: str, model: Dtpm, sampling: Sampling, digest: str) -> Manifest:
+def _draft(
+    graphs: Mapping[str, Graph],
+    facts: Mapping[str, Any],
+    *,
+    name: str,
+    task: str,
+    model: Dtpm,
+    sampling: Sampling,
+    digest: str,
+) -> Manifest:
     """The manifest but for its files: placeholders stand where hashes come."""
     multiple = model.denoiser.unet.multiple_of
-    graphs = dtpm_graphs(model, SemanticEncoder(model.config.semantic), sampling)
     pending = PackedFile("pending", "0" * 64, 0)
     return Manifest(
         format=FORMAT,
