@@ -20,13 +20,23 @@ INTERRUPTED = 130
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("core.commands.restore", "restore photos"),
-    "info": ("core.commands.info", "say what a pack is"),
+    "info": ("core.commands.info", "say what a pack is, or what a model costs"),
     "verify": ("core.commands.verify", "check the files of a pack, and what it makes of its golden photos"),
     "bench": ("runtimes.commands.bench", "measure quality and speed"),
     "train": ("core.training.command", "train a stage of a system"),
+    "evaluate": ("core.training.evaluation.command", "measure the trained systems on held-back photos"),
     "export": ("export.command", "write a pack from checkpoints"),
+    "album": ("core.training.gen2res.command", "make pictures around one damaged photo, to personalize by"),
+    "personalize": ("export.personalize", "make a pack that knows what an album of photos shows"),
 }
-EXTRAS = {"bench": "bench", "train": "train", "export": "export"}  # what `pip install` must add for a command
+EXTRAS = {  # what `pip install` must add for a command
+    "bench": "bench",
+    "train": "train",
+    "evaluate": "train",
+    "export": "export",
+    "album": "train",
+    "personalize": "export,train",
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,15 +1,7 @@
 """The manifest of a pack: all that a program needs to run it, as numbers and names, never as recipes.
 
 A pack is a folder with `manifest.json`, the graphs of one model for one or more targets, golden inputs with their
-outputs, and a model card. Which graphs there are, and what goes in and out (float32, NCHW, h and w multiples of
-`size.multiple_of`):
-
-    encode    thumbnail (1, 3, s, s)                                   -> global conditions, such as code (1, n)
-    predict   image (1, 3, h, w)                                       -> base (1, 3, h, w)
-    denoise   x, base (1, 3, h, w), t (1,), any of the conditions      -> v (1, 3, h, w)
-    fused     image, noise (1, 3, h, w), strength (1,), any of them    -> restored (1, 3, h, w)
-
-The pair predict and denoise, or fused, or all three; encode only where something takes its conditions.
+outputs, and a model card. Which graphs there are, and what goes in and out, is in `systems.py`.
 """
 
 from __future__ import annotations
@@ -24,11 +16,12 @@ from .errors import PackError, PackVersionError
 from .files import atomic_output, failure_reason
 from .noise import NOISE_SPEC
 from .strict_json import as_text, as_tree, decode, parse
+from .systems import IMAGE, SYSTEMS, ArraySpec
+from .tiles import Window, smallest_tile
 
 __all__ = [
     "FILE",
     "FORMAT",
-    "GRAPHS",
     "ArraySpec",
     "Conditions",
     "Golden",
@@ -42,23 +35,8 @@ __all__ = [
 FORMAT = 1
 FILE = "manifest.json"
 DTYPES = ("float32",)
-GRAPHS = ("encode", "predict", "denoise", "fused")
-MODELS = ("dtpm",)
-PREDICTS = ("v",)
-SAMPLERS = ("ddim",)
-STARTS = ("noise",)
 SYMBOLS = ("h", "w")
 TARGETS = ("onnx", "replay")
-
-
-class ArraySpec(NamedTuple):
-    """One input or output of a graph; "h" and "w" stand for the height and width of the tile."""
-
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
-IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
 
 
 class PackedFile(NamedTuple):
@@ -111,7 +89,7 @@ class GraphSpec:
     @property
     def spatial(self) -> bool:
         """Whether the graph works on tiles, not on a vector or a thumbnail."""
-        return any("h" in array.shape for array in self.outputs.values())
+        return any("h" in array.shape for array in {**self.inputs, **self.outputs}.values())
 
 
 @dataclass(frozen=True)
@@ -131,9 +109,12 @@ class Manifest:
     """Everything the pipeline knows about a model. Made by `load` or by an exporter; it checks itself when made.
 
     levels: abar per step and a final 1.0; times: t per step. receptive_field: the distance in pixels, in each
-    direction, from which an output pixel of a graph can be influenced. bytes_per_pixel: measured peak working memory
-    of a graph per pixel of its tile. precision: target -> graph -> which of its files is run. parity: where the export
-    was compared with the checkpoint, a name -> measure -> number. gain: the share of the residual added at strength 1.
+    direction, from which an output pixel of a graph can be influenced; where that has no limit (attention or
+    normalisation over the whole tile), the window that the graph is run on. residual_scale: what one unit of an
+    image-sized state is in the image, which is in 0..1; with the start "image", the state is (image - 0.5) /
+    residual_scale. gain: the share of what the model adds to the photo, or to base, at strength 1. bytes_per_pixel:
+    measured peak working memory of a graph per pixel of its tile. precision: target -> graph -> which of its files is
+    run. parity: where the export was compared with the checkpoint, a name -> measure -> number.
     """
 
     format: int
@@ -142,7 +123,7 @@ class Manifest:
     tasks: tuple[str, ...]
     value_range: tuple[float, ...]
     size: Size
-    receptive_field: Mapping[str, int]
+    receptive_field: Mapping[str, int | Window]
     sampler: str
     predicts: str
     start: str
@@ -218,9 +199,15 @@ class Manifest:
         return self.graphs[graph].files[target][self.precision[target][graph]]
 
     def radius(self, graphs: Iterable[str]) -> int:
-        """The distance in pixels from which the result of `graphs`, run in turn, can be influenced."""
+        """The distance in pixels from which the result of `graphs`, run in turn, is influenced, if `window` is None."""
         runs = {"denoise": len(self.times)}
-        return sum(self.receptive_field[name] * runs.get(name, 1) for name in graphs)
+        reach = {name: self.receptive_field[name] for name in graphs}
+        return sum(r * runs.get(name, 1) for name, r in reach.items() if isinstance(r, int))
+
+    def window(self, graphs: Iterable[str]) -> Window | None:
+        """The tiles that `graphs` must be run on, where the reach of one of them has no limit."""
+        reach = (self.receptive_field[name] for name in graphs)
+        return next((r for r in reach if isinstance(r, Window)), None)
 
 
 def mirror(manifest: Manifest) -> str:
@@ -263,10 +250,12 @@ def _check_format(tree: object, path: Path) -> None:
 
 def _check_words(m: Manifest) -> None:
     _require(m.format == FORMAT, "format", m.format, str(FORMAT))
-    _require(m.model in MODELS, "model", m.model, _one_of(MODELS))
-    _require(m.sampler in SAMPLERS, "sampler", m.sampler, _one_of(SAMPLERS))
-    _require(m.predicts in PREDICTS, "predicts", m.predicts, _one_of(PREDICTS))
-    _require(m.start in STARTS, "start", m.start, _one_of(STARTS))
+    _require(m.model in SYSTEMS, "model", m.model, _one_of(SYSTEMS))
+    system = SYSTEMS[m.model]
+    _require(m.sampler in system.samplers, "sampler", m.sampler, _one_of(system.samplers))
+    predicts = system.samplers[m.sampler]
+    _require(m.predicts in predicts, "predicts", m.predicts, _one_of(predicts))
+    _require(m.start == system.start, "start", m.start, system.start)
     _require(m.noise == NOISE_SPEC, "noise", m.noise, NOISE_SPEC)
     unique = len(m.tasks) == len(set(m.tasks)) > 0
     _require(unique, "tasks", list(m.tasks), "one or more different names")
@@ -280,24 +269,54 @@ def _check_numbers(m: Manifest) -> None:
     steps = len(m.levels) - 1
     inside = len(m.times) == steps and all(0 <= t <= 1 for t in m.times)
     _require(inside, "times", list(m.times), f"{steps} numbers in 0..1, one per step")
-    _require(m.state == IMAGE.shape, "state", list(m.state), str(list(IMAGE.shape)))
+    _check_state(m)
     _require(m.residual_scale > 0, "residual_scale", m.residual_scale, "a number above 0")
+    if m.start == "image":
+        _require(min(m.levels) > 0, "levels", list(m.levels), "a first number above 0: something is left of the image")
+        _require(m.residual_scale == 0.5, "residual_scale", m.residual_scale, "0.5: the state is in -1..1")
     _require(m.gain > 0, "gain", m.gain, "a number above 0")
+
+
+def _check_state(m: Manifest) -> None:
+    if not SYSTEMS[m.model].vector:
+        _require(m.state == IMAGE.shape, "state", list(m.state), str(list(IMAGE.shape)))
+    elif len(m.state) != 2 or m.state[0] != 1 or isinstance(m.state[1], str):
+        _require(False, "state", list(m.state), "[1, n], a vector for the whole photo")
 
 
 def _check_names(m: Manifest) -> None:
     """Which graphs there are, and that the facts about graphs name just those."""
-    given, split = set(m.graphs), {"predict", "denoise"}
-    _require(given <= set(GRAPHS), "graphs", sorted(given), f"names from: {', '.join(GRAPHS)}")
-    whole = given & split in (set[str](), split) and len(given - {"encode"}) > 0
-    _require(whole, "graphs", sorted(given), "predict and denoise, or fused, or all three")
-    conditioned = ("encode" in given) == (m.conditions is not None)
-    _require(conditioned, "conditions", m.conditions, "a thumbnail size with encode, null without")
+    system, given = SYSTEMS[m.model], set(m.graphs)
+    known = dict.fromkeys([*system.split, *system.graphs])
+    _require(given <= set(known), "graphs", sorted(given), f"names from: {', '.join(known)}")
+    steps = [name for name in system.split if name != "encode"]
+    whole = given.issuperset(steps) or ("fused" in given and given.isdisjoint(steps))
+    fused = ", or fused, or all of them" if "fused" in known else ""
+    _require(whole, "graphs", sorted(given), " and ".join(steps) + fused)
+    conditioned = (system.thumbnail and "encode" in given) == (m.conditions is not None)
+    _require(conditioned, "conditions", m.conditions, "a thumbnail size with encode of a thumbnail, null without")
     tiled = {name for name, graph in m.graphs.items() if graph.spatial}
-    _check_facts("receptive_field", m.receptive_field, tiled, tiled)
+    _check_reach(m, tiled)
     _check_facts("bytes_per_pixel", m.bytes_per_pixel, tiled, tiled)
     _check_facts("parameters", m.parameters, set(), given)
     _check_facts("macs_per_pixel", m.macs_per_pixel, set(), tiled)
+
+
+def _check_reach(m: Manifest, tiled: Set[str]) -> None:
+    """Numbers, or windows: one for all graphs that are run in turn, and one for what `encode` takes its means over."""
+    windows = {name: reach for name, reach in m.receptive_field.items() if isinstance(reach, Window)}
+    edges = {name: reach.edge if isinstance(reach, Window) else reach for name, reach in m.receptive_field.items()}
+    _check_facts("receptive_field", edges, tiled, tiled)
+    for name, window in windows.items():
+        least = smallest_tile(max(0, window.overlap), m.size.minimum)
+        fits = window.overlap >= 0 and window.edge >= least and window.edge % m.size.multiple_of == 0
+        expected = f"[edge, overlap], an edge of {least} or more, a multiple of {m.size.multiple_of}"
+        _require(fits, f"receptive_field of {name}", list(window), expected)
+    means = windows.pop("encode", None)
+    alone = "encode" not in tiled or (means is not None and means.overlap == 0)
+    _require(alone, "receptive_field of encode", m.receptive_field.get("encode"), "[edge, 0], without overlap")
+    shared = sorted(set(windows.values()))
+    _require(len(shared) <= 1, "receptive_field", shared, "the same [edge, overlap] for all of these graphs")
 
 
 def _check_facts(field: str, facts: Mapping[str, float], needed: Set[str], allowed: Set[str]) -> None:
@@ -308,24 +327,28 @@ def _check_facts(field: str, facts: Mapping[str, float], needed: Set[str], allow
 
 
 def _check_graphs(m: Manifest) -> None:
-    """Inputs and outputs are those of the pipeline; any graph but encode may take conditions as well."""
+    """Inputs and outputs are those of the system; any graph but encode may take conditions as well."""
+    state = ArraySpec("float32", m.state)
+    if "encode" in m.graphs:
+        _check_encode(m, m.graphs["encode"])
     for name, graph in m.graphs.items():
-        inputs, outputs = _interface(m, name)
-        extra = {n: c for n, c in m.condition_arrays().items() if n in graph.inputs and name != "encode"}
-        _check_arrays(f"inputs of {name}", graph.inputs, inputs | extra)
+        if name == "encode":
+            continue
+        given = {*graph.inputs, *graph.outputs}
+        inputs, outputs = SYSTEMS[m.model].graphs[name].of(state, m.predicts, given)
+        taken = {n: c for n, c in m.condition_arrays().items() if n in given}
+        _check_arrays(f"inputs of {name}", graph.inputs, inputs | taken)
         _check_arrays(f"outputs of {name}", graph.outputs, outputs)
 
 
-def _interface(m: Manifest, graph: str) -> tuple[dict[str, ArraySpec], dict[str, ArraySpec]]:
-    state, scalar = ArraySpec("float32", m.state), ArraySpec("float32", (1,))
-    if graph == "predict":
-        return {"image": IMAGE}, {"base": IMAGE}
-    if graph == "denoise":
-        return {"x": state, "base": IMAGE, "t": scalar}, {m.predicts: state}
-    if graph == "fused":
-        return {"image": IMAGE, "noise": state, "strength": scalar}, {"restored": IMAGE}
-    side = m.conditions.thumbnail if m.conditions else 1
-    return {"thumbnail": ArraySpec("float32", (1, 3, side, side))}, dict(m.graphs["encode"].outputs)
+def _check_encode(m: Manifest, graph: GraphSpec) -> None:
+    if m.conditions is None:
+        _check_arrays("inputs of encode", graph.inputs, {"image": IMAGE})
+    else:
+        side = m.conditions.thumbnail
+        _check_arrays("inputs of encode", graph.inputs, {"thumbnail": ArraySpec("float32", (1, 3, side, side))})
+    vectors = not any(isinstance(size, str) for array in graph.outputs.values() for size in array.shape)
+    _require(vectors, "outputs of encode", _shapes(graph.outputs), "arrays of one size for any photo")
 
 
 def _check_arrays(field: str, given: Mapping[str, ArraySpec], expected: Mapping[str, ArraySpec]) -> None:

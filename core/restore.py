@@ -1,31 +1,27 @@
-"""The restoration of a whole photo: predict, sample, compose, tile by tile, in whatever runs the graphs.
+"""The restoration of a whole photo of any size, tile by tile, in whatever runs the graphs; `pipeline.py` has the steps.
 
-One pipeline, DESIGN: base = predict(image); the residual is sampled from noise by `denoise` under the guidance of base
-and of conditions that are computed once for the whole photo; restored = base + strength * gain * residual_scale *
-residual. A pack may hold all of it in one graph as well, `fused`.
+Tiles are as large as memory allows, where the graphs' reach has a limit: the result is that of the whole photo. Where
+it has none, tiles have the one size that the manifest tells, so that the result does not depend on memory either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .arrays import Batch, Image, State, to_batch, to_image
-from .errors import GraphError, PackError, UnknownNameError, UsageError
+from .arrays import Image, to_image
+from .errors import PackError, UnknownNameError, UsageError
 from .manifest import Manifest
-from .noise import normal
 from .pack import default_pack
 from .photo import Photo
-from .samplers import ddim
-from .thumbnail import thumbnail
-from .tiles import Box, Plan, choose_tile, cut, join, padded_size, plan, smallest_tile
+from .pipeline import Graph, prepare, restore_tile, tiled_graphs
+from .systems import SYSTEMS
+from .tiles import Plan, Window, choose_tile, join, padded_size, plan, smallest_tile
 
 __all__ = ["FORMS", "Graph", "Options", "Progress", "Restorer", "graph_names", "tile_edge"]
 
@@ -35,8 +31,6 @@ MAX_MEMORY_BYTES = 2**30  # of the whole process, where the caller sets none
 PROCESS_BYTES = 160 * 2**20  # Python, NumPy, Pillow, the runtime and a pack
 WORKING_BYTES = 256 * 2**20  # least for the tiles where the caller sets no limit
 HOST_BYTES_PER_PIXEL = 144  # our own float32 arrays of a tile: image, noise, base, x, v, x0 and their temporaries
-
-_Arrays = Mapping[str, NDArray[np.float32]]
 
 Progress = Callable[[int, int], None]  # (tiles done, tiles in all)
 
@@ -50,22 +44,6 @@ class Options(TypedDict, total=False):
     tile: int | None
     max_memory: int | None
     progress: Progress | None
-
-
-class Graph(Protocol):
-    """One graph in a runtime: float32 arrays by name, in and out."""
-
-    def __call__(self, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]: ...
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is the same for all tiles of a photo."""
-
-    image: Image
-    seed: int
-    strength: float
-    conditions: _Arrays
 
 
 @dataclass(frozen=True)
@@ -85,7 +63,7 @@ class Restorer:
     ) -> Restorer:
         """Open the pack in the folder `path` (None: the one that comes with the package).
 
-        graphs: "fused" for the restoration in one graph, "split" for the loop here, "auto" for fused where the pack
+        graphs: "fused" for the restoration in one graph, "split" for the steps here, "auto" for fused where the pack
         has it. threads: for one graph call, None for the runtime's own choice. Raises PackError and its kinds for a
         pack that cannot be used, UnknownNameError for another runtime or another word for `graphs`.
         """
@@ -108,21 +86,27 @@ class Restorer:
     ) -> Image:
         """Restore a photo of any size: (H, W, 3) uint8 or uint16, the result alike.
 
-        task: one of the manifest's, None for its first. strength: share of the model's texture, 0 for the predictor
-        alone. seed: of the noise, in [0, 2^64). tile: edge in pixels of what a graph gets; or max_memory: bytes of
-        the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need more). The result
-        depends on neither, but for rounding. progress: called with (tiles done, tiles in all), at the start too.
+        task: one of the manifest's, None for its first. strength: share of what the model adds, in a DTPM to its
+        predictor, in the others to the photo itself: 0 gives the predictor alone, or the photo as it is. seed: of the
+        noise, in [0, 2^64). tile: edge in pixels of what a graph gets, for a pack whose tiles may vary; or max_memory:
+        bytes of the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need more). The
+        result depends on neither, but for rounding. progress: called with (tiles done, tiles in all), at the start
+        too.
 
         Raises UsageError for another array or an option out of its range, GraphError where a graph fails or gives NaN.
         """
         _check_image(image)
         self.check(task=task, strength=strength, seed=seed, tile=tile, max_memory=max_memory)
-        layout = self._layout(image, self._stages(strength), tile, max_memory)
-        job = _Job(image, seed, strength, self._conditions(image))
-        restored = np.empty_like(image)
         report = progress or _no_progress
+        stages = tiled_graphs(self.manifest, self.graphs, strength)
+        if not stages:
+            report(1, 1)
+            return image.copy()
+        layout = self._layout(image, stages, tile, max_memory)
+        job = prepare(self.manifest, self.graphs, stages, image, seed, strength)
+        restored = np.empty_like(image)
         report(0, len(layout.tiles))
-        pieces = join(layout, (self._restore(job, tile.read) for tile in layout.tiles))
+        pieces = join(layout, (restore_tile(job, tile.read) for tile in layout.tiles))
         for done, (box, values) in enumerate(pieces, 1):
             restored[box.slices] = to_image(values, image.dtype.type)
             report(done, len(layout.tiles))
@@ -148,63 +132,41 @@ class Restorer:
         if tile is not None and options.get("max_memory") is not None:
             raise UsageError("a tile and a memory limit were given; give one of them: the tile follows from the memory")
         if tile is not None:
-            plan(1, 1, tile, self.manifest.radius(self._stages(strength)), self.manifest.size.minimum)
+            self._check_tile(tile, tiled_graphs(self.manifest, self.graphs, strength))
 
-    def _stages(self, strength: float) -> tuple[str, ...]:
-        """The tiled graphs that are run: without texture the predictor is all there is to do."""
-        if strength == 0 and "predict" in self.graphs:
-            return ("predict",)
-        return ("fused",) if "fused" in self.graphs else ("predict", "denoise")
+    def _check_tile(self, tile: int, stages: Sequence[str]) -> None:
+        window = self.manifest.window(stages)
+        if window is not None:
+            raise UsageError(
+                f"a tile of {tile} pixels was given; the pack '{self.manifest.name}' gives its result on tiles of "
+                f"{window.edge} pixels alone: leave the tile out"
+            )
+        plan(1, 1, tile, self.manifest.radius(stages), self.manifest.size.minimum)
 
-    def _layout(self, image: Image, stages: tuple[str, ...], tile: int | None, max_memory: int | None) -> Plan:
-        """Tiles that overlap by the receptive field of `stages`."""
+    def _layout(self, image: Image, stages: Sequence[str], tile: int | None, max_memory: int | None) -> Plan:
+        """Tiles that overlap by the receptive field of `stages`, or by what their window tells."""
         height, width = image.shape[:2]
-        size, overlap = self.manifest.size, self.manifest.radius(stages)
+        size, window = self.manifest.size, self.manifest.window(stages)
         multiple = size.multiple_of if min(height, width) >= size.minimum else size.minimum
+        if window is not None:
+            self._check_memory(image, max_memory)
+            return plan(height, width, window.edge, window.overlap, multiple)
+        overlap = self.manifest.radius(stages)
         if tile is None:
             bytes_per_pixel = HOST_BYTES_PER_PIXEL + sum(self.manifest.bytes_per_pixel[name] for name in stages)
             tile = tile_edge(image, max_memory, bytes_per_pixel, overlap, multiple)
         return plan(height, width, tile, overlap, multiple)
 
-    def _conditions(self, image: Image) -> _Arrays:
-        """The global conditions, from a thumbnail of the whole photo."""
-        if self.manifest.conditions is None:
-            return {}
-        small = thumbnail(image, self.manifest.conditions.thumbnail)
-        conditions = self.graphs["encode"](thumbnail=small)
-        for name, condition in conditions.items():
-            _check_finite(condition, f"graph 'encode': its output '{name}'")
-        return conditions
-
-    def _restore(self, job: _Job, box: Box) -> Batch:
-        """One tile: what the `box` of the padded photo becomes."""
-        where = f"tile at row {box.y0}, column {box.x0}"
-        image = to_batch(cut(job.image, box))
-        stages = self._stages(job.strength)
-        if stages == ("predict",):
-            return self._run("predict", where, job, image=image)
-        noise = normal(job.seed, 0, box.rows, box.cols)
-        if stages == ("fused",):
-            strength = np.array([job.strength], np.float32)
-            return self._run("fused", where, job, image=image, noise=noise, strength=strength)
-        base = self._run("predict", where, job, image=image)
-        residual: State = ddim(partial(self._denoise, job, where, base), noise, self.manifest.levels)
-        scale = np.float32(job.strength * self.manifest.gain * self.manifest.residual_scale)
-        texture: State = scale * residual
-        return base + texture
-
-    def _denoise(self, job: _Job, where: str, base: Batch, x: State, step: int) -> State:
-        times = self.manifest.times
-        t = np.array([times[step]], np.float32)
-        return self._run("denoise", f"step {step + 1} of {len(times)}, {where}", job, x=x, base=base, t=t)
-
-    def _run(self, graph: str, where: str, job: _Job, **inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The one output of a graph, called with the conditions that it takes; GraphError unless it is finite."""
-        taken = self.manifest.graphs[graph].inputs
-        conditions = {name: array for name, array in job.conditions.items() if name in taken}
-        ((name, output),) = self.graphs[graph](**inputs, **conditions).items()
-        _check_finite(output, f"graph '{graph}', {where}: its output '{name}'")
-        return output
+    def _check_memory(self, image: Image, max_memory: int | None) -> None:
+        """Raise UsageError where windows, whose size is given, need more than `max_memory`."""
+        needed = PROCESS_BYTES + 2 * image.nbytes
+        for name in self.graphs:
+            reach = self.manifest.receptive_field.get(name)
+            if isinstance(reach, Window):
+                height, width = (min(padded_size(s, self.manifest.size.minimum), reach.edge) for s in image.shape[:2])
+                needed += height * width * (HOST_BYTES_PER_PIXEL + self.manifest.bytes_per_pixel[name])
+        if max_memory is not None and needed > max_memory:
+            raise _too_little(max_memory, image, needed)
 
 
 def graph_names(manifest: Manifest, form: str) -> list[str]:
@@ -214,24 +176,17 @@ def graph_names(manifest: Manifest, form: str) -> list[str]:
     """
     if form not in FORMS:
         raise UnknownNameError("form of the graphs", form, FORMS)
-    last = "denoise" if form == "split" or "fused" not in manifest.graphs else "fused"
-    if last not in manifest.graphs or form not in ("auto", "split", last):
+    split = SYSTEMS[manifest.model].split
+    names = split if form == "split" or "fused" not in manifest.graphs else ("encode", "predict", "fused")
+    if names[-1] not in manifest.graphs or (form == "fused" and names is split):
         raise PackError(f"the pack '{manifest.name}' has no {form} graphs; it has: {', '.join(manifest.graphs)}")
-    return [name for name in ("encode", "predict", last) if name in manifest.graphs]
+    return [name for name in names if name in manifest.graphs]
 
 
 def _check_image(image: Image) -> None:
     right = image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0
     if not right or image.dtype.name not in ("uint8", "uint16"):
         raise UsageError(f"an array {image.dtype} {image.shape} was given; expected uint8 or uint16 (height, width, 3)")
-
-
-def _check_finite(array: NDArray[np.float32], what: str) -> None:
-    if not np.isfinite([array.min(), array.max()]).all():  # NaN wins in both
-        raise GraphError(
-            f"{what} has values that are not finite; the pack is damaged, or too coarse in its numbers for this photo: "
-            "check it with 'pocketprior verify'"
-        )
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -254,13 +209,18 @@ def tile_edge(image: Image, max_memory: int | None, bytes_per_pixel: int, overla
     if max_memory is None:
         max_memory = max(MAX_MEMORY_BYTES, fixed + max(WORKING_BYTES, least))
     if fixed + least > max_memory:
-        raise UsageError(
-            f"{_mib(max_memory)} MiB of memory were allowed; a photo of {width} x {height} pixels needs "
-            f"{_mib(fixed + least)} MiB at least: allow more"
-        )
+        raise _too_little(max_memory, image, fixed + least)
     if bytes_per_pixel * height * width <= max_memory - fixed:
         return max(height, width, smallest)
     return choose_tile(max_memory - fixed, bytes_per_pixel, overlap, multiple)
+
+
+def _too_little(max_memory: int, image: Image, needed: int) -> UsageError:
+    height, width = image.shape[:2]
+    return UsageError(
+        f"{_mib(max_memory)} MiB of memory were allowed; a photo of {width} x {height} pixels needs "
+        f"{_mib(needed)} MiB at least: allow more"
+    )
 
 
 def _mib(size: int) -> int:

@@ -9,9 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-__all__ = ["SCHEDULES", "STEPS", "cosine", "diffir", "linear", "trailing"]
+__all__ = ["SCHEDULES", "STEPS", "cosine", "ddpm", "diffir", "linear", "strided", "trailing"]
 
 STEPS = 1000  # training steps of the DTPM schedules
+
+
+def ddpm(steps: int = STEPS, first: float = 1e-4, last: float = 0.02) -> list[float]:
+    """abar_1 .. abar_steps of the linear-beta schedule (Ho et al. 2020), as published: the last is 4e-5, not 0."""
+    bars: list[float] = []
+    product = 1.0
+    for i in range(steps):
+        product *= 1 - (first + (last - first) * i / (steps - 1))
+        bars.append(product)
+    return bars
 
 
 def linear(steps: int = STEPS, first: float = 1e-4, last: float = 0.02) -> list[float]:
@@ -20,11 +30,7 @@ def linear(steps: int = STEPS, first: float = 1e-4, last: float = 0.02) -> list[
     The rescaling to zero terminal signal-to-noise ratio is Algorithm 1 of Lin et al., "Common Diffusion Noise
     Schedules and Sample Steps are Flawed" (WACV 2024): abar_steps is exactly 0.
     """
-    root: list[float] = []
-    product = 1.0
-    for i in range(steps):
-        product *= 1 - (first + (last - first) * i / (steps - 1))
-        root.append(math.sqrt(product))
+    root = [math.sqrt(bar) for bar in ddpm(steps, first, last)]
     start, end = root[0], root[-1]
     return [((r - end) * start / (start - end)) ** 2 for r in root]
 
@@ -47,11 +53,21 @@ def trailing(sampling_steps: int, bars: list[float]) -> tuple[list[float], list[
     Returns (levels, times): levels has one number more than times and ends in 1.0; a time is in (0, 1].
     Raises ValueError unless 1 <= sampling_steps <= len(bars).
     """
-    steps = len(bars)
-    if not 1 <= sampling_steps <= steps:
-        raise ValueError(f"sampling_steps must be in 1..{steps}, got {sampling_steps}")
-    counts = [round(steps - i * steps / sampling_steps) for i in range(sampling_steps)]
-    return [bars[c - 1] for c in counts] + [1.0], [c / steps for c in counts]
+    return strided(sampling_steps, bars, len(bars))
+
+
+def strided(sampling_steps: int, bars: list[float], start: int) -> tuple[list[float], list[float]]:
+    """Levels and times as `trailing` gives them, but from level `start` of 1 .. len(bars) instead of the last.
+
+    4 steps from level 200 of 1000: 200, 150, 100, 50. The times stay shares of all training steps.
+    Raises ValueError unless 1 <= sampling_steps <= start <= len(bars).
+    """
+    if not 1 <= start <= len(bars):
+        raise ValueError(f"start must be in 1..{len(bars)}, got {start}")
+    if not 1 <= sampling_steps <= start:
+        raise ValueError(f"sampling_steps must be in 1..{start}, got {sampling_steps}")
+    counts = [round(start - i * start / sampling_steps) for i in range(sampling_steps)]
+    return [bars[c - 1] for c in counts] + [1.0], [c / len(bars) for c in counts]
 
 
 def diffir(steps: int = 4, first: float = 0.1, last: float = 0.99) -> list[float]:

@@ -6,6 +6,7 @@ How the tree is written:
     JSON list            NamedTuple (a row of fixed length), or tuple[T, ...]
     number, string       int, float (a whole number is one too), str
     null                 only where the field is `T | None`
+    one of them          where the field is `S | T`: scalars, and at most one NamedTuple, which a list tells apart
 """
 
 from __future__ import annotations
@@ -139,6 +140,9 @@ def _union(kinds: Sequence[Any], given: Any, where: str) -> Any:
     others = [kind for kind in kinds if kind is not NoneType]
     if len(others) == 1:
         return _value(others[0], given, where)
+    rows = [cast(type, kind) for kind in others if issubclass(kind, tuple)]
+    if rows and isinstance(given, list):
+        return _row(rows[0], given, where)
     if type(given) in others:
         return given
     raise _wrong(given, " or ".join(kind.__name__ for kind in others), where)

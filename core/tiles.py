@@ -12,6 +12,9 @@ tile just what it sees in the whole. Along either axis:
 Nothing in `write` is nearer than `overlap` to an edge of `read`, but for the photo's own edges. With an overlap of at
 least the receptive field's radius a tiled result therefore equals the whole one: two tiles agree in the feather zone,
 and the ramp there hides rounding alone. The `done` boxes cover the photo, each pixel once: what `join` gives back.
+
+A graph whose reach has no limit (attention or normalisation over the whole tile) gives other results on other tiles.
+It is run on tiles of one size, a `Window`, whatever the memory; there the ramp hides that two tiles differ.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +38,7 @@ __all__ = [
     "Box",
     "Plan",
     "Tile",
+    "Window",
     "blend",
     "choose_tile",
     "crop",
@@ -42,6 +48,7 @@ __all__ = [
     "padded_size",
     "plan",
     "smallest_tile",
+    "split",
 ]
 
 FEATHER = 16  # pixels over which one tile turns into the next
@@ -85,6 +92,16 @@ class Tile:
     read: Box
     write: Box
     done: Box
+
+
+class Window(NamedTuple):
+    """The only tiles that a graph of unlimited reach is run on.
+
+    edge: of the tile, in pixels, or the photo's own where that is shorter; overlap: as in `plan`.
+    """
+
+    edge: int
+    overlap: int
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,22 @@ def plan(height: int, width: int, tile: int, overlap: int, multiple: int) -> Pla
     down = _spans(height, edge, overlap, multiple)
     across = _spans(width, edge, overlap, multiple)
     return Plan(height, width, tuple(_tile(y, x) for y in down for x in across))
+
+
+def split(height: int, width: int, edge: int, multiple: int) -> list[Box]:
+    """The padded photo in as few boxes of at most `edge` pixels as there can be, about equally large, without overlap.
+
+    For what is averaged over a photo. `edge` is at least `multiple`.
+    """
+    down, across = _cuts(height, edge, multiple), _cuts(width, edge, multiple)
+    return [Box(*y, *x) for y in down for x in across]
+
+
+def _cuts(size: int, edge: int, multiple: int) -> list[tuple[int, int]]:
+    units = padded_size(size, multiple) // multiple
+    parts = -(-units // (edge // multiple))
+    bounds = [multiple * (i * units // parts) for i in range(parts + 1)]
+    return list(pairwise(bounds))
 
 
 def _spans(size: int, tile: int, overlap: int, multiple: int) -> list[_Span]:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 from ..core.manifest import Manifest
+from .source import About
 
 __all__ = ["card"]
 
+WIDTH = 120  # columns of the text
 
-def card(manifest: Manifest, precision: str) -> str:
-    """Markdown text, from the facts of the manifest alone."""
-    steps = len(manifest.times)
-    total = sum(manifest.parameters[name] for name in ("encode", "predict", "denoise") if name in manifest.parameters)
-    cost = manifest.macs_per_pixel["fused"] / 1000
+
+def card(manifest: Manifest, about: About, precision: str) -> str:
+    """Markdown text, from the facts of the manifest and what is to say about the system."""
+    total = sum(count for graph, count in manifest.parameters.items() if graph != "fused")
+    what = f"{about.what}, {total:,} parameters, {_cost(manifest) / 1000:.1f} kMAC per pixel in all, {precision}."
+    use = f"`pocketprior restore --pack FOLDER PHOTO`. {about.strength}"
+    training = f"{about.training} Only photos whose licence lets weights be released were used:"
+    limits = f"{about.limits} Made by checkpoint {manifest.made_by['checkpoint'][:16]}."
     return f"""# {manifest.name}
 
-A {manifest.model.upper()} restorer for the task {", ".join(manifest.tasks)}: an initial predictor, a frozen diffusion
-prior of image texture with guidance adapters, and a semantic encoder. {steps} deterministic steps,
-{total:,} parameters, {cost:.1f} kMAC per pixel in all, {precision}.
+{fill(what, WIDTH)}
 
 ## Use
 
-`pocketprior restore --pack FOLDER PHOTO`. Strength 0 gives the predictor alone (highest PSNR, softest), strength 1 adds
-texture. The texture is plausible, not measured: do not use it as evidence of what was in the scene.
+{fill(use, WIDTH)}
 
 ## Training
 
-Initial predictor and adapters: pairs made from clean photos by the degradations of the task. Prior and semantic
-encoder: the clean photos alone. Only photos whose licence lets weights be released were used:
+{fill(training, WIDTH)}
 
 - CID22 (Cloudinary Image Dataset '22), CC BY-SA 4.0
 - CLIC 2025, Unsplash licence
@@ -35,7 +38,13 @@ encoder: the clean photos alone. Only photos whose licence lets weights be relea
 
 ## Limits
 
-Trained on about 75 million pixels of daylight photos: faces and text get no special care. Noise that is correlated
-between pixels (from strong in-camera processing) is seen as texture. Made by checkpoint
-{manifest.made_by["checkpoint"][:16]}.
+{fill(limits, WIDTH)}
 """
+
+
+def _cost(manifest: Manifest) -> float:
+    """Multiply-adds per pixel of a whole restoration."""
+    macs = manifest.macs_per_pixel
+    if "fused" in macs:
+        return macs["fused"]
+    return sum(cost * (len(manifest.times) if graph == "denoise" else 1) for graph, cost in macs.items())

@@ -4,39 +4,74 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from ..core.errors import UsageError
+from ..core.models import checkpoints
 from ..core.photo_list import released_photos
-from .pack import PRECISIONS, Sources, write_pack
+from ..core.tiles import Window
+from .diffir import DiffirSource
+from .dtpm import DtpmSource
+from .gen2res import Gen2ResSource
+from .pack import PRECISIONS, write_pack
+from .source import Source
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["SOURCES", "add_arguments", "run"]
 
 PHOTOS = 24  # held-back photos that calibrate int8
+SOURCES: dict[str, type[DtpmSource | DiffirSource | Gen2ResSource]] = {
+    "dtpm": DtpmSource,
+    "diffir": DiffirSource,
+    "gen2res": Gen2ResSource,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", type=Path, help="model.safetensors of a DTPM run (train dtpm adapters)")
-    parser.add_argument("--semantic", type=Path, required=True, help="model.safetensors of its semantic encoder")
+    parser.add_argument("checkpoint", type=Path, help="model.safetensors of a finished DTPM, DiffIR or Gen2Res")
     parser.add_argument("--data", type=Path, required=True, help="photos for calibration and the golden restoration")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the pack; must not exist")
-    parser.add_argument("--name", default="dtpm-mobile-cleanup", help="name of the pack")
-    parser.add_argument("--steps", type=int, default=4, help="sampling steps (default: %(default)s)")
-    parser.add_argument("--gain", type=float, default=0.5, help="texture gain at strength 1 (default: %(default)s)")
+    parser.add_argument("--name", help="name of the pack (that of its folder)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graphs (default: %(default)s)")
+    parser.add_argument("--gain", type=float, help="share of what the model adds at strength 1 (DTPM 0.5, others 1)")
+    parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help=_WINDOW)
+    parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
+    parser.add_argument("--steps", type=int, help="DTPM, Gen2Res: sampling steps (4; 10)")
+    parser.add_argument("--start", type=int, help="Gen2Res: level of 1000 to which a photo is noised (200)")
+    parser.add_argument("--sampler", help="Gen2Res: ddim (default) or ancestral")
+
+
+_WINDOW = "pixels: tiles of a model that sees all of its tile (256 32)"
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the pack and say what is in it."""
     manifest = write_pack(
-        Sources(args.checkpoint, args.semantic),
+        _source(args),
         args.out,
-        name=args.name,
-        steps=args.steps,
-        gain=args.gain,
-        precision=args.precision,
+        name=args.name or args.out.name,
         photos=released_photos(args.data, split="val")[:PHOTOS],
+        precision=args.precision,
     )
     golden = manifest.golden["photo"]
     size = sum(file.bytes for file in manifest.files())
     print(f"{args.out}: {size / 1e6:.2f} MB, {golden.reason}")
     return 0
+
+
+def _source(args: argparse.Namespace) -> Source:
+    """The checkpoint with the options that its system has; UsageError for one that is given and not among them."""
+    kind = checkpoints.load(args.checkpoint, *SOURCES).kind
+    options = {"semantic": args.semantic, "steps": args.steps, "gain": args.gain, "window": args.window}
+    options |= {"start": args.start, "sampler": args.sampler}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    known = SOURCES[kind].__dataclass_fields__
+    for name in given:
+        if name not in known:
+            usable = ", ".join(f"--{field}" for field in options if field in known)
+            raise UsageError(f"--{name} was given for a {kind} checkpoint; its options are: {usable}")
+    if kind == "dtpm" and args.semantic is None:
+        raise UsageError("a DTPM checkpoint was given without its semantic encoder; add --semantic FILE")
+    if args.window is not None:
+        given["window"] = Window(*args.window)
+    return SOURCES[kind](args.checkpoint, **given)

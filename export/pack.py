@@ -1,13 +1,14 @@
-"""Write a pack: graphs, manifest, golden restoration, model card. The same checkpoint gives the same bytes."""
+"""Write a pack: graphs, manifest, golden restoration, model card. The same checkpoint gives the same bytes.
+
+What differs between the systems is in `dtpm.py`, `diffir.py` and `gen2res.py`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,103 +18,65 @@ import onnxruntime
 import torch
 
 from ..core.arrays import Image
-from ..core.degradations import TASKS
-from ..core.errors import PhotoWriteError, UnknownNameError
+from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageError
 from ..core.image import read
-from ..core.manifest import FORMAT, Conditions, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
-from ..core.models import checkpoints
-from ..core.models.dtpm import Dtpm, DtpmConfig
+from ..core.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, mirror
 from ..core.models.eager import eager
-from ..core.models.semantic import SemanticConfig, SemanticEncoder
 from ..core.noise import NOISE_SPEC
 from ..core.pack import packed_file
 from ..core.restore import Restorer
-from ..core.schedule import SCHEDULES, trailing
+from ..core.tiles import Window
 from ..core.verify import verify, write_golden
-from .calibrate import Feed, record
 from .card import card
-from .graphs import Graph, Sampling, dtpm_graphs, receptive_field
-from .measure import bytes_per_pixel, macs_per_pixel, parameters
+from .graphs import Graph
+from .measure import TILE, bytes_per_pixel, macs_per_pixel, parameters
 from .quantize import int8
+from .source import Feed, Opened, Source, Task
 from .to_onnx import convert
 
-__all__ = ["PRECISIONS", "Sources", "golden_photo", "write_pack"]
+__all__ = ["PRECISIONS", "golden_photo", "write_pack"]
 
 PRECISIONS = ("fp32", "int8")
 FLOAT_GRAPHS = ("encode",)  # graphs that stay in float at any precision: run once per photo, on a thumbnail
 GOLDEN_SIDE = 96  # pixels; the packed restoration is a crop of this size
 GOLDEN_SEED = 2024
+FLOAT_SLACK = 2  # grey levels by which rounding may move a float32 restoration
 INT8_SLACK = 2  # grey levels that another processor may differ by
+PENDING = PackedFile("pending", "0" * 64, 0)  # stands where a hash comes
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The checkpoints that a pack is made of."""
+def write_pack(source: Source, folder: Path, *, name: str, photos: Sequence[Path], precision: str = "fp32") -> Manifest:
+    """Export a model to `folder`, which appears whole or not at all.
 
-    model: Path
-    semantic: Path
-
-    def load(self) -> tuple[Dtpm, SemanticEncoder, str]:
-        """The model, the encoder and the task. Raises CheckpointError."""
-        checkpoint = checkpoints.load(self.model, "dtpm")
-        model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))
-        model.load_state_dict(checkpoint.tensors)
-        semantic = checkpoints.load(self.semantic, "semantic")
-        encoder = SemanticEncoder(checkpoints.from_dict(SemanticConfig, semantic.config))
-        encoder.load_state_dict(semantic.part("encoder"))
-        return model.eval(), encoder.eval(), checkpoint.facts["task"]
-
-    def digest(self) -> str:
-        """sha256 over both files."""
-        both = hashlib.sha256()
-        for path in (self.model, self.semantic):
-            both.update(path.read_bytes())
-        return both.hexdigest()
-
-
-def write_pack(
-    sources: Sources,
-    folder: Path,
-    *,
-    name: str,
-    steps: int,
-    gain: float,
-    precision: str,
-    photos: Sequence[Path],
-) -> Manifest:
-    """Export a DTPM to `folder`, which appears whole or not at all.
-
-    steps: of the sampler. gain: share of the residual that is added at strength 1. precision: one of PRECISIONS.
-    photos: clean ones; the first gives the golden restoration, all calibrate int8. Raises UnknownNameError,
-    CheckpointError, PhotoWriteError when `folder` exists.
+    source: a DtpmSource, DiffirSource or Gen2ResSource, which says how it samples too. photos: clean ones; the first,
+    damaged, gives the golden restoration, all calibrate int8. precision: one of PRECISIONS. Raises UnknownNameError,
+    UsageError for what cannot be packed so, CheckpointError, PhotoWriteError when `folder` exists, GraphError where the
+    packed graphs do not do what PyTorch does.
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
+    if not photos:
+        raise UsageError("no photo was given; a pack needs at least one, for its golden restoration")
     if folder.exists():
         raise PhotoWriteError(f"{folder} exists already; remove it or choose another folder with -o")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         draft = Path(temporary) / folder.name
         draft.mkdir()
-        manifest = _fill(draft, sources, name, steps, gain, precision, photos)
+        manifest = _fill(draft, source, name, precision, photos)
         shutil.move(draft, folder)
     return manifest
 
 
-def _fill(
-    folder: Path, sources: Sources, name: str, steps: int, gain: float, precision: str, photos: Sequence[Path]
-) -> Manifest:
-    model, encoder, task = sources.load()
-    levels, times = trailing(steps, SCHEDULES[model.config.schedule]())
-    sampling = Sampling(tuple(levels), tuple(times), gain)
-    graphs = dtpm_graphs(model, encoder, sampling)
-    facts = _facts(graphs, model, sampling)
-    draft = _draft(graphs, facts, name=name, task=task, model=model, sampling=sampling, digest=sources.digest())
-    feeds = record(model, encoder, sampling, photos, task=task) if precision == "int8" else {}
+def _fill(folder: Path, source: Source, name: str, precision: str, photos: Sequence[Path]) -> Manifest:
+    opened = source.open()
+    graphs = opened.graphs
+    draft = _draft(opened, name, source.digest())
+    feeds = _feeds(opened, draft, precision, photos)
     files = {
         graph: _write_graph(folder, graph, graphs[graph], draft, precision, feeds.get(graph, ())) for graph in graphs
     }
-    (folder / "CARD.md").write_text(card(draft, precision), encoding="utf-8")
+    (folder / "CARD.md").write_text(card(draft, opened.about, precision), encoding="utf-8")
     finished = dataclasses.replace(
         draft,
         graphs={
@@ -123,66 +86,51 @@ def _fill(
         precision={"onnx": {graph: files[graph][0] for graph in graphs}},
         card=packed_file(folder, "CARD.md"),
     )
-    _add_golden(folder, finished, graphs, golden_photo(photos[0], task))
+    _add_golden(folder, finished, graphs, golden_photo(photos[0], opened.damage))
     return Manifest.load(folder)
 
 
-def _facts(graphs: Mapping[str, Graph], model: Dtpm, sampling: Sampling) -> dict[str, Any]:
-    """What is counted or measured per graph. The fused reach is the sum of its parts' (an upper bound)."""
-    multiple = model.denoiser.unet.multiple_of
-    reach = {name: receptive_field(graphs[name], multiple, reach=64) for name in ("predict", "denoise")}
-    reach["fused"] = reach["predict"] + len(sampling.times) * reach["denoise"]
-    return {
-        "receptive_field": reach,
-        "parameters": {name: parameters(graph) for name, graph in graphs.items()},
-        "macs_per_pixel": {name: macs_per_pixel(graphs[name]) for name in reach},
-        "bytes_per_pixel": {name: bytes_per_pixel(graphs[name]) for name in reach},
-    }
+def _feeds(opened: Opened, draft: Manifest, precision: str, photos: Sequence[Path]) -> Mapping[str, Sequence[Feed]]:
+    if precision == "fp32":
+        return {}
+    if opened.calibration is None:
+        raise UsageError(f"{precision} was asked for; a {draft.model} pack has float32 graphs alone: give fp32")
+    return opened.calibration(photos)
 
 
-def _draft(
-    graphs: Mapping[str, Graph],
-    facts: Mapping[str, Any],
-    *,
-    name: str,
-    task: str,
-    model: Dtpm,
-    sampling: Sampling,
-    digest: str,
-) -> Manifest:
+def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
     """The manifest but for its files: placeholders stand where hashes come."""
-    multiple = model.denoiser.unet.multiple_of
-    pending = PackedFile("pending", "0" * 64, 0)
+    specs = {n: GraphSpec(g.inputs, g.outputs, {"onnx": {"fp32": PENDING}}) for n, g in opened.graphs.items()}
     return Manifest(
         format=FORMAT,
         name=name,
-        model="dtpm",
-        tasks=(task,),
         value_range=(0.0, 1.0),
-        size=Size(multiple_of=multiple, minimum=multiple),
-        sampler="ddim",
-        predicts="v",
-        start="noise",
-        levels=sampling.levels,
-        times=sampling.times,
         noise=NOISE_SPEC,
-        state=(1, 3, "h", "w"),
-        residual_scale=float(model.residual_scale),
-        gain=sampling.gain,
-        conditions=Conditions(thumbnail=model.config.semantic.size),
-        graphs={n: GraphSpec(g.inputs, g.outputs, {"onnx": {"fp32": pending}}) for n, g in graphs.items()},
-        precision={"onnx": dict.fromkeys(graphs, "fp32")},
+        graphs=specs,
+        precision={"onnx": dict.fromkeys(specs, "fp32")},
         parity={},
         made_by={
-            "checkpoint": digest,
+            "checkpoint": checkpoint,
             "onnxruntime": onnxruntime.__version__,
             "pocketprior": version("pocketprior"),
             "torch": torch.__version__.split("+")[0],
         },
-        card=pending,
-        golden={"pending": Golden(pending, 0, "pending")},
-        **facts,
+        card=PENDING,
+        golden={"pending": Golden(PENDING, 0, "pending")},
+        **_measured(opened),
+        **opened.facts,
     )
+
+
+def _measured(opened: Opened) -> dict[str, Any]:
+    """Costs; per pixel for the graphs that are run on tiles, on the tile that they are run on where that is fixed."""
+    graphs, reach = opened.graphs, opened.facts["receptive_field"]
+    tiles = {name: window.edge if isinstance(window, Window) else TILE for name, window in reach.items()}
+    return {
+        "parameters": {name: parameters(graph) for name, graph in graphs.items()},
+        "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},
+        "bytes_per_pixel": {name: bytes_per_pixel(graphs[name], tile) for name, tile in tiles.items()},
+    }
 
 
 def _write_graph(
@@ -208,6 +156,11 @@ def _add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, Graph], p
     dataclasses.replace(manifest, golden={"photo": Golden(file, 255, "not measured yet")}).save(folder)
     found = max(check.difference for check in verify(folder).goldens)
     exact = set(manifest.precision["onnx"].values()) == {"fp32"}
+    if exact and found > FLOAT_SLACK:
+        raise GraphError(
+            f"the float32 graphs of '{manifest.name}' are {found} grey levels from PyTorch, at most {FLOAT_SLACK} can "
+            "be rounding; the model cannot be packed: report it, with its configuration"
+        )
     if exact:
         golden = Golden(file, max(1, found), "float32 graphs differ from PyTorch by rounding only")
     else:
@@ -217,10 +170,10 @@ def _add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, Graph], p
     dataclasses.replace(manifest, golden={"photo": golden}, parity=parity).save(folder)
 
 
-def golden_photo(path: Path, task: str) -> Image:
-    """The centre of a clean photo, damaged by the task with a fixed seed: (96, 96, 3) uint8."""
+def golden_photo(path: Path, damage: Task) -> Image:
+    """The centre of a clean photo, damaged with a fixed seed: (96, 96, 3) uint8, or less of a smaller photo."""
     pixels = read(path).pixels
-    y, x = ((side - GOLDEN_SIDE) // 2 for side in pixels.shape[:2])
+    y, x = (max(0, (side - GOLDEN_SIDE) // 2) for side in pixels.shape[:2])
     square = pixels[y : y + GOLDEN_SIDE, x : x + GOLDEN_SIDE].astype(np.float32) / np.iinfo(pixels.dtype).max
-    damaged = TASKS[task](square.astype(np.float32), np.random.default_rng(GOLDEN_SEED))
+    damaged = damage(square.astype(np.float32), np.random.default_rng(GOLDEN_SEED))
     return np.round(damaged * 255).astype(np.uint8)

@@ -1,4 +1,6 @@
-"""A small but real pack for the tests: the four graphs of a tiny network, its manifest, a golden restoration.
+"""Small but real packs for the tests: the graphs of a tiny network, its manifest, a golden restoration.
+
+What is here is a DTPM; `system_packs.py` has the other systems.
 
 Both parts of the network go down to a quarter of the resolution by a strided convolution and back, so that sizes that
 are no multiple of four and tiles off the grid would show.
@@ -7,8 +9,10 @@ are no multiple of four and tiles off the grid would show.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -21,7 +25,7 @@ from pocketprior.core.pack import packed_file
 from pocketprior.core.restore import Restorer
 from pocketprior.core.verify import write_golden
 
-__all__ = ["RADIUS", "build", "graph_bytes", "photo", "rewrite"]
+__all__ = ["DTPM", "RADIUS", "Tiny", "Writer", "build", "graph_bytes", "photo", "rewrite"]
 
 CODE = 5
 SIDE = 8
@@ -36,12 +40,6 @@ IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
 SCALAR = ArraySpec("float32", (1,))
 VECTOR = ArraySpec("float32", (1, CODE))
 THUMBNAIL = ArraySpec("float32", (1, 3, SIDE, SIDE))
-INTERFACES = {
-    "encode": ({"thumbnail": THUMBNAIL}, {"code": VECTOR}),
-    "predict": ({"image": IMAGE}, {"base": IMAGE}),
-    "denoise": ({"x": IMAGE, "base": IMAGE, "code": VECTOR, "t": SCALAR}, {"v": IMAGE}),
-    "fused": ({"image": IMAGE, "noise": IMAGE, "code": VECTOR, "strength": SCALAR}, {"restored": IMAGE}),
-}
 
 
 class Writer:
@@ -84,6 +82,14 @@ class Writer:
         self.weights[name] = np.array(sizes, np.int64)  # type: ignore[assignment]
         return name
 
+    def mix(self, x: str, a: float, y: str, b: float) -> str:
+        """a x + b y."""
+        return self.op("Add", self.op("Mul", x, self.number(a)), self.op("Mul", y, self.number(b)))
+
+
+class DtpmWriter(Writer):
+    """The graphs of a DTPM."""
+
     def encode(self, thumbnail: str) -> str:
         flat = self.op("Reshape", thumbnail, self.shape(1, 3 * SIDE * SIDE))
         return self.op("MatMul", flat, self.weight("encode", 3 * SIDE * SIDE, CODE))
@@ -94,10 +100,6 @@ class Writer:
     def denoise(self, x: str, base: str, code: str, t: str) -> str:
         bias = self.op("Mul", self.op("MatMul", code, self.weight("denoise.code", CODE, WIDTH)), t)
         return self.network("denoise", self.op("Concat", x, base, axis=1), 6, bias)
-
-    def mix(self, x: str, a: float, y: str, b: float) -> str:
-        """a x + b y."""
-        return self.op("Add", self.op("Mul", x, self.number(a)), self.op("Mul", y, self.number(b)))
 
     def fused(self, image: str, noise: str, code: str, strength: str) -> str:
         base, x = self.predict(image), noise
@@ -110,13 +112,48 @@ class Writer:
         return self.op("Clip", self.op("Add", base, texture), self.number(0.0), self.number(1.0))
 
 
-def build(folder: Path, *, graphs: tuple[str, ...] = tuple(INTERFACES), nan: str = "", golden: bool = True) -> Manifest:
-    """Write a pack of `graphs` to `folder`; the graph `nan` has a weight that is not a number."""
+class Tiny(NamedTuple):
+    """A tiny system: what writes its graphs, their interfaces, and the fields of its manifest that are its own."""
+
+    writer: type[Writer]
+    interfaces: Mapping[str, tuple[dict[str, ArraySpec], dict[str, ArraySpec]]]
+    fields: dict[str, Any]
+
+
+DTPM = Tiny(
+    DtpmWriter,
+    {
+        "encode": ({"thumbnail": THUMBNAIL}, {"code": VECTOR}),
+        "predict": ({"image": IMAGE}, {"base": IMAGE}),
+        "denoise": ({"x": IMAGE, "base": IMAGE, "code": VECTOR, "t": SCALAR}, {"v": IMAGE}),
+        "fused": ({"image": IMAGE, "noise": IMAGE, "code": VECTOR, "strength": SCALAR}, {"restored": IMAGE}),
+    },
+    {
+        "model": "dtpm",
+        "receptive_field": {"predict": RADIUS, "denoise": RADIUS, "fused": (1 + len(TIMES)) * RADIUS},
+        "sampler": "ddim",
+        "predicts": "v",
+        "start": "noise",
+        "levels": LEVELS,
+        "times": TIMES,
+        "state": IMAGE.shape,
+        "residual_scale": RESIDUAL_SCALE,
+        "gain": GAIN,
+        "conditions": Conditions(thumbnail=SIDE),
+    },
+)
+
+
+def build(
+    folder: Path, tiny: Tiny = DTPM, *, graphs: tuple[str, ...] = (), nan: str = "", golden: bool = True
+) -> Manifest:
+    """Write a pack of `graphs` (none: all) to `folder`; the graph `nan` has a weight that is not a number."""
+    graphs = graphs or tuple(tiny.interfaces)
     folder.mkdir(parents=True, exist_ok=True)
     for name in graphs:
-        (folder / f"{name}.onnx").write_bytes(graph_bytes(name, nan=name == nan))
+        (folder / f"{name}.onnx").write_bytes(graph_bytes(name, tiny, nan=name == nan))
     (folder / "README.md").write_text("# A pack for tests\n")
-    manifest = manifest_of(folder, graphs)
+    manifest = manifest_of(folder, tiny, graphs)
     if golden:
         manifest = replace(manifest, golden={"noisy": golden_of(folder, manifest)})
     manifest.save(folder)
@@ -140,12 +177,13 @@ def photo(height: int, width: int, dtype: type[np.uint8] | type[np.uint16] = np.
     return (np.clip(noisy, 0, 1) * np.iinfo(dtype).max).astype(dtype)
 
 
-def graph_bytes(name: str, *, nan: bool = False, fixed: bool = False, weights: str = "") -> bytes:
+def graph_bytes(name: str, tiny: Tiny = DTPM, *, nan: bool = False, fixed: bool = False, weights: str = "") -> bytes:
     """The ONNX file of one graph; fixed: for tiles of 16 x 16 alone; weights: another word gives other weights."""
-    inputs, outputs = INTERFACES[name]
-    writer = Writer(nan, weights)
-    result = getattr(writer, name)(*inputs)
-    writer.nodes.append(helper.make_node("Identity", [result], list(outputs)))
+    inputs, outputs = tiny.interfaces[name]
+    writer = tiny.writer(nan, weights)
+    results = getattr(writer, name)(*inputs)
+    for result, output in zip([results] if isinstance(results, str) else results, outputs, strict=True):
+        writer.nodes.append(helper.make_node("Identity", [result], [output]))
     constants = [numpy_helper.from_array(array, n) for n, array in writer.weights.items()]
     graph = helper.make_graph(writer.nodes, name, _values(inputs, fixed), _values(outputs, fixed), constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -158,33 +196,24 @@ def _values(arrays: dict[str, ArraySpec], fixed: bool) -> list[onnx.ValueInfoPro
     return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
 
 
-def manifest_of(folder: Path, graphs: tuple[str, ...]) -> Manifest:
-    tiled = [name for name in graphs if name != "encode"]
-    steps = len(TIMES)
-    radius = {"predict": RADIUS, "denoise": RADIUS, "fused": (1 + steps) * RADIUS}
+def manifest_of(folder: Path, tiny: Tiny, graphs: tuple[str, ...]) -> Manifest:
     specs = {
-        name: GraphSpec(*INTERFACES[name], files={"onnx": {"fp32": packed_file(folder, f"{name}.onnx")}})
+        name: GraphSpec(*tiny.interfaces[name], files={"onnx": {"fp32": packed_file(folder, f"{name}.onnx")}})
         for name in graphs
     }
+    tiled = [name for name in graphs if specs[name].spatial]
+    own = dict(tiny.fields)
+    own["receptive_field"] = {name: reach for name, reach in own["receptive_field"].items() if name in graphs}
+    if "encode" not in graphs:
+        own["conditions"] = None
     card = packed_file(folder, "README.md")
     return Manifest(
         format=1,
         name="tiny-cleanup",
-        model="dtpm",
         tasks=("cleanup",),
         value_range=(0.0, 1.0),
         size=Size(multiple_of=4, minimum=8),
-        receptive_field={name: radius[name] for name in tiled},
-        sampler="ddim",
-        predicts="v",
-        start="noise",
-        levels=LEVELS,
-        times=TIMES,
         noise=NOISE_SPEC,
-        state=(1, 3, "h", "w"),
-        residual_scale=RESIDUAL_SCALE,
-        gain=GAIN,
-        conditions=Conditions(thumbnail=SIDE) if "encode" in graphs else None,
         graphs=specs,
         precision={"onnx": dict.fromkeys(graphs, "fp32")},
         parameters=dict.fromkeys(tiled, 1000),
@@ -194,6 +223,7 @@ def manifest_of(folder: Path, graphs: tuple[str, ...]) -> Manifest:
         made_by={"pocketprior": "test"},
         card=card,
         golden={"unmade": Golden(card, 0, "stands in until the pack can be run")},
+        **own,
     )
 
 

@@ -1,4 +1,4 @@
-"""A small DTPM with random weights that do something everywhere, for tests of export and training."""
+"""Small models of the three systems, with random weights that do something everywhere, for tests of export."""
 
 from __future__ import annotations
 
@@ -7,30 +7,50 @@ from pathlib import Path
 import torch
 
 from pocketprior.core.models import checkpoints
+from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig
+from pocketprior.core.models.dirformer import DirformerConfig
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, PredictorConfig
+from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
 from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
 from pocketprior.core.schedule import cosine, trailing
-from pocketprior.export.graphs import Sampling
+from pocketprior.core.tiles import Window
+from pocketprior.export.diffir import DiffirSource
+from pocketprior.export.dtpm import Sampling
+from pocketprior.export.gen2res import Gen2ResSource
+from pocketprior.export.source import Source
 
 CONFIG = DtpmConfig(
     PredictorConfig(widths=(8, 8), blocks=(1, 1)),
     DenoiserConfig(widths=(8, 8), blocks=(1, 1), embedding=8, adapter_minimum=4),
     SemanticConfig(size=16, code=6, widths=(8, 8)),
 )
+DIFFIR = DiffirConfig(
+    ipr=6,
+    steps=4,
+    cpen=CpenConfig(width=4, blocks=1),
+    dirformer=DirformerConfig(width=4, blocks=(1, 1), heads=(1, 2), refinement=0, unshuffle=2),
+)
+GEN2RES = Gen2ResConfig(
+    widths=(8, 8), blocks=1, attention=(4,), unshuffle=2, embedding=16, groups=4, dropout=0.0
+)  # downscales 2 and 4: attention at the lower level
+SYSTEMS = ("diffir", "gen2res")  # of which there are packs beside the DTPM's
+WINDOW = Window(64, 8)
+START, STEPS = 200, 3
+PHOTOS = sorted((Path(__file__).parents[1] / "examples").glob("*.jpg"))
 LEVELS, TIMES = trailing(2, cosine())
 SAMPLING = Sampling(tuple(LEVELS), tuple(TIMES), 0.5)
 
 
-def _shaken(module: torch.nn.Module) -> None:
+def _shaken(module: torch.nn.Module, scale: float = 0.15) -> None:
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(0.15 * torch.randn(parameter.shape, generator=random))
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=random))
 
 
-def small_model() -> Dtpm:
+def small_model(config: DtpmConfig = CONFIG) -> Dtpm:
     """Always the same weights."""
-    model = Dtpm(CONFIG).eval().requires_grad_(False)
+    model = Dtpm(config).eval().requires_grad_(False)
     _shaken(model)
     return model
 
@@ -42,10 +62,45 @@ def small_encoder() -> SemanticEncoder:
     return encoder
 
 
+def small_diffir(config: DiffirConfig = DIFFIR) -> Diffir:
+    """Always the same weights."""
+    model = Diffir(config).eval().requires_grad_(False)
+    _shaken(model, 0.3)
+    return model
+
+
+def small_gen2res() -> Denoiser:
+    """Always the same weights."""
+    denoiser = Denoiser(GEN2RES).eval().requires_grad_(False)
+    _shaken(denoiser)
+    return denoiser
+
+
 def save_small(folder: Path) -> tuple[Path, Path]:
-    """Checkpoints of both, as training writes them: model and semantic encoder."""
+    """Checkpoints of a DTPM, as training writes them: model and semantic encoder."""
     paths = folder / "model.safetensors", folder / "semantic.safetensors"
     checkpoints.save(paths[0], "dtpm", CONFIG, small_model().state_dict(), {"task": "cleanup"})
     encoder = {f"encoder.{name}": tensor for name, tensor in small_encoder().state_dict().items()}
     checkpoints.save(paths[1], "semantic", CONFIG.semantic, encoder, {})
     return paths
+
+
+def save_diffir(folder: Path) -> Path:
+    """The checkpoint of a DiffIR."""
+    path = folder / "diffir.safetensors"
+    checkpoints.save(path, "diffir", DIFFIR, small_diffir().state_dict(), {"task": "cleanup"})
+    return path
+
+
+def save_gen2res(folder: Path) -> Path:
+    """The checkpoint of a Gen2Res."""
+    path = folder / "gen2res.safetensors"
+    checkpoints.save(path, "gen2res", GEN2RES, small_gen2res().state_dict(), {})
+    return path
+
+
+def source_of(system: str, folder: Path) -> Source:
+    """What a pack of one of SYSTEMS is written from, the checkpoint in `folder`."""
+    if system == "diffir":
+        return DiffirSource(save_diffir(folder), window=WINDOW)
+    return Gen2ResSource(save_gen2res(folder), "ancestral", START, STEPS, window=WINDOW)

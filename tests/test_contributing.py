@@ -1,4 +1,4 @@
-"""The worked example of CONTRIBUTING.md is carried out as written: on a copy of the package, with its own test."""
+"""The worked examples of CONTRIBUTING.md are carried out as written: on a copy of the package, with their own tests."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from pocketprior.core.degradations import TASKS
 from pocketprior.runtimes import RUNTIMES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-def example() -> tuple[str, str, str]:
-    """The module, the tuple and the test, in the order of the page."""
-    module, names, test = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return module, names, test
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+MODULE, NAMES, RUNTIME_TEST, TASK, ENTRY, TASK_TEST = BLOCKS
+QUICK = ("steps=1", "save_every=1", "batch=1", "crop=16", "precision=fp32")
 
 
 def promised(names: str) -> tuple[str, ...]:
@@ -44,38 +45,83 @@ def replace_line(path: Path, start: str, line: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def test_the_page_lists_the_runtimes_that_there_are() -> None:
-    _, names, _ = example()
-    *known, added = promised(names)
-    assert tuple(known) == RUNTIMES, "CONTRIBUTING.md shows another tuple than runtimes/__init__.py has"
-    assert added not in RUNTIMES
+def insert_before(path: Path, start: str, block: str) -> None:
+    """Put `block` before the one line of the file that begins with `start`."""
+    replaced, found = re.subn(
+        rf"^(?={re.escape(start)})", lambda _: block, path.read_text(encoding="utf-8"), flags=re.M
+    )
+    assert found == 1
+    path.write_text(replaced, encoding="utf-8")
 
 
-def test_the_example_works(tmp_path: Path) -> None:
-    module, names, test = example()
-    added = promised(names)[-1]
-    copy_package(tmp_path / "site")
-    runtimes = tmp_path / "site/pocketprior/runtimes"
-    (runtimes / f"{added}.py").write_text(module, encoding="utf-8")
-    replace_line(runtimes / "__init__.py", "RUNTIMES = ", names)
-    (tmp_path / f"test_{added}.py").write_text(test, encoding="utf-8")
+def run(folder: Path, *arguments: str) -> str:
+    """What `python -m ARGUMENTS` prints in `folder`, with the copy of the package that lies in its `site`."""
     # -S: without the hooks of an editable install, which would find the package before the copy.
-    paths = (tmp_path / "site", ROOT / "tests", sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    paths = (folder / "site", ROOT / "tests", sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", "-q", str(tmp_path)],
-        cwd=tmp_path,
+        [sys.executable, "-S", "-W", "error", "-m", *arguments],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_test(folder: Path, name: str, test: str) -> None:
+    (folder / f"test_{name}.py").write_text(test, encoding="utf-8")
+    assert "1 passed" in run(folder, "pytest", "-p", "no:cacheprovider", "-W", "error", "-q", str(folder))
+
+
+def test_the_page_lists_the_runtimes_that_there_are() -> None:
+    *known, added = promised(NAMES)
+    assert tuple(known) == RUNTIMES, "CONTRIBUTING.md shows another tuple than runtimes/__init__.py has"
+    assert added not in RUNTIMES
+
+
+def test_the_runtime_works(tmp_path: Path) -> None:
+    added = promised(NAMES)[-1]
+    copy_package(tmp_path / "site")
+    runtimes = tmp_path / "site/pocketprior/runtimes"
+    (runtimes / f"{added}.py").write_text(MODULE, encoding="utf-8")
+    replace_line(runtimes / "__init__.py", "RUNTIMES = ", NAMES)
+    run_test(tmp_path, added, RUNTIME_TEST)
+
+
+@pytest.fixture(scope="module")
+def with_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the package to which the task was added, in one file."""
+    folder = tmp_path_factory.mktemp("task")
+    copy_package(folder / "site")
+    tasks = folder / "site/pocketprior/core/degradations/tasks.py"
+    insert_before(tasks, "# Super-resolution", f"{TASK}\n\n")
+    insert_before(tasks, '    "cleanup": cleanup,', ENTRY)
+    return folder
+
+
+def test_the_task_works(with_task: Path) -> None:
+    assert re.findall(r'"(\w+)"', ENTRY)[0] not in TASKS
+    run_test(with_task, "deadpixels", TASK_TEST)
+
+
+def test_the_task_can_be_trained(with_task: Path) -> None:
+    (command,) = re.findall(r"^pocketprior train .*deadpixels.*$", PAGE, re.MULTILINE)
+    (with_task / "photos").mkdir()
+    Image.effect_noise((256, 256), 40).convert("RGB").save(with_task / "photos/noise.png")
+    run(
+        with_task,
+        *command.replace("PHOTOS", "photos").split(),
+        *(part for setting in QUICK for part in ("--set", setting)),
+    )
+    assert (with_task / "runs/deadpixels/model.safetensors").is_file()
 
 
 def named_files() -> list[str]:
     """The files that the page names, without those that the example adds and those that only show a pattern."""
-    added = promised(example()[1])[-1]
+    added = promised(NAMES)[-1]
     named = re.findall(r"`((?:core|runtimes|tests|scripts)/[\w./]+)`", PAGE)
     return sorted({place for place in named if added not in place} - {"core/x.py", "tests/core/test_x.py"})
 

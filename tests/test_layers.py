@@ -25,6 +25,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core.training": frozenset({"core", "core.models", "kernels.mode"}),
     "distill": frozenset({"core", "core.models", "core.training"}),
     "export": frozenset({"core", "core.models", "kernels.mode"}),
+    # One command takes an album and gives a pack: it trains and exports.
+    "export.personalize": frozenset({"core", "core.models", "core.training", "export"}),
     "runtimes": frozenset({"core"}),
     PACKAGE: frozenset({"core"}),
 }
@@ -36,11 +38,12 @@ MUST_NOT_LOAD: dict[str, frozenset[str]] = {
     "core.training": RUNTIME_LIBRARIES,
     "distill": RUNTIME_LIBRARIES,
     "export": frozenset(),
+    "export.personalize": frozenset(),
     "runtimes": TORCH,
     PACKAGE: TORCH | RUNTIME_LIBRARIES,
 }
-# The two references upwards that are bound late, by name, on purpose.
-LATE_BOUND = {"core/cli.py", "core/restore.py"}
+# The references upwards that are bound late, by name, on purpose.
+LATE_BOUND = {"core/cli.py", "core/commands/info.py", "core/restore.py"}
 
 
 def layer_of(module: str) -> str | None:
@@ -104,7 +107,7 @@ def offence(module: str, target: str, relative: bool) -> str | None:
 
 
 def offences(root: Path) -> list[str]:
-    """One line per forbidden import, and per module named in a string outside the two late-bound places."""
+    """One line per forbidden import, and per module named in a string outside the late-bound places."""
     found: list[str] = []
     for path in sources(root):
         module, place = module_name(path, root), path.relative_to(root).as_posix()

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def test_python_runs(code: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", OURS, ids=" ".join)
 def test_commands_and_their_options_exist(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([words[1], "--help"]) == 0
+    command = list(takewhile(lambda word: not word.startswith("-"), words[1:]))
+    assert main([*command, "--help"]) == 0
     offered = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", capsys.readouterr().out))
     assert {word for word in words if word.startswith("-")} <= offered
 

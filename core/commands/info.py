@@ -1,24 +1,34 @@
-"""`pocketprior info PACK`: what a pack is, as its manifest says it."""
+"""`pocketprior info`: what a pack is, as its manifest says it, or what a model of a system costs."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import MissingExtraError, UsageError
 from ..manifest import Manifest
 from ..pack import default_pack
 from ..strict_json import as_tree
+from ..tiles import Window
 
 __all__ = ["add_arguments", "add_pack", "chosen_pack", "run"]
+
+_ADDED = {  # what strength is a share of
+    "dtpm": "the texture that was predicted",
+    "diffir": "the change that was predicted",
+    "gen2res": "the change to the photo that was generated",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_pack(parser)
-    parser.add_argument("--json", action="store_true", help="print the whole manifest for programs")
+    parser.add_argument("--model", metavar="SYSTEM:SIZE", help="a model instead of a pack, such as dtpm:mobile")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
 
 
 def add_pack(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +45,9 @@ def chosen_pack(args: argparse.Namespace) -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the facts of the pack."""
+    """Print the facts of the pack, or the costs of the model."""
+    if args.model is not None:
+        return _print_model(args)
     folder = chosen_pack(args)
     manifest = Manifest.load(folder)
     if args.json:
@@ -43,6 +55,30 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(f"{name:<12}{fact}" for name, fact in _facts(folder, manifest)))
     return 0
+
+
+def _print_model(args: argparse.Namespace) -> int:
+    if args.pack is not None or args.default:
+        raise UsageError("a model and a pack were given; ask for one of them")
+    costs = _counts().count(args.model)
+    if args.json:
+        tree = {"model": args.model, "parameters": costs.parameters, "macs_256": costs.macs_256}
+        print(json.dumps(tree, indent=1))
+        return 0
+    print(f"{args.model:<12}{'parameters':>14}{'MAC':>18}   (input of 256 x 256 pixels)")
+    for part, parameters in costs.parameters.items():
+        print(f"{part:<12}{parameters:>14,}{costs.macs_256[part]:>18,}")
+    return 0
+
+
+def _counts() -> ModuleType:
+    """The counting of models, which needs torch."""
+    try:
+        return import_module("..models.counts", __package__)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("torch", "train", "counting what a model costs") from None
 
 
 def _tree(manifest: Manifest) -> dict[str, Any]:
@@ -63,11 +99,11 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("tasks", ", ".join(manifest.tasks)),
         ("steps", f"{len(manifest.times)} ({manifest.sampler})"),
         ("sizes", f"any; tiles from {size.minimum} pixels, multiples of {size.multiple_of}"),
-        ("strength", f"0 to 1; 1 adds {manifest.gain:g} of the texture that was predicted"),
+        ("strength", f"0 to 1; 1 adds {manifest.gain:g} of {_ADDED[manifest.model]}"),
         *[(f"{target}", _graphs(manifest, target)) for target in manifest.precision],
         ("parameters", _numbers(manifest.parameters)),
         ("MAC/pixel", _numbers(manifest.macs_per_pixel)),
-        ("reach", f"{_numbers(manifest.receptive_field)} pixels"),
+        ("reach", ", ".join(f"{graph} {_reach(reach)}" for graph, reach in manifest.receptive_field.items())),
         ("size", f"{_bytes(manifest) / 1e6:.1f} MB in {len(manifest.files())} files"),
         ("made by", ", ".join(f"{name} {value}" for name, value in manifest.made_by.items())),
     ]
@@ -75,6 +111,12 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
 
 def _graphs(manifest: Manifest, target: str) -> str:
     return ", ".join(f"{graph} {precision}" for graph, precision in manifest.precision[target].items())
+
+
+def _reach(reach: int | Window) -> str:
+    if isinstance(reach, Window):
+        return f"all of its tile of {reach.edge} pixels"
+    return f"{reach:,} pixels"
 
 
 def _numbers(facts: Any) -> str:

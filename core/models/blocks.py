@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RepBlock", "RepConv", "Unet", "merge_branches", "sinusoid"]
+__all__ = ["RepBlock", "RepConv", "Unet", "UnetBody", "merge_branches", "sinusoid"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -86,48 +86,58 @@ class RepBlock(nn.Module):
         return x + self.second(F.relu(h))
 
 
-class Unet(nn.Module):
-    """Picture in, picture out: pixel-unshuffle by 2, encoder, middle and decoder of `RepBlock`s, pixel-shuffle.
+class UnetBody(nn.Module):
+    """The U-Net that every block is put into; `intro` and `end` join it to pictures.
 
-    widths: channels at 1/2, 1/4, ... resolution; blocks: per encoder level, the last entry is the middle; the
-    decoder mirrors the encoder. `hook(n, h)` is applied to the feature h leaving block n (adapters).
+    widths: channels per level, finest first; blocks: per encoder level, the last entry is the middle; decoder: per
+    decoder level, coarsest first, empty for the encoder mirrored. Downs are 2x2 convolutions of stride 2, ups 1x1
+    convolutions and a pixel shuffle, skips are added. finest: downscale of the finest level, by pixel-unshuffle.
     """
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
+        intro: nn.Module,
+        end: nn.Module,
+        block: Callable[[int], nn.Module],
         widths: Sequence[int],
         blocks: Sequence[int],
-        expansion: float,
-        embedding: int | None = None,
+        decoder: Sequence[int],
+        finest: int,
     ) -> None:
         super().__init__()
-        if len(widths) != len(blocks):
-            raise ValueError(f"widths and blocks must have one entry per level, got {widths} and {blocks}")
+        decoder = decoder or blocks[-2::-1]
+        if len(widths) != len(blocks) or len(decoder) != len(blocks) - 1:
+            raise ValueError(
+                f"widths and blocks must have one entry per level, decoder one less, got {widths}, {blocks}, {decoder}"
+            )
 
         def stage(width: int, count: int) -> nn.ModuleList:
-            hidden = int(width * expansion)
-            return nn.ModuleList(RepBlock(width, hidden, embedding) for _ in range(count))
+            return nn.ModuleList(block(width) for _ in range(count))
 
-        self.intro = nn.Conv2d(4 * inputs, widths[0], 1)
+        self.finest = finest
+        self.intro = intro
         self.encoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[:-1], blocks[:-1], strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.middle = stage(widths[-1], blocks[-1])
         self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
-        self.decoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[-2::-1], blocks[-2::-1], strict=True))
-        self.end = nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
-        self.multiple_of = 2 ** len(widths)
+        self.decoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[-2::-1], decoder, strict=True))
+        self.end = end
+        self.multiple_of = finest * 2 ** (len(widths) - 1)
+        stages = [*zip(widths, blocks, strict=True), *zip(widths[-2::-1], decoder, strict=True)]
+        scales = [finest * 2**i for i in range(len(widths))]
+        self._levels = [
+            (width, scale)
+            for (width, count), scale in zip(stages, scales + scales[-2::-1], strict=True)
+            for _ in range(count)
+        ]
 
     def levels(self) -> list[tuple[int, int]]:
         """(channels, downscale) of the feature leaving each block, in the order the blocks run."""
-        scales = [2 ** (i + 1) for i in range(len(self.encoder) + 1)]
-        stages = [*self.encoder, self.middle, *self.decoder]
-        return [
-            (block.second.direct.out_channels, scale)
-            for blocks, scale in zip(stages, scales + scales[-2::-1], strict=True)
-            for block in blocks  # type: ignore[union-attr]
-        ]
+        return list(self._levels)
+
+    def activated(self, embedding: Tensor) -> Tensor:
+        """What the FiLM layers of the blocks see of a conditioning vector (N, E)."""
+        return F.relu(embedding)
 
     def forward(
         self,
@@ -139,8 +149,8 @@ class Unet(nn.Module):
     ) -> Tensor:
         """picture: (N, inputs, H, W), H and W multiples of `multiple_of`. Returns (N, outputs, H, W).
 
-        `decoder_embedding` conditions the middle and the decoder, `embedding` the encoder. `adapters`, one per
-        block, each see the feature that leaves the block and `guidance`.
+        `embedding` conditions the encoder, `decoder_embedding` the middle and the decoder; both are `activated`.
+        `adapters`, one per block, each see the feature that leaves the block and `guidance`.
         """
         following = iter(adapters or ())
 
@@ -151,7 +161,7 @@ class Unet(nn.Module):
                     x = next(following)(x, guidance)
             return x
 
-        x = self.intro(F.pixel_unshuffle(picture, 2))
+        x = self.intro(F.pixel_unshuffle(picture, self.finest))
         # Encoder.
         skips = []
         for blocks, down in zip(self.encoder, self.downs, strict=True):
@@ -163,7 +173,27 @@ class Unet(nn.Module):
         for blocks, up in zip(self.decoder, self.ups, strict=True):
             x = F.pixel_shuffle(up(x), 2) + skips.pop()
             x = run(blocks, x, decoder_embedding)
-        return F.pixel_shuffle(self.end(x), 2)
+        return F.pixel_shuffle(self.end(x), self.finest)
+
+
+class Unet(UnetBody):
+    """Picture in, picture out: pixel-unshuffle by 2, the body with `RepBlock`s, pixel-shuffle."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        expansion: float,
+        embedding: int | None = None,
+        decoder: Sequence[int] = (),
+    ) -> None:
+        def block(width: int) -> RepBlock:
+            return RepBlock(width, int(width * expansion), embedding)
+
+        intro, end = nn.Conv2d(4 * inputs, widths[0], 1), nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
+        super().__init__(intro, end, block, widths, blocks, decoder, finest=2)
 
 
 def merge_branches(module: Module) -> Module:

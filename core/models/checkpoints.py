@@ -47,14 +47,15 @@ def save(path: Path, kind: str, config: object, tensors: Mapping[str, Tensor], f
     # The extension stays last, so that a killed run leaves nothing that looks like a checkpoint.
     temporary = path.with_name(f".{path.name}.part")
     try:
-        safetensors.torch.save_file(plain, temporary, {"pocketprior": json.dumps(header, sort_keys=True)})
+        # Not save_file: a killed one leaves a file of another name, a whole one that only its owner may read.
+        temporary.write_bytes(safetensors.torch.save(plain, {"pocketprior": json.dumps(header, sort_keys=True)}))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: Path, kind: str) -> Checkpoint:
-    """Read a checkpoint of the given kind.
+def load(path: Path, *kinds: str) -> Checkpoint:
+    """Read a checkpoint of one of the given kinds.
 
     Raises CheckpointError when the file is missing, damaged, of another kind or format, or holds NaN.
     """
@@ -71,12 +72,13 @@ def load(path: Path, kind: str) -> Checkpoint:
     header = json.loads(text)
     if header["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {header['format']}, this version reads format {FORMAT}")
-    if header["kind"] != kind:
-        raise CheckpointError(f"{path} holds a '{header['kind']}' checkpoint, expected '{kind}'")
+    if header["kind"] not in kinds:
+        expected = " or ".join(f"'{kind}'" for kind in kinds)
+        raise CheckpointError(f"{path} holds a '{header['kind']}' checkpoint, expected {expected}")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: weight '{name}' holds NaN or infinity; use an earlier checkpoint")
-    return Checkpoint(kind, header["config"], tensors, header["facts"])
+    return Checkpoint(header["kind"], header["config"], tensors, header["facts"])
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:

@@ -14,12 +14,13 @@ from ..restore import Graph
 __all__ = ["eager"]
 
 
-def eager(module: nn.Module, inputs: Sequence[str], output: str) -> Graph:
-    """Run `module`, whose `forward` takes `inputs` in this order and gives one tensor, on float32 arrays by name."""
+def eager(module: nn.Module, inputs: Sequence[str], *outputs: str) -> Graph:
+    """Run `module` on float32 arrays by name: `forward` takes `inputs` and gives a tensor, or a tuple of `outputs`."""
 
     def graph(**arrays: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         with torch.inference_mode():
             result = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs))
-        return {output: result.numpy()}
+        results = result if isinstance(result, tuple) else (result,)
+        return {name: tensor.numpy() for name, tensor in zip(outputs, results, strict=True)}
 
     return graph

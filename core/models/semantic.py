@@ -1,28 +1,44 @@
 """The semantic code: a frozen encoder that says in one vector what a photo shows.
 
 DTPM (CVPR 2024) conditions its prior on the code of a frozen pretrained network. Ours is trained on our own photos
-without labels (`core.training.semantic`), so nothing is downloaded.
+without labels (`core.training.semantic`), so nothing is downloaded; any image network of the timm package can take its
+place, from a local file of weights: `timm:vit_base_patch32_clip_224=clip.safetensors`.
+
+An encoder is a module with a `config`, that turns a thumbnail (N, 3, size, size) in [0, 1] into a code (N, code).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SemanticConfig", "SemanticEncoder"]
+from ..errors import CheckpointError, MissingExtraError, UnknownNameError, UsageError
+from . import checkpoints
+from .checkpoints import Checkpoint
+
+__all__ = ["SemanticConfig", "SemanticEncoder", "TimmEncoder", "encoder_of", "open_semantic", "semantic_file"]
+
+TIMM = "timm:"
 
 
 @dataclass(frozen=True)
 class SemanticConfig:
-    """Sizes of the encoder."""
+    """Sizes of the encoder, and whose it is."""
 
     size: int = 96  # side of the square thumbnail it looks at, pixels
     code: int = 64  # length of the code
-    widths: tuple[int, ...] = (32, 64, 96, 128)  # channels after each stride-2 convolution
+    widths: tuple[int, ...] = (32, 64, 96, 128)  # of our own encoder: channels after each stride-2 convolution
+    timm: str = ""  # name of the timm model instead of our own encoder
 
 
 class SemanticEncoder(nn.Module):
@@ -54,3 +70,113 @@ class SemanticEncoder(nn.Module):
         codes = self(thumbnails)
         self.mean.copy_(codes.mean(0))
         self.scale.copy_(1 / codes.std(0).clamp_min(1e-6))
+
+
+class TimmEncoder(nn.Module):
+    """The pooled feature of a timm model, each code normalised to mean 0 and variance 1.
+
+    Thumbnails of another size are resized, and all are normalised, as the model's own configuration says; they are not
+    cropped, as the code is of the whole photo. Raises MissingExtraError without timm, UnknownNameError for a model that
+    timm does not have.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        timm = _timm()
+        if not timm.is_model(name):
+            raise UnknownNameError("timm model", name, timm.list_models(f"*{name.split('_')[0]}*") or ["timm's own"])
+        self.net = timm.create_model(name, pretrained=False, num_classes=0)
+        facts = timm.data.resolve_model_data_config(self.net)
+        self.interpolation = str(facts["interpolation"])
+        self.register_buffer("mean", torch.tensor(facts["mean"]).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(facts["std"]).reshape(1, 3, 1, 1), persistent=False)
+        # With num_classes=0 the output is the feature that the classifier would see.
+        length = getattr(self.net, "head_hidden_size", self.net.num_features)
+        self.config = SemanticConfig(facts["input_size"][-1], length, (), name)
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        size = (self.config.size, self.config.size)
+        if thumbnail.shape[2:] != size:
+            mode = "bilinear" if self.interpolation == "bilinear" else "bicubic"
+            thumbnail = F.interpolate(thumbnail, size, mode=mode, antialias=True).clamp(0, 1)
+        return F.layer_norm(self.net((thumbnail - self.mean) / self.std), (self.config.code,))
+
+
+def _timm() -> Any:
+    try:
+        import_module("timm.data")
+        return import_module("timm")
+    except ModuleNotFoundError:
+        raise MissingExtraError("timm", "timm", "a semantic encoder from timm") from None
+
+
+def semantic_file(source: str) -> Path:
+    """The file that a semantic source names: the source itself, or FILE of "timm:MODEL=FILE". Raises UsageError."""
+    return _parts(source)[1]
+
+
+def _parts(source: str) -> tuple[str, Path]:
+    """(name of the timm model or "", file)."""
+    if not source.startswith(TIMM):
+        return "", Path(source)
+    name, _, file = source.removeprefix(TIMM).partition("=")
+    if not name or not file:
+        raise UsageError(f"'{source}' was given; write timm:MODEL=FILE, the model's name in timm and its safetensors")
+    return name, Path(file)
+
+
+def open_semantic(source: str) -> Checkpoint:
+    """A "semantic" checkpoint from a file that `pocketprior train` wrote, or from "timm:MODEL=FILE".
+
+    FILE: safetensors with the weights in timm's own layout, or in one that timm converts for the model, such as
+    OpenAI's or OpenCLIP's for CLIP image encoders. Raises CheckpointError when it does not fit the model.
+    """
+    name, path = _parts(source)
+    if not name:
+        return checkpoints.load(path, "semantic")
+    encoder = TimmEncoder(name)
+    tensors = _converted(encoder.net, _tensors(path), path, name)
+    return Checkpoint("semantic", asdict(encoder.config), {f"encoder.net.{k}": v for k, v in tensors.items()})
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"no weights at {path}; give a local safetensors file, nothing is downloaded") from None
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy it again") from None
+
+
+def _converted(net: nn.Module, tensors: dict[str, Tensor], path: Path, name: str) -> dict[str, Tensor]:
+    """The tensors under the model's own names, without those of its classifier."""
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if convert is not None:
+        try:
+            tensors = convert(tensors, net)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path}: timm cannot convert it for '{name}' ({error!r})") from error
+    heads = net.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr]
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    wanted = net.state_dict()
+    given = {k: v for k, v in tensors.items() if k in wanted or not k.startswith(tuple(f"{h}." for h in heads))}
+    wrong = [k for k in wanted if k not in given or given[k].shape != wanted[k].shape] + sorted(
+        set(given) - set(wanted)
+    )
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not fit the timm model '{name}': {len(wrong)} tensors are missing, unknown or of another "
+            f"shape, such as '{wrong[0]}'; give weights of this model in a layout that timm reads"
+        )
+    return given
+
+
+def encoder_of(checkpoint: Checkpoint) -> SemanticEncoder | TimmEncoder:
+    """The encoder that a "semantic" checkpoint holds, frozen."""
+    config = checkpoints.from_dict(SemanticConfig, checkpoint.config)
+    encoder = TimmEncoder(config.timm) if config.timm else SemanticEncoder(config)
+    encoder.load_state_dict(checkpoint.part("encoder"))
+    return encoder.requires_grad_(False).eval()

@@ -4,87 +4,166 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Protocol, get_args
+
+import torch
+from accelerate import PartialState
 
 from ..degradations import TASKS
-from ..errors import UsageError
+from ..errors import UnknownNameError
 from ..models import checkpoints
-from ..models.dtpm import MOBILE, DtpmConfig
-from ..models.semantic import SemanticConfig, SemanticEncoder
-from ..photo_list import released_photos
-from . import adapters, photos, predictor, prior, semantic
-from .loop import Stage, Step, train
+from ..models.semantic import open_semantic, semantic_file
+from .loop import train
+from .pairs import Use
+from .photos import Data
+from .recipe import Recipe
+from .resume import STATE_NAME
+from .sources import file_hash, open_data
+from .stage import Stage
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["SYSTEMS", "StageModule", "add_arguments", "run", "stage_module"]
 
-SYSTEMS = ("dtpm",)
-STAGES = {
-    "semantic": semantic.RECIPE,
-    "predictor": predictor.RECIPE,
-    "prior": prior.RECIPE,
-    "adapters": adapters.RECIPE,
+SYSTEMS: dict[str, dict[str, str]] = {  # system -> stage -> its module
+    "dtpm": {
+        "semantic": ".semantic",
+        "predictor": ".dtpm.predictor",
+        "prior": ".dtpm.prior",
+        "adapters": ".dtpm.adapters",
+        "finish": ".dtpm.finish",
+    },
+    "diffir": {
+        "pretrain": ".diffir.pretrain",
+        "warmup": ".diffir.warmup",
+        "joint": ".diffir.joint",
+    },
+    "gen2res": {
+        "base": ".gen2res.base",
+        "constrain": ".gen2res.constrain",
+    },
 }
-VAL_SIDE = 256  # held-back photos are judged on centre crops of this size
+INTERRUPTED = 130
+
+
+class StageModule(Protocol):
+    """What the module of a stage offers."""
+
+    RECIPE: Recipe  # the default, of mobile size
+    EARLIER: tuple[str, ...]  # kinds of the checkpoints it starts from
+    STRUCTURES: bool  # whether the photos need structure layers
+    build: Callable[[Any, Mapping[str, checkpoints.Checkpoint], Data], Stage]
+
+
+def stage_module(system: str, stage: str) -> StageModule:
+    """Import the module of a stage. Raises UnknownNameError for a system or stage that does not exist."""
+    if system not in SYSTEMS:
+        raise UnknownNameError("system", system, SYSTEMS)
+    if stage not in SYSTEMS[system]:
+        raise UnknownNameError(f"stage of {system}", stage, SYSTEMS[system])
+    return import_module(SYSTEMS[system][stage], __package__)  # type: ignore[return-value]
+
+
+class _LateParser(argparse.ArgumentParser):
+    """Declares its arguments when it is about to parse: only the chosen stage is imported."""
+
+    declare: Callable[[argparse.ArgumentParser], None]
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        self.declare(self)
+        return super().parse_known_args(*args, **options)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("system", choices=SYSTEMS, help="which system to train")
-    parser.add_argument("stage", choices=STAGES, help="which stage of it")
-    parser.add_argument("--data", type=Path, required=True, help="folder of photos, or one with a manifest.csv")
+    late = type("_StageParser", (_LateParser, type(parser)), {})
+    systems = parser.add_subparsers(dest="system", required=True, help="which system to train")
+    for system, stages in SYSTEMS.items():
+        choices = systems.add_parser(system, allow_abbrev=False).add_subparsers(
+            dest="stage", required=True, parser_class=late, help="which stage of it"
+        )
+        for stage in stages:
+            choices.add_parser(stage, allow_abbrev=False).declare = partial(_declare, system, stage)
+
+
+def _declare(system: str, stage: str, parser: argparse.ArgumentParser) -> None:
+    module = stage_module(system, stage)
+    parser.add_argument("--data", required=True, help="folder of photos or pairs, or shards (see docs/training.md)")
+    parser.add_argument("--val", help="held-back photos, where they are not a part of --data")
+    parser.add_argument(
+        "--use",
+        choices=get_args(Use),
+        default="any",
+        help="pairs to take: those whose licence allows releasing the weights (default), or research as well",
+    )
     parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run there is continued")
-    parser.add_argument("--task", choices=TASKS, default="cleanup", help="what damages the photos (stage II)")
-    parser.add_argument("--semantic", type=Path, help="checkpoint of the semantic encoder (prior, adapters)")
-    parser.add_argument("--prior", type=Path, help="checkpoint of stage I (adapters)")
-    parser.add_argument("--predictor", type=Path, help="checkpoint of the predictor (adapters)")
+    for kind in module.EARLIER:
+        parser.add_argument(f"--{kind}", type=Path, required=True, help=f"'{kind}' checkpoint that this stage needs")
+    parser.add_argument("--recipe", type=Path, help="recipe file (.toml or .json) instead of the default recipe")
+    if hasattr(module.RECIPE, "model"):
+        parser.add_argument("--size", choices=_sizes(system), help="size of the model")
+    if hasattr(module.RECIPE, "task"):
+        parser.add_argument("--task", help=f"what damages the photos: {', '.join(TASKS)}")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (default 1)")
+
+
+def _sizes(system: str) -> Mapping[str, Any]:
+    return import_module(f"..models.{system}", __package__).CONFIGS
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, printing one line per save; Ctrl-C keeps the last save and says how to go on."""
-    recipe = STAGES[args.stage].with_settings(args.set)
-    steps = train(_stage(args, recipe.crop), recipe, args.out)
+    """Train, reporting on stderr; Ctrl-C saves and says how to go on."""
+    module = stage_module(args.system, args.stage)
+    recipe = _recipe(args, module)
     try:
-        for step in steps:
-            print(_line(step, recipe.steps), flush=True)
+        data, inputs = open_data(
+            args.data,
+            args.val,
+            use=args.use,
+            seed=recipe.seed,
+            crop=recipe.crop,
+            side=_thumbnail_side(recipe),
+            structures=module.STRUCTURES,
+        )
+        paths = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
+        earlier = {kind: _open(kind, str(path)) for kind, path in paths.items()}
+        inputs |= {kind: file_hash(semantic_file(str(path))) for kind, path in paths.items()}
+        torch.manual_seed(recipe.seed)
+        stage = module.build(recipe, earlier, data)
+        for _ in train(stage, data, recipe, args.out, inputs=inputs, workers=args.workers):
+            pass
     except KeyboardInterrupt:
-        print(f"stopped; run the same command to go on from {args.out}/resume.safetensors", file=sys.stderr)
-        return 130
+        if (args.out / STATE_NAME).exists():
+            print(f"stopped; run the same command to go on from {args.out / STATE_NAME}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        PartialState().destroy_process_group()
     return 0
 
 
-def _line(step: Step, total: int) -> str:
-    rest = "  ".join(f"{name} {value:.4g}" for name, value in step.items() if name != "step")
-    return f"{int(step['step'])}/{total}  {rest}"
+def _open(kind: str, source: str) -> checkpoints.Checkpoint:
+    return open_semantic(source) if kind == "semantic" else checkpoints.load(Path(source), kind)
 
 
-def _stage(args: argparse.Namespace, crop: int) -> Stage:
-    config = MOBILE
-    side = config.semantic.size
-    structures = args.stage == "prior"
-    pool = photos.load(released_photos(args.data, split="train"), minimum=crop, side=side, structures=structures)
-    val = photos.load(released_photos(args.data, split="val"), minimum=VAL_SIDE, side=side, structures=structures)
-    if args.stage == "semantic":
-        return semantic.SemanticStage(config.semantic, pool, val)
-    if args.stage == "predictor":
-        return predictor.PredictorStage(config, args.task, pool, val)
-    encoder = _encoder(args)
-    if args.stage == "prior":
-        return prior.PriorStage(config, encoder, pool, val)
-    stage_one = checkpoints.load(_needed(args.prior, "--prior"), "prior")
-    regression = checkpoints.load(_needed(args.predictor, "--predictor"), "predictor")
-    built = checkpoints.from_dict(DtpmConfig, stage_one.config)
-    return adapters.AdapterStage(built, args.task, encoder, stage_one.tensors, regression.tensors, pool, val)
+def _recipe(args: argparse.Namespace, module: StageModule) -> Recipe:
+    """The stage's recipe, or that of --recipe, with --size, --task and --set applied in this order."""
+    recipe = type(module.RECIPE).load(args.recipe) if args.recipe else module.RECIPE
+    changes: dict[str, Any] = {}
+    if getattr(args, "size", None):
+        changes["model"] = _sizes(args.system)[args.size]
+    if getattr(args, "task", None):
+        changes["task"] = args.task
+    recipe = replace(recipe, **changes).with_settings(args.set)
+    if getattr(recipe, "task", None) not in {None, *TASKS}:
+        raise UnknownNameError("task", recipe.task, TASKS)  # type: ignore[attr-defined]
+    return recipe
 
 
-def _encoder(args: argparse.Namespace) -> SemanticEncoder:
-    checkpoint = checkpoints.load(_needed(args.semantic, "--semantic"), "semantic")
-    encoder = SemanticEncoder(checkpoints.from_dict(SemanticConfig, checkpoint.config))
-    encoder.load_state_dict(checkpoint.part("encoder"))
-    return encoder.requires_grad_(False).eval()
-
-
-def _needed(path: Path | None, option: str) -> Path:
-    if path is None:
-        raise UsageError(f"this stage starts from an earlier one: give its checkpoint with {option}")
-    return path
+def _thumbnail_side(recipe: Recipe) -> int:
+    """Of the views of whole photos: what the semantic encoder takes, 0 for systems that have none."""
+    semantic = getattr(getattr(recipe, "model", None), "semantic", None)
+    return semantic.size if semantic else 0

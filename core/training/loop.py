@@ -1,228 +1,259 @@
 """The one training loop: draws, steps, averages, reports, saves, resumes exactly.
 
-Every random number is a function of (seed, step), so a killed run that resumes from its last saved state walks the same
-path as an uninterrupted one, bit for bit on a CPU.
+Every random number is a function of (seed, number of the sample), so a killed run that resumes from its last saved
+state walks the same path as an uninterrupted one, bit for bit on a CPU, and several processes walk the path of one up
+to rounding. Processes, devices and sharding are Accelerate's: `accelerate launch` and `torchrun` start this loop
+unchanged.
 """
 
 from __future__ import annotations
 
 import copy
-import csv
-import math
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-import safetensors.torch
 import torch
-from numpy.random import Generator as Random
-from numpy.typing import NDArray
+from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from ..errors import TrainingError
 from ..models import checkpoints
+from .batches import batches, share_of
+from .guard import Guard
+from .interrupt import Interrupt
+from .log import Log, Progress
+from .photos import Data
+from .processes import accelerator as start_accelerator
 from .recipe import Recipe
+from .resume import check_run, claim_run, clear_errors, load_state, save_state
+from .stage import Stage, Validation
+from .weights import Weights
 
-__all__ = ["Stage", "Step", "rate_at", "train"]
+__all__ = ["Step", "rate_at", "train"]
 
-Arrays = dict[str, NDArray[Any]]
-
-
-class Stage(Protocol):
-    """What one stage of training brings to the loop."""
-
-    kind: str  # of the checkpoints it writes
-    config: Any  # dataclass: what is needed to build `model`
-    model: nn.Module  # everything that is saved
-    trained: dict[str, float]  # the parts of `model` that learn -> their share of the learning rate; the rest is frozen
-
-    def draw(self, recipe: Recipe, rng: Random) -> Arrays:
-        """One batch, drawn with `rng` alone; called in a worker process."""
-        ...
-
-    def loss(self, batch: dict[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        """Scalars by name; the one called "loss" is minimised."""
-        ...
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Figures of the averaged model on held-back photos."""
-        ...
-
-    def facts(self) -> dict[str, Any]:
-        """What training measured and a checkpoint should carry."""
-        ...
+CHECKPOINT_NAME = "model.safetensors"
+CHECK_EVERY = 8  # steps between looks at the losses: each look waits for the device and for the other processes
 
 
 class Step(dict[str, float]):
     """The figures of one saved point: step, rate, mean losses since the last one, validation."""
 
 
-class _Batches(Dataset[dict[str, Tensor]]):
-    def __init__(self, draw: Callable[[Recipe, Random], Arrays], recipe: Recipe) -> None:
-        self.draw, self.recipe = draw, recipe
-
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        rng = np.random.Generator(np.random.Philox(key=[self.recipe.seed, step]))
-        return {name: torch.from_numpy(array) for name, array in self.draw(self.recipe, rng).items()}
-
-
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Learning rate of a step: linear warm-up, then a cosine from `rate` to `final_rate`."""
+    """Learning rate of a step: linear warm-up, then from `rate` to `final_rate` as the recipe says."""
     if step < recipe.warmup:
         return recipe.rate * (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.final_rate + (recipe.rate - recipe.final_rate) * (1 + math.cos(math.pi * done)) / 2
+    return recipe.final_rate + (recipe.rate - recipe.final_rate) * recipe.left(done)
 
 
-def train(stage: Stage, recipe: Recipe, run: Path, *, workers: int = 1) -> Generator[Step]:
+def train(
+    stage: Stage,
+    data: Data,
+    recipe: Recipe,
+    run: Path,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    workers: int = 1,
+) -> Generator[Step]:
     """Train `stage` in the folder `run`, yielding after each save; continues from `run/resume.safetensors`.
 
-    Writes `run/model.safetensors` (the averaged weights), `run/resume.safetensors`, `run/log.csv` and
-    `run/recipe.json`. Raises TrainingError when the loss is not finite or the recipe differs from the run's.
+    Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
+    `log.csv`, `tensorboard/` and `pictures/`. inputs: hashes of what the run is made from; a resume with others is
+    refused. workers: processes that draw batches.
+
+    Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises TrainingError when the loss is not finite or
+    runs away, when recipe or inputs differ from the run's, or when a file cannot be written; UsageError when the batch
+    does not divide by processes and accumulation, or the launcher asks for what is not supported.
     """
-    _claim(run, recipe)
-    optimizer = _optimizer(stage, recipe)
-    average = copy.deepcopy(stage.model)
-    start = _resume(run, stage.model, average, optimizer)
-    _keep_log(run, start)
-    totals: dict[str, float] = {}
-    loader = DataLoader(
-        _Batches(stage.draw, recipe),
-        batch_size=None,
-        sampler=range(start, recipe.steps),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
-    for step, batch in enumerate(loader, start):
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, recipe) * group["share"]
-        figures = _update(stage, batch, recipe, step, optimizer)
-        _follow(average, stage.model, min(recipe.ema, (1 + step) / (10 + step)))
-        for name, value in figures.items():
-            totals[name] = totals.get(name, 0.0) + value
-        done = step + 1
-        if done % recipe.save_every == 0 or done == recipe.steps:
-            count = done - max(start, (done - 1) // recipe.save_every * recipe.save_every)
-            means = {name: total / count for name, total in totals.items()}
-            totals = {}
-            yield _save(run, stage, average, optimizer, done, rate_at(step, recipe), means)
+    accelerator = start_accelerator()
+    share_of(recipe, accelerator.num_processes)
+    check_run(run, recipe, inputs or {})
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        claim_run(run, recipe, inputs or {})
+    trainer = _Trainer(stage, recipe, accelerator)
+    start = trainer.resume(run)
+    if start == recipe.steps:
+        return
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    with ExitStack() as stack:
+        parts = batches(stage, data.train, recipe, start=start, rank=rank, processes=processes, workers=workers)
+        stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
+        report = stack.enter_context(_Report(run, start, recipe.steps)) if accelerator.is_main_process else None
+        interrupt = stack.enter_context(Interrupt())
+        for step in range(start, recipe.steps):
+            trainer.step(step, parts)
+            if report:
+                report.progress.step()
+            done = step + 1
+            saving = done % recipe.save_every == 0 or done == recipe.steps
+            if not (saving or done % CHECK_EVERY == 0 or (interrupt.wanted and processes == 1)):
+                continue
+            wanted = trainer.look(interrupt.wanted)
+            if saving:
+                yield trainer.save(run, done, report)
+            elif wanted:
+                trainer.save_state(run, done)
+            if wanted:
+                raise KeyboardInterrupt
 
 
-def _optimizer(stage: Stage, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over the trained parts alone; everything else is frozen."""
-    for parameter in stage.model.parameters():
-        parameter.requires_grad_(False)
-    groups = []
+class _Loss(nn.Module):
+    """The module that is prepared: one forward is one loss, so that gradients are averaged over processes."""
+
+    def __init__(self, stage: Stage, bf16: bool) -> None:
+        super().__init__()
+        self.model = stage.model
+        self.loss = stage.loss
+        self.bf16 = bf16
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        device = batch[next(iter(batch))].device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+            return self.loss(batch)
+
+
+class _Trainer:
+    """A stage, prepared for the devices, with its optimiser, average and running means."""
+
+    def __init__(self, stage: Stage, recipe: Recipe, accelerator: Accelerator) -> None:
+        self.stage, self.recipe, self.accelerator = stage, recipe, accelerator
+        groups = _groups(stage)
+        self.copy = copy.deepcopy(stage.model) if accelerator.is_main_process else None
+        if self.copy is not None:
+            self.copy.to(accelerator.device).eval().requires_grad_(False)
+        stage.frozen.to(accelerator.device).eval().requires_grad_(False)
+        optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
+        self.module, prepared = accelerator.prepare(_Loss(stage, recipe.precision == "bf16"), optimizer)
+        self.optimizer = prepared.optimizer
+        self.weights = Weights(stage.model, self.optimizer)
+        self.guard = Guard()
+        self.done = 0
+        self.pending: list[Tensor] = []  # figures of steps that nobody has looked at, one vector a step
+        self.names: list[str] = []
+        self.totals: dict[str, float] = {}  # sums over the steps since the last save
+        self.count = 0
+
+    def resume(self, run: Path) -> int:
+        """Load the saved state, if there is one, and return the number of steps done."""
+        tensors = load_state(run)
+        if tensors is None:
+            return 0
+        self.weights.restore(tensors)
+        self.count = int(tensors["count"])
+        self.totals = {n.removeprefix("total."): float(t) for n, t in tensors.items() if n.startswith("total.")}
+        self.done = int(tensors["done"])
+        return self.done
+
+    def step(self, step: int, parts: Iterator[dict[str, Tensor]]) -> None:
+        """One step of the optimiser."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(step, self.recipe) * group["share"]
+        self.optimizer.zero_grad(set_to_none=True)
+        accumulate = self.recipe.accumulate
+        rows = [self._part(next(parts), last=i == accumulate - 1) for i in range(accumulate)]
+        norm = self.weights.clip(self.recipe.clip)
+        self.optimizer.step()
+        self.weights.follow(min(self.recipe.ema, (1 + step) / (10 + step)))
+        self.pending.append(torch.cat([torch.stack(rows).mean(0), norm.detach().reshape(1)]))
+        self.done = step + 1
+
+    def _part(self, batch: dict[str, Tensor], *, last: bool) -> Tensor:
+        device = self.accelerator.device
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        with nullcontext() if last else self.accelerator.no_sync(self.module):
+            figures = self.module(batch)
+            (figures["loss"] / self.recipe.accumulate).backward()
+        self.names = [*figures, "gradient"]
+        return torch.stack([value.detach().float() for value in figures.values()])
+
+    def look(self, stop: bool) -> bool:
+        """Check and add up the last steps, averaged over processes; whether any process wants to stop."""
+        rows = torch.stack(self.pending)
+        self.pending = []
+        flag = rows.new_tensor([[float(stop)] * rows.shape[1]])
+        *shared, flags = self._reduced(torch.cat([rows, flag]), "mean").tolist()
+        for i, values in enumerate(shared):
+            figures = dict(zip(self.names, values, strict=True))
+            self.guard.check(self.done - len(shared) + i, figures)
+            for name, value in figures.items():
+                self.totals[name] = self.totals.get(name, 0.0) + value
+        self.count += len(shared)
+        return flags[0] > 0
+
+    def save(self, run: Path, done: int, report: _Report | None) -> Step:
+        """Validate the averaged weights, write checkpoint, log and state, and start the means anew."""
+        self._check_weights(done)
+        means = {name: self.totals[name] / self.count for name in self.names}  # a restored sum knows no order
+        self.totals, self.count = {}, 0
+        figures = Step(step=done, rate=rate_at(done - 1, self.recipe), **means)
+        self.weights.averaged(self.copy)
+        if self.copy is not None and report is not None:
+            found = self._validate(self.copy)
+            figures.update(found.figures)
+            with clear_errors(run):
+                facts = {**self.stage.facts(), "step": done}
+                state = self.copy.state_dict()
+                checkpoints.save(run / CHECKPOINT_NAME, self.stage.kind, self.stage.config, state, facts)
+                report.write(figures, found.pictures)
+        self.save_state(run, done)
+        return figures
+
+    def save_state(self, run: Path, done: int) -> None:
+        """Write all that the next step depends on."""
+        self._check_weights(done)
+        tensors = {"done": torch.tensor(done), "count": torch.tensor(self.count)}
+        tensors |= {f"total.{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.totals.items()}
+        for name, tensor in self.weights.state():
+            if self.accelerator.is_main_process:
+                tensors[name] = tensor
+        if self.accelerator.is_main_process:
+            save_state(run, tensors)
+
+    @torch.no_grad()
+    def _validate(self, model: nn.Module) -> Validation:
+        return self.stage.validate(model)
+
+    def _check_weights(self, done: int) -> None:
+        unfit = int(self._reduced(self.weights.unfit(), "sum"))
+        if unfit:
+            raise TrainingError(
+                f"{unfit} weights are not finite after step {done}; the last good state is saved: start again in "
+                "a new --out folder with a lower rate (--set rate=...)"
+            )
+
+    def _reduced(self, tensor: Tensor, how: str) -> Tensor:
+        reduced = self.accelerator.reduce(tensor, how)
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+
+class _Report:
+    """The log and the progress of a run, for the main process."""
+
+    def __init__(self, run: Path, start: int, steps: int) -> None:
+        self.log = Log(run, start)
+        self.progress = Progress(start, steps)
+
+    def __enter__(self) -> _Report:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.close()
+        self.log.close()
+
+    def write(self, figures: Step, pictures: Mapping[str, Tensor]) -> None:
+        self.log.write(figures, pictures)
+        self.progress.report(figures)
+
+
+def _groups(stage: Stage) -> list[dict[str, object]]:
+    """The trained parts alone, each with its share of the rate; everything else is frozen."""
+    stage.model.requires_grad_(False)
+    groups: list[dict[str, object]] = []
     for name, share in stage.trained.items():
-        parameters = list(stage.model.get_submodule(name).parameters())
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        groups.append({"params": parameters, "share": share})
-    return torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
-
-
-def _update(
-    stage: Stage, batch: dict[str, Tensor], recipe: Recipe, step: int, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
-    random = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-        figures = stage.loss(batch, random)
-    if not figures["loss"].isfinite():
-        raise TrainingError(
-            f"the loss is {float(figures['loss'].detach())} at step {step}; the last good state is saved: "
-            "start again with a lower rate (--set rate=...)"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    figures["loss"].backward()
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip)
-    optimizer.step()
-    return {name: float(value.detach()) for name, value in figures.items()}
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the current ones; buffers are copied."""
-    for ours, parameter in zip(average.parameters(), model.parameters(), strict=True):
-        if parameter.requires_grad:
-            ours.lerp_(parameter, 1 - decay)
-    for ours_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        ours_buffer.copy_(buffer)
-
-
-def _claim(run: Path, recipe: Recipe) -> None:
-    """Note the recipe in the run folder, or check that it is the one the run was started with."""
-    path = run / "recipe.json"
-    if path.exists() and Recipe.load(path) != recipe:
-        raise TrainingError(f"{run} was started with another recipe ({path}); use that one or a new --out folder")
-    run.mkdir(parents=True, exist_ok=True)
-    recipe.save(path)
-
-
-def _keep_log(run: Path, start: int) -> None:
-    """Drop log lines that a killed run wrote after its last saved state."""
-    path = run / "log.csv"
-    if path.exists():
-        with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
-        kept = [row for row in rows if int(row[0]) <= start]
-        path.write_text("".join(",".join(row) + "\n" for row in [header, *kept]))
-
-
-def _save(
-    run: Path,
-    stage: Stage,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    done: int,
-    rate: float,
-    means: dict[str, float],
-) -> Step:
-    average.eval()
-    with torch.no_grad():
-        figures = Step(step=done, rate=rate, **means, **stage.validate(average))
-    facts = {**stage.facts(), "step": done}
-    checkpoints.save(run / "model.safetensors", stage.kind, stage.config, average.state_dict(), facts)
-    _save_state(run / "resume.safetensors", stage.model, average, optimizer, done)
-    path = run / "log.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(figures)
-        writer.writerow([int(figures["step"]), *(f"{v:.6g}" for k, v in figures.items() if k != "step")])
-    return figures
-
-
-def _save_state(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, done: int) -> None:
-    """Trained weights, their average, and the optimiser's moments, of the trained parameters only."""
-    tensors = {"step": torch.tensor(done)}
-    averages = dict(average.named_parameters())
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            tensors[f"weight.{name}"] = parameter.detach()
-            tensors[f"average.{name}"] = averages[name].detach()
-            for key, value in optimizer.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
-    temporary = path.with_name(f".{path.name}.part")
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-    temporary.replace(path)
-
-
-@torch.no_grad()
-def _resume(run: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the saved state, if there is one, and return the number of steps done."""
-    path = run / "resume.safetensors"
-    if not path.exists():
-        return 0
-    tensors = safetensors.torch.load_file(path)
-    averages = dict(average.named_parameters())
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.copy_(tensors[f"weight.{name}"])
-            averages[name].copy_(tensors[f"average.{name}"])
-            optimizer.state[parameter] = {
-                key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-    return int(tensors["step"])
+        part = stage.model.get_submodule(name).requires_grad_(True)
+        groups.append({"params": list(part.parameters()), "share": share})
+    return groups

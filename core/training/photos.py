@@ -2,89 +2,178 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol, TypeAlias
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
+from ..degradations import TASKS, Picture
 from ..errors import TrainingError
 from ..image import read
 from ..texture import structure
 from ..thumbnail import thumbnail
 
-__all__ = ["Crop", "Pool", "load"]
+__all__ = ["CONTEXTS", "Crop", "Data", "Pool", "Source", "gather", "levels", "load", "pair", "planar", "val_pairs"]
 
 CONTEXTS = 8  # random views of each photo that stand for "the whole photo" of a crop
 LARGE = 1_000_000  # photos with more pixels are halved: their finest level is mostly softness and JPEG
+
+Levels: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Crop:
     """A square cut from a photo. Pictures are (size, size, 3) float32 in [0, 1]."""
 
-    clean: NDArray[np.float32]
-    smooth: NDArray[np.float32]  # the structure of `clean`; empty when the pool holds none
-    context: int  # row of `Pool.contexts` that shows the photo around it
+    clean: Picture
+    smooth: Picture  # the structure of `clean`; empty when the pool holds none
+    damaged: Picture | None  # the same square of the damaged photo, from paired pools only
+    thumbnail: Levels  # (3, side, side): a view of the photo around it
 
 
 @dataclass(frozen=True)
 class Pool:
     """Photos in memory."""
 
-    photos: list[NDArray[np.uint8]]  # (H, W, 3)
-    structures: list[NDArray[np.uint8]]  # the same shapes, or an empty list
-    contexts: NDArray[np.uint8]  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
+    photos: list[Levels]  # (H, W, 3), clean
+    structures: list[Levels]  # the same shapes, or an empty list
+    contexts: Levels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
+    damaged: list[Levels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
+
+    def at(self, step: int) -> Pool:
+        """The photos of a training step: always these."""
+        del step
+        return self
 
     def crop(self, size: int, rng: Generator) -> Crop:
         """A random square, turned and mirrored at random; photos are drawn in proportion to their area."""
-        areas = np.array([p.shape[0] * p.shape[1] for p in self.photos], float)
-        index = int(rng.choice(len(areas), p=areas / areas.sum()))
+        index = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         height, width = self.photos[index].shape[:2]
         y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        row = index * CONTEXTS + int(rng.integers(CONTEXTS))
 
-        def cut(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def cut(photo: Levels) -> Picture:
             square = np.rot90(photo[y : y + size, x : x + size], turn)
             return (square[:, ::-1] if mirror else square).astype(np.float32) / np.float32(255)
 
-        smooth = cut(self.structures[index]) if self.structures else np.empty(0, np.float32)
-        return Crop(cut(self.photos[index]), smooth, index * CONTEXTS + int(rng.integers(CONTEXTS)))
+        return Crop(
+            cut(self.photos[index]),
+            cut(self.structures[index]) if self.structures else np.empty(0, np.float32),
+            cut(self.damaged[index]) if self.damaged else None,
+            self.contexts[row],
+        )
+
+    @cached_property
+    def _areas(self) -> NDArray[np.int64]:
+        return np.cumsum([p.shape[0] * p.shape[1] for p in self.photos])
 
 
-def load(paths: Iterable[Path], *, minimum: int, side: int, structures: bool) -> Pool:
-    """Decode photos; those smaller than `minimum` pixels on a side are left out, very large ones halved.
+class Source(Protocol):
+    """Where the photos of a training step come from; what comes depends on the step alone."""
 
-    side: size of the context thumbnails. structures: whether to compute the structure layers (about 0.3 s per MP).
+    def at(self, step: int) -> Pool:
+        """The pool that the samples of `step` are drawn from."""
+        ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a stage learns from and what it is judged on."""
+
+    train: Source
+    val: Pool
+
+
+def pair(crop: Crop, task: str, rng: Generator) -> Picture:
+    """The damaged picture of a crop: its own if the pool is paired, else made by the task's degradation."""
+    return crop.damaged if crop.damaged is not None else TASKS[task](crop.clean, rng)
+
+
+def planar(picture: Picture) -> Picture:
+    """(H, W, 3) -> (3, H, W), contiguous."""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.float32)
+
+
+def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
+    """Damaged and clean centre crops of every photo, each (N, 3, size, size) in [0, 1]; the damage has fixed seeds."""
+    clean = [_centre(photo, size) for photo in pool.photos]
+    if pool.damaged:
+        damaged = [_centre(photo, size) for photo in pool.damaged]
+    else:
+        damaged = [TASKS[task](picture, np.random.default_rng(i)) for i, picture in enumerate(clean)]
+    first, second = (torch.from_numpy(np.stack([planar(p) for p in side])) for side in (damaged, clean))
+    return first, second
+
+
+def _centre(photo: Levels, size: int) -> Picture:
+    y, x = ((side - size) // 2 for side in photo.shape[:2])
+    return photo[y : y + size, x : x + size].astype(np.float32) / np.float32(255)
+
+
+def load(paths: Sequence[Path], *, minimum: int, side: int, structures: bool, damaged: Sequence[Path] = ()) -> Pool:
+    """Decode photos into a pool, as `gather` does; very large ones are halved.
+
+    damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real at its own
+    scale only. Raises TrainingError when the two of a pair differ in size.
     """
-    photos = [_halved(read(path).pixels) for path in tqdm(list(paths), desc="photos", unit="photo", disable=None)]
-    photos = [p for p in photos if min(p.shape[:2]) >= minimum]
-    if not photos:
+    halve = not damaged
+    photos = [levels(read(path).pixels, halve=halve) for path in tqdm(paths, "photos", unit="photo", disable=None)]
+    worse = [levels(read(path).pixels, halve=False) for path in tqdm(damaged, "damaged", unit="photo", disable=None)]
+    for path, damaged_path, a, b in zip(paths, damaged, photos, worse, strict=False):
+        if a.shape != b.shape:
+            raise TrainingError(
+                f"{damaged_path} has {b.shape[1]} x {b.shape[0]} pixels and its clean photo {path} {a.shape[1]} x "
+                f"{a.shape[0]}; a pair must have one size: enlarge the damaged photos first"
+            )
+    return gather(photos, worse, minimum=minimum, side=side, structures=structures)
+
+
+def gather(
+    photos: Sequence[Levels], damaged: Sequence[Levels] = (), *, minimum: int, side: int, structures: bool
+) -> Pool:
+    """A pool of decoded photos (H, W, 3); those smaller than `minimum` pixels on a side are left out.
+
+    damaged: nothing, or one photo for each of `photos`. side: size of the context thumbnails, 0 for none. structures:
+    whether to compute the structure layers (about 0.3 s per MP). Raises TrainingError when nothing is left.
+    """
+    kept = [i for i, photo in enumerate(photos) if min(photo.shape[:2]) >= minimum]
+    if not kept:
         raise TrainingError(f"every photo is smaller than the crop of {minimum} pixels; use larger photos or crops")
-    layers = tqdm(photos if structures else [], desc="structures", unit="photo", disable=None)
-    contexts = [view for i, photo in enumerate(photos) for view in _views(photo, side, np.random.default_rng(i))]
-    return Pool(photos, [_structure(p) for p in layers], np.stack(contexts))
+    clean = [photos[i] for i in kept]
+    layers = tqdm(clean if structures else [], "structures", unit="photo", disable=None)
+    contexts = [view for i, photo in enumerate(clean) for view in _views(photo, side, np.random.default_rng(i))]
+    return Pool(
+        clean, [_structure(p) for p in layers], np.stack(contexts), [damaged[i] for i in kept] if damaged else []
+    )
 
 
-def _halved(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
-    if pixels.dtype != np.uint8:
-        pixels = np.round(pixels / 257).astype(np.uint8)
-    if pixels.shape[0] * pixels.shape[1] <= LARGE:
-        return pixels.astype(np.uint8, copy=False)
-    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
-    quads = pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
+def levels(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, halve: bool) -> Levels:
+    """Pixels as 8-bit levels; with `halve`, a photo of more than `LARGE` pixels at half its size."""
+    small = np.round(pixels / 257).astype(np.uint8) if pixels.dtype != np.uint8 else pixels.astype(np.uint8, copy=False)
+    if not halve or small.shape[0] * small.shape[1] <= LARGE:
+        return small
+    height, width = small.shape[0] // 2, small.shape[1] // 2
+    quads = small[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
     return np.round(quads.mean(axis=(1, 3))).astype(np.uint8)
 
 
-def _structure(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _structure(photo: Levels) -> Levels:
     return np.round(structure(photo.astype(np.float32) / np.float32(255)) * 255).astype(np.uint8)
 
 
-def _views(photo: NDArray[np.uint8], side: int, rng: Generator) -> list[NDArray[np.uint8]]:
+def _views(photo: Levels, side: int, rng: Generator) -> list[Levels]:
     """Thumbnails (3, side, side) of random rectangles that cover 60 to 100 % of each dimension."""
+    if not side:
+        return [np.empty((3, 0, 0), np.uint8)] * CONTEXTS
     views = []
     for _ in range(CONTEXTS):
         height, width = (int(size * rng.uniform(0.6, 1)) for size in photo.shape[:2])

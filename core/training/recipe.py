@@ -1,11 +1,15 @@
-"""A recipe: everything that decides how a stage is trained, as one value that round-trips to JSON."""
+"""A recipe: everything that decides how a stage is trained, as one value that round-trips to TOML and JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+import tomllib
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from ..errors import TrainingError, UsageError
 
@@ -14,10 +18,11 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train one stage."""
+    """How to train one stage. A stage that needs more subclasses it."""
 
     steps: int  # optimiser steps
-    batch: int = 32  # crops per step
+    batch: int = 32  # crops per step, over all processes
+    accumulate: int = 1  # parts that a process computes its share of a batch in, one after the other
     crop: int = 96  # side of a crop, pixels
     rate: float = 1e-3  # peak learning rate
     final_rate: float = 1e-5  # learning rate at the end of the cosine
@@ -32,33 +37,149 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise UsageError(f"precision must be 'bf16' or 'fp32', got '{self.precision}'")
-        for name in ("steps", "batch", "crop", "save_every"):
+        for name in ("steps", "batch", "accumulate", "crop", "save_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"recipe field '{name}' must be at least 1, got {getattr(self, name)}")
 
-    def with_settings(self, settings: list[str]) -> Recipe:
-        """A copy changed by `name=value` texts. Raises UsageError for an unknown name or a value of another type."""
-        values = asdict(self)
+    def left(self, done: float) -> float:
+        """Share of the way from `rate` to `final_rate` that is left when `done`, 0 to 1, is behind: a half cosine."""
+        return (1 + math.cos(math.pi * done)) / 2
+
+    def with_settings(self, settings: Sequence[str]) -> Self:
+        """A copy changed by `name=value` texts, one after the other.
+
+        A dotted name reaches into a nested dataclass (model.denoiser.blocks=1,2); a tuple is a comma list, a bool is
+        true or false. Raises UsageError for an unknown name or a value of another type.
+        """
+        recipe = self
         for setting in settings:
             name, separator, text = setting.partition("=")
-            if not separator or name not in values:
-                raise UsageError(f"unknown setting '{setting}'; write name=value with one of: {', '.join(values)}")
-            try:
-                values[name] = type(values[name])(text)
-            except ValueError:
-                kind = type(values[name]).__name__
-                raise UsageError(f"setting '{name}' takes a number of type {kind}, got '{text}'") from None
-        return Recipe(**values)
+            if not separator:
+                raise UsageError(f"setting '{setting}' has no value; write name=value with one of: {_names(self)}")
+            recipe = _changed(recipe, name.split("."), text, setting)
+        return recipe
 
     def save(self, path: Path) -> None:
-        """Write the recipe as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        """Write the recipe as TOML or JSON, as the suffix of `path` says."""
+        if _is_toml(path):
+            import tomli_w
+
+            path.write_text(tomli_w.dumps(asdict(self)), encoding="utf-8")
+        else:
+            path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> Recipe:
-        """Read a recipe written by `save`. Raises TrainingError for unknown or missing fields."""
-        values: dict[str, Any] = json.loads(path.read_text())
-        names = {f.name for f in fields(cls)}
-        if set(values) != names:
-            raise TrainingError(f"{path} has recipe fields {sorted(values)}, expected {sorted(names)}")
-        return cls(**values)
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote, exactly. Raises TrainingError for unknown, missing or mistyped fields."""
+        decode: Callable[[str], Any] = tomllib.loads if _is_toml(path) else json.loads
+        try:
+            values = decode(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise TrainingError(f"cannot read the recipe {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise TrainingError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
+        recipe = _built(cls, values, f"{path}: ")
+        assert isinstance(recipe, cls)
+        return recipe
+
+
+def _is_toml(path: Path) -> bool:
+    if path.suffix not in (".toml", ".json"):
+        raise UsageError(f"a recipe is a .toml or .json file, got '{path}'")
+    return path.suffix == ".toml"
+
+
+def _names(holder: Any) -> str:
+    return ", ".join(f.name for f in fields(holder))
+
+
+def _changed(holder: Any, path: list[str], text: str, setting: str) -> Any:
+    """A copy of the dataclass `holder` in which the field at `path` is what `text` says."""
+    name, *rest = path
+    if name not in {f.name for f in fields(holder)}:
+        kind = "" if isinstance(holder, Recipe) else f" of {type(holder).__name__}"
+        raise UsageError(f"unknown setting '{setting}'; write name=value with one of: {_names(holder)}{kind}")
+    value = getattr(holder, name)
+    if is_dataclass(value) and not rest:
+        raise UsageError(f"setting '{setting}' names a group; write {setting.partition('=')[0]}.NAME=value, one of: "
+                         f"{_names(value)}")  # fmt: skip
+    if rest and not is_dataclass(value):
+        raise UsageError(f"setting '{setting}': '{name}' has no fields of its own; valid names: {_names(holder)}")
+    if rest:
+        return replace(holder, **{name: _changed(value, rest, text, setting)})
+    hint = get_type_hints(type(holder))[name]
+    try:
+        return replace(holder, **{name: _parsed(hint, text)})
+    except ValueError:
+        raise UsageError(f"setting '{setting}': '{name}' takes {_described(hint)}, got '{text}'") from None
+
+
+def _parsed(hint: Any, text: str) -> Any:
+    """`text` as a value of the type `hint`; ValueError when it is none."""
+    options = _options(hint)
+    if type(None) in options:
+        return None if text == "none" else _parsed(_first(options), text)
+    if get_origin(hint) is tuple:
+        parts = text.split(",") if text else []
+        return tuple(_parsed(kind, part) for kind, part in zip(_kinds(hint, len(parts)), parts, strict=True))
+    if hint is bool:
+        return {"true": True, "false": False}[text] if text in ("true", "false") else _refuse(text)
+    return hint(text)
+
+
+def _built(cls: Any, values: Any, where: str) -> Any:
+    """The (nested) dataclass `cls` from its plain form."""
+    names = [f.name for f in fields(cls)]
+    given = sorted(values) if isinstance(values, dict) else values
+    if given != sorted(names):
+        raise TrainingError(f"{where}the fields of {cls.__name__} are {given}, expected {sorted(names)}")
+    hints = get_type_hints(cls)
+    return cls(**{name: _value(hints[name], values[name], f"{where}{name}: ") for name in names})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """A plain value read from a file as the type `hint`."""
+    if is_dataclass(hint):
+        return _built(hint, value, where)
+    options = _options(hint)
+    if value is None and type(None) in options:
+        return None
+    if type(None) in options:
+        return _value(_first(options), value, where)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        try:
+            return tuple(_value(k, v, where) for k, v in zip(_kinds(hint, len(value)), value, strict=True))
+        except ValueError:
+            raise TrainingError(f"{where}{len(value)} values given, expected {_described(hint)}") from None
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise TrainingError(f"{where}expected {_described(hint)}, got {value!r}")
+    return value
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+
+
+def _first(options: tuple[Any, ...]) -> Any:
+    return next(option for option in options if option is not type(None))
+
+
+def _kinds(hint: Any, count: int) -> tuple[Any, ...]:
+    """The types of the `count` entries of a tuple of type `hint`."""
+    kinds = get_args(hint)
+    return kinds[:1] * count if kinds[1:] == (...,) else kinds
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(text)
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        return f"a comma list of {kinds[0].__name__}" + ("" if kinds[1:] == (...,) else f", {len(kinds)} of them")
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(
+        hint, str(getattr(hint, "__name__", hint))
+    )

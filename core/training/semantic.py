@@ -3,10 +3,15 @@
 VICReg (Bardes, Ponce and LeCun, ICLR 2022): two random views of one photo should get the same code (invariance), while
 the codes of a batch keep their variance and stay uncorrelated. Views differ in window, mirroring, colour and damage, so
 that the code says what a photo shows and not how noisy it is.
+
+Variance and covariance are those of the part of a batch that one process computes at once: with several processes or
+`accumulate`, keep that part large (64 or more).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,15 +20,33 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from ..models.checkpoints import Checkpoint
+from ..models.dtpm import DtpmConfig
 from ..models.semantic import SemanticConfig, SemanticEncoder
-from .loop import Arrays
-from .photos import CONTEXTS, Pool
+from .photos import CONTEXTS, Data, Pool
 from .recipe import Recipe
+from .stage import Arrays, Validation
 
-__all__ = ["RECIPE", "SemanticStage", "vicreg"]
+__all__ = ["EARLIER", "RECIPE", "STRUCTURES", "SemanticRecipe", "SemanticStage", "build", "vicreg"]
 
-RECIPE = Recipe(steps=2500, batch=96, rate=1e-3, warmup=200, decay=1e-4, ema=0.99, save_every=500)
+
+@dataclass(frozen=True)
+class SemanticRecipe(Recipe):
+    """How to train the encoder of a DTPM."""
+
+    model: DtpmConfig = field(default_factory=DtpmConfig)
+
+
+RECIPE = SemanticRecipe(steps=2500, batch=96, rate=1e-3, warmup=200, decay=1e-4, ema=0.99, save_every=500)
+EARLIER: tuple[str, ...] = ()
+STRUCTURES = False
 EXPANDED = 512  # length of the vectors that the variance and covariance terms look at
+
+
+def build(recipe: SemanticRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> SemanticStage:
+    """The stage, from nothing."""
+    del earlier
+    return SemanticStage(recipe.model.semantic, data)
 
 
 def vicreg(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -46,45 +69,53 @@ class SemanticStage:
 
     kind = "semantic"
 
-    def __init__(self, config: SemanticConfig, train: Pool, val: Pool) -> None:
+    def __init__(self, config: SemanticConfig, data: Data) -> None:
         self.config = config
-        self.train, self.val = train, val
+        self.contexts = data.train.at(0).contexts
+        self.val = data.val
         self.encoder = SemanticEncoder(config)
         self.expander = nn.Sequential(nn.Linear(config.code, EXPANDED), nn.ReLU(), nn.Linear(EXPANDED, EXPANDED))
         self.model: nn.Module = nn.ModuleDict({"encoder": self.encoder, "expander": self.expander})
         self.trained = {"": 1.0}
+        self.frozen = nn.ModuleList()
 
-    def draw(self, recipe: Recipe, rng: Generator) -> Arrays:
-        """Two damaged views, (batch, 3, size, size), of distinct photos where there are enough."""
-        count = len(self.train.photos)
-        photos = rng.choice(count, recipe.batch, replace=count < recipe.batch)
-        return {name: np.stack([self._view(int(p), rng) for p in photos]) for name in ("a", "b")}
+    def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
+        """Two damaged views, a and b (3, size, size), of one photo."""
+        del crop  # the encoder looks at whole photos
+        photo = int(rng.integers(len(pool.photos)))
+        return {name: _view(pool.contexts[photo * CONTEXTS + int(rng.integers(CONTEXTS))], rng) for name in "ab"}
 
-    def _view(self, photo: int, rng: Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
-        view = self.train.contexts[photo * CONTEXTS + int(rng.integers(CONTEXTS))].astype(np.float32) / 255
-        if rng.random() < 0.5:
-            view = view[:, :, ::-1]
-        gain = (rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, (3, 1, 1))).astype(np.float32)
-        noise = np.float32(rng.uniform(0, 0.06)) * rng.standard_normal(view.shape, dtype=np.float32)
-        return np.clip(view ** np.float32(rng.uniform(0.7, 1.4)) * gain + noise, 0, 1)
-
-    def loss(self, batch: dict[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """VICReg on both views, in float32 (covariances lose too much in bf16)."""
-        del random
         codes = self.encoder(torch.cat([batch["a"], batch["b"]])).float()
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(codes.device.type, enabled=False):
             return vicreg(*self.expander(codes).chunk(2))
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
+    def validate(self, model: nn.Module) -> Validation:
         """Standardise the codes; share of held-back views whose nearest neighbour by code shows the same photo."""
         encoder = model.get_submodule("encoder")
         assert isinstance(encoder, SemanticEncoder)
-        encoder.standardize(torch.from_numpy(self.train.contexts).float() / 255)
-        codes = F.normalize(encoder(torch.from_numpy(self.val.contexts).float() / 255))
-        nearest = (codes @ codes.T - 2 * torch.eye(len(codes))).argmax(dim=1)
-        same = nearest // CONTEXTS == torch.arange(len(codes)) // CONTEXTS
-        return {"val_same_photo": float(same.float().mean())}
+        device = encoder.mean.device
+        encoder.standardize(_thumbnails(self.contexts, device))
+        codes = F.normalize(encoder(_thumbnails(self.val.contexts, device)))
+        nearest = (codes @ codes.T - 2 * torch.eye(len(codes), device=device)).argmax(dim=1)
+        same = nearest // CONTEXTS == torch.arange(len(codes), device=device) // CONTEXTS
+        return Validation({"val_same_photo": float(same.float().mean())}, {})
 
     def facts(self) -> dict[str, Any]:
         """Nothing beyond the weights."""
         return {}
+
+
+def _view(context: np.ndarray[Any, np.dtype[np.uint8]], rng: Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
+    view = context.astype(np.float32) / np.float32(255)
+    if rng.random() < 0.5:
+        view = view[:, :, ::-1]
+    gain = (rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, (3, 1, 1))).astype(np.float32)
+    noise = np.float32(rng.uniform(0, 0.06)) * rng.standard_normal(view.shape, dtype=np.float32)
+    bent: np.ndarray[Any, np.dtype[np.float32]] = view ** np.float32(rng.uniform(0.7, 1.4))
+    return np.clip(bent * gain + noise, 0, 1, dtype=np.float32)
+
+
+def _thumbnails(contexts: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device) -> Tensor:
+    return torch.from_numpy(contexts).to(device).float() / 255

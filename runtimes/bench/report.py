@@ -12,6 +12,7 @@ from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
+from ...core.markdown import table
 from .gates import Gate
 from .photos import DAMAGES, BenchPhoto
 from .quality import BM3D, DTPM, INPUT, NLM, PREDICTOR, Measurement, Method, mean
@@ -24,7 +25,7 @@ DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4, "LPIPS": 4}
 MEAN = "mean of all"
 
 INTRODUCTION = """\
-# Results
+# The embedded pack: results of `cleanup`
 
 Made by `{command}`; do not edit.
 
@@ -123,18 +124,9 @@ def _table(measurements: Sequence[Measurement]) -> str:
         for method in (name for name in METHODS if name in present):
             values = [f"{mean(measurements, c, method, chosen):.{DECIMALS[c]}f}" for c in columns]
             rows.append([damage, method, *values])
-    return _aligned(rows, left=2)
+    return table(rows, left=2)
 
 
 def _settings(methods: Mapping[str, Sequence[Method]]) -> str:
     tuned = [(damage, method) for damage, group in methods.items() for method in group if method.settings]
-    return _aligned([["damage", "method", "settings"], *([d, m.name, m.settings] for d, m in tuned)], left=3)
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table; the first `left` columns are aligned left, the rest right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    signs = ["<"] * left + [">"] * (len(widths) - left)
-    lines = [[f"{cell:{s}{w}}" for cell, s, w in zip(row, signs, widths, strict=True)] for row in rows]
-    rule = ["-" * (w - (s == ">")) + ":" * (s == ">") for s, w in zip(signs, widths, strict=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+    return table([["damage", "method", "settings"], *([d, m.name, m.settings] for d, m in tuned)], left=3)

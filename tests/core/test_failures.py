@@ -71,7 +71,7 @@ def test_no_memory(
 
     save(tmp_path / "a.png")
     before = content(tmp_path)
-    monkeypatch.setattr("pocketprior.core.restore.to_batch", none)
+    monkeypatch.setattr("pocketprior.core.pipeline.to_batch", none)
     assert main(["restore", str(tmp_path / "a.png"), "--pack", str(built_pack)]) == 1
     assert "does not fit into the memory of this machine" in capfd.readouterr().err
     assert content(tmp_path) == before

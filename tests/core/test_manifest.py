@@ -10,9 +10,11 @@ from typing import Any
 
 import packs
 import pytest
+import system_packs
 
 from pocketprior.core.errors import PackError, PackVersionError
 from pocketprior.core.manifest import FILE, Manifest, PackedFile, mirror
+from pocketprior.core.tiles import Window
 
 Tree = dict[str, Any]
 
@@ -100,10 +102,10 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "list for an object": (put("graphs", []), "graphs: given .*expected an object"),
     "short row": (put("card", ["README.md"]), "expected a list of 3: file, sha256, bytes"),
     "infinite": (put("residual_scale", 10**400), "expected a finite number"),
-    "unknown model": (put("model", "unet"), "model: given 'unet', expected one of: dtpm"),
+    "unknown model": (put("model", "unet"), "model: given 'unet', expected one of: dtpm, diffir, gen2res"),
     "unknown sampler": (put("sampler", "euler"), "sampler: given 'euler', expected one of: ddim"),
     "unknown prediction": (put("predicts", "eps"), "predicts: given 'eps', expected one of: v"),
-    "unknown start": (put("start", "input"), "start: given 'input', expected one of: noise"),
+    "unknown start": (put("start", "input"), "start: given 'input', expected noise"),
     "unknown noise": (put("noise", "mt19937"), "noise: given 'mt19937', expected philox4x32-10"),
     "unknown target": (
         put("graphs", "encode", "files", {"tflite": {}}),
@@ -174,6 +176,99 @@ def test_what_is_wrong_is_said(pack: Path, edit: Callable[[Tree], object], words
     with pytest.raises(PackError, match=words) as raised:
         Manifest.load(pack)
     assert str(pack) in str(raised.value)
+
+
+# the same for the other systems
+WRONG_DIFFIR: dict[str, tuple[Callable[[Tree], object], str]] = {
+    "sampler of another system": (put("sampler", "ddim"), "sampler: given 'ddim', expected one of: posterior_mean"),
+    "prediction of another": (put("predicts", "v"), "predicts: given 'v', expected one of: x0"),
+    "image-sized state": (put("state", [1, 3, "h", "w"]), r"state: given .*expected \[1, n\]"),
+    "free state": (put("state", [1, "h"]), r"state: given .*expected \[1, n\]"),
+    "graph of another": (lambda t: t["graphs"].update(predict=t["graphs"]["compose"]), "encode, denoise, compose"),
+    "half a pipeline": (lambda t: t["graphs"].pop("compose"), "graphs: given .*expected denoise and compose"),
+    "thumbnail": (put("conditions", {"thumbnail": 8}), "conditions: given .*null without"),
+    "conditions that grow": (
+        put("graphs", "encode", "outputs", "features", ["float32", [1, 5, "h", "w"]]),
+        "outputs of encode: given .*one size for any photo",
+    ),
+    "encode of a thumbnail": (
+        lambda t: t["graphs"]["encode"].update(inputs={"thumbnail": ["float32", [1, 3, "h", "w"]]}),
+        "inputs of encode: given .thumbnail .*expected image float32",
+    ),
+    "compose without prior": (
+        lambda t: t["graphs"]["compose"]["inputs"].pop("prior"),
+        "inputs of compose: given .*expected.*prior float32",
+    ),
+    "a prior of another length": (
+        put("graphs", "compose", "inputs", "prior", ["float32", [1, 8]]),
+        r"inputs of compose: .*expected.*prior float32 \[1, 7\]",
+    ),
+    "window off the grid": (put("receptive_field", "compose", [98, 16]), "of compose: given .*a multiple of 4"),
+    "window that is all overlap": (put("receptive_field", "compose", [48, 16]), "an edge of 56 or more"),
+    "overlap below zero": (put("receptive_field", "compose", [96, -1]), r"expected \[edge, overlap\]"),
+    "window of one number": (put("receptive_field", "compose", [96]), "expected a list of 2: edge, overlap"),
+    "window of words": (put("receptive_field", "compose", ["96", 16]), 'edge: given "96", expected int'),
+    "means that overlap": (put("receptive_field", "encode", [64, 8]), "of encode: given .*without overlap"),
+    "means of any tile": (put("receptive_field", "encode", 3), "of encode: given 3, expected .edge, 0."),
+}
+WRONG_GEN2RES: dict[str, tuple[Callable[[Tree], object], str]] = {
+    "sampler of another system": (put("sampler", "posterior_mean"), "expected one of: ddim, ancestral"),
+    "start of another": (put("start", "noise"), "start: given 'noise', expected image"),
+    "pure noise": (put("levels", [0.0, 0.5, 0.9, 1.0]), "levels: given .*above 0: something is left of the image"),
+    "a scale that is none": (put("residual_scale", 1.0), "residual_scale: given 1.0, expected 0.5"),
+    "vector": (put("state", [1, 7]), "state: given"),
+    "encode": (lambda t: t["graphs"].update(encode=t["graphs"]["denoise"]), "names from: denoise"),
+    "nothing": (put("graphs", {}), "graphs: given .*expected denoise"),
+    "two variances": (
+        put("graphs", "denoise", "outputs", "more", ["float32", [1, 3, "h", "w"]]),
+        "outputs of denoise: given .*expected eps .*variance",
+    ),
+}
+WRONG_BESIDE = [
+    pytest.param(tiny, edit, words, id=f"{tiny.fields['model']}: {name}")
+    for tiny, wrong in ((system_packs.DIFFIR, WRONG_DIFFIR), (system_packs.ANCESTRAL, WRONG_GEN2RES))
+    for name, (edit, words) in wrong.items()
+]
+
+
+@pytest.mark.parametrize(("tiny", "edit", "words"), WRONG_BESIDE)
+def test_what_is_wrong_in_the_other_systems_is_said(
+    tmp_path: Path, tiny: packs.Tiny, edit: Callable[[Tree], object], words: str
+) -> None:
+    packs.build(tmp_path, tiny, golden=False)
+    change(tmp_path, edit)
+    with pytest.raises(PackError, match=words):
+        Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize("tiny", [system_packs.DIFFIR, system_packs.GEN2RES, system_packs.ANCESTRAL])
+def test_the_other_systems_are_read_back_too(tmp_path: Path, tiny: packs.Tiny) -> None:
+    manifest = packs.build(tmp_path, tiny, golden=False)
+    written = (tmp_path / FILE).read_bytes()
+    assert Manifest.load(tmp_path) == manifest
+    manifest.save(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == written
+
+
+def test_windows_of_graphs_in_turn_are_the_same(pack: Path) -> None:
+    reach = {"predict": [96, 16], "denoise": [96, 16], "fused": [96, 16]}
+    change(pack, put("receptive_field", reach))
+    manifest = Manifest.load(pack)
+    assert manifest.window(["predict", "denoise"]) == Window(96, 16)
+    change(pack, put("receptive_field", reach | {"predict": 9}))
+    assert Manifest.load(pack).window(["predict", "denoise"]) == Window(96, 16)
+    change(pack, put("receptive_field", reach | {"predict": [104, 16]}))
+    with pytest.raises(PackError, match=r"receptive_field: given .*expected the same \[edge, overlap\]"):
+        Manifest.load(pack)
+
+
+def test_denoise_of_a_dtpm_may_take_the_image_too(pack: Path) -> None:
+    image = ["float32", [1, 3, "h", "w"]]
+    change(pack, put("graphs", "denoise", "inputs", "image", image))
+    assert "image" in Manifest.load(pack).graphs["denoise"].inputs
+    change(pack, put("graphs", "denoise", "outputs", "variance", image))
+    with pytest.raises(PackError, match=r"outputs of denoise: given .*variance"):
+        Manifest.load(pack)
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])

@@ -48,3 +48,34 @@ def test_trailing_refuses_other_counts(steps: int) -> None:
 
 def test_diffir_levels_are_those_of_the_paper() -> None:
     assert schedule.diffir() == pytest.approx([0.900, 0.635, 0.260, 0.0026], abs=5e-4)
+
+
+def test_ddpm_levels_are_the_published_ones() -> None:
+    """Not rescaled: abar at 100, 200, 300, 400, 600 as the literature has it, and some signal at the end."""
+    bars = schedule.ddpm()
+    assert [bars[t - 1] for t in (100, 200, 300, 400, 600)] == pytest.approx(
+        [0.897, 0.659, 0.396, 0.195, 0.026], abs=1e-3
+    )
+    assert bars[0] == pytest.approx(1 - 1e-4)
+    assert bars[-1] == pytest.approx(4.04e-5, rel=0.01)
+
+
+def test_strided_starts_from_the_level_asked_for() -> None:
+    bars = schedule.ddpm()
+    levels, times = schedule.strided(4, bars, 200)
+    assert times == [0.2, 0.15, 0.1, 0.05]
+    assert levels == [bars[199], bars[149], bars[99], bars[49], 1.0]
+
+
+def test_strided_from_the_last_level_is_trailing() -> None:
+    bars = schedule.ddpm()
+    assert schedule.strided(7, bars, 1000) == schedule.trailing(7, bars)
+
+
+@pytest.mark.parametrize(
+    ("steps", "start", "match"),
+    [(0, 200, r"1\.\.200"), (201, 200, r"1\.\.200"), (1, 0, r"1\.\.1000"), (1, 1001, r"1\.\.1000")],
+)
+def test_strided_refuses_what_does_not_fit(steps: int, start: int, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        schedule.strided(steps, schedule.ddpm(), start)

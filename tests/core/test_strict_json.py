@@ -30,6 +30,11 @@ class Outer:
     by_name: Mapping[str, Inner]
 
 
+@dataclass(frozen=True)
+class Either:
+    one: int | Row
+
+
 FULL = Outer(3, Inner(0.5), (Row("a", (1, "h")), Row("b", ())), {"z": Inner(1.0), "a": Inner(2.0)})
 
 
@@ -78,3 +83,22 @@ def test_refuses_what_json_readers_differ_on(text: str) -> None:
 def test_numbers_that_are_not_finite_are_not_written() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         as_text(as_tree(Inner(float("nan"))))
+
+
+@pytest.mark.parametrize("one", [3, Row("a", (1, "h"))])
+def test_a_list_is_told_from_a_number(one: int | Row) -> None:
+    assert decode(Either, parse(as_text(as_tree(Either(one))), "it"), "it") == Either(one)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"one": "3"}', 'it: one: given "3", expected int or Row'),
+        ('{"one": null}', "it: one: given null, expected int or Row"),
+        ('{"one": ["a"]}', r"it: one: given \['a'\], expected a list of 2: name, sizes"),
+        ('{"one": [1, []]}', "it: one: name: given 1, expected str"),
+    ],
+)
+def test_what_is_neither_is_said(text: str, words: str) -> None:
+    with pytest.raises(PackError, match=words):
+        decode(Either, parse(text, "it"), "it")

@@ -24,6 +24,7 @@ from pocketprior.core.tiles import (
     padded_size,
     plan,
     smallest_tile,
+    split,
 )
 
 Model = Callable[[Batch], Batch]
@@ -319,3 +320,24 @@ def test_impossible_sizes_are_refused(sizes: tuple[int, int, int, int]) -> None:
     height, width, overlap, multiple = sizes
     with pytest.raises(UsageError, match="expected sizes and multiple of at least 1"):
         plan(height, width, 256, overlap, multiple)
+
+
+@given(
+    height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    multiple=st.sampled_from([1, 4, 16]),
+    units=st.integers(20, 80),
+)
+def test_split_covers_each_pixel_once_in_even_parts(height: int, width: int, multiple: int, units: int) -> None:
+    edge = multiple * units
+    boxes = split(height, width, edge, multiple)
+    rows, columns = ({(b.y0, b.y1) for b in boxes}, {(b.x0, b.x1) for b in boxes})
+    assert len(boxes) == len(rows) * len(columns)
+    for spans, size in ((sorted(rows), height), (sorted(columns), width)):
+        assert [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
+        assert spans[-1][1] == padded_size(size, multiple)
+        lengths = [stop - start for start, stop in spans]
+        assert min(lengths) > 0
+        assert max(lengths) <= min(edge, min(lengths) + multiple)
+        assert len(spans) == -(-padded_size(size, multiple) // edge)
+        assert all(length % multiple == 0 for length in lengths)

@@ -16,7 +16,7 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.pack import default_pack
 from pocketprior.core.restore import Restorer
 from pocketprior.core.verify import verify
-from pocketprior.export.pack import Sources
+from pocketprior.export.dtpm import DtpmSource
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / "checkpoints"
@@ -38,8 +38,9 @@ def test_pack_is_small() -> None:
 
 
 def test_pack_comes_from_the_checkpoints_of_this_repository() -> None:
-    sources = Sources(TRAINED / "cleanup" / "model.safetensors", TRAINED / "semantic" / "model.safetensors")
-    assert Manifest.load(default_pack()).made_by["checkpoint"] == sources.digest()
+    semantic = str(TRAINED / "semantic" / "model.safetensors")
+    source = DtpmSource(TRAINED / "cleanup" / "model.safetensors", semantic)
+    assert Manifest.load(default_pack()).made_by["checkpoint"] == source.digest()
 
 
 def test_stage_two_left_the_trained_prior_as_it_was() -> None:

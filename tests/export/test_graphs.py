@@ -1,5 +1,9 @@
+"""The graphs of the three systems: ONNX equals PyTorch, and PyTorch's graphs equal the models' own methods."""
+
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +11,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small import SAMPLING, small_encoder, small_model
+from small import CONFIG, DIFFIR, SAMPLING, small_diffir, small_encoder, small_gen2res, small_model
 
+from pocketprior.core.errors import UsageError
+from pocketprior.core.models.diffir import PERIOD
 from pocketprior.core.models.eager import eager
 from pocketprior.core.samplers import ddim
 from pocketprior.export import measure
-from pocketprior.export.graphs import Graph, dtpm_graphs, receptive_field
+from pocketprior.export.diffir import diffir_graphs
+from pocketprior.export.dtpm import dtpm_graphs
+from pocketprior.export.gen2res import gen2res_graphs
+from pocketprior.export.graphs import Graph, receptive_field
 from pocketprior.export.to_onnx import convert
 
 MULTIPLE = 4
@@ -126,3 +135,79 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
     per_pixel = (peak(1024) - peak(256)) / (1024**2 - 256**2)
     assert per_pixel <= measure.bytes_per_pixel(graphs["fused"])
+
+
+@pytest.fixture(scope="module")
+def global_graphs() -> dict[str, Graph]:
+    """Those that see all of a tile, by the folder and the name of their file."""
+    denoise = gen2res_graphs(small_gen2res(), "ancestral")["denoise"]
+    return {f"diffir/{n}": graph for n, graph in diffir_graphs(small_diffir()).items()} | {"gen2res/denoise": denoise}
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 20), (36, 12)])
+@pytest.mark.parametrize("name", ["diffir/encode", "diffir/denoise", "diffir/compose", "gen2res/denoise"])
+def test_onnx_equals_torch_in_the_other_systems(
+    name: str, size: tuple[int, int], global_graphs: dict[str, Graph], written: Callable[[str], Path]
+) -> None:
+    system, graph = name.split("/")
+    session = onnxruntime.InferenceSession(written(system) / f"{graph}.onnx")
+    example = global_graphs[name].example(*size)
+    found = session.run(None, {k: v.numpy() for k, v in example.items()})
+    expected = global_graphs[name].module(*example.values())
+    for array, tensor in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
+        np.testing.assert_allclose(array, tensor.numpy(), rtol=0, atol=1e-4)
+        assert np.abs(array).max() > 0.01
+
+
+def test_diffir_graphs_are_the_model(global_graphs: dict[str, Graph]) -> None:
+    """Features, the chain over `denoise`, and compose give what `Diffir` gives for a whole image."""
+    model = small_diffir()
+    image, x = torch.rand(1, 3, 24, 32), torch.randn(1, DIFFIR.ipr)
+    features = global_graphs["diffir/encode"].module(image)
+    time = (DIFFIR.steps - 1) / DIFFIR.steps
+    assert model.denoiser is not None
+    first = global_graphs["diffir/denoise"].module(x, features, torch.tensor([time]))
+    expected = model.denoiser(model.condition(image), torch.tensor([[time / PERIOD]]), x)
+    torch.testing.assert_close(first, expected, rtol=0, atol=1e-6)
+    restored = global_graphs["diffir/compose"].module(image, first)
+    torch.testing.assert_close(restored, model.restore(image, first), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", [{"scale": 2}, {"inputs": 4}, {"steps": 0}])
+def test_diffir_that_no_pack_can_hold(change: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="a pack"):
+        diffir_graphs(small_diffir(replace(DIFFIR, **change)))
+
+
+@pytest.mark.parametrize("change", [{"structure_slot": "y_d"}, {"code_of": "y_E"}, {"prediction": "x0"}])
+def test_dtpm_variants_are_the_model(change: dict[str, str]) -> None:
+    """The split graphs, put together, give what the fused graph and `Dtpm` give."""
+    model, encoder = small_model(replace(CONFIG, **change)), small_encoder()
+    graphs = dtpm_graphs(model, encoder, SAMPLING)
+    image, noise = torch.rand(1, 3, 16, 24), torch.randn(1, 3, 16, 24)
+    thumbnail, strength = torch.rand(1, 3, 16, 16), torch.ones(1)
+    code, base = graphs["encode"].module(thumbnail), graphs["predict"].module(image)
+    torch.testing.assert_close(code, model.encode(encoder, thumbnail), rtol=0, atol=1e-5)
+    arrays = {"image": image, "base": base, "code": code}
+
+    def denoise(x: torch.Tensor, step: int) -> torch.Tensor:
+        given = arrays | {"x": x, "t": torch.full((1,), SAMPLING.times[step])}
+        return graphs["denoise"].module(*(given[name] for name in graphs["denoise"].inputs))
+
+    residual = ddim(denoise, noise, SAMPLING.levels, model.config.prediction) * model.residual_scale
+    fused = graphs["fused"].module(image, noise, code, strength)
+    torch.testing.assert_close(fused, (base + SAMPLING.gain * residual).clamp(0, 1), rtol=0, atol=1e-5)
+    whole = model(image, code, noise, SAMPLING.gain * strength, SAMPLING.levels, SAMPLING.times)
+    torch.testing.assert_close(fused, whole, rtol=0, atol=1e-5)
+
+
+def test_attention_needs_memory_for_its_scores() -> None:
+    class Attended(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            rows = x.flatten(2).transpose(1, 2)[:, None] * t
+            return torch.nn.functional.scaled_dot_product_attention(rows, rows, rows)
+
+    graph = Graph(Attended(), gen2res_graphs(small_gen2res(), "ddim")["denoise"].inputs, {})
+    for tile in (8, 16):  # scores before and after the softmax, beside queries and the result
+        scores, rows = 2 * 4 * tile**2, 4 * 3
+        assert measure.bytes_per_pixel(graph, tile) == pytest.approx(measure.ALLOCATOR * (scores + 3 * rows), rel=0.15)

@@ -10,18 +10,21 @@ import pytest
 from small import save_small
 
 from pocketprior.core.cli import main
-from pocketprior.core.errors import CheckpointError, PhotoWriteError, UnknownNameError
+from pocketprior.core.degradations import TASKS
+from pocketprior.core.errors import CheckpointError, PhotoWriteError, UnknownNameError, UsageError
 from pocketprior.core.manifest import Manifest
 from pocketprior.core.restore import Restorer
 from pocketprior.core.verify import verify
-from pocketprior.export.pack import PRECISIONS, Sources, golden_photo, write_pack
+from pocketprior.export.dtpm import DtpmSource
+from pocketprior.export.pack import PRECISIONS, golden_photo, write_pack
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
 
 
 def write(folder: Path, precision: str, name: str = "pack") -> Path:
-    sources = Sources(*save_small(folder))
-    write_pack(sources, folder / name, name="small", steps=2, gain=0.5, precision=precision, photos=PHOTOS)
+    model, semantic = save_small(folder)
+    source = DtpmSource(model, str(semantic), steps=2)
+    write_pack(source, folder / name, name="small", photos=PHOTOS, precision=precision)
     return folder / name
 
 
@@ -80,14 +83,18 @@ def test_damaged_checkpoint_leaves_no_pack(tmp_path: Path) -> None:
     model, semantic = save_small(tmp_path)
     model.write_bytes(model.read_bytes()[:-9])
     with pytest.raises(CheckpointError):
-        write_pack(
-            Sources(model, semantic), tmp_path / "pack", name="x", steps=2, gain=0.5, precision="fp32", photos=PHOTOS
-        )
+        write_pack(DtpmSource(model, str(semantic)), tmp_path / "pack", name="x", photos=PHOTOS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors", "semantic.safetensors"]
 
 
+def test_without_a_photo_there_is_no_pack(tmp_path: Path) -> None:
+    model, semantic = save_small(tmp_path)
+    with pytest.raises(UsageError, match="at least one, for its golden restoration"):
+        write_pack(DtpmSource(model, str(semantic)), tmp_path / "pack", name="x", photos=[])
+
+
 def test_golden_photo_is_fixed() -> None:
-    first, second = (golden_photo(PHOTOS[0], "cleanup") for _ in range(2))
+    first, second = (golden_photo(PHOTOS[0], TASKS["cleanup"]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == (96, 96, 3)
 

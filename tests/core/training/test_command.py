@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pocketprior.core.cli import main
+from pocketprior.core.degradations import TASKS
+from pocketprior.core.errors import UnknownNameError
+from pocketprior.core.image import read, write
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training import command
+from pocketprior.core.training.dtpm.predictor import PredictorRecipe
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-QUICK = [
-    argument
-    for setting in ("steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32")
-    for argument in ("--set", setting)
-]
+SETTINGS = ("steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32")
+SMALL = (
+    "model.predictor.widths=8,8",
+    "model.predictor.blocks=1,1",
+    "model.denoiser.widths=8,8",
+    "model.denoiser.blocks=1,1",
+    "model.semantic.size=16",
+    "model.semantic.widths=8,8",
+)
+QUICK = ["--workers", "0", *(word for setting in (*SETTINGS, *SMALL) for word in ("--set", setting))]
+STAGES = ("semantic", "predictor", "prior", "adapters")
+KINDS = {"semantic": "semantic", "predictor": "predictor", "prior": "prior", "adapters": "dtpm"}
 
 
-def train(stage: str, out: Path, *more: str) -> int:
-    return main(["train", "dtpm", stage, "--data", str(EXAMPLES), "--out", str(out), *QUICK, *more])
+def train(stage: str, out: Path, *more: str, data: str = str(EXAMPLES)) -> int:
+    return main(["train", "dtpm", stage, "--data", data, "--out", str(out), *QUICK, *more])
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The four stages, one after the other."""
+    """Four stages, one after the other."""
     runs = tmp_path_factory.mktemp("runs")
-    models = {name: str(runs / name / "model.safetensors") for name in command.STAGES}
+    models = {name: str(runs / name / "model.safetensors") for name in STAGES}
     assert train("semantic", runs / "semantic") == 0
     assert train("predictor", runs / "predictor") == 0
     assert train("prior", runs / "prior", "--semantic", models["semantic"]) == 0
@@ -36,10 +50,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_leaves_a_checkpoint_and_a_log(runs: Path) -> None:
-    kinds = {"semantic": "semantic", "predictor": "predictor", "prior": "prior", "adapters": "dtpm"}
-    for stage, kind in kinds.items():
+    for stage, kind in KINDS.items():
         assert checkpoints.load(runs / stage / "model.safetensors", kind).facts["step"] == 2
         assert len((runs / stage / "log.csv").read_text().splitlines()) == 3
+
+
+def test_run_notes_its_recipe_and_inputs(runs: Path) -> None:
+    recipe = PredictorRecipe.load(runs / "predictor" / "recipe.toml")
+    assert (recipe.task, recipe.model.predictor.widths, recipe.steps) == ("cleanup", (8, 8), 2)
+    assert set(json.loads((runs / "prior" / "inputs.json").read_text())) == {"data", "val", "semantic"}
 
 
 def test_stage_two_holds_the_prior_of_stage_one(runs: Path) -> None:
@@ -58,7 +77,51 @@ def test_last_stage_exports_to_a_pack_that_verifies(runs: Path, tmp_path: Path) 
 
 def test_finished_run_has_nothing_left_to_do(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("semantic", runs / "semantic") == 0
-    assert capsys.readouterr().out == ""
+    assert "steps/s" not in capsys.readouterr().err
+
+
+def test_other_earlier_checkpoint_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("semantic", tmp_path / "semantic", "--set", "seed=1") == 0
+    other = str(tmp_path / "semantic" / "model.safetensors")
+    assert train("prior", runs / "prior", "--semantic", other) == 1
+    assert "semantic changed since" in capsys.readouterr().err
+
+
+def test_recipe_file_starts_the_same_run(runs: Path, tmp_path: Path) -> None:
+    """A finished run's recipe, given as a file, is that run's."""
+    recipe = PredictorRecipe.load(runs / "predictor" / "recipe.toml")
+    recipe.save(tmp_path / "mine.json")
+    arguments = ["train", "dtpm", "predictor", "--data", str(EXAMPLES), "--recipe", str(tmp_path / "mine.json")]
+    assert main([*arguments, "--workers", "0", "--out", str(runs / "predictor")]) == 0
+
+
+def test_settings_change_what_the_size_says(tmp_path: Path) -> None:
+    assert train("predictor", tmp_path, "--size", "base", "--set", "model.predictor.decoder=1", "--set", "steps=1") == 0
+    recipe = PredictorRecipe.load(tmp_path / "recipe.toml")
+    assert recipe.steps == 1
+    assert recipe.model.predictor.widths == (8, 8)  # --set comes last
+    assert recipe.model.semantic.code == command._sizes("dtpm")["base"].semantic.code
+
+
+def test_unknown_task_lists_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("predictor", tmp_path, "--task", "rust") == 2
+    assert "cleanup" in capsys.readouterr().err
+
+
+def test_paired_folder_is_trained_on_as_it_is(tmp_path: Path) -> None:
+    """The damaged photos are the folder's own: were `cleanup` applied, black ones would not stay so."""
+    for i, path in enumerate(sorted(EXAMPLES.glob("*.jpg"))[:2]):
+        photo = read(path)
+        for name, pixels in (("gt", photo.pixels), ("lq", 0 * photo.pixels)):
+            (tmp_path / "pairs" / name).mkdir(parents=True, exist_ok=True)
+            write(photo.with_pixels(pixels), tmp_path / "pairs" / name / f"{i}.png")
+    seen = []
+    task, TASKS["cleanup"] = TASKS["cleanup"], lambda picture, rng: seen.append(rng) or picture  # type: ignore[func-returns-value]
+    try:
+        assert train("predictor", tmp_path / "run", data=str(tmp_path / "pairs")) == 0
+    finally:
+        TASKS["cleanup"] = task
+    assert seen == []
 
 
 @pytest.mark.parametrize(
@@ -74,9 +137,40 @@ def test_missing_earlier_stage_is_named(
 def test_interrupted_run_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> object:
+    def interrupted(*_: object, **__: object) -> object:
+        (tmp_path / "resume.safetensors").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "train", lambda *_: (interrupted() for _ in (1,)))
-    assert train("semantic", tmp_path / "run") == 130
+    monkeypatch.setattr(command, "train", interrupted)
+    assert train("semantic", tmp_path) == 130
     assert "same command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", command.SYSTEMS)
+def test_every_stage_offers_what_the_command_needs(system: str) -> None:
+    for stage in command.SYSTEMS[system]:
+        module = command.stage_module(system, stage)
+        mobile = command._sizes(system)["mobile"]
+        assert getattr(module.RECIPE, "model", mobile) == mobile
+        assert isinstance(module.EARLIER, tuple)
+        assert isinstance(module.STRUCTURES, bool)
+        assert callable(module.build)
+
+
+def test_unknown_stage_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnknownNameError, match="pretrain, warmup, joint"):
+        command.stage_module("diffir", "posttrain")
+    assert main(["train", "dtpm", "posttrain"]) == 2
+    assert "adapters" in capsys.readouterr().err
+
+
+def test_only_the_chosen_stage_is_imported() -> None:
+    program = "import sys; from pocketprior.core.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    arguments = [sys.executable, "-c", program, "train", "dtpm", "semantic", "--help"]
+    printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert "--workers" in printed
+    modules = printed.splitlines()[-1].split()
+    assert "pocketprior.core.training.semantic" in modules
+    assert [
+        m for m in modules if m.startswith(("pocketprior.core.training.diffir.", "pocketprior.core.models.gen2res"))
+    ] == []

@@ -45,7 +45,7 @@ def test_exit_code_follows_the_gates(call, monkeypatch, capsys, value, code):
     passing(monkeypatch, value)
     assert call("--limit", "1", "--bm3d", "0") == code
     out, err = capsys.readouterr()
-    assert out.startswith("# Results")
+    assert out.startswith("# The embedded pack")
     assert "`pocketprior bench quality PACK --photos PHOTOS --limit 1 --bm3d 0`" in out
     assert err.count("pass: " if value else "FAIL: ") == 5
 

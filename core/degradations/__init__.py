@@ -1,0 +1,31 @@
+"""What damages a photo: one module per family of damage, and `tasks`, which draws strengths at random.
+
+Every function takes and returns a float picture, (H, W, 3) float32 in [0, 1], and keeps its size (but `shrink` and
+`enlarge`). Whatever is random is drawn from the `numpy.random.Generator` that is passed in: the same generator state
+gives the same damage. Where light is mixed, it is linear light (`light` and `encoded` convert).
+"""
+
+from .compression import Subsampling, jpeg
+from .filters import gaussian_blur
+from .light import Picture, quantize
+from .masks import Thickness, brush_mask
+from .noise import gaussian_noise, poisson_noise
+from .resizing import enlarge, shrink
+from .tasks import SHRINKS, TASKS, cleanup
+
+__all__ = [
+    "SHRINKS",
+    "TASKS",
+    "Picture",
+    "Subsampling",
+    "Thickness",
+    "brush_mask",
+    "cleanup",
+    "enlarge",
+    "gaussian_blur",
+    "gaussian_noise",
+    "jpeg",
+    "poisson_noise",
+    "quantize",
+    "shrink",
+]

@@ -1,0 +1,56 @@
+"""What the years do to a print: grain, casts and scratches. Pictures are (H, W, 3) in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from .filters import gaussian_blur
+from .light import Picture, Plane, blend
+
+__all__ = ["grained", "scratches", "toned"]
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+FINE = 4  # lines are drawn this many times larger, so that they may be thinner than a pixel
+
+
+def toned(picture: Picture, colour: NDArray[np.float32], amount: float) -> Picture:
+    """Mix with its own grey version in a tone, such as sepia: `colour` (3,) is what white becomes; amount 0 to 1."""
+    grey = (picture @ LUMA)[..., np.newaxis]
+    return blend(picture, grey * colour, np.float32(amount))
+
+
+def grained(picture: Picture, sigma: float, size: float, rng: Generator) -> Picture:
+    """Film grain: grey noise of `sigma` (share of white), clumps of `size` pixels; most in mid tones. Not clipped."""
+    clumps = gaussian_blur(rng.standard_normal(picture.shape[:2], dtype=np.float32), size)
+    strength = np.float32(sigma / max(float(clumps.std()), 1e-6))
+    grey = np.clip(picture @ LUMA, 0, 1)
+    visible = (4 * grey * (1 - grey) + 0.2) / 1.2
+    return (picture + (strength * clumps * visible)[..., np.newaxis]).astype(np.float32)
+
+
+def scratches(height: int, width: int, count: int, length: float, wander: float, rng: Generator) -> Plane:
+    """Fine lines, (height, width) in [0, 1]: about `length` pixels long and mostly upright.
+
+    wander: standard deviation of the direction along the line, in radians; a large one gives hairs.
+    """
+    canvas = Image.new("L", (FINE * width, FINE * height))
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(count):
+        points = FINE * _wandering(height, width, length * rng.uniform(0.3, 1), wander, rng)
+        strength = int(rng.integers(120, 256))
+        pen.line([tuple(point) for point in points.tolist()], strength, int(rng.integers(2, FINE + 3)))
+    small = canvas.reduce(FINE)
+    return np.asarray(small, np.float32) / np.float32(255)
+
+
+def _wandering(height: int, width: int, length: float, wander: float, rng: Generator) -> NDArray[np.float64]:
+    """Corners (x, y) of a line that starts anywhere and changes direction a little at every corner."""
+    corners = 12
+    angle = rng.normal(math.pi / 2, 0.15 + wander) + np.cumsum(rng.standard_normal(corners)) * wander
+    steps = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (length / corners)
+    return np.cumsum(steps, axis=0) + rng.uniform((0, -length / 2), (width, height))

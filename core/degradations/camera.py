@@ -1,0 +1,60 @@
+"""A camera's processing and its inverse, so that noise can be added where it arises: on the raw sensor.
+
+After "Unprocessing Images for Learned Raw Denoising" (Brooks et al., arXiv 1811.11127, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from .filters import convolve
+from .light import Picture, encoded, light
+
+__all__ = ["Camera", "mosaic_noise"]
+
+SITES = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # channel, row, column of a Bayer cell (RGGB)
+CROSS = np.array([[0, 0.25, 0], [0.25, 1, 0.25], [0, 0.25, 0]], np.float32)  # bilinear demosaicing of green
+SQUARE = np.array([[0.25, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 0.25]], np.float32)  # and of red and blue
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What lies between the sensor and the file."""
+
+    overlap: NDArray[np.float32]  # (3, 3), rows add up to 1: how the sensor's colours mix red, green and blue light
+    gains: NDArray[np.float32]  # (3,): white balance times exposure
+
+    @classmethod
+    def draw(cls, rng: Generator) -> Camera:
+        """A plausible camera: neighbouring colours overlap by 10 to 30 %, red and blue are amplified."""
+        red, blue = rng.uniform(0.1, 0.3, 2)
+        left, right = rng.uniform(0.1, 0.25, 2)
+        overlap = [[1 - red, red, 0], [left, 1 - left - right, right], [0, blue, 1 - blue]]
+        balance = np.array([rng.uniform(1.9, 2.4), 1.0, rng.uniform(1.5, 1.9)])
+        return cls(np.array(overlap, np.float32), (balance * max(rng.normal(1.25, 0.15), 1.0)).astype(np.float32))
+
+    def raw(self, picture: Picture) -> NDArray[np.float32]:
+        """What the sensor counted, linear, (H, W, 3) in [0, 1]: tone curve, sRGB curve, colours and gains undone."""
+        untoned = 0.5 - np.sin(np.arcsin(1 - 2 * np.clip(picture, 0, 1)) / 3)
+        return light(untoned.astype(np.float32)) @ self.overlap.T / self.gains
+
+    def developed(self, raw: NDArray[np.float32]) -> Picture:
+        """The inverse of `raw`, in [0, 1]."""
+        back = np.linalg.inv(self.overlap).T
+        values = encoded(((raw * self.gains) @ back).astype(np.float32))
+        return np.clip(values * values * (3 - 2 * values), 0, 1).astype(np.float32)
+
+
+def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Noise (H, W, 3) of single pixels -> as it is after bilinear demosaicing: blotchy, and coupled in space.
+
+    Only the noise is demosaiced: the photo came from a file and is as sharp as it gets.
+    """
+    kept = np.zeros_like(noise)
+    for channel, row, column in SITES:
+        kept[row::2, column::2, channel] = noise[row::2, column::2, channel]
+    return np.stack([convolve(kept[..., c], CROSS if c == 1 else SQUARE) for c in range(3)], axis=2)

@@ -1,0 +1,83 @@
+"""Picture every task on one photo: python -m pocketprior.core.degradations.gallery examples/dog.jpg docs/degradations
+
+Writes `clean.jpg`, one strip of three random draws per task, and `masks.jpg`, a thin, a medium and a thick mask for
+inpainting. The same photo gives the same files, as long as Pillow's JPEG encoder is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import PocketPriorError, UsageError
+from ..image import read
+from .light import Picture, quantize
+from .masks import Thickness, brush_mask
+from .resizing import resize
+from .tasks import TASKS
+
+__all__ = ["main", "strips"]
+
+SIDE = 256  # pixels; the photo is cut square, and shrunk so that its own faults hardly show
+SEEDS = (1, 2, 3)
+QUALITIES = range(85, 20, -5)
+LARGEST = 40_000  # bytes per file
+MASKS: tuple[Thickness, ...] = ("thin", "medium", "thick")
+
+
+def strips(photo: Picture) -> dict[str, Picture]:
+    """Name -> pictures side by side, (SIDE, n * SIDE, 3), for a photo (H, W, 3) of at least SIDE pixels a side."""
+    clean = _square(photo)
+    shown = {name: [task(clean, np.random.default_rng(seed)) for seed in SEEDS] for name, task in TASKS.items()}
+    shown["masks"] = [_holed(clean, thickness) for thickness in MASKS]
+    return {"clean": clean, **{name: np.concatenate(pictures, axis=1) for name, pictures in shown.items()}}
+
+
+def _square(photo: Picture) -> Picture:
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    if side < SIDE:
+        raise UsageError(f"the photo has {width} x {height} pixels; give one of at least {SIDE} x {SIDE}")
+    top, left = (height - side) // 2, (width - side) // 2
+    return quantize(resize(photo[top : top + side, left : left + side], SIDE, SIDE, "bicubic", antialias=True))
+
+
+def _holed(clean: Picture, thickness: Thickness) -> Picture:
+    missing = brush_mask(SIDE, SIDE, thickness, np.random.default_rng(SEEDS[0]))
+    return np.where(missing[..., np.newaxis], np.float32(1), clean)
+
+
+def _write(path: Path, picture: Picture) -> None:
+    """As JPEG, of the best quality that is small enough."""
+    levels = Image.fromarray(np.round(picture * 255).astype(np.uint8))
+    for quality in QUALITIES:
+        levels.save(path, "JPEG", quality=quality, optimize=True)
+        if path.stat().st_size <= LARGEST:
+            return
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pocketprior.core.degradations.gallery", description=__doc__)
+    parser.add_argument("photo", type=Path, help="a clean photo")
+    parser.add_argument("folder", type=Path, help="where the pictures go; made if it does not exist")
+    args = parser.parse_args(argv)
+    try:
+        pixels = read(args.photo).pixels
+        shown = strips(pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max))
+    except PocketPriorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in shown.items():
+        _write(args.folder / f"{name}.jpg", picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

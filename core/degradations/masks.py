@@ -1,0 +1,74 @@
+"""Holes for inpainting: where a photo is missing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+__all__ = ["BRUSHES", "Brush", "Thickness", "brush_mask"]
+
+Thickness: TypeAlias = Literal["thin", "medium", "thick"]
+
+
+@dataclass(frozen=True)
+class Brush:
+    """How a mask is painted; lengths are shares of the shorter side, pairs are (lowest, highest)."""
+
+    strokes: tuple[int, int]
+    corners: tuple[int, int]  # of one stroke
+    step: tuple[float, float]  # from corner to corner
+    width: tuple[float, float]
+    boxes: tuple[int, int]
+    side: tuple[float, float]  # of a box
+
+
+BRUSHES: dict[Thickness, Brush] = {
+    "thin": Brush((4, 10), (3, 8), (0.05, 0.2), (0.01, 0.03), (0, 0), (0, 0)),
+    "medium": Brush((2, 6), (3, 6), (0.1, 0.3), (0.04, 0.12), (0, 1), (0.1, 0.3)),
+    "thick": Brush((1, 4), (1, 4), (0.15, 0.5), (0.15, 0.35), (0, 2), (0.15, 0.5)),
+}
+
+
+def brush_mask(height: int, width: int, thickness: Thickness, rng: Generator) -> NDArray[np.bool_]:
+    """(height, width), True where the photo is missing: brush strokes and boxes, in the manner of LaMa.
+
+    Suvorov et al. (arXiv 2109.07161, section 3.3) paint polygonal chains with a wide brush and rectangles; the sizes
+    here are shares of the shorter side, so that a mask covers about as much of a small picture as of a large one.
+    """
+    brush, short = BRUSHES[thickness], min(height, width)
+    canvas = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(rng.integers(*brush.strokes, endpoint=True)):
+        points = _chain(height, width, brush, rng)
+        _paint(pen, points, max(1, round(short * rng.uniform(*brush.width))))
+    for _ in range(rng.integers(*brush.boxes, endpoint=True)):
+        x, y = rng.uniform((0, 0), (width, height))
+        half = short * rng.uniform(*brush.side, 2) / 2
+        pen.rectangle([x - half[0], y - half[1], x + half[0], y + half[1]], 255)
+    return np.asarray(canvas) > 0
+
+
+def _chain(height: int, width: int, brush: Brush, rng: Generator) -> list[tuple[float, float]]:
+    """Corners (x, y) of a stroke, all within the picture; it turns back and forth."""
+    x, y = rng.uniform((0, 0), (width - 1, height - 1)) if min(height, width) > 1 else (0.0, 0.0)
+    points, turn = [(float(x), float(y))], rng.uniform(0, 2 * math.pi)
+    for corner in range(rng.integers(*brush.corners, endpoint=True)):
+        step = min(height, width) * rng.uniform(*brush.step)
+        turn += rng.uniform(0.3, 1.2) * (-1) ** corner
+        x = min(max(x + step * math.cos(turn), 0), width - 1)
+        y = min(max(y + step * math.sin(turn), 0), height - 1)
+        points.append((float(x), float(y)))
+    return points
+
+
+def _paint(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], width: int) -> None:
+    """A stroke with round corners and ends."""
+    pen.line(points, 255, width)
+    for x, y in points:
+        pen.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], 255)

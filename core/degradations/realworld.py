@@ -1,0 +1,113 @@
+"""Photos from the wild, shrunk: blur, resizing, noise and JPEG, twice over.
+
+The two-stage pipeline of Real-ESRGAN (Wang et al., arXiv 2107.10833, section 3 and its published settings).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from . import kernels
+from .compression import jpeg
+from .filters import convolve
+from .light import Picture, Plane
+from .noise import gaussian_noise, sensor_noise
+from .resizing import Kernel, resize
+
+__all__ = ["FIRST", "SECOND", "Stage", "blur_kernel", "damaged", "worn_and_shrunk"]
+
+RESIZERS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+FINAL_SINC = 0.8  # probability of the last filter
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One round of damage. Pairs are (lowest, highest) of uniform draws."""
+
+    blur: float  # probability
+    sigma: tuple[float, float]  # of the blur, pixels
+    resize: tuple[float, float, float]  # probabilities of up, down, keep
+    scale: tuple[float, float]
+    gaussian: tuple[float, float]  # sigma in grey levels
+    poisson: tuple[float, float]  # multiple of the shot noise of 256 photons
+
+
+FIRST = Stage(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
+SECOND = Stage(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
+
+
+def worn_and_shrunk(picture: Picture, factor: int, rng: Generator) -> Picture:
+    """(H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3) in [0, 1]: both stages, then the final size.
+
+    The last JPEG comes before or after the last resizing and its sinc filter, each half of the time.
+    """
+    height, width = (-(-size // factor) for size in picture.shape[:2])
+    worn = jpeg(damaged(picture, FIRST, picture.shape[:2], rng), *_quality(rng))
+    worn = damaged(worn, SECOND, (height, width), rng)
+    if rng.random() < 0.5:
+        return jpeg(_finished(worn, height, width, rng), *_quality(rng))
+    return _finished(jpeg(worn, *_quality(rng)), height, width, rng)
+
+
+def damaged(picture: Picture, stage: Stage, base: tuple[int, ...], rng: Generator) -> Picture:
+    """Blur, resize (to a random multiple of the size `base`) and noise; in [0, 1]."""
+    if rng.random() < stage.blur:
+        picture = convolve(picture, blur_kernel(stage.sigma, rng))
+    scale = _scale(stage, rng)
+    height, width = (max(1, round(size * scale)) for size in base[:2])
+    picture = np.clip(_resized(picture, height, width, rng), 0, 1)
+    return np.clip(_noisy(picture, stage, rng), 0, 1)
+
+
+def _scale(stage: Stage, rng: Generator) -> float:
+    kind = rng.choice(3, p=stage.resize)
+    return (rng.uniform(1, stage.scale[1]), rng.uniform(stage.scale[0], 1), 1.0)[kind]
+
+
+def _resized(picture: Picture, height: int, width: int, rng: Generator) -> Picture:
+    kernel = RESIZERS[rng.integers(3)]
+    return resize(picture, height, width, kernel, antialias=kernel == "area")
+
+
+def _noisy(picture: Picture, stage: Stage, rng: Generator) -> Picture:
+    grey = rng.random() < 0.4  # the same noise in all channels
+    gaussian = rng.random() < 0.5
+    values = (picture @ LUMA)[..., np.newaxis] if grey else picture
+    if gaussian:
+        noisy = gaussian_noise(values, rng.uniform(*stage.gaussian), rng)
+    else:
+        noisy = sensor_noise(values, rng.uniform(*stage.poisson) ** 2 / 256, 0.0, rng)
+    return (picture + (noisy - values)).astype(np.float32)
+
+
+def blur_kernel(sigma: tuple[float, float], rng: Generator) -> Plane:
+    """A random kernel of 7 to 21 pixels; `sigma` bounds its standard deviations."""
+    size = 2 * int(rng.integers(3, 11)) + 1
+    if rng.random() < 0.1:
+        return kernels.sinc(size, rng.uniform(math.pi / (3 if size < 13 else 5), math.pi))
+    family = rng.choice(3, p=(0.7, 0.15, 0.15))
+    round_one = rng.random() < (0.45 / 0.7 if family == 0 else 0.8)
+    first, second = rng.uniform(*sigma), rng.uniform(*sigma)
+    axes, angle = (first, first if round_one else second), rng.uniform(-math.pi, math.pi)
+    if family == 0:
+        return kernels.gaussian(size, axes, angle)
+    if family == 1:
+        return kernels.generalized(size, axes, angle, rng.uniform(0.5, 4))
+    return kernels.plateau(size, axes, angle, rng.uniform(1, 2))
+
+
+def _finished(picture: Picture, height: int, width: int, rng: Generator) -> Picture:
+    picture = _resized(picture, height, width, rng)
+    if rng.random() < FINAL_SINC:
+        size = 2 * int(rng.integers(3, 11)) + 1
+        picture = convolve(picture, kernels.sinc(size, rng.uniform(math.pi / 3, math.pi)))
+    return np.clip(picture, 0, 1)
+
+
+def _quality(rng: Generator) -> tuple[int]:
+    return (int(rng.integers(30, 96)),)

@@ -1,0 +1,266 @@
+"""The tasks: what a model learns to undo, and how strong the damage may be.
+
+A task is a function (picture, rng) -> picture of the same size and range; it draws its strength from the generator and
+leaves the levels of an 8-bit file. The damage itself, with its strength as an argument, is in the other modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from . import age, blur, drops, fields, weather
+from .camera import Camera, mosaic_noise
+from .compression import Subsampling, jpeg, shifted_jpeg
+from .depth import depth_map
+from .filters import gaussian_blur
+from .light import Picture, Plane, blend, encoded, light, quantize
+from .noise import gaussian_noise, poisson_noise, sensor_noise
+from .realworld import worn_and_shrunk
+from .resizing import enlarge, shrink
+
+__all__ = ["SHRINKS", "TASKS", "cleanup"]
+
+Task: TypeAlias = Callable[[Picture, Generator], Picture]
+
+
+def cleanup(picture: Picture, rng: Generator) -> Picture:
+    """The task `cleanup`: what phones and messengers do to a photo, at random strength.
+
+    Mild blur (sigma up to 1.2 pixels), Gaussian noise (up to sigma 55) or shot noise (30 to 1000 photons), JPEG
+    (quality 8 to 95), each present or not; the result has 8-bit levels.
+    """
+    kind = rng.random()
+    if kind < 0.35:
+        return quantize(_some_noise(picture, rng))
+    if kind < 0.55:
+        return _some_jpeg(picture, rng)
+    if rng.random() < 0.5:
+        picture = gaussian_blur(picture, rng.uniform(0.2, 1.2))
+    if rng.random() < 0.75:
+        picture = _some_noise(picture, rng)
+    return _some_jpeg(picture, rng) if rng.random() < 0.75 else quantize(picture)
+
+
+def _some_noise(picture: Picture, rng: Generator) -> Picture:
+    if rng.random() < 0.75:
+        return gaussian_noise(picture, rng.uniform(1, 55), rng)
+    photons = math.exp(rng.uniform(math.log(30), math.log(1000)))
+    return gaussian_noise(poisson_noise(picture, photons, rng), rng.uniform(0, 10), rng)
+
+
+def _some_jpeg(picture: Picture, rng: Generator) -> Picture:
+    subsampling: Subsampling = "4:2:0" if rng.random() < 0.75 else "4:4:4"
+    return jpeg(picture, int(rng.integers(8, 96)), subsampling)
+
+
+def _noise(picture: Picture, rng: Generator) -> Picture:
+    """White Gaussian noise of sigma 1 to 55."""
+    return quantize(gaussian_noise(picture, rng.uniform(1, 55), rng))
+
+
+def _realnoise(picture: Picture, rng: Generator) -> Picture:
+    """Noise of a sensor, added to the raw picture, demosaiced three times of four, and developed.
+
+    Shot noise 1e-4 to 1.2e-2, read noise around the power law of Brooks et al. (arXiv 1811.11127, section 3.1).
+    """
+    camera = Camera.draw(rng)
+    raw = camera.raw(picture)
+    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
+    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
+    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
+    if rng.random() < 0.75:
+        noise = mosaic_noise(noise)
+    return quantize(camera.developed(np.clip(raw + noise, 0, 1)))
+
+
+def _jpeg(picture: Picture, rng: Generator) -> Picture:
+    """Quality 5 to 95; for every third picture twice, the first time with blocks that lie elsewhere."""
+    if rng.random() < 1 / 3:
+        down, right = (int(shift) for shift in rng.integers(0, 8, 2))
+        picture = shifted_jpeg(picture, int(rng.integers(10, 96)), down, right, _subsampling(rng))
+    return jpeg(picture, int(rng.integers(5, 96)), _subsampling(rng))
+
+
+def _subsampling(rng: Generator) -> Subsampling:
+    return "4:2:0" if rng.random() < 0.75 else "4:4:4"
+
+
+def _bicubic(picture: Picture, rng: Generator, *, factor: int) -> Picture:  # noqa: ARG001
+    return quantize(shrink(picture, factor))
+
+
+def _wild(picture: Picture, rng: Generator, *, factor: int) -> Picture:
+    return quantize(worn_and_shrunk(picture, factor, rng))
+
+
+def _enlarged(picture: Picture, rng: Generator, *, small: Task, factor: int) -> Picture:
+    height, width = picture.shape[:2]
+    return quantize(enlarge(small(picture, rng), factor)[:height, :width])
+
+
+def _motionblur(picture: Picture, rng: Generator) -> Picture:
+    """A shaking camera, kernels of 15 to 61 pixels; in every second one or two regions also move on their own."""
+    size = 2 * int(math.exp(rng.uniform(math.log(7), math.log(31)))) + 1
+    size = max(1, min(size, (min(picture.shape[:2]) - 1) // 2 * 2 + 1))
+    path = blur.shake(size * rng.uniform(0.4, 1.2), rng.uniform(0, 2.5), rng)
+    regions = [(share, path) for share in _regions(picture, int(rng.choice((1, 2, 3), p=(0.5, 0.35, 0.15))), rng)]
+    regions[1:] = [(share, path + blur.drift(size * rng.uniform(0.2, 0.8), rng)) for share, _ in regions[1:]]
+    kernels = [(share, blur.path_kernel(steps, size)) for share, steps in regions]
+    return quantize(encoded(blur.moved(light(picture), kernels)))
+
+
+def _regions(picture: Picture, count: int, rng: Generator) -> list[Plane]:
+    """Soft-edged shares (H, W) of the picture that add up to 1."""
+    height, width = picture.shape[:2]
+    shares = [np.ones((height, width), np.float32)]
+    for _ in range(count - 1):
+        field = fields.smooth_field(height, width, max(height, width) / rng.uniform(1, 3), rng)
+        inside = np.clip((field - rng.uniform(0.4, 0.7)) * 10 + 0.5, 0, 1).astype(np.float32)
+        shares.append(shares[0] * inside)
+        shares[0] = shares[0] - shares[-1]
+    return shares
+
+
+def _defocus(picture: Picture, rng: Generator) -> Picture:
+    """Discs of up to 2 to 15 pixels, by the distance from a plane of focus somewhere in the scene, and faint noise."""
+    depth = depth_map(picture, rng)
+    off = np.abs(depth - np.float32(rng.uniform(0, 1)))
+    widest = min(rng.uniform(2, 15), min(picture.shape[:2]) / 2)
+    radius = off * np.float32(widest / max(float(off.max()), 1e-6))
+    layers = max(2, min(min(picture.shape[:2]) // 32, 6))
+    blurred = blur.defocused(light(picture), radius, depth, layers)
+    return quantize(gaussian_noise(encoded(blurred), rng.uniform(0, 3), rng))
+
+
+def _streaks(picture: Picture, count: int, rng: Generator) -> list[tuple[Plane, float]]:
+    """Layers of rain, nearest first: fewer, longer and wider streaks the nearer. Opacity is that over black."""
+    height, width = picture.shape[:2]
+    wind, layers = rng.uniform(-math.pi / 6, math.pi / 6), list[tuple[Plane, float]]()
+    for far in np.sort(rng.random(count)):
+        length = float(np.clip(60 - 40 * far + rng.normal(0, 4), 20, 60))
+        shape = weather.streak(length, rng.uniform(2.5, 3) - 1.5 * float(far), wind + rng.normal(0, 0.05))
+        mask = fields.scattered(height, width, shape, rng.uniform(0.03, 0.15), rng)
+        layers.append((mask, _as_light(rng.uniform(0.4, 0.9))))
+    return layers
+
+
+def _as_light(value: float) -> float:
+    return float(light(np.array(value, np.float32)))
+
+
+def _rain(picture: Picture, rng: Generator) -> Picture:
+    """One to four layers of streaks, 20 to 60 pixels long, 1 to 3 wide, within 30 degrees of the vertical."""
+    layers = _streaks(picture, int(rng.integers(1, 5)), rng)
+    return quantize(encoded(weather.screened(light(picture), layers)))
+
+
+def _rainhaze(picture: Picture, rng: Generator) -> Picture:
+    """Heavy rain (Li et al., CVPR 2019): I = t * (J + sum of streaks) + (1 - t) * A; far streaks only far away."""
+    depth = depth_map(picture, rng)
+    near, *far = _streaks(picture, int(rng.integers(2, 5)), rng)
+    rain = weather.lit(light(picture), [near, *((mask * depth, brightness) for mask, brightness in far)])
+    transmission = np.exp(np.float32(-rng.uniform(0.4, 1.6)) * depth)
+    return quantize(encoded(weather.hazed(rain, transmission, _air(0.5, 0.9, rng))))
+
+
+def _air(lowest: float, highest: float, rng: Generator) -> NDArray[np.float32]:
+    """Light of hazy air, nearly grey; the bounds are sRGB values."""
+    return light(np.clip(rng.uniform(lowest, highest) + rng.normal(0, 0.015, 3), 0, 1).astype(np.float32))
+
+
+def _snow(picture: Picture, rng: Generator) -> Picture:
+    """Flakes of up to three sizes (radius about 1, 2.5 and 6 pixels), drawn out as they fall; a tint near white."""
+    height, width = picture.shape[:2]
+    wind, seen = rng.uniform(-math.pi / 4, math.pi / 4), light(picture)
+    sizes = (((0.6, 1.4), 0.08), ((1.5, 3.5), 0.12), ((4.0, 8.0), 0.2))  # radius, highest coverage
+    for (low, high), coverage in sizes[: int(rng.integers(1, 4))]:
+        radius = rng.uniform(low, high)
+        shape = weather.flake(radius, radius * rng.uniform(0, 3), wind + rng.normal(0, 0.1))
+        mask = fields.scattered(height, width, shape, rng.uniform(0.02, coverage), rng)
+        seen = blend(seen, _air(0.85, 1.0, rng), mask[..., np.newaxis] * np.float32(rng.uniform(0.6, 1)))
+    return quantize(encoded(seen))
+
+
+def _haze(picture: Picture, rng: Generator) -> Picture:
+    """Indoors beta 0.6 to 1.8 and air 0.7 to 1.0, outdoors 0.04 to 0.2 over a ten times larger depth and 0.8 to 1.0."""
+    indoors = rng.random() < 0.5
+    strength = rng.uniform(0.6, 1.8) if indoors else 10 * rng.uniform(0.04, 0.2)
+    transmission = np.exp(np.float32(-strength) * depth_map(picture, rng))
+    air = _air(0.7 if indoors else 0.8, 1.0, rng)
+    return quantize(encoded(weather.hazed(light(picture), transmission, air)))
+
+
+def _raindrop(picture: Picture, rng: Generator) -> Picture:
+    """Drops of radius 8 to 40 pixels (no larger than a quarter of the picture), about one per 100 x 100 pixels."""
+    height, width = picture.shape[:2]
+    largest = min(40.0, min(height, width) / 4)
+    count = 1 + int(rng.poisson(float(height * width) / 10_000 * rng.uniform(0.3, 1.5)))
+    found = [drops.draw(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
+    return quantize(encoded(drops.refracted(light(picture), found)))
+
+
+def _lowlight(picture: Picture, rng: Generator) -> Picture:
+    """2 to 30 % of the light, counted in photons (500 to 20 000 would be white), read noise, sRGB."""
+    photons = math.exp(rng.uniform(math.log(500), math.log(20_000)))
+    dim = light(picture) * np.float32(math.exp(rng.uniform(math.log(0.02), math.log(0.3))))
+    noisy = gaussian_noise(poisson_noise(dim, photons, rng), 255 * rng.uniform(0.5, 4) / photons, rng)
+    return quantize(encoded(noisy))
+
+
+def _oldphoto(picture: Picture, rng: Generator) -> Picture:
+    """Soft, grainy, faded unevenly, brown or with a cast; three times of four scratched, dusty, with hairs."""
+    height, width = picture.shape[:2]
+    paper = np.cumprod([rng.uniform(0.8, 0.98), rng.uniform(0.85, 0.97), rng.uniform(0.65, 0.9)]).astype(np.float32)
+    picture = gaussian_blur(picture, rng.uniform(0.2, 1.2))
+    picture = age.grained(picture, rng.uniform(0.01, 0.08), rng.uniform(0.3, 0.9), rng)
+    picture = age.toned(picture, paper / paper[0], 1.0 if rng.random() < 0.5 else rng.uniform(0, 0.4))
+    uneven = 0.5 + fields.smooth_field(height, width, max(height, width), rng)[..., np.newaxis]
+    dyes = np.sort(rng.uniform(0.75, 1.25, 3))[::-1].astype(np.float32)  # cyan goes first, which leaves a red cast
+    picture = blend(picture, paper, uneven * rng.uniform(0.1, 0.35) * dyes)
+    return quantize(_worn(picture, rng) if rng.random() < 0.75 else picture)
+
+
+def _worn(picture: Picture, rng: Generator) -> Picture:
+    """Scratches, hairs and dust, as many as suit the size."""
+    height, width = picture.shape[:2]
+    many = 1 + float(height * width) / 20_000
+    bright, dark = (np.full(3, rng.uniform(*span), np.float32) for span in ((0.85, 1.0), (0.0, 0.25)))
+    upright = age.scratches(height, width, int(rng.poisson(1.5 * math.sqrt(many))), float(height), 0.03, rng)
+    hairs = age.scratches(height, width, int(rng.poisson(0.5 * many)), 40.0, 0.6, rng)
+    specks = fields.scattered(height, width, weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
+    for mask, colour in ((upright, bright), (hairs, dark), (specks, bright if rng.random() < 0.5 else dark)):
+        picture = blend(picture, colour, mask[..., np.newaxis])
+    return picture
+
+
+# Super-resolution: (H, W, 3) -> (ceil(H / n), ceil(W / n), 3) for the n at the end of the name.
+SHRINKS: dict[str, Task] = {
+    "sr2": partial(_bicubic, factor=2),
+    "sr4": partial(_bicubic, factor=4),
+    "realsr2": partial(_wild, factor=2),
+    "realsr4": partial(_wild, factor=4),
+}
+
+TASKS: dict[str, Task] = {
+    "cleanup": cleanup,
+    "noise": _noise,
+    "realnoise": _realnoise,
+    "jpeg": _jpeg,
+    **{name: partial(_enlarged, small=small, factor=int(name[-1])) for name, small in SHRINKS.items()},
+    "motionblur": _motionblur,
+    "defocus": _defocus,
+    "rain": _rain,
+    "rainhaze": _rainhaze,
+    "raindrop": _raindrop,
+    "snow": _snow,
+    "haze": _haze,
+    "lowlight": _lowlight,
+    "oldphoto": _oldphoto,
+}

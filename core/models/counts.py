@@ -1,0 +1,56 @@
+"""How many parameters and multiplications each part of a system has, without allocating any of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import UnknownNameError
+from .blocks import merge_branches
+
+__all__ = ["SYSTEMS", "Costs", "count"]
+
+SYSTEMS = ("dtpm", "diffir", "gen2res")
+
+
+class Costs(NamedTuple):
+    """Costs of one configuration by part."""
+
+    parameters: dict[str, int]
+    macs_256: dict[str, int]  # multiply-adds of one call, for one input image of 256 x 256 pixels
+
+
+def count(model: str) -> Costs:
+    """The costs of a configuration, named "system:size", as it is deployed: re-parameterised branches are merged.
+
+    The input is a 256 x 256 image; for super-resolution that is the small image, for a semantic encoder its thumbnail.
+    Multiply-adds are those of convolutions and matrix products. Raises UnknownNameError.
+    """
+    system, _, size = model.partition(":")
+    module = _module(system)
+    if size not in module.CONFIGS:
+        raise UnknownNameError("model", model, [f"{system}:{name}" for name in module.CONFIGS])
+    with torch.device("meta"), torch.no_grad():
+        parts = module.cost_parts(module.CONFIGS[size])
+        merged = {name: (merge_branches(part), inputs) for name, (part, inputs) in parts.items()}
+        return Costs(
+            {name: sum(p.numel() for p in part.parameters()) for name, (part, _) in merged.items()},
+            {name: _macs(part, inputs) for name, (part, inputs) in merged.items()},
+        )
+
+
+def _module(system: str) -> ModuleType:
+    if system not in SYSTEMS:
+        raise UnknownNameError("system", system, [f"{name}:SIZE" for name in SYSTEMS])
+    return import_module(f".{system}", __package__)
+
+
+def _macs(part: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        part(*inputs)
+    return counter.get_total_flops() // 2

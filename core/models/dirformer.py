@@ -1,0 +1,206 @@
+"""DIRformer: the transformer of DiffIR that turns a damaged picture and its prior vector into the restored picture.
+
+A U-shaped stack of blocks of two halves, x + DMTA(LN(x), Z) and x + DGFN(LN(x), Z) (Xia et al., "DiffIR: Efficient
+Diffusion Model for Image Restoration", ICCV 2023, Eqs. 3 to 5): attention between channels and a gated feed-forward,
+as in Restormer (Zamir et al., CVPR 2022), each modulated by the prior vector Z.
+
+Tensors are (N, C, H, W), fastest in channels_last; prior vectors (N, K).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Attention", "ChannelNorm", "Dirformer", "DirformerConfig", "FeedForward", "Modulation", "TransformerBlock"]
+
+
+@dataclass(frozen=True)
+class DirformerConfig:
+    """Sizes of the transformer."""
+
+    width: int = 48  # channels at the first level; they double with each level
+    blocks: tuple[int, ...] = (3, 5, 6, 6)  # per encoder level, the last entry is the middle; the decoder mirrors them
+    heads: tuple[int, ...] = (1, 2, 4, 8)  # attention heads per level
+    refinement: int = 4  # blocks after the decoder
+    expansion: float = 2.0  # hidden channels of the feed-forward / channels
+    norm_bias: bool = True  # False: the norm neither subtracts the mean nor adds a bias
+    unshuffle: int = 1  # the body runs at 1/unshuffle of the input's size
+    narrow: bool = False  # True: a 1x1 brings the last decoder level from 2 width back to width
+    upsampler: bool = False  # True: the body's features are upsampled before the last convolution, not its picture
+
+    @property
+    def multiple_of(self) -> int:
+        """What the sides of an image must be multiples of."""
+        return self.unshuffle * 2 ** (len(self.blocks) - 1)
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each pixel.
+
+    Without `bias` the variance is still taken about the mean, but the mean stays in: x / sqrt(var(x) + eps) * weight.
+    """
+
+    def __init__(self, channels: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.movedim(1, -1)  # in channels_last memory this moves nothing
+        if self.bias is not None:
+            y = F.layer_norm(pixels, self.weight.shape, self.weight, self.bias)
+        else:
+            y = pixels * torch.rsqrt(pixels.var(dim=-1, keepdim=True, correction=0) + 1e-5) * self.weight
+        return y.movedim(-1, 1)
+
+
+class Modulation(nn.Module):
+    """norm(x) * scale + shift, both linear in the prior vector, without bias (DiffIR; not 1 + scale)."""
+
+    def __init__(self, channels: int, ipr: int, norm_bias: bool) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels, norm_bias)
+        self.linear = nn.Linear(ipr, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
+        scale, shift = self.linear(ipr)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, self.norm(x), scale)
+
+
+def _mix(channels: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, outputs, 1, bias=False),
+        nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False),
+    )
+
+
+class Attention(nn.Module):
+    """DMTA: attention of every channel to every other of its head, whatever the size of the picture."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.q, self.k, self.v = (_mix(channels, channels) for _ in range(3))
+        self.out = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        q, k, v = (mix(x).reshape(n, self.heads, c // self.heads, h * w) for mix in (self.q, self.k, self.v))
+        # Dividing the c by c map by the lengths of q and k is cheaper than dividing them, and the same.
+        lengths = torch.linalg.vector_norm(q, dim=-1)[..., :, None] * torch.linalg.vector_norm(k, dim=-1)[..., None, :]
+        weights = (q @ k.transpose(-1, -2) / lengths.clamp_min(1e-12) * self.temperature).softmax(dim=-1)
+        return self.out((weights @ v).reshape(n, c, h, w))
+
+
+class FeedForward(nn.Module):
+    """DGFN: 1x1, 3x3 depthwise, one half gated by GELU of the other, 1x1."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.gate, self.value = _mix(channels, hidden), _mix(channels, hidden)
+        self.leave = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(F.gelu(self.gate(x)) * self.value(x))
+
+
+class TransformerBlock(nn.Module):
+    """x + DMTA(LN(x), Z), then x + DGFN(LN(x), Z)."""
+
+    def __init__(self, channels: int, heads: int, expansion: float, ipr: int, norm_bias: bool) -> None:
+        super().__init__()
+        self.attention_norm = Modulation(channels, ipr, norm_bias)
+        self.attention = Attention(channels, heads)
+        self.forward_norm = Modulation(channels, ipr, norm_bias)
+        self.feed_forward = FeedForward(channels, int(channels * expansion))
+
+    def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x, ipr))
+        return x + self.feed_forward(self.forward_norm(x, ipr))
+
+
+def _down(channels: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+
+
+def _up(channels: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False), nn.PixelShuffle(2))
+
+
+def _tail(channels: int, factor: int, upsampler: bool) -> nn.Module:
+    """Features to a picture `factor` (a power of two) times as large."""
+    if not upsampler:
+        last = nn.Conv2d(channels, 3 * factor**2, 3, padding=1, bias=False)
+        return nn.Sequential(last, nn.PixelShuffle(factor)) if factor > 1 else last
+    steps: list[nn.Module] = []
+    for _ in range(factor.bit_length() - 1):
+        steps += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
+    return nn.Sequential(*steps, nn.Conv2d(channels, 3, 3, padding=1))
+
+
+class Dirformer(nn.Module):
+    """image (N, inputs, H, W) in [0, 1] and prior vector (N, ipr) -> restored (N, 3, scale H, scale W), not clipped.
+
+    The first three channels of the image are added to the output, enlarged to nearest neighbours where scale > 1.
+    H and W must be multiples of `multiple_of`.
+    """
+
+    def __init__(self, config: DirformerConfig, inputs: int, scale: int, ipr: int) -> None:
+        super().__init__()
+        levels = len(config.blocks)
+        if len(config.heads) != levels:
+            raise ValueError(f"heads and blocks must have one entry per level, got {config.heads} and {config.blocks}")
+
+        def stage(width: int, level: int, count: int) -> nn.ModuleList:
+            heads = config.heads[level]
+            return nn.ModuleList(
+                TransformerBlock(width, heads, config.expansion, ipr, config.norm_bias) for _ in range(count)
+            )
+
+        widths = [config.width * 2**level for level in range(levels)]
+        last = widths[0] if config.narrow else 2 * widths[0]
+        self.scale = scale
+        self.unshuffle = config.unshuffle
+        self.multiple_of = config.multiple_of
+        self.intro = nn.Conv2d(inputs * config.unshuffle**2, widths[0], 3, padding=1, bias=False)
+        self.encoder = nn.ModuleList(stage(widths[i], i, config.blocks[i]) for i in range(levels - 1))
+        self.downs = nn.ModuleList(_down(width) for width in widths[:-1])
+        self.middle = stage(widths[-1], levels - 1, config.blocks[-1])
+        self.ups = nn.ModuleList(_up(width) for width in widths[:0:-1])
+        outs = [*widths[-2:0:-1], last]  # channels of each decoder level
+        self.merges = nn.ModuleList(
+            nn.Conv2d(2 * width, out, 1, bias=False) if out != 2 * width else nn.Identity()
+            for width, out in zip(widths[-2::-1], outs, strict=True)
+        )
+        self.decoder = nn.ModuleList(
+            stage(out, level, config.blocks[level]) for out, level in zip(outs, range(levels - 2, -1, -1), strict=True)
+        )
+        self.refinement = stage(last, 0, config.refinement)
+        self.tail = _tail(last, config.unshuffle * scale, config.upsampler)
+
+    def forward(self, image: Tensor, ipr: Tensor) -> Tensor:
+        def run(blocks: nn.Module, x: Tensor) -> Tensor:
+            for block in blocks.children():
+                x = block(x, ipr)
+            return x
+
+        x = self.intro(F.pixel_unshuffle(image, self.unshuffle))
+        # Encoder.
+        skips = []
+        for blocks, down in zip(self.encoder, self.downs, strict=True):
+            x = run(blocks, x)
+            skips.append(x)
+            x = down(x)
+        # Middle and decoder.
+        x = run(self.middle, x)
+        for up, merge, blocks in zip(self.ups, self.merges, self.decoder, strict=True):
+            x = run(blocks, merge(torch.cat([up(x), skips.pop()], dim=1)))
+        x = self.tail(run(self.refinement, x))
+        # Global residual.
+        colours = image[:, :3]
+        return x + (colours if self.scale == 1 else F.interpolate(colours, scale_factor=self.scale))

@@ -1,0 +1,189 @@
+"""The steps of a restoration: what is computed once for a photo, and what becomes of each of its tiles.
+
+    dtpm      base = predict(image);  residual = sample(denoise), from noise, under the guidance of base
+              restored = base + strength gain residual_scale residual;  or all of it in one graph, `fused`
+    diffir    prior = sample(denoise), one vector for the photo, from noise, under the means of encode over the photo
+              restored = image + strength gain (compose(image, prior) - image)
+    gen2res   x = sample(denoise), from the noised image
+              restored = image + strength gain (0.5 + residual_scale x - image)
+
+Global conditions are what `encode` gives, and the prior; every graph gets those that it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Batch, Image, State, to_batch
+from .errors import GraphError
+from .manifest import Manifest
+from .noise import normal, normal_vector
+from .samplers import ancestral, clipped, ddim, noised, posterior_mean
+from .systems import SYSTEMS
+from .thumbnail import thumbnail
+from .tiles import Box, Window, cut, split
+
+__all__ = ["Graph", "Job", "prepare", "restore_tile", "tiled_graphs"]
+
+_Arrays = Mapping[str, NDArray[np.float32]]
+
+
+class Graph(Protocol):
+    """One graph in a runtime: float32 arrays by name, in and out."""
+
+    def __call__(self, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all tiles of a photo; `stages` are the graphs that each tile goes through."""
+
+    manifest: Manifest
+    graphs: Mapping[str, Graph]
+    stages: Sequence[str]
+    image: Image
+    seed: int
+    strength: float
+    conditions: _Arrays
+
+    def run(self, graph: str, where: str, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """What a graph gives, called with the conditions that it takes; GraphError unless it is finite."""
+        taken = self.manifest.graphs[graph].inputs
+        conditions = {name: array for name, array in self.conditions.items() if name in taken}
+        outputs = self.graphs[graph](**inputs, **conditions)
+        for name, array in outputs.items():
+            _check_finite(array, f"graph '{graph}'{where}: its output '{name}'")
+        return outputs
+
+
+def tiled_graphs(manifest: Manifest, graphs: Iterable[str], strength: float) -> tuple[str, ...]:
+    """Those of the open `graphs` that every tile goes through in turn; none where the photo stays as it is."""
+    given = set(graphs)
+    if strength == 0 and "predict" in given:
+        return ("predict",)
+    if "fused" in given:
+        return ("fused",)
+    steps = [name for name in SYSTEMS[manifest.model].split if name != "encode" and manifest.graphs[name].spatial]
+    return () if strength == 0 else tuple(steps)
+
+
+def prepare(
+    manifest: Manifest, graphs: Mapping[str, Graph], stages: Sequence[str], image: Image, seed: int, strength: float
+) -> Job:
+    """The job of a photo, with its global conditions, which are computed here once for all tiles."""
+    job = Job(manifest, graphs, stages, image, seed, strength, {})
+    if "encode" in graphs:
+        job = replace(job, conditions=_thumbnail_conditions(job) if manifest.conditions else _mean_conditions(job))
+    if SYSTEMS[manifest.model].vector:
+        noise = normal_vector(seed, 0, int(manifest.state[1]))
+        job = replace(job, conditions={**job.conditions, "prior": _sample(job, "", noise)})
+    return job
+
+
+def restore_tile(job: Job, box: Box) -> Batch:
+    """What the `box` of the padded photo becomes: (1, 3, height, width)."""
+    where = f", tile at row {box.y0}, column {box.x0}"
+    image = to_batch(cut(job.image, box))
+    match job.stages:
+        case ("predict",):
+            return job.run("predict", where, image=image)["base"]
+        case ("fused",):
+            strength = np.array([job.strength], np.float32)
+            noise = normal(job.seed, 0, box.rows, box.cols)
+            return job.run("fused", where, image=image, noise=noise, strength=strength)["restored"]
+        case ("compose",):
+            return _towards(job, image, job.run("compose", where, image=image)["restored"])
+        case ("denoise",):
+            return _towards(job, image, _regenerated(job, where, image, box))
+        case _:
+            return _textured(job, where, image, box)
+
+
+def _thumbnail_conditions(job: Job) -> _Arrays:
+    """From a thumbnail of the whole photo."""
+    assert job.manifest.conditions is not None
+    return job.run("encode", "", thumbnail=thumbnail(job.image, job.manifest.conditions.thumbnail))
+
+
+def _mean_conditions(job: Job) -> _Arrays:
+    """Means over the whole photo: those over its windows, weighted by their pixels."""
+    height, width = job.image.shape[:2]
+    window, size = job.manifest.receptive_field["encode"], job.manifest.size
+    assert isinstance(window, Window)
+    multiple = size.multiple_of if min(height, width) >= size.minimum else size.minimum
+    totals: dict[str, NDArray[np.float64]] = {}
+    for box in split(height, width, window.edge, multiple):
+        share = (min(box.y1, height) - box.y0) * (min(box.x1, width) - box.x0) / (height * width)
+        where = f", window at row {box.y0}, column {box.x0}"
+        for name, mean in job.run("encode", where, image=to_batch(cut(job.image, box))).items():
+            totals[name] = totals.get(name, 0) + share * mean.astype(np.float64)
+    return {name: total.astype(np.float32) for name, total in totals.items()}
+
+
+def _textured(job: Job, where: str, image: Batch, box: Box) -> Batch:
+    """DTPM: the base and its texture."""
+    base = job.run("predict", where, image=image)["base"]
+    guides = {"image": image, "base": base}
+    taken = {name: guides[name] for name in guides if name in job.manifest.graphs["denoise"].inputs}
+    residual = _sample(job, where, normal(job.seed, 0, box.rows, box.cols), box, **taken)
+    scale = np.float32(job.strength * job.manifest.gain * job.manifest.residual_scale)
+    texture: State = scale * residual
+    return base + texture
+
+
+def _regenerated(job: Job, where: str, image: Batch, box: Box) -> Batch:
+    """Gen2Res: the photo that is sampled from the noised image."""
+    level, scale = job.manifest.levels[0], np.float32(job.manifest.residual_scale)
+    clean: State = image / scale - np.float32(0.5 / job.manifest.residual_scale)
+    noise = normal(job.seed, 0, box.rows, box.cols)
+    x = _sample(job, where, noised(clean, noise, level), box)
+    return scale * x + np.float32(0.5)
+
+
+def _towards(job: Job, image: Batch, restored: Batch) -> Batch:
+    """The share of the way from the image to what the model made of it."""
+    share = np.float32(job.strength * job.manifest.gain)
+    change: Batch = restored - image
+    change *= share
+    return image + change
+
+
+def _sample(job: Job, where: str, x: State, box: Box | None = None, **inputs: NDArray[np.float32]) -> State:
+    """Run the sampler from the state `x`; `inputs` are what denoise is given at every step beside state and time.
+
+    Noise that is added on the way, after step i (from 0), is draw i + 1 of the photo; draw 0 is that of the start.
+    """
+    m = job.manifest
+    learned = m.sampler == "ancestral" and "variance" in m.graphs["denoise"].outputs
+    clip = clipped if m.start == "image" else None
+
+    def denoise(x: State, step: int) -> State | tuple[State, State]:
+        t = np.array([m.times[step]], np.float32)
+        outputs = job.run("denoise", f", step {step + 1} of {len(m.times)}{where}", x=x, t=t, **inputs)
+        return (outputs[m.predicts], outputs["variance"]) if learned else outputs[m.predicts]
+
+    if m.sampler == "posterior_mean":
+        return posterior_mean(denoise, x, m.levels)
+    if m.sampler == "ddim":
+        return ddim(denoise, x, m.levels, m.predicts, clip)
+    assert box is not None
+    noise = partial(_step_noise, job.seed, box)
+    return ancestral(denoise, x, m.levels, noise, m.predicts, "learned" if learned else "small", clip)
+
+
+def _step_noise(seed: int, box: Box, step: int) -> State:
+    return normal(seed, step + 1, box.rows, box.cols)
+
+
+def _check_finite(array: NDArray[np.float32], what: str) -> None:
+    if not np.isfinite([array.min(), array.max()]).all():  # NaN wins in both
+        raise GraphError(
+            f"{what} has values that are not finite; the pack is damaged, or too coarse in its numbers for this photo: "
+            "check it with 'pocketprior verify'"
+        )

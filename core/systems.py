@@ -1,0 +1,122 @@
+"""The three systems as a pack holds them: their graphs, what goes in and out, and the words that go with each.
+
+All arrays are float32; h and w, the size of a tile, are multiples of `size.multiple_of`. The graphs, in turn:
+
+    dtpm      encode    thumbnail (1, 3, s, s)                      -> global conditions, such as code (1, n)
+              predict   image (1, 3, h, w)                          -> base (1, 3, h, w)
+              denoise   x, base (1, 3, h, w), t (1,)                -> v, or x0, of the texture residual (1, 3, h, w)
+              fused     image, noise (1, 3, h, w), strength (1,)    -> restored (1, 3, h, w): all of it in one graph
+    diffir    encode    image (1, 3, h, w)                          -> global conditions: their means over the tile
+              denoise   x (1, n), t (1,)                            -> x0 of the prior vector (1, n)
+              compose   image (1, 3, h, w), prior (1, n)            -> restored (1, 3, h, w)
+    gen2res   denoise   x (1, 3, h, w), t (1,)                      -> eps of the photo (1, 3, h, w)
+
+Every graph but encode may take any of the global conditions as well; denoise of a DTPM may take image beside base,
+that of a Gen2Res may give `variance` (1, 3, h, w) for the sampler "ancestral": where, from -1 to 1, the logarithm of
+the step's variance lies between its two bounds. A DTPM has predict and denoise, or fused, or all three, and encode
+where something takes its conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import NamedTuple
+
+__all__ = ["IMAGE", "SCALAR", "SYSTEMS", "ArraySpec", "Interface", "System"]
+
+
+class ArraySpec(NamedTuple):
+    """One input or output of a graph; "h" and "w" stand for the height and width of the tile."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
+SCALAR = ArraySpec("float32", (1,))
+STATE = "state"  # stands for the array of the sampled state, whose shape the manifest tells
+PREDICTED = "predicted"  # stands for the name of what denoise gives, which the manifest tells
+
+
+class Interface(NamedTuple):
+    """Names and arrays of what goes into a graph and comes out, and of what may do so as well."""
+
+    inputs: dict[str, ArraySpec | str]
+    outputs: dict[str, ArraySpec | str]
+    optional: frozenset[str] = frozenset()
+
+    def of(
+        self, state: ArraySpec, predicts: str, given: Container[str]
+    ) -> tuple[dict[str, ArraySpec], dict[str, ArraySpec]]:
+        """Inputs and outputs for a model with this state and prediction, what is optional only if it is `given`."""
+
+        def told(arrays: dict[str, ArraySpec | str]) -> dict[str, ArraySpec]:
+            return {
+                predicts if name == PREDICTED else name: state if isinstance(array, str) else array
+                for name, array in arrays.items()
+                if name not in self.optional or name in given
+            }
+
+        return told(self.inputs), told(self.outputs)
+
+
+class System(NamedTuple):
+    """What the manifest of one system may say.
+
+    samplers: each with what denoise predicts for it. start: of the sampling, "noise", or the noised "image". vector:
+    whether the state is one vector for the whole photo. thumbnail: whether encode sees a thumbnail of the photo, not
+    the photo itself. split: the graphs of the restoration step by step; encode is left out where no graph takes its
+    conditions. graphs: all but encode.
+    """
+
+    samplers: dict[str, tuple[str, ...]]
+    start: str
+    vector: bool
+    thumbnail: bool
+    split: tuple[str, ...]
+    graphs: dict[str, Interface]
+
+
+SYSTEMS: dict[str, System] = {
+    "dtpm": System(
+        samplers={"ddim": ("v", "x0")},
+        start="noise",
+        vector=False,
+        thumbnail=True,
+        split=("encode", "predict", "denoise"),
+        graphs={
+            "predict": Interface({"image": IMAGE}, {"base": IMAGE}),
+            "denoise": Interface(
+                {"x": STATE, "image": IMAGE, "base": IMAGE, "t": SCALAR},
+                {PREDICTED: STATE},
+                optional=frozenset({"image"}),
+            ),
+            "fused": Interface({"image": IMAGE, "noise": STATE, "strength": SCALAR}, {"restored": IMAGE}),
+        },
+    ),
+    "diffir": System(
+        samplers={"posterior_mean": ("x0",)},
+        start="noise",
+        vector=True,
+        thumbnail=False,
+        split=("encode", "denoise", "compose"),
+        graphs={
+            "denoise": Interface({"x": STATE, "t": SCALAR}, {PREDICTED: STATE}),
+            "compose": Interface({"image": IMAGE, "prior": STATE}, {"restored": IMAGE}),
+        },
+    ),
+    "gen2res": System(
+        samplers={"ddim": ("eps",), "ancestral": ("eps",)},
+        start="image",
+        vector=False,
+        thumbnail=False,
+        split=("denoise",),
+        graphs={
+            "denoise": Interface(
+                {"x": STATE, "t": SCALAR},
+                {PREDICTED: STATE, "variance": STATE},
+                optional=frozenset({"variance"}),
+            )
+        },
+    ),
+}

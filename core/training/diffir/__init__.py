@@ -1,0 +1,1 @@
+"""The stages of DiffIR: `pretrain` (stage 1), `warmup` and `joint` (the two phases of stage 2)."""

@@ -1,0 +1,74 @@
+"""Stage 1 of DiffIR: CPEN_S1, which sees the ground truth, and the DIRformer, end to end on L1.
+
+The paper's recipe for deblurring (configuration `deblur`): 300 000 steps of batch 64 and less on crops of 192 to 512
+pixels that grow on the way, Adam (0.9, 0.999) at 2e-4, average 0.999; for super-resolution a million steps of batch 64
+on crops of 256. The default is for `mobile` on a CPU, with crops of one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...models.checkpoints import Checkpoint
+from ...models.diffir import Teacher
+from ..photos import Data, Pool
+from ..stage import Arrays, Stage, Validation
+from .samples import DiffirRecipe, draw_pair, held_back, psnr, strip
+
+__all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PretrainStage", "build"]
+
+RECIPE = DiffirRecipe(steps=4000, batch=16, rate=1e-3, warmup=200, save_every=500)
+EARLIER: tuple[str, ...] = ()
+STRUCTURES = False
+
+
+class PretrainStage:
+    """Trains a `Teacher`."""
+
+    kind = "diffir-pretrain"
+
+    def __init__(self, recipe: DiffirRecipe, val: Pool) -> None:
+        self.recipe = recipe
+        self.config = recipe.model
+        self.teacher = Teacher(recipe.model)
+        self.model: nn.Module = self.teacher
+        self.trained = {"": 1.0}
+        self.frozen = nn.ModuleList()
+        self.pairs = held_back(val, recipe)
+
+    def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
+        """ "image" and "clean"."""
+        return draw_pair(pool, crop, self.recipe, rng)
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """L1 of the restored picture."""
+        image = batch["image"].contiguous(memory_format=torch.channels_last)
+        return {"loss": F.l1_loss(self.teacher(image, batch["clean"]).float(), batch["clean"])}
+
+    def validate(self, model: nn.Module) -> Validation:
+        """PSNR in dB with the prior of the ground truth: what stage 2 can reach at best."""
+        assert isinstance(model, Teacher)
+        device = next(model.parameters()).device
+        values, pictures = [], {}
+        for pair in self.pairs:
+            image, clean = (side.to(device) for side in pair)
+            restored = model(image, clean)
+            values.append(psnr(image, restored, clean))
+            pictures.setdefault("restored", strip(image, restored, clean))
+        return Validation({"val_psnr": float(np.mean(values))}, pictures)
+
+    def facts(self) -> dict[str, Any]:
+        """The task it was trained for."""
+        return {"task": self.recipe.task}
+
+
+def build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:
+    """The stage, from scratch."""
+    del earlier
+    return PretrainStage(recipe, data.val)

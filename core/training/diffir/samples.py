@@ -1,0 +1,91 @@
+"""What the stages of DiffIR draw and are judged on: an image, as the configuration wants it, and its ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
+from ...errors import UnknownNameError, UsageError
+from ...models.diffir import CONFIGS, DiffirConfig, composed
+from ..photos import Crop, Pool, pair, planar, val_pairs
+from ..recipe import Recipe
+from ..stage import Arrays
+
+__all__ = ["DiffirRecipe", "draw_pair", "held_back", "psnr", "strip"]
+
+THICKNESSES: tuple[Thickness, ...] = ("thin", "medium", "thick")
+VAL_SIDE = 256  # of the crops that figures are measured on, pixels
+
+
+@dataclass(frozen=True)
+class DiffirRecipe(Recipe):
+    """A recipe of any stage of DiffIR. Raises UsageError for a task, mask or crop that does not suit the model."""
+
+    task: str = "motionblur"  # of TASKS; for super-resolution of SHRINKS
+    mask: str = "medium"  # what is missing when the model is for inpainting (and then instead of the task)
+    model: DiffirConfig = field(default_factory=lambda: CONFIGS["mobile"])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scale = self.model.scale
+        tasks = TASKS if scale == 1 else [name for name in SHRINKS if name.endswith(str(scale))]
+        if self.task not in tasks:
+            raise UnknownNameError(f"task for a model of scale {scale}", self.task, tasks)
+        if self.mask not in THICKNESSES:
+            raise UnknownNameError("mask", self.mask, THICKNESSES)
+        multiple = scale * self.model.multiple_of
+        if self.crop % multiple:
+            raise UsageError(f"crop is {self.crop}, this model needs a multiple of {multiple}")
+
+
+def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
+    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32."""
+    square = pool.crop(crop, rng)
+    return {"image": _image(square, recipe, rng), "clean": planar(square.clean)}
+
+
+def _image(square: Crop, recipe: DiffirRecipe, rng: Generator) -> NDArray[np.float32]:
+    if recipe.model.inputs == 4:
+        return _masked(square.clean, cast(Thickness, recipe.mask), rng)
+    if recipe.model.scale > 1:
+        return planar(SHRINKS[recipe.task](square.clean, rng))
+    return planar(pair(square, recipe.task, rng))
+
+
+def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
+    """(4, H, W): the picture, zero where it is missing, and the mask, 1 there."""
+    height, width = clean.shape[:2]
+    mask = brush_mask(height, width, thickness, rng).astype(np.float32)[:, :, np.newaxis]
+    return planar(np.concatenate([clean * (1 - mask), mask], axis=2))
+
+
+def held_back(pool: Pool, recipe: DiffirRecipe) -> list[tuple[Tensor, Tensor]]:
+    """(image, clean) of each held-back photo, with a batch axis of one; always the same ones.
+
+    Centre crops with the damage that every system is judged on; for a model that is not for pictures of one size,
+    random crops, one a photo.
+    """
+    if recipe.model.inputs == 3 and recipe.model.scale == 1:
+        return list(zip(*(side.split(1) for side in val_pairs(pool, recipe.task, VAL_SIDE)), strict=True))
+    samples = [draw_pair(pool, VAL_SIDE, recipe, np.random.default_rng(i)) for i in range(len(pool.photos))]
+    return [(torch.from_numpy(s["image"])[None], torch.from_numpy(s["clean"])[None]) for s in samples]
+
+
+def psnr(image: Tensor, restored: Tensor, clean: Tensor) -> float:
+    """PSNR in dB of one restored picture (1, 3, H, W) as a user gets it."""
+    error = F.mse_loss(composed(image, restored.float()), clean)
+    return -10 * float(torch.log10(error.clamp_min(1e-10)))
+
+
+def strip(image: Tensor, restored: Tensor, clean: Tensor) -> Tensor:
+    """Input, restored and ground truth of one picture side by side, (3, H, 3 W)."""
+    size = clean.shape[2:]
+    return torch.cat([F.interpolate(image[:, :3], size), composed(image, restored.float()), clean], dim=3)[0].cpu()

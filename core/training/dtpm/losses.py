@@ -1,0 +1,57 @@
+"""The losses of DTPM. Pictures are (N, 3, H, W) in [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..diffusion import v_target
+
+__all__ = ["detail_loss", "diffusion_loss", "psnr_loss"]
+
+WINDOW = 5  # pixels over which local contrast is measured
+OCTAVES = 3
+
+
+def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Minus the mean PSNR of the batch in dB (Chen et al., NAFNet, ECCV 2022): every photo counts alike."""
+    errors = (restored.float() - clean).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(errors + 1e-6).mean()
+
+
+def diffusion_loss(
+    predicted: Tensor, clean: Tensor, noise: Tensor, bar: Tensor, prediction: str, snr_cap: float = 0.0
+) -> Tensor:
+    """Mean squared error on what is predicted, "v" or "x0". clean: the scaled residual; bar: (N,), share of signal.
+
+    snr_cap: above 0, the x0 error is weighted by min(SNR, snr_cap) instead (Hang et al., "Efficient Diffusion Training
+    via Min-SNR Weighting Strategy", ICCV 2023; 5 there). That leaves the noisiest times nearly untrained, where
+    few-step sampling begins: so it is not our default.
+    """
+    target = v_target(clean, noise, bar) if prediction == "v" else clean
+    errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
+    if snr_cap > 0:
+        weights = (bar / (1 - bar)).clamp(max=snr_cap)
+        errors = errors * (weights * (1 - bar) if prediction == "v" else weights)
+    return errors.mean()
+
+
+def detail_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute difference of local contrast at three octaves, (N,): how much texture, not where each grain is.
+
+    Our stand-in for the perceptual term of the reference design, whose network (LPIPS) would have to be downloaded.
+    Local contrast is the standard deviation of brightness in windows of 5 pixels.
+    """
+    first, second = (x.float().mean(dim=1, keepdim=True) for x in (restored, clean))
+    total = torch.zeros(len(first), device=first.device)
+    for _ in range(OCTAVES):
+        total = total + (_contrast(first) - _contrast(second)).abs().mean(dim=(1, 2, 3))
+        first, second = F.avg_pool2d(first, 2), F.avg_pool2d(second, 2)
+    return total / OCTAVES
+
+
+def _contrast(x: Tensor) -> Tensor:
+    mean, square = (F.avg_pool2d(a, WINDOW, 1, WINDOW // 2, count_include_pad=False) for a in (x, x.square()))
+    variance = square - mean.square()
+    return torch.sqrt(variance.clamp_min(0) + 1e-5)  # the root of zero has no gradient

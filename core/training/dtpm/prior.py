@@ -1,0 +1,158 @@
+"""Stage I: the texture prior, learnt from clean photos.
+
+x_0 - y_s, the photo minus its structure, is scaled to unit variance and diffused; the denoiser sees the structure and
+the photo's semantic code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from ...degradations import Picture, gaussian_blur, gaussian_noise
+from ...models.checkpoints import Checkpoint
+from ...models.dtpm import Denoiser, DtpmConfig
+from ...samplers import ddim
+from ...schedule import SCHEDULES, trailing
+from ...texture import blend
+from ..diffusion import draw_level, mix
+from ..photos import Crop, Data, Pool, planar
+from ..recipe import Recipe
+from ..stage import Arrays, Validation
+from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from .losses import diffusion_loss
+from .start import frozen_encoder
+from .validation import device_of, side_by_side
+
+__all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PriorRecipe", "PriorStage", "build", "residual_scale"]
+
+
+@dataclass(frozen=True)
+class PriorRecipe(Recipe):
+    """How to train the texture prior of a DTPM."""
+
+    model: DtpmConfig = field(default_factory=DtpmConfig)
+    code_drop: float = CODE_DROP
+    code_noise: float = CODE_NOISE
+    snr_cap: float = 0.0  # min-SNR weighting, 0 for none; see `diffusion_loss`
+
+
+RECIPE = PriorRecipe(steps=60_000, rate=1.5e-3, final_rate=1e-6, ema=0.9995)
+EARLIER = ("semantic",)
+STRUCTURES = True
+VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32
+SAMPLING_STEPS = 4  # of the picture that validation shows
+
+
+def build(recipe: PriorRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> PriorStage:
+    """The stage, under the codes of the "semantic" checkpoint."""
+    return PriorStage(recipe, frozen_encoder(earlier, recipe.model), data)
+
+
+def residual_scale(pool: Pool) -> float:
+    """Standard deviation of photo minus structure over the whole pool, in [0, 1] units."""
+    squares, count = 0.0, 0
+    for photo, smooth in zip(pool.photos, pool.structures, strict=True):
+        squares += float(np.square(photo.astype(np.float32) - smooth).sum(dtype=np.float64))
+        count += photo.size
+    return float(np.sqrt(squares / count) / 255)
+
+
+class PriorStage:
+    """Trains the denoiser f_theta; the semantic encoder is frozen."""
+
+    kind = "prior"
+
+    def __init__(self, recipe: PriorRecipe, encoder: nn.Module, data: Data) -> None:
+        self.recipe, self.config = recipe, recipe.model
+        self.encoder = encoder
+        self.scale = residual_scale(data.train.at(0))
+        self.bars = SCHEDULES[self.config.schedule]()
+        self.model: nn.Module = Denoiser(self.config.denoiser, self.config.semantic.code)
+        self.trained = {"": 1.0}
+        self.frozen = nn.ModuleList([encoder])
+        self.val = data.val
+
+    def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
+        """clean, structure and noise (3, crop, crop), level and code."""
+        cut = pool.crop(crop, rng)
+        return self._sample(cut, _imperfect(cut, rng), self.recipe.code_drop, self.recipe.code_noise, rng)
+
+    def _sample(self, cut: Crop, smooth: Picture, drop: float, noise: float, rng: Generator) -> Arrays:
+        clean = planar(cut.clean)
+        return {
+            "clean": clean,
+            "structure": planar(smooth),
+            **draw_level(self.bars, clean.shape, rng),
+            **draw_code(cut.thumbnail, self.config.semantic.code, drop, noise, rng),
+        }
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error on the prediction, of the scaled residual."""
+        return {"loss": self._error(self.model, batch, noisy_code(self.encoder, batch))}
+
+    def _error(self, model: nn.Module, batch: Mapping[str, Tensor], code: Tensor) -> Tensor:
+        structure, noise, bar = (batch[name] for name in ("structure", "noise", "bar"))
+        residual = (batch["clean"] - structure) / self.scale
+        x, structure = (a.contiguous(memory_format=torch.channels_last) for a in (mix(residual, noise, bar), structure))
+        predicted = model(x, structure, code, batch["t"])
+        return diffusion_loss(predicted, residual, noise, bar, self.config.prediction, self.recipe.snr_cap)
+
+    def validate(self, model: nn.Module) -> Validation:
+        """The same loss on fixed crops, times and noise of held-back photos, with and without the code."""
+        errors = torch.tensor([self._errors(model, batch) for batch in self._held_back])
+        with_code, without = errors.mean(dim=0).tolist()
+        picture = self._picture(model, self._held_back[0])
+        return Validation({"val_loss": with_code, "val_loss_without_code": without}, picture)
+
+    def _errors(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[float]:
+        batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
+        code = noisy_code(self.encoder, batch)
+        return [float(self._error(model, batch, c)) for c in (code, torch.zeros_like(code))]
+
+    def _picture(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One held-back crop: its structure, the same with sampled texture, and the crop itself."""
+        one = {name: tensor[:1].to(device_of(model)) for name, tensor in batch.items()}
+        levels, times = trailing(SAMPLING_STEPS, self.bars)
+        code = noisy_code(self.encoder, one)
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            return model(x, one["structure"], code, x.new_full((1,), times[step]))
+
+        texture = self.scale * ddim(denoise, one["noise"], levels, self.config.prediction)
+        row = side_by_side(one["structure"], one["structure"] + texture, one["clean"])
+        return {"structure_textured_clean": row}
+
+    @cached_property
+    def _held_back(self) -> list[dict[str, Tensor]]:
+        rng = np.random.default_rng(0)
+        cuts = [self.val.crop(VAL_SIDE, rng) for _ in range(VAL_CROPS)]
+        samples = [self._sample(cut, cut.smooth, 0, 0, rng) for cut in cuts]
+        return [
+            {name: torch.from_numpy(np.stack([s[name] for s in samples[i : i + VAL_BATCH]])) for name in samples[0]}
+            for i in range(0, VAL_CROPS, VAL_BATCH)
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """The scale s of the residual."""
+        return {"residual_scale": self.scale}
+
+
+def _imperfect(crop: Crop, rng: Generator) -> Picture:
+    """The structure of a crop, often with some texture left, sometimes blurred and noisy.
+
+    Stage II hands the prior a regression's output, which is no filter's output: it must have seen imperfect structure.
+    """
+    smooth = crop.smooth
+    if rng.random() < 0.5:
+        smooth = blend(crop.clean, smooth, rng.uniform(0, 0.3))
+    if rng.random() < 0.2:
+        smooth = gaussian_noise(gaussian_blur(smooth, rng.uniform(0.3, 1.0)), rng.uniform(0, 2), rng)
+    return smooth

@@ -1,0 +1,87 @@
+"""`pocketprior evaluate`: what the trained systems do to held-back photos, as one page of tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...arrays import Image
+from ...degradations import TASKS
+from ...errors import UsageError
+from ...files import atomic_output, failure_reason
+from ...image import read
+from ...models import checkpoints
+from ...models.dtpm import DtpmConfig, Predictor
+from ...models.gen2res import SHIPPED_BASE
+from ...photo_list import clean_photos
+from ..photos import levels
+from . import diffir, dtpm, gen2res
+from .page import page
+from .score import Table, square
+
+__all__ = ["add_arguments", "run"]
+
+MODEL = "model.safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--data", type=Path, required=True, help="folder of photos with a manifest.csv")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder of them (%(default)s)")
+    parser.add_argument("--work", type=Path, default=Path(".cache/evaluate"), help="runs of albums (%(default)s)")
+    parser.add_argument("--side", type=int, default=320, help="of the centre squares, pixels (%(default)s)")
+    parser.add_argument("--task", choices=TASKS, default="noise", help="damage of album photos (%(default)s)")
+    parser.add_argument("--level", type=int, default=100, help="K of 1000 that Gen2Res starts from (%(default)s)")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="the page, such as docs/results.md")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure every system whose checkpoint is there and write the page."""
+    if not args.out.parent.is_dir():
+        raise UsageError(f"the folder of '{args.out}' does not exist; make it, or choose another -o")
+    listed = clean_photos(args.data, split="val", use="any")
+    photos = [square(levels(read(row.path).pixels, halve=True), args.side) for row in listed if row.set != "dreambooth"]
+    albums = sorted({row.path.parent for row in listed if row.set == "dreambooth"})
+    tables = [*_with_tasks(args.checkpoints, photos), *_with_albums(args, albums)]
+    text = page(
+        f"pocketprior evaluate --data DATA --task {args.task} --level {args.level} -o docs/results.md",
+        f"the centre {args.side} x {args.side} of {len(photos)} held-back photos; {len(albums)} held-back albums",
+        tables,
+    )
+    try:
+        with atomic_output(args.out, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{args.out}' cannot be written: {failure_reason(error)}") from error
+    print(f"{args.out}: {len(tables)} tables")
+    return 0
+
+
+def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[Table]:
+    """One DTPM per task, each in the folder of its task's name; one DiffIR with its first stage."""
+    encoder = dtpm.load_encoder(folder / "semantic" / MODEL)
+    found = [dtpm.evaluate(folder / task / MODEL, encoder, photos) for task in TASKS if (folder / task).is_dir()]
+    return [*found, diffir.evaluate(folder / "diffir" / MODEL, folder / "diffir-pretrain" / MODEL, photos)]
+
+
+def _with_albums(args: argparse.Namespace, albums: Sequence[Path]) -> list[Table]:
+    encoder = dtpm.load_encoder(args.checkpoints / "semantic" / MODEL)
+    checkpoint = checkpoints.load(args.checkpoints / "predictor" / MODEL, "predictor")
+    predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor).eval()
+    predictor.load_state_dict(checkpoint.tensors)
+    sampling = gen2res.Sampling(start=args.level)
+    tables = [
+        gen2res.evaluate(
+            album,
+            SHIPPED_BASE,
+            predictor,
+            encoder,
+            args.work / album.name,
+            task=args.task,
+            side=args.side,
+            sampling=sampling,
+        )
+        for album in albums
+    ]
+    return [*tables, gen2res.overall(tables)] if tables else []

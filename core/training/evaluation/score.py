@@ -1,0 +1,115 @@
+"""Held-back photos, the damage done to them, and what a restoration of them is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ... import metrics
+from ...arrays import Image, to_batch, to_image
+from ...degradations import TASKS
+from ...errors import UsageError
+
+__all__ = ["METRICS", "Case", "Method", "Row", "Table", "cases", "measure", "square"]
+
+DRAWS = 20
+METRICS: dict[str, Callable[[Image, Image], float]] = {
+    "PSNR": metrics.psnr,
+    "SSIM": metrics.ssim,
+    "HaarPSI": metrics.haarpsi,
+    "NIQE": lambda restored, _: metrics.niqe(restored),
+    "SWD": metrics.swd,
+}
+
+Method = Callable[["Case"], Tensor]  # the restored photo, (1, 3, H, W), any range: it is clipped
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damaged photo and the true one, (H, W, 3) uint8."""
+
+    damaged: Image
+    true: Image
+
+    @property
+    def image(self) -> Tensor:
+        """The damaged photo as (1, 3, H, W) in [0, 1]."""
+        return torch.from_numpy(to_batch(self.damaged))
+
+    @property
+    def clean(self) -> Tensor:
+        """The true photo as (1, 3, H, W) in [0, 1]."""
+        return torch.from_numpy(to_batch(self.true))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Mean figures of one method."""
+
+    method: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The methods on the same photos, and sentences that say what the figures mean."""
+
+    title: str
+    rows: Sequence[Row]
+    verdicts: Sequence[str]
+
+    def value(self, method: str, metric: str) -> float:
+        """One figure. Raises KeyError for an unknown method or metric."""
+        return {row.method: row.values for row in self.rows}[method][metric]
+
+    def change(self, metric: str, of: str, over: str) -> float:
+        """How much higher `metric` is for the method `of` than for `over`."""
+        return self.value(of, metric) - self.value(over, metric)
+
+
+def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The centre `side` x `side` of an 8-bit photo. Raises UsageError for a smaller one."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < side:
+        raise UsageError(f"a photo of {width} x {height} pixels was given; results need at least {side} x {side}")
+    y, x = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(pixels[y : y + side, x : x + side])
+
+
+def cases(photos: Iterable[Image], task: str) -> list[Case]:
+    """Each true photo (H, W, 3) uint8 with the damage of `task`, which depends on its place in the list alone.
+
+    A task that leaves some photos as they are is asked again: the PSNR of an undamaged input is infinite. Raises
+    UsageError where it changes nothing in `DRAWS` attempts, as many a task does to a photo of one colour.
+    """
+    return [_damaged(true, task, i) for i, true in enumerate(photos)]
+
+
+def _damaged(true: Image, task: str, place: int) -> Case:
+    picture = true.astype(np.float32) / np.float32(255)
+    for draw in range(DRAWS):
+        changed = np.clip(TASKS[task](picture, np.random.default_rng([2024, place, draw])), 0, 1)
+        damaged = np.round(changed * 255).astype(np.uint8)
+        if not np.array_equal(damaged, true):
+            return Case(damaged, true)
+    raise UsageError(f"'{task}' leaves photo {place + 1} as it is; leave this photo out")
+
+
+@torch.inference_mode()
+def measure(
+    name: str, method: Method, photos: Sequence[Case], extra: Mapping[str, Callable[[Image, Case], float]] | None = None
+) -> Row:
+    """The mean of every metric over the photos; `extra` measures look at the result and its case."""
+    found: list[dict[str, float]] = []
+    for case in tqdm(photos, desc=name, unit="photo", disable=None):
+        restored = to_image(np.ascontiguousarray(method(case).float().clamp(0, 1).numpy()), np.uint8)
+        values = {metric: measured(restored, case.true) for metric, measured in METRICS.items()}
+        found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
+    return Row(name, {metric: fmean(values[metric] for values in found) for metric in found[0]})

@@ -1,0 +1,79 @@
+"""Constraining the base to an album: the ordinary diffusion loss on a few photos, nothing else.
+
+The paper trains all weights (3000 steps on a generative album, 5000 on a personal one, batch 4, rate 1e-5); low-rank
+factors beside frozen weights are ours, and the default. The small network takes larger steps, and fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ...errors import UnknownNameError, UsageError
+from ...models.checkpoints import Checkpoint
+from ...models.gen2res import Denoiser, Gen2ResConfig
+from ...models.gen2res import build as build_denoiser
+from ...models.lora import factor_names
+from ..photos import Data
+from ..recipe import Recipe
+from ..stage import Stage
+from .base import BARS, DenoiserStage
+
+__all__ = ["EARLIER", "METHODS", "RECIPE", "STRUCTURES", "ConstrainRecipe", "build"]
+
+METHODS = ("lora", "full")
+ANNEALS = ("linear", "cosine")
+
+
+@dataclass(frozen=True)
+class ConstrainRecipe(Recipe):
+    """How to constrain the base to an album."""
+
+    method: str = "lora"  # "lora" or "full"
+    rank: int = 16  # of the low-rank factors
+    mirror: bool = False  # half of the crops: for generated albums; a person's asymmetry carries identity
+    shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
+    anneal: str = "linear"  # the way from `rate` to `final_rate`: "linear" (the paper's) or "cosine"
+    noisiest: int = len(BARS)  # the last of the 1000 times that are learnt; restoring from K needs those up to K
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise UnknownNameError("method", self.method, METHODS)
+        if self.anneal not in ANNEALS:
+            raise UnknownNameError("anneal", self.anneal, ANNEALS)
+        if not 1 <= self.noisiest <= len(BARS):
+            raise UsageError(f"recipe field 'noisiest' must be in 1..{len(BARS)}, got {self.noisiest}")
+        if self.rank < 1:
+            raise UsageError(f"recipe field 'rank' must be at least 1, got {self.rank}")
+
+    def left(self, done: float) -> float:
+        """As in `Recipe`; linear unless `anneal` says otherwise."""
+        return 1 - done if self.anneal == "linear" else super().left(done)
+
+
+RECIPE = ConstrainRecipe(steps=1000, batch=16, crop=64, rate=5e-4, final_rate=0.0, warmup=0, ema=0.0, save_every=250)
+EARLIER = ("gen2res",)
+STRUCTURES = False
+
+
+def build(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:
+    """The stage that trains the whole of a trained denoiser, or low-rank factors beside its weights.
+
+    An earlier constraint by factors is multiplied in first. The weights of the last step are kept as they are (`ema`
+    is 0), as the paper does: the rate ends at 0.
+    """
+    plain = build_denoiser(earlier["gen2res"])
+    model = _with_factors(plain, recipe.rank) if recipe.method == "lora" else plain
+    trained = dict.fromkeys(factor_names(model), 1.0) or {"": 1.0}
+    return DenoiserStage(
+        model.train(), trained, data.val, shrink=recipe.shrink, mirror=recipe.mirror, noisiest=recipe.noisiest
+    )
+
+
+def _with_factors(plain: Denoiser, rank: int) -> Denoiser:
+    config: Gen2ResConfig = replace(plain.config, lora=rank)
+    model = Denoiser(config)
+    factors = {name: value for name, value in model.state_dict().items() if ".factors." in name}
+    model.load_state_dict({**plain.state_dict(), **factors})
+    return model

@@ -1,0 +1,87 @@
+"""What a run folder holds so that a run can go on: its recipe, the hashes of its inputs and its last state."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..files import failure_reason
+from .recipe import Recipe
+
+__all__ = ["STATE_NAME", "check_run", "claim_run", "clear_errors", "load_state", "save_state"]
+
+RECIPE_NAME = "recipe.toml"
+INPUTS_NAME = "inputs.json"
+STATE_NAME = "resume.safetensors"
+
+
+def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
+    """See that `run` is new or was started with the same recipe and inputs; else TrainingError says what differs."""
+    if not (run / RECIPE_NAME).exists():
+        if (run / STATE_NAME).exists():
+            raise TrainingError(f"{run} holds a state but no {RECIPE_NAME}; use a new --out folder")
+        return
+    if type(recipe).load(run / RECIPE_NAME) != recipe:
+        raise TrainingError(
+            f"{run} was started with another recipe; go on with --recipe {run / RECIPE_NAME}, or use a new --out folder"
+        )
+    before = json.loads((run / INPUTS_NAME).read_text()) if (run / INPUTS_NAME).exists() else {}
+    changed = sorted(name for name in {*before, *inputs} if before.get(name) != inputs.get(name))
+    if changed:
+        raise TrainingError(
+            f"{run} was started with other inputs ({', '.join(changed)} changed since); bring the old ones back or "
+            "use a new --out folder"
+        )
+
+
+def claim_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
+    """Note recipe and inputs in the run folder, the recipe last: it is what makes a folder a run."""
+    with clear_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        (run / INPUTS_NAME).write_text(json.dumps(dict(inputs), indent=2, sort_keys=True) + "\n")
+        temporary = run / f".part-{RECIPE_NAME}"
+        recipe.save(temporary)
+        temporary.replace(run / RECIPE_NAME)
+
+
+def save_state(run: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Replace the state of the run; a failure (disk full) leaves the last one and is a TrainingError."""
+    temporary = run / f".{STATE_NAME}.part"
+    try:
+        with clear_errors(run / STATE_NAME):
+            whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            with temporary.open("wb") as file:
+                file.write(safetensors.torch.save(whole))  # save_file leaves a file of another name when killed
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(run / STATE_NAME)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_state(run: Path) -> dict[str, Tensor] | None:
+    """The last saved state, None for a fresh run. Raises TrainingError when the file is damaged."""
+    path = run / STATE_NAME
+    if not path.exists():
+        return None
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise TrainingError(f"{path} is damaged ({error}); use a new --out folder") from None
+
+
+@contextmanager
+def clear_errors(target: Path) -> Generator[None]:
+    """Turn a failure to write `target` into a TrainingError that says why and that the last state is kept."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"cannot write {target}: {failure_reason(error)}; the last saved state is kept") from error

@@ -1,0 +1,66 @@
+"""What `--data` names (a folder of photos, one with a list, pairs or shards), and a hash that tells when it changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import UsageError
+from ..photo_list import LIST_NAME, released_photos
+from .pairs import Use, find_pairs, is_paired
+from .photos import Data, Pool, Source, load
+from .shards import Shards, expand, is_shards
+
+__all__ = ["file_hash", "open_data"]
+
+VAL_SIDE = 256  # held-back photos are judged on centre crops of this size, at least
+
+
+def open_data(
+    data: str, val: str | None, *, use: Use, seed: int, crop: int, side: int, structures: bool
+) -> tuple[Data, dict[str, str]]:
+    """Training and held-back photos, and a hash of each listing.
+
+    val: where the held-back photos are, None for the `val` split of `data`. use: of pairs, as in `find_pairs`. crop:
+    smallest side of a training photo. side: of the context thumbnails. Raises UsageError when there is nothing usable,
+    or when `val` is missing (with shards) or names shards.
+    """
+    held_back = val or data
+    if is_shards(held_back):
+        raise UsageError(f"held-back photos cannot come from shards ({held_back}); give a folder of them with --val")
+    if is_shards(data):
+        urls = expand(data)
+        train: Source = Shards(urls, seed, minimum=crop, side=side, structures=structures)
+        hashes = {"data": _hash(f"{url} {_size(url)}" for url in urls)}
+    else:
+        train, digest = _pool(data, "train", use, minimum=crop, side=side, structures=structures)
+        hashes = {"data": digest}
+    pool, hashes["val"] = _pool(held_back, "val", use, minimum=max(crop, VAL_SIDE), side=side, structures=structures)
+    return Data(train, pool), hashes
+
+
+def _pool(place: str, split: str, use: Use, *, minimum: int, side: int, structures: bool) -> tuple[Pool, str]:
+    """The photos, or pairs, of a split, and the hash of their names and sizes: wherever the folder lies."""
+    root = Path(place)
+    paired = not (root / LIST_NAME).exists() and is_paired(root)
+    pairs = find_pairs(root, split, use=use) if paired else []
+    clean, damaged = [p.clean for p in pairs], [p.damaged for p in pairs]
+    clean = clean or released_photos(root, split=split)
+    pool = load(clean, minimum=minimum, side=side, structures=structures, damaged=damaged)
+    return pool, _hash(f"{os.path.relpath(path, root)} {path.stat().st_size}" for path in (*clean, *damaged))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def _size(url: str) -> int | str:
+    return Path(url).stat().st_size if Path(url).is_file() else "remote"

@@ -1,0 +1,128 @@
+"""DiffIR as a pack: encode to means over the photo, denoise a prior vector, compose the photo under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.degradations import TASKS
+from ..core.errors import UsageError
+from ..core.manifest import Size
+from ..core.models import checkpoints
+from ..core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser
+from ..core.systems import IMAGE, SCALAR, ArraySpec
+from ..core.tiles import Window
+from .graphs import Graph
+from .source import WINDOW, About, Opened, digest
+
+__all__ = ["DiffirSource", "diffir_graphs"]
+
+MEANS_EDGE = 512  # pixels; the means over the photo are taken in windows of at most this edge
+
+
+class _Encode(nn.Module):
+    def __init__(self, model: Diffir) -> None:
+        super().__init__()
+        self.cpen = model.cpen
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.cpen.features(image)
+
+
+class _Denoise(nn.Module):
+    """The condition of the means, then one step: t = time / T."""
+
+    def __init__(self, cpen: CpenS2, denoiser: PriorDenoiser) -> None:
+        super().__init__()
+        self.head, self.denoiser = cpen.head, denoiser
+
+    def forward(self, x: Tensor, features: Tensor, t: Tensor) -> Tensor:
+        return self.denoiser(self.head(features), t[:, None] / PERIOD, x)
+
+
+class _Compose(nn.Module):
+    def __init__(self, model: Diffir) -> None:
+        super().__init__()
+        self.dirformer = model.dirformer
+
+    def forward(self, image: Tensor, prior: Tensor) -> Tensor:
+        return self.dirformer(image, prior)
+
+
+def diffir_graphs(model: Diffir) -> dict[str, Graph]:
+    """encode, denoise and compose, ready to be traced. Raises UsageError for a model whose pack nothing could run."""
+    config, denoiser = model.config, model.denoiser
+    if denoiser is None:
+        raise UsageError("this DiffIR was trained without diffusion (steps 0); a pack needs a model with steps")
+    if config.scale != 1 or config.inputs != 3:
+        raise UsageError(
+            f"this DiffIR enlarges by {config.scale} and takes {config.inputs} channels; "
+            "a pack holds models that keep the size of an RGB photo"
+        )
+    model = model.eval().requires_grad_(False)
+    prior = ArraySpec("float32", (1, config.ipr))
+    features = ArraySpec("float32", (1, 4 * config.cpen.width))
+    return {
+        "encode": Graph(_Encode(model), {"image": IMAGE}, {"features": features}),
+        "denoise": Graph(
+            _Denoise(model.cpen, denoiser), {"x": prior, "features": features, "t": SCALAR}, {"x0": prior}
+        ),
+        "compose": Graph(_Compose(model), {"image": IMAGE, "prior": prior}, {"restored": IMAGE}),
+    }
+
+
+@dataclass(frozen=True)
+class DiffirSource:
+    """A "diffir" checkpoint. gain: share of the change that is made at strength 1; window: the tiles it is run on."""
+
+    model: Path
+    gain: float = 1.0
+    window: Window = WINDOW
+
+    def open(self) -> Opened:
+        """As in `Source`."""
+        checkpoint = checkpoints.load(self.model, "diffir")
+        model = Diffir(checkpoints.from_dict(DiffirConfig, checkpoint.config))
+        model.load_state_dict(checkpoint.tensors)
+        graphs = diffir_graphs(model)
+        task = checkpoint.facts["task"]
+        return Opened(graphs, self._facts(model, task), _about(task, model.config.steps), TASKS[task])
+
+    def digest(self) -> str:
+        """As in `Source`."""
+        return digest(self.model)
+
+    def _facts(self, model: Diffir, task: str) -> dict[str, Any]:
+        steps, multiple = model.config.steps, model.multiple_of
+        return {
+            "model": "diffir",
+            "tasks": (task,),
+            "size": Size(multiple_of=multiple, minimum=multiple),
+            "receptive_field": {"encode": Window(MEANS_EDGE, 0), "compose": self.window},
+            "sampler": "posterior_mean",
+            "predicts": "x0",
+            "start": "noise",
+            "levels": tuple(model.levels),
+            "times": tuple((steps - 1 - step) / steps for step in range(steps)),
+            "state": (1, model.config.ipr),
+            "residual_scale": 1.0,
+            "gain": self.gain,
+            "conditions": None,
+        }
+
+
+def _about(task: str, steps: int) -> About:
+    return About(
+        what=f"A DiffIR restorer for the task {task}: an estimator and a diffusion model of a prior vector, one"
+        f" for the whole photo, and a transformer that restores the photo under it. {steps} deterministic "
+        "steps",
+        strength="Strength 0 gives the photo as it is, strength 1 what the model makes of it, numbers between them"
+        " the share of the way.",
+        training="First the transformer with an estimator that sees the clean photo, then its twin that does not, "
+        "with the diffusion model: on pairs made from clean photos by the degradations of the task.",
+        limits="Faces and text get no special care. The transformer looks at all of a tile: large photos are "
+        "restored in tiles of one size, blended.",
+    )

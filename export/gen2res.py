@@ -1,0 +1,124 @@
+"""Gen2Res as a pack: one graph, which denoises the noised photo itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.errors import UnknownNameError, UsageError
+from ..core.manifest import Size
+from ..core.models import checkpoints
+from ..core.models.gen2res import Denoiser, build
+from ..core.schedule import ddpm, strided
+from ..core.systems import IMAGE, SCALAR, SYSTEMS
+from ..core.tiles import Window
+from .graphs import Graph
+from .source import WINDOW, About, Opened, digest
+
+__all__ = ["Gen2ResSource", "gen2res_graphs"]
+
+TASK = "blind"  # any damage: there is no task that it was trained for
+
+
+class _Eps(nn.Module):
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.denoiser(x, t)[:, :3]
+
+
+class _EpsAndVariance(nn.Module):
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        return self.denoiser(x, t).chunk(2, dim=1)
+
+
+def gen2res_graphs(denoiser: Denoiser, sampler: str) -> dict[str, Graph]:
+    """denoise, ready to be traced; the learned variance comes out only where the sampler needs it, in "ancestral"."""
+    inputs = {"x": IMAGE, "t": SCALAR}
+    if sampler == "ancestral":
+        return {"denoise": Graph(_EpsAndVariance(denoiser), inputs, {"eps": IMAGE, "variance": IMAGE})}
+    return {"denoise": Graph(_Eps(denoiser), inputs, {"eps": IMAGE})}
+
+
+@dataclass(frozen=True)
+class Gen2ResSource:
+    """A "gen2res" checkpoint: the base, or one that was constrained to an album.
+
+    sampler: "ddim" for few steps, or "ancestral", the paper's. start: the level K of 1000 to which the photo is
+    noised; steps: from there on, 0 for all of them. gain: share of the change that is made at strength 1. window: the
+    tiles it is run on. album: whether the card says that the model knows an album's photos.
+    """
+
+    model: Path
+    sampler: str = "ddim"
+    start: int = 200
+    steps: int = 10
+    gain: float = 1.0
+    window: Window = WINDOW
+    album: bool = False
+
+    def open(self) -> Opened:
+        """As in `Source`."""
+        samplers = SYSTEMS["gen2res"].samplers
+        if self.sampler not in samplers:
+            raise UnknownNameError("sampler", self.sampler, samplers)
+        levels, times = self._schedule()
+        denoiser = build(checkpoints.load(self.model, "gen2res"))
+        graphs = gen2res_graphs(denoiser, self.sampler)
+        return Opened(graphs, self._facts(denoiser, levels, times), _about(self.sampler, len(times), self.album))
+
+    def digest(self) -> str:
+        """As in `Source`."""
+        return digest(self.model)
+
+    def _schedule(self) -> tuple[list[float], list[float]]:
+        bars = ddpm()
+        steps = self.steps or self.start
+        if not 1 <= steps <= self.start <= len(bars):
+            raise UsageError(
+                f"{steps} steps from level {self.start} were given; choose a level from 1 to {len(bars)} and no more "
+                "steps than that"
+            )
+        return strided(steps, bars, self.start)
+
+    def _facts(self, denoiser: Denoiser, levels: list[float], times: list[float]) -> dict[str, Any]:
+        multiple = denoiser.multiple_of
+        return {
+            "model": "gen2res",
+            "tasks": (TASK,),
+            "size": Size(multiple_of=multiple, minimum=multiple),
+            "receptive_field": {"denoise": self.window},
+            "sampler": self.sampler,
+            "predicts": "eps",
+            "start": "image",
+            "levels": tuple(levels),
+            "times": tuple(times),
+            "state": IMAGE.shape,
+            "residual_scale": 0.5,
+            "gain": self.gain,
+            "conditions": None,
+        }
+
+
+def _about(sampler: str, steps: int, album: bool) -> About:
+    constrained = " It was then trained on the photos of one album." if album else ""
+    private = " It knows what its album shows, people included: treat the pack like those photos." if album else ""
+    return About(
+        what="A Gen2Res restorer, for damage of any kind: a diffusion model of clean photos, entered at the "
+        f"noised photo. {steps} steps ({sampler})",
+        strength="Strength 0 gives the photo as it is, strength 1 what the model makes of it, numbers between them"
+        " the share of the way. Detail is generated, not measured: do not use it as evidence of what was "
+        "in the scene.",
+        training=f"The clean photos alone, without pairs.{constrained}",
+        limits="Damage that the noise does not cover stays, and detail that it covers is lost. The model looks "
+        f"at all of a tile: large photos are restored in tiles of one size, blended.{private}",
+    )

@@ -1,0 +1,68 @@
+"""What the writer of packs needs of a trained model, whichever system it is of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.degradations import TASKS, Picture
+from ..core.tiles import Window
+from .graphs import Graph
+
+__all__ = ["WINDOW", "About", "Feed", "Opened", "Source", "Task", "digest"]
+
+WINDOW = Window(256, 32)  # tiles of a model that sees all of its tile, unless told otherwise
+
+Feed = dict[str, NDArray[np.float32]]
+Task = Callable[[Picture, np.random.Generator], Picture]
+
+
+class About(NamedTuple):
+    """What the model card says of a model: sentences; `what` is followed by its size and cost."""
+
+    what: str
+    strength: str
+    training: str
+    limits: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready to be exported.
+
+    graphs: by name. facts: the fields of the manifest that are the system's own. damage: the task that spoils the
+    photo of the golden restoration. calibration: photos -> the inputs of every graph while they are restored, for
+    int8; None where a model is packed in float32 alone.
+    """
+
+    graphs: Mapping[str, Graph]
+    facts: Mapping[str, Any]
+    about: About
+    damage: Task = TASKS["cleanup"]
+    calibration: Callable[[Sequence[Path]], Mapping[str, list[Feed]]] | None = None
+
+
+class Source(Protocol):
+    """The checkpoints that a pack is made of, and how it is to sample."""
+
+    def open(self) -> Opened:
+        """The model. Raises CheckpointError, UsageError for what cannot be packed."""
+        ...
+
+    def digest(self) -> str:
+        """sha256 over the files of the checkpoints."""
+        ...
+
+
+def digest(*paths: Path) -> str:
+    """sha256 (hex) over files, one after the other."""
+    together = hashlib.sha256()
+    for path in paths:
+        together.update(path.read_bytes())
+    return together.hexdigest()

@@ -1,0 +1,45 @@
+"""docs/degradations.md shows every task, in pictures that the gallery command makes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocketprior.core.degradations import TASKS, gallery
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs/degradations.md").read_text(encoding="utf-8")
+FOLDER = ROOT / "docs/degradations"
+
+
+def test_the_page_has_a_row_and_a_picture_for_every_task() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == list(TASKS)
+    shown = re.findall(r"\]\(degradations/([\w-]+)\.jpg\)", PAGE)
+    assert sorted(shown) == sorted(["clean", *TASKS, "masks"])
+
+
+def test_every_picture_exists_and_is_small() -> None:
+    files = {path.stem: path.stat().st_size for path in FOLDER.iterdir()}
+    assert set(files) == {"clean", *TASKS, "masks"}
+    assert max(files.values()) <= gallery.LARGEST
+
+
+def test_the_command_on_the_page_makes_the_pictures(tmp_path: Path) -> None:
+    """As pixels: another version of libjpeg may write other bytes, but hardly another picture."""
+    (command,) = re.findall(r"python -m pocketprior\.core\.degradations\.gallery (\S+) (\S+)", PAGE)
+    assert command[1] == "docs/degradations"
+    assert gallery.main([str(ROOT / command[0]), str(tmp_path)]) == 0
+    for path in sorted(FOLDER.iterdir()):
+        made, shown = (np.asarray(Image.open(folder / path.name), float) for folder in (tmp_path, FOLDER))
+        assert np.abs(made - shown).mean() < 2, f"{path.name} is out of date; run the command on the page"
+
+
+def test_a_photo_too_small_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (100, 300)).save(tmp_path / "small.png")
+    assert gallery.main([str(tmp_path / "small.png"), str(tmp_path / "out")]) == 2
+    assert "100 x 300" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

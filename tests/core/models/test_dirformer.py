@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pocketprior.core.models.dirformer import Attention, ChannelNorm, Dirformer, DirformerConfig, Modulation
+
+
+def tiny(**changes) -> DirformerConfig:
+    return DirformerConfig(**{"width": 8, "blocks": (1, 1), "heads": (1, 2), "refinement": 1, **changes})
+
+
+def test_norm_with_bias_is_layer_norm_over_channels() -> None:
+    norm, x = ChannelNorm(6, bias=True), torch.randn(2, 6, 3, 5)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, correction=0)
+    plain = (x - mean) / (variance + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x), plain * norm.weight[:, None, None] + norm.bias[:, None, None])
+
+
+def test_norm_without_bias_keeps_the_mean() -> None:
+    norm, x = ChannelNorm(6, bias=False), torch.randn(2, 6, 3, 5) + 2
+    torch.nn.init.normal_(norm.weight)
+    plain = x / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x), plain * norm.weight[:, None, None])
+    assert [name for name, _ in norm.named_parameters()] == ["weight"]
+
+
+def test_modulation_scales_plainly() -> None:
+    """norm(x) * scale + shift: a prior of zeros leaves nothing, and no bias adds anything."""
+    modulation = Modulation(6, 4, norm_bias=True)
+    x, prior = torch.randn(2, 6, 3, 3), torch.randn(2, 4)
+    scale, shift = (prior @ modulation.linear.weight.T)[:, :, None, None].split(6, dim=1)
+    torch.testing.assert_close(modulation(x, prior), modulation.norm(x) * scale + shift)
+    assert modulation(x, 0 * prior).abs().max() == 0
+
+
+def test_attention_is_that_of_normalised_rows() -> None:
+    """Dividing the map by the rows' lengths equals attention of rows of length one, as it is written in the paper."""
+    attention, x = Attention(8, 2), torch.randn(2, 8, 5, 7)
+    torch.nn.init.uniform_(attention.temperature, 0.5, 5)
+    q, k, v = (part(x).reshape(2, 2, 4, 35) for part in (attention.q, attention.k, attention.v))
+    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * attention.temperature
+    expected = attention.out((scores.softmax(-1) @ v).reshape(2, 8, 5, 7))
+    torch.testing.assert_close(attention(x), expected)
+
+
+def test_attention_of_nothing_is_finite() -> None:
+    assert Attention(4, 1)(torch.zeros(1, 4, 3, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm_bias", [True, False])
+def test_memory_layout_changes_nothing(layout: torch.memory_format, norm_bias: bool) -> None:
+    torch.manual_seed(0)
+    net = Dirformer(tiny(norm_bias=norm_bias), 3, 1, 4)
+    image, prior = torch.rand(2, 3, 8, 12), torch.randn(2, 4)
+    torch.testing.assert_close(net(image.contiguous(memory_format=layout), prior), net(image, prior))
+
+
+@pytest.mark.parametrize(
+    ("changes", "inputs", "scale"),
+    [
+        ({}, 3, 1),
+        ({}, 4, 1),
+        ({"unshuffle": 2, "narrow": True}, 3, 1),
+        ({"upsampler": True}, 3, 4),
+        ({"upsampler": True, "unshuffle": 2}, 3, 2),
+        ({"upsampler": True, "unshuffle": 4, "refinement": 0}, 3, 1),
+        ({"blocks": (1, 1, 1), "heads": (1, 2, 4), "narrow": True}, 3, 1),
+    ],
+)
+def test_without_its_tail_it_is_the_enlarged_image(changes: dict, inputs: int, scale: int) -> None:
+    net = Dirformer(tiny(**changes), inputs, scale, 4)
+    image = torch.rand(2, inputs, 2 * net.multiple_of, 3 * net.multiple_of)
+    prior = torch.randn(2, 4)
+    expected = image[:, :3].repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    restored = net(image, prior)
+    assert restored.shape == expected.shape
+    assert not torch.equal(restored, expected)
+    for parameter in net.tail.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.equal(net(image, prior), expected)
+
+
+def test_unequal_lists_are_refused() -> None:
+    with pytest.raises(ValueError, match="one entry per level"):
+        Dirformer(tiny(heads=(1,)), 3, 1, 4)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from small_stages import STAGES, Build
+
+from pocketprior.core.training.dtpm.validation import in_parts, psnr, side_by_side
+
+FIGURES = {
+    "predictor": {"val_psnr"},
+    "prior": {"val_loss", "val_loss_without_code"},
+    "adapters": {"val_psnr_0", "val_psnr_0.5", "val_psnr_1"},
+    "finish": {"val_psnr_0", "val_psnr_0.5", "val_psnr_1"},
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_is_judged_by_figures_and_a_picture(name: str, build: Build) -> None:
+    stage = build(name)
+    with torch.no_grad():
+        first, again = stage.validate(stage.model.eval()), stage.validate(stage.model)
+    assert first.figures.keys() == FIGURES[name]
+    assert first.figures == again.figures
+    (picture,) = first.pictures.values()
+    assert picture.shape[0] == 3
+    assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
+
+
+def test_parts_are_joined_in_order() -> None:
+    x = torch.arange(20.0)[:, None]
+    assert torch.equal(in_parts(lambda a, b: a + b, torch.device("cpu"), x, 2 * x), 3 * x)
+
+
+def test_psnr_is_of_the_clipped_picture() -> None:
+    clean = torch.zeros(1, 3, 4, 4)
+    assert psnr(torch.full_like(clean, 0.1), clean) == pytest.approx(20, abs=0.01)
+    assert psnr(torch.full_like(clean, -0.1), clean) == pytest.approx(60, abs=0.01)
+
+
+def test_pictures_stand_side_by_side() -> None:
+    row = side_by_side(torch.zeros(2, 3, 4, 5), torch.full((2, 3, 4, 5), 2.0))
+    assert row.shape == (3, 4, 10)
+    assert (float(row[:, :, :5].max()), float(row[:, :, 5:].min())) == (0, 1)

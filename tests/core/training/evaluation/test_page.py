@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from pocketprior.core.training.evaluation.page import page
+from pocketprior.core.training.evaluation.score import Row, Table
+
+
+def test_page_shows_every_table_with_its_verdicts() -> None:
+    values = {"PSNR": 20.0, "NIQE": 3.5, "album distance": 0.25}
+    tables = [Table("One", [Row("input", values)], ["It works."]), Table("Two", [Row("input", values)], [])]
+    text = page("pocketprior evaluate", "4 photos", tables)
+    assert "| input  | 20.00 | 3.50 |          0.250 |" in text
+    assert text.index("## One") < text.index("- It works.") < text.index("## Two")
+    assert "`pocketprior evaluate`" in text
+    assert "4 photos" in text
+    assert text == page("pocketprior evaluate", "4 photos", tables)

@@ -1,0 +1,76 @@
+"""The three tables on small random models: every row is there, and says what it claims to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIG, save_small
+
+from pocketprior.core.image import read
+from pocketprior.core.models import checkpoints
+from pocketprior.core.models.diffir import CONFIGS as DIFFIR
+from pocketprior.core.models.diffir import CpenConfig, Diffir, Teacher
+from pocketprior.core.models.dtpm import Predictor
+from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
+from pocketprior.core.models.gen2res import Denoiser
+from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
+from pocketprior.core.training.evaluation.score import square
+from pocketprior.core.training.gen2res import constrain
+
+EXAMPLES = Path(__file__).parents[4] / "examples"
+METHODS = {
+    "dtpm": ["input", "predictor alone", "DTPM, 4 steps, gain 0.5", "DTPM, 50 steps, gain 0.5"],
+    "diffir": ["input", "regressor alone", "no diffusion", "DiffIR, 4 steps", "prior from the truth"],
+    "gen2res": ["input", "regressor alone", "no album", "Gen2Res, album", "the true photo"],
+}
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[np.ndarray]:
+    return [square(read(path).pixels, 192) for path in sorted(EXAMPLES.glob("*.jpg"))]
+
+
+def test_dtpm(photos: list[np.ndarray], tmp_path: Path) -> None:
+    model, semantic = save_small(tmp_path)
+    table = dtpm.evaluate(model, dtpm.load_encoder(semantic), photos)
+    assert [row.method for row in table.rows] == METHODS["dtpm"]
+    assert len({row.values["PSNR"] for row in table.rows}) == len(table.rows)
+    assert len(table.verdicts) == 3
+
+
+def test_diffir(photos: list[np.ndarray], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = replace(DIFFIR["mobile"], ipr=8, cpen=CpenConfig(width=4, blocks=1))
+    paths = tmp_path / "diffir.safetensors", tmp_path / "pretrain.safetensors"
+    checkpoints.save(paths[0], "diffir", config, Diffir(config).state_dict(), {"task": "motionblur"})
+    checkpoints.save(paths[1], "diffir-pretrain", config, Teacher(config).state_dict(), {"task": "motionblur"})
+    table = diffir.evaluate(*paths, photos)
+    assert [row.method for row in table.rows] == METHODS["diffir"]
+    assert len({row.values["PSNR"] for row in table.rows}) == len(table.rows)
+
+
+def test_gen2res(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = replace(GEN2RES["mobile"], widths=(8, 8), groups=4, embedding=16)
+    checkpoints.save(tmp_path / "base.safetensors", "gen2res", config, Denoiser(config).state_dict(), {})
+    recipe = replace(constrain.RECIPE, steps=2, batch=2, crop=16, rank=2, save_every=2, precision="fp32")
+    monkeypatch.setattr(constrain, "RECIPE", recipe)
+    _, semantic = save_small(tmp_path)
+    table = gen2res.evaluate(
+        EXAMPLES,
+        tmp_path / "base.safetensors",
+        Predictor(CONFIG.predictor).eval(),
+        dtpm.load_encoder(semantic),
+        tmp_path / "run",
+        task="noise",
+        side=192,
+        sampling=gen2res.Sampling(start=20, steps=2),
+    )
+    assert [row.method for row in table.rows] == METHODS["gen2res"]
+    assert table.value("the true photo", "PSNR") == np.inf or table.value("the true photo", "PSNR") > 90
+    assert table.value("the true photo", gen2res.DISTANCE) != table.value("input", gen2res.DISTANCE)
+    assert gen2res.overall([table, table]).rows[0].values == pytest.approx(table.rows[0].values)

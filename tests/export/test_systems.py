@@ -1,0 +1,267 @@
+"""Packs of DiffIR and Gen2Res, written from checkpoints: the runtime restores what PyTorch restores, end to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import packs
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from small import (
+    CONFIG,
+    DIFFIR,
+    PHOTOS,
+    START,
+    STEPS,
+    SYSTEMS,
+    WINDOW,
+    save_diffir,
+    save_gen2res,
+    save_small,
+    small_diffir,
+    small_gen2res,
+    small_model,
+    source_of,
+)
+
+from pocketprior.core.arrays import to_batch, to_image
+from pocketprior.core.cli import main
+from pocketprior.core.errors import CheckpointError, GraphError, UnknownNameError, UsageError
+from pocketprior.core.image import read
+from pocketprior.core.manifest import GraphSpec, Manifest, PackedFile
+from pocketprior.core.models import checkpoints
+from pocketprior.core.models.dtpm import DenoiserConfig, PredictorConfig
+from pocketprior.core.models.eager import eager
+from pocketprior.core.models.gen2res import restore
+from pocketprior.core.noise import normal, normal_vector
+from pocketprior.core.restore import Restorer
+from pocketprior.core.tiles import Window, crop, pad_to_multiple
+from pocketprior.core.verify import verify
+from pocketprior.export.diffir import DiffirSource
+from pocketprior.export.dtpm import DtpmSource
+from pocketprior.export.gen2res import Gen2ResSource
+from pocketprior.export.pack import write_pack
+from pocketprior.export.source import Opened
+
+
+@pytest.fixture(params=SYSTEMS)
+def pack(request: pytest.FixtureRequest, written: Callable[[str], Path]) -> Path:
+    return written(request.param)
+
+
+def by_torch(manifest: Manifest, photo: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """The models' own methods on the whole padded photo."""
+    image = pad_to_multiple(to_batch(photo), manifest.size.multiple_of)
+    box = (0, image.shape[2]), (0, image.shape[3])
+    with torch.inference_mode():
+        tensor = torch.from_numpy(image)
+        if manifest.model == "diffir":
+            restored = small_diffir()(tensor, torch.from_numpy(normal_vector(seed, 0, DIFFIR.ipr)))
+        else:
+            restored = restore(
+                small_gen2res(),
+                tensor,
+                lambda step: torch.from_numpy(normal(seed, step, *box)),
+                manifest.levels,
+                manifest.times,
+                manifest.sampler,
+            )
+    return to_image(crop(restored.numpy(), *photo.shape[:2]), np.uint8)  # type: ignore[return-value]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(height=st.integers(1, 64), width=st.integers(1, 64), seed=st.integers(0, 2**64 - 1))
+def test_restores_what_torch_does(pack: Path, height: int, width: int, seed: int) -> None:
+    photo = np.ascontiguousarray(read(PHOTOS[0]).pixels[40 : 40 + height, 60 : 60 + width])
+    restorer = Restorer.from_pack(pack, threads=1)
+    restored, expected = restorer(photo, seed=seed), by_torch(restorer.manifest, photo, seed)
+    assert np.abs(restored.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_something_is_restored_in_windows(pack: Path) -> None:
+    photo = np.ascontiguousarray(read(PHOTOS[0]).pixels[:101, :150])
+    restored = Restorer.from_pack(pack, threads=1)(photo)
+    assert restored.shape == photo.shape
+    assert np.abs(restored.astype(int) - photo.astype(int)).max() > 3
+
+
+def test_pack_verifies_here(pack: Path) -> None:
+    report = verify(pack)
+    assert report.ok
+    assert [check.form for check in report.goldens] == ["split"]
+
+
+def test_facts_are_those_of_the_model(pack: Path) -> None:
+    manifest = Manifest.load(pack)
+    if manifest.model == "diffir":
+        assert manifest.tasks == ("cleanup",)
+        assert manifest.state == (1, DIFFIR.ipr)
+        assert manifest.receptive_field == {"encode": Window(512, 0), "compose": WINDOW}
+        assert set(manifest.macs_per_pixel) == {"encode", "compose"}
+    else:
+        assert manifest.tasks == ("blind",)
+        assert len(manifest.times) == STEPS
+        assert manifest.times[0] == START / 1000
+        assert manifest.levels[0] == pytest.approx(0.659, abs=1e-3)  # abar at 200 of the sheet
+        assert set(manifest.graphs["denoise"].outputs) == {"eps", "variance"}
+    assert set(manifest.parameters) == set(manifest.graphs)
+
+
+def test_card_tells_the_system(pack: Path) -> None:
+    text = (pack / "CARD.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# small-{pack.name}\n")
+    assert {"diffir": "DiffIR", "gen2res": "Gen2Res"}[pack.name] in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def same_files(first: Path, second: Path) -> bool:
+    files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
+    return all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
+
+
+def test_two_exports_are_equal(written: Callable[[str], Path], tmp_path: Path) -> None:
+    write_pack(source_of("diffir", tmp_path), tmp_path / "pack", name="small-diffir", photos=PHOTOS)
+    assert same_files(written("diffir"), tmp_path / "pack")
+
+
+def test_info_tells_windows(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(pack)]) == 0
+    assert "all of its tile of 64 pixels" in capsys.readouterr().out
+    assert main(["info", str(pack), "--json"]) == 0
+    reach = json.loads(capsys.readouterr().out)["receptive_field"]
+    assert list(WINDOW) in reach.values()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 300}, "300 steps from level 200 were given; choose a level from 1 to 1000"),
+        ({"steps": -1}, "-1 steps from level 200"),
+        ({"start": 1001}, "from level 1001"),
+        ({"start": 0, "steps": 0}, "0 steps from level 0"),
+    ],
+)
+def test_sampling_that_cannot_be(tmp_path: Path, change: dict[str, int], words: str) -> None:
+    source = replace(Gen2ResSource(save_gen2res(tmp_path)), **change)
+    with pytest.raises(UsageError, match=words):
+        write_pack(source, tmp_path / "pack", name="x", photos=PHOTOS)
+    assert not (tmp_path / "pack").exists()
+
+
+def test_ddim_takes_all_levels_where_steps_are_zero(tmp_path: Path) -> None:
+    opened = Gen2ResSource(save_gen2res(tmp_path), start=50, steps=0, album=True).open()
+    assert len(opened.facts["times"]) == 50
+    assert set(opened.graphs["denoise"].outputs) == {"eps"}
+    assert "treat the pack like those photos" in opened.about.limits
+
+
+def test_unknown_sampler_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="ddim, ancestral"):
+        Gen2ResSource(save_gen2res(tmp_path), sampler="euler").open()
+
+
+def test_int8_is_for_dtpm(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a gen2res pack has float32 graphs alone: give fp32"):
+        write_pack(source_of("gen2res", tmp_path), tmp_path / "pack", name="x", photos=PHOTOS, precision="int8")
+
+
+class Halved(torch.nn.Module):
+    """Does something else when it is exported."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x * t * (0.1 if torch.compiler.is_exporting() else 0.9)
+
+
+def test_graphs_that_do_not_do_what_torch_does_are_not_packed(tmp_path: Path) -> None:
+    opened = Gen2ResSource(save_gen2res(tmp_path), steps=1).open()
+    graph = opened.graphs["denoise"]._replace(module=Halved())
+
+    class Changed(Gen2ResSource):
+        def open(self) -> Opened:
+            return replace(opened, graphs={"denoise": graph})
+
+    with pytest.raises(GraphError, match=r"the float32 graphs of 'x' are \d+ grey levels from PyTorch, at most 2"):
+        write_pack(Changed(tmp_path / "gen2res.safetensors"), tmp_path / "pack", name="x", photos=PHOTOS)
+    assert not (tmp_path / "pack").exists()
+
+
+class TestCommand:
+    def export(self, checkpoint: Path, *options: str) -> int:
+        photos = checkpoint.with_name("photos")
+        photos.mkdir()
+        shutil.copy(PHOTOS[0], photos)
+        out = checkpoint.with_name("pack")
+        return main(["export", str(checkpoint), "--data", str(photos), "-o", str(out), *options])
+
+    def test_system_is_read_from_the_checkpoint(
+        self, written: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        options = f"--sampler ancestral --start {START} --steps {STEPS} --window 64 8 --gain 1 --name small-gen2res"
+        assert self.export(save_gen2res(tmp_path), *options.split()) == 0
+        assert "MB" in capsys.readouterr().out
+        assert same_files(written("gen2res"), tmp_path / "pack")
+
+    @pytest.mark.parametrize(
+        ("save", "options", "words"),
+        [
+            (save_diffir, ["--steps", "2"], "--steps was given for a diffir checkpoint; its options are: --gain, --w"),
+            (save_gen2res, ["--semantic", "x"], "--semantic was given for a gen2res checkpoint"),
+            (lambda folder: save_small(folder)[0], [], "add --semantic FILE"),
+            (
+                lambda folder: save_small(folder)[1],
+                [],
+                "'semantic' checkpoint, expected 'dtpm' or 'diffir' or 'gen2res'",
+            ),
+        ],
+    )
+    def test_options_of_another_system(
+        self,
+        tmp_path: Path,
+        save: Callable[[Path], Path],
+        options: list[str],
+        words: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        assert self.export(save(tmp_path), *options) != 0
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "pack").exists()
+
+
+def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'gen2res' checkpoint, expected 'diffir'"):
+        DiffirSource(save_gen2res(tmp_path)).open()
+
+
+def test_a_dtpm_that_sees_all_of_its_tile_is_run_in_windows(tmp_path: Path) -> None:
+    """NAFNet blocks average over the tile; the pipeline takes the same tiles whatever the memory."""
+    config = replace(
+        CONFIG,
+        predictor=PredictorConfig("naf", widths=(8, 8), blocks=(1, 1)),
+        denoiser=DenoiserConfig("naf", widths=(8, 8), blocks=(1, 1), embedding=8, adapter_minimum=4),
+    )
+    model, semantic = save_small(tmp_path)
+    checkpoints.save(model, "dtpm", config, small_model(config).state_dict(), {"task": "cleanup"})
+    opened = DtpmSource(model, str(semantic), steps=1, window=WINDOW).open()
+    assert opened.facts["receptive_field"] == dict.fromkeys(("predict", "denoise", "fused"), WINDOW)
+    facts = {**opened.facts, "bytes_per_pixel": {"predict": 100, "denoise": 100, "fused": 100}}
+    manifest = replace(packs.build(tmp_path / "pack", golden=False), **facts, graphs=_specs(opened))
+    reference = Restorer(manifest, {n: eager(g.module, list(g.inputs), *g.outputs) for n, g in opened.graphs.items()})
+    photo = np.ascontiguousarray(read(PHOTOS[0]).pixels[:90, :70])
+    seen: list[int] = []
+    tight = reference(photo, max_memory=2**28, progress=lambda _, total: seen.append(total))
+    assert seen[0] == 4
+    np.testing.assert_array_equal(tight, reference(photo))
+
+
+def _specs(opened: Opened) -> dict[str, GraphSpec]:
+    files = {"onnx": {"fp32": PackedFile("none", "0" * 64, 0)}}
+    return {name: GraphSpec(graph.inputs, graph.outputs, files) for name, graph in opened.graphs.items()}

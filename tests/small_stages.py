@@ -1,0 +1,65 @@
+"""Small DTPMs of both bodies, the checkpoints of their stages, and batches as the loop makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pocketprior.core.models.checkpoints import Checkpoint
+from pocketprior.core.models.dtpm import Denoiser, DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig
+from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
+from pocketprior.core.training.dtpm import adapters, finish, predictor, prior
+from pocketprior.core.training.photos import Pool
+from pocketprior.core.training.stage import Stage
+
+SEMANTIC = SemanticConfig(size=16, code=6, widths=(8, 8))
+MODELS = {
+    "rep": DtpmConfig(
+        PredictorConfig(widths=(8, 8), blocks=(1, 1)),
+        DenoiserConfig(widths=(8, 8), blocks=(1, 1), embedding=8, adapter_minimum=4),
+        SEMANTIC,
+    ),
+    "naf": DtpmConfig(
+        PredictorConfig("naf", (4, 8), (1, 1)),
+        DenoiserConfig("naf", (8, 16), (1, 1), (1,), 1.0, embedding=16, adapter_minimum=4),
+        SEMANTIC,
+    ),
+}
+STAGES: dict[str, ModuleType] = {"predictor": predictor, "prior": prior, "adapters": adapters, "finish": finish}
+
+Build = Callable[..., Stage]
+
+
+def randomize(module: nn.Module) -> None:
+    """Weights that do something everywhere: nothing that starts at zero holds a gradient back."""
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=random))
+
+
+def checkpoint(kind: str, config: Any, module: nn.Module, prefix: str = "", **facts: Any) -> Checkpoint:
+    randomize(module)
+    return Checkpoint(kind, asdict(config), {f"{prefix}{k}": v for k, v in module.state_dict().items()}, facts)
+
+
+def earlier(model: DtpmConfig) -> Mapping[str, Checkpoint]:
+    """What the stages start from."""
+    return {
+        "semantic": checkpoint("semantic", model.semantic, SemanticEncoder(model.semantic), "encoder."),
+        "prior": checkpoint("prior", model, Denoiser(model.denoiser, model.semantic.code)),
+        "predictor": checkpoint("predictor", model, Predictor(model.predictor)),
+        "dtpm": checkpoint("dtpm", model, Dtpm(model), task="cleanup"),
+    }
+
+
+def batch_of(stage: Stage, pool: Pool, count: int = 2) -> dict[str, Tensor]:
+    """What the loop hands to `loss`."""
+    samples = [stage.draw(pool, 16, np.random.default_rng(i)) for i in range(count)]
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
