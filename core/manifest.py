@@ -59,6 +59,17 @@ class Size:
         fits = self.minimum >= 1 and self.minimum % self.multiple_of == 0
         _require(fits, "minimum", self.minimum, f"a multiple of {self.multiple_of}")
 
+    def takes(self, window: Window) -> bool:
+        """Whether a photo can be cut into the tiles of this window."""
+        return window.overlap >= 0 and window.edge >= self._least(window) and window.edge % self.multiple_of == 0
+
+    def expected(self, window: Window) -> str:
+        """What a window with this overlap must be, for a message."""
+        return f"[edge, overlap], an edge of {self._least(window)} or more, a multiple of {self.multiple_of}"
+
+    def _least(self, window: Window) -> int:
+        return smallest_tile(max(0, window.overlap), self.minimum)
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -308,10 +319,7 @@ def _check_reach(m: Manifest, tiled: Set[str]) -> None:
     edges = {name: reach.edge if isinstance(reach, Window) else reach for name, reach in m.receptive_field.items()}
     _check_facts("receptive_field", edges, tiled, tiled)
     for name, window in windows.items():
-        least = smallest_tile(max(0, window.overlap), m.size.minimum)
-        fits = window.overlap >= 0 and window.edge >= least and window.edge % m.size.multiple_of == 0
-        expected = f"[edge, overlap], an edge of {least} or more, a multiple of {m.size.multiple_of}"
-        _require(fits, f"receptive_field of {name}", list(window), expected)
+        _require(m.size.takes(window), f"receptive_field of {name}", list(window), m.size.expected(window))
     means = windows.pop("encode", None)
     alone = "encode" not in tiled or (means is not None and means.overlap == 0)
     _require(alone, "receptive_field of encode", m.receptive_field.get("encode"), "[edge, 0], without overlap")

@@ -14,7 +14,7 @@ from pathlib import Path
 from .errors import UsageError
 from .image import is_photo
 
-__all__ = ["LIST_NAME", "ListedPhoto", "clean_photos", "released_photos"]
+__all__ = ["LIST_NAME", "ListedPhoto", "clean_photos", "listed_in", "photos_in", "released_photos"]
 
 LIST_NAME = "manifest.csv"
 
@@ -53,15 +53,30 @@ def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> 
 def released_photos(data: Path, *, split: str) -> list[Path]:
     """The clean photos of a split under `data`.
 
-    With a `manifest.csv`: its rows of that split whose `use` is "any", so that weights may be released. Without one:
-    every photo in the folder, whatever the split. Raises UsageError when there is none.
+    With a `manifest.csv` in it or above it: those rows of that split whose `use` is "any", so that weights may be
+    released. Without one: every photo in the folder, whatever the split. Raises UsageError when there is none.
     """
-    if (data / LIST_NAME).exists():
-        return [photo.path for photo in clean_photos(data, split=split, use="any")]
-    paths = sorted(p for p in data.rglob("*") if is_photo(p))
+    root = listed_in(data)
+    if root is None or not data.is_dir():
+        return photos_in(data)
+    folder = data.resolve().relative_to(root).as_posix()
+    return [photo.path for photo in clean_photos(root, split=split, folder=folder, use="any")]
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """Every photo under `folder`, listed or not, sorted by path. Raises UsageError when there is none."""
+    if not folder.is_dir():
+        raise UsageError(f"'{folder}' is no folder; give a folder of photos or one with a {LIST_NAME}")
+    paths = sorted(p for p in folder.rglob("*") if is_photo(p))
     if not paths:
-        raise UsageError(f"no clean '{split}' photos under {data}; give a folder of photos or one with a manifest.csv")
+        raise UsageError(f"there are no photos under {folder}; give a folder of photos or one with a {LIST_NAME}")
     return paths
+
+
+def listed_in(folder: Path) -> Path | None:
+    """The folder of the nearest list, in `folder` or above it; None where there is none."""
+    here = folder.resolve()
+    return next((place for place in (here, *here.parents) if (place / LIST_NAME).is_file()), None)
 
 
 def _rows(data: Path) -> Iterator[ListedPhoto]:

@@ -10,14 +10,14 @@ from .source import About
 __all__ = ["card"]
 
 WIDTH = 120  # columns of the text
+UNRECORDED = "A checkpoint does not say which photos it was trained on: say it here before you pass the pack on."
 
 
-def card(manifest: Manifest, about: About, precision: str) -> str:
-    """Markdown text, from the facts of the manifest and what is to say about the system."""
+def card(manifest: Manifest, about: About, precision: str, trained_on: str = "") -> str:
+    """Markdown text, from the facts of the manifest, what is to say about the system, and of its photos."""
     total = sum(count for graph, count in manifest.parameters.items() if graph != "fused")
     what = f"{about.what}, {total:,} parameters, {_cost(manifest) / 1000:.1f} kMAC per pixel in all, {precision}."
     use = f"`pocketprior restore --pack FOLDER PHOTO`. {about.strength}"
-    training = f"{about.training} Only photos whose licence lets weights be released were used:"
     limits = f"{about.limits} Made by checkpoint {manifest.made_by['checkpoint'][:16]}."
     return f"""# {manifest.name}
 
@@ -29,12 +29,9 @@ def card(manifest: Manifest, about: About, precision: str) -> str:
 
 ## Training
 
-{fill(training, WIDTH)}
+{fill(about.training, WIDTH)}
 
-- CID22 (Cloudinary Image Dataset '22), CC BY-SA 4.0
-- CLIC 2025, Unsplash licence
-- wallpapers of the Budgie and elementary projects, CC0, Unsplash and Pexels licences
-- DreamBooth data set (Ruiz et al., CVPR 2023), CC BY 4.0 and Unsplash licence
+{trained_on.strip() or UNRECORDED}
 
 ## Limits
 

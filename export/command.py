@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the pack; must not exist")
     parser.add_argument("--name", help="name of the pack (that of its folder)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graphs (default: %(default)s)")
-    parser.add_argument("--gain", type=float, help="share of what the model adds at strength 1 (DTPM 0.5, others 1)")
+    parser.add_argument("--trained-on", type=Path, metavar="FILE", help=_TRAINED_ON)
+    parser.add_argument("--gain", type=_gain, help="share of what the model adds at strength 1 (DTPM 0.5, others 1)")
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help=_WINDOW)
     parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
     parser.add_argument("--steps", type=int, help="DTPM, Gen2Res: sampling steps (4; 10)")
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help="Gen2Res: ddim (default) or ancestral")
 
 
+_TRAINED_ON = "text for the model card: the photos that the weights come from, and their licences"
 _WINDOW = "pixels: tiles of a model that sees all of its tile (256 32)"
 
 
@@ -52,11 +55,30 @@ def run(args: argparse.Namespace) -> int:
         name=args.name or args.out.name,
         photos=released_photos(args.data, split="val")[:PHOTOS],
         precision=args.precision,
+        trained_on=_text(args.trained_on),
     )
     golden = manifest.golden["photo"]
     size = sum(file.bytes for file in manifest.files())
     print(f"{args.out}: {size / 1e6:.2f} MB, {golden.reason}")
     return 0
+
+
+def _gain(text: str) -> float:
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = math.nan
+    if not 0 < gain < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no gain; give a number above 0, such as 0.5")
+    return gain
+
+
+def _text(path: Path | None) -> str:
+    """What is in a text file, nothing without one; UsageError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--trained-on {path} cannot be read ({error}); give a text file") from error
 
 
 def _source(args: argparse.Namespace) -> Source:

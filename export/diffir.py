@@ -86,7 +86,7 @@ class DiffirSource:
         """As in `Source`."""
         checkpoint = checkpoints.load(self.model, "diffir")
         model = Diffir(checkpoints.from_dict(DiffirConfig, checkpoint.config))
-        model.load_state_dict(checkpoint.tensors)
+        checkpoint.fill(model)
         graphs = diffir_graphs(model)
         task = checkpoint.facts["task"]
         return Opened(graphs, self._facts(model, task), _about(task, model.config.steps), TASKS[task])

@@ -125,7 +125,7 @@ class DtpmSource:
         """As in `Source`."""
         checkpoint = checkpoints.load(self.model, "dtpm")
         model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))
-        model.load_state_dict(checkpoint.tensors)
+        checkpoint.fill(model)
         model.eval()
         encoder = encoder_of(open_semantic(self.semantic))
         sampling = self._sampling(model.config.schedule)

@@ -55,7 +55,7 @@ class Gen2ResSource:
 
     sampler: "ddim" for few steps, or "ancestral", the paper's. start: the level K of 1000 to which the photo is
     noised; steps: from there on, 0 for all of them. gain: share of the change that is made at strength 1. window: the
-    tiles it is run on. album: whether the card says that the model knows an album's photos.
+    tiles it is run on.
     """
 
     model: Path
@@ -64,23 +64,27 @@ class Gen2ResSource:
     steps: int = 10
     gain: float = 1.0
     window: Window = WINDOW
-    album: bool = False
 
     def open(self) -> Opened:
         """As in `Source`."""
-        samplers = SYSTEMS["gen2res"].samplers
-        if self.sampler not in samplers:
-            raise UnknownNameError("sampler", self.sampler, samplers)
-        levels, times = self._schedule()
-        denoiser = build(checkpoints.load(self.model, "gen2res"))
-        graphs = gen2res_graphs(denoiser, self.sampler)
-        return Opened(graphs, self._facts(denoiser, levels, times), _about(self.sampler, len(times), self.album))
+        levels, times = self.schedule()
+        checkpoint = checkpoints.load(self.model, "gen2res")
+        denoiser = build(checkpoint)
+        about = _about(self.sampler, len(times), album=checkpoint.facts.get("constrained", False))
+        return Opened(gen2res_graphs(denoiser, self.sampler), self._facts(denoiser, levels, times), about)
 
     def digest(self) -> str:
         """As in `Source`."""
         return digest(self.model)
 
-    def _schedule(self) -> tuple[list[float], list[float]]:
+    def schedule(self) -> tuple[list[float], list[float]]:
+        """abar per step and a final 1.0; t per step. Needs no checkpoint yet.
+
+        Raises UnknownNameError for another sampler, UsageError for a level or steps that cannot be.
+        """
+        samplers = SYSTEMS["gen2res"].samplers
+        if self.sampler not in samplers:
+            raise UnknownNameError("sampler", self.sampler, samplers)
         bars = ddpm()
         steps = self.steps or self.start
         if not 1 <= steps <= self.start <= len(bars):
@@ -109,7 +113,7 @@ class Gen2ResSource:
         }
 
 
-def _about(sampler: str, steps: int, album: bool) -> About:
+def _about(sampler: str, steps: int, *, album: bool) -> About:
     constrained = " It was then trained on the photos of one album." if album else ""
     private = " It knows what its album shows, people included: treat the pack like those photos." if album else ""
     return About(

@@ -6,6 +6,7 @@ What differs between the systems is in `dtpm.py`, `diffir.py` and `gen2res.py`.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,9 @@ import torch
 
 from ..core.arrays import Image
 from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageError
+from ..core.files import failure_reason
 from ..core.image import read
-from ..core.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, mirror
+from ..core.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
 from ..core.models.eager import eager
 from ..core.noise import NOISE_SPEC
 from ..core.pack import packed_file
@@ -34,7 +36,7 @@ from .quantize import int8
 from .source import Feed, Opened, Source, Task
 from .to_onnx import convert
 
-__all__ = ["PRECISIONS", "golden_photo", "write_pack"]
+__all__ = ["PRECISIONS", "check_place", "golden_photo", "write_pack"]
 
 PRECISIONS = ("fp32", "int8")
 FLOAT_GRAPHS = ("encode",)  # graphs that stay in float at any precision: run once per photo, on a thumbnail
@@ -45,38 +47,76 @@ INT8_SLACK = 2  # grey levels that another processor may differ by
 PENDING = PackedFile("pending", "0" * 64, 0)  # stands where a hash comes
 
 
-def write_pack(source: Source, folder: Path, *, name: str, photos: Sequence[Path], precision: str = "fp32") -> Manifest:
+def check_place(folder: Path) -> None:
+    """Make the folder above `folder`. Raises PhotoWriteError where no pack can be written, or one is there."""
+    if folder.exists():
+        raise PhotoWriteError(f"{folder} exists already; remove it or choose another folder with -o")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PhotoWriteError(f"the folder {folder.parent} cannot be made: {failure_reason(error)}") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise PhotoWriteError(f"{folder} cannot be written: you may not write to {folder.parent}; choose another -o")
+
+
+def write_pack(
+    source: Source,
+    folder: Path,
+    *,
+    name: str,
+    photos: Sequence[Path],
+    precision: str = "fp32",
+    trained_on: str = "",
+) -> Manifest:
     """Export a model to `folder`, which appears whole or not at all.
 
     source: a DtpmSource, DiffirSource or Gen2ResSource, which says how it samples too. photos: clean ones; the first,
-    damaged, gives the golden restoration, all calibrate int8. precision: one of PRECISIONS. Raises UnknownNameError,
-    UsageError for what cannot be packed so, CheckpointError, PhotoWriteError when `folder` exists, GraphError where the
-    packed graphs do not do what PyTorch does.
+    damaged, gives the golden restoration, all calibrate int8. precision: one of PRECISIONS. trained_on: what the card
+    says of the photos that the weights come from, Markdown. Raises UnknownNameError, UsageError for what cannot be
+    packed so, CheckpointError, PhotoWriteError when `folder` exists or cannot be written, GraphError where the packed
+    graphs do not do what PyTorch does.
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
     if not photos:
         raise UsageError("no photo was given; a pack needs at least one, for its golden restoration")
-    if folder.exists():
-        raise PhotoWriteError(f"{folder} exists already; remove it or choose another folder with -o")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        draft = Path(temporary) / folder.name
-        draft.mkdir()
-        manifest = _fill(draft, source, name, precision, photos)
-        shutil.move(draft, folder)
+    check_place(folder)
+    opened = source.open()
+    _check_windows(opened)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            draft = Path(temporary) / folder.name
+            draft.mkdir()
+            manifest = _fill(draft, source, opened, name, precision, photos, trained_on)
+            shutil.move(draft, folder)
+    except OSError as error:
+        raise PhotoWriteError(f"the pack {folder} cannot be written: {failure_reason(error)}") from error
     return manifest
 
 
-def _fill(folder: Path, source: Source, name: str, precision: str, photos: Sequence[Path]) -> Manifest:
-    opened = source.open()
+def _check_windows(opened: Opened) -> None:
+    size: Size = opened.facts["size"]
+    for window in opened.facts["receptive_field"].values():
+        if isinstance(window, Window) and not size.takes(window):
+            raise UsageError(f"a window of {window.edge} {window.overlap} was given; expected {size.expected(window)}")
+
+
+def _fill(
+    folder: Path,
+    source: Source,
+    opened: Opened,
+    name: str,
+    precision: str,
+    photos: Sequence[Path],
+    trained_on: str,
+) -> Manifest:
     graphs = opened.graphs
     draft = _draft(opened, name, source.digest())
     feeds = _feeds(opened, draft, precision, photos)
     files = {
         graph: _write_graph(folder, graph, graphs[graph], draft, precision, feeds.get(graph, ())) for graph in graphs
     }
-    (folder / "CARD.md").write_text(card(draft, opened.about, precision), encoding="utf-8")
+    (folder / "CARD.md").write_text(card(draft, opened.about, precision, trained_on), encoding="utf-8")
     finished = dataclasses.replace(
         draft,
         graphs={

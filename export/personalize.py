@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from ..core.errors import PhotoWriteError
 from ..core.models.gen2res import SHIPPED_BASE, load_base
-from ..core.photo_list import released_photos
+from ..core.photo_list import photos_in
 from ..core.systems import SYSTEMS
 from ..core.training.gen2res.base import VAL_CROP
 from ..core.training.gen2res.command import is_generated
@@ -27,7 +26,7 @@ from ..core.training.photos import Data, load
 from ..core.training.resume import STATE_NAME
 from ..core.training.sources import file_hash
 from .gen2res import Gen2ResSource
-from .pack import write_pack
+from .pack import check_place, write_pack
 
 __all__ = ["add_arguments", "constrain", "run"]
 
@@ -58,19 +57,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, then write the pack; Ctrl-C keeps what is learnt, and the same command goes on from there."""
-    if args.out.exists():
-        raise PhotoWriteError(f"{args.out} exists already; remove it or choose another folder with -o")
+    check_place(args.out)
     recipe = replace(RECIPE, method=args.method, steps=args.steps, mirror=is_generated(args.album))
     folder = args.run or args.out.with_name(f"{args.out.name}.run")
-    photos = released_photos(args.album, split="train")
+    source = Gen2ResSource(folder / CHECKPOINT_NAME, args.sampler, args.level, args.sampling_steps)
+    source.schedule()  # refused before the training, not after
+    photos = photos_in(args.album)
     try:
-        checkpoint = constrain(photos, args.base, recipe.with_settings(args.set), folder, workers=args.workers)
+        constrain(photos, args.base, recipe.with_settings(args.set), folder, workers=args.workers)
     except KeyboardInterrupt:
         if (folder / STATE_NAME).exists():
             print(f"stopped; run the same command to go on from {folder / STATE_NAME}", file=sys.stderr)
         return INTERRUPTED
-    source = Gen2ResSource(checkpoint, args.sampler, args.level, args.sampling_steps, album=True)
-    manifest = write_pack(source, args.out, name=args.name or args.out.name, precision="fp32", photos=photos)
+    trained_on = "" if args.base else SHIPPED_BASE.with_name("PHOTOS.md").read_text(encoding="utf-8")
+    manifest = write_pack(source, args.out, name=args.name or args.out.name, photos=photos, trained_on=trained_on)
     print(f"{args.out}: {sum(file.bytes for file in manifest.files()) / 1e6:.2f} MB, {manifest.golden['photo'].reason}")
     return 0
 

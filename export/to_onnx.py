@@ -29,7 +29,8 @@ def convert(graph: Graph, path: Path, *, multiple: int, metadata: dict[str, str]
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own deprecations and about optional packages.
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for chatty in ("torch.onnx", "onnxscript"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.module,
             tuple(example.values()),

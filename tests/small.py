@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -92,10 +94,10 @@ def save_diffir(folder: Path) -> Path:
     return path
 
 
-def save_gen2res(folder: Path) -> Path:
+def save_gen2res(folder: Path, facts: Mapping[str, Any] | None = None) -> Path:
     """The checkpoint of a Gen2Res."""
     path = folder / "gen2res.safetensors"
-    checkpoints.save(path, "gen2res", GEN2RES, small_gen2res().state_dict(), {})
+    checkpoints.save(path, "gen2res", GEN2RES, small_gen2res().state_dict(), dict(facts or {}))
     return path
 
 

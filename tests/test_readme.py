@@ -1,4 +1,4 @@
-"""What README.md shows is true: its Python runs, its commands and options exist, its links lead somewhere."""
+"""What README.md and docs/ show is true: the Python runs, commands and options exist, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.cli import main
+from pocketprior.core.training.command import SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = {
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("models.md", "personalize.md", "training.md")
+}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -25,7 +29,7 @@ def blocks(text: str, language: str) -> list[str]:
 def commands(text: str) -> list[list[str]]:
     """The words of every command of the bash blocks."""
     lines = "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line) for line in lines if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
 def links(text: str) -> list[str]:
@@ -33,7 +37,7 @@ def links(text: str) -> list[str]:
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
 
 
-OURS = [words for words in commands(README) if words[0] == "pocketprior"]
+OURS = [words for text in (README, *GUIDES.values()) for words in commands(text) if words[0] == "pocketprior"]
 SCRIPTS = [words[0] for words in commands(README) if words[0].startswith("scripts/")]
 PYTHON = blocks(README, "python")
 
@@ -70,6 +74,18 @@ def test_scripts_can_be_run(script: str) -> None:
 @pytest.mark.parametrize("target", links(README))
 def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target.partition("#")[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("page", "target"), [(page, target) for page, text in GUIDES.items() for target in links(text)]
+)
+def test_links_of_the_guides_lead_somewhere(page: str, target: str) -> None:
+    assert (ROOT / "docs" / page).parent.joinpath(target.partition("#")[0]).exists()
+
+
+def test_every_stage_is_shown() -> None:
+    shown = {tuple(words[2:4]) for words in OURS if words[1] == "train"}
+    assert {(system, stage) for system, stages in SYSTEMS.items() for stage in stages} - {("dtpm", "finish")} <= shown
 
 
 def test_example_photos_are_credited_and_small() -> None:

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UsageError
+
 __all__ = ["RepBlock", "RepConv", "Unet", "UnetBody", "merge_branches", "sinusoid"]
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -92,6 +94,7 @@ class UnetBody(nn.Module):
     widths: channels per level, finest first; blocks: per encoder level, the last entry is the middle; decoder: per
     decoder level, coarsest first, empty for the encoder mirrored. Downs are 2x2 convolutions of stride 2, ups 1x1
     convolutions and a pixel shuffle, skips are added. finest: downscale of the finest level, by pixel-unshuffle.
+    Raises UsageError when the lists do not fit one another.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class UnetBody(nn.Module):
         super().__init__()
         decoder = decoder or blocks[-2::-1]
         if len(widths) != len(blocks) or len(decoder) != len(blocks) - 1:
-            raise ValueError(
+            raise UsageError(
                 f"widths and blocks must have one entry per level, decoder one less, got {widths}, {blocks}, {decoder}"
             )
 

@@ -15,11 +15,11 @@ from typing import Any, TypeVar, get_type_hints
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
 
-__all__ = ["Checkpoint", "from_dict", "load", "save"]
+__all__ = ["Checkpoint", "check_finite", "from_dict", "load", "misfits", "save"]
 
 FORMAT = 1
 Config = TypeVar("Config")
@@ -38,6 +38,23 @@ class Checkpoint:
         """The tensors whose names start with `prefix.`, without the prefix."""
         cut = len(prefix) + 1
         return {name[cut:]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")}
+
+    def fill(self, module: nn.Module, prefix: str = "") -> None:
+        """Load the tensors, or the `part` of this prefix, into `module`. Raises CheckpointError unless all fit."""
+        tensors = self.part(prefix) if prefix else self.tensors
+        wrong = misfits(module.state_dict(), tensors)
+        if wrong:
+            raise CheckpointError(
+                f"the '{self.kind}' checkpoint does not hold the tensors of its {type(module).__name__}: {len(wrong)} "
+                f"are missing, unknown or of another shape, such as '{wrong[0]}'; train it again with this version"
+            )
+        module.load_state_dict(tensors)
+
+
+def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that are missing from `given`, have another shape there, or are not wanted."""
+    missing = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
+    return missing + sorted(set(given) - set(wanted))
 
 
 def save(path: Path, kind: str, config: object, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -65,20 +82,34 @@ def load(path: Path, *kinds: str) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}; train one with `pocketprior train`") from None
-    except safetensors.SafetensorError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or train it again") from None
-    if text is None:
-        raise CheckpointError(f"{path} is a safetensors file, but not one that pocketprior wrote")
-    header = json.loads(text)
-    if header["format"] != FORMAT:
+    header = _header(text)
+    if header.get("format", FORMAT) != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {header['format']}, this version reads format {FORMAT}")
+    if not {"format", "kind", "config", "facts"} <= set(header):
+        raise CheckpointError(f"{path} is a safetensors file, but not one that pocketprior wrote")
     if header["kind"] not in kinds:
         expected = " or ".join(f"'{kind}'" for kind in kinds)
         raise CheckpointError(f"{path} holds a '{header['kind']}' checkpoint, expected {expected}")
+    check_finite(path, tensors)
+    return Checkpoint(header["kind"], header["config"], tensors, header["facts"])
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError when a tensor read from `path` holds NaN or infinity."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: weight '{name}' holds NaN or infinity; use an earlier checkpoint")
-    return Checkpoint(header["kind"], header["config"], tensors, header["facts"])
+
+
+def _header(text: str | None) -> dict[str, Any]:
+    """The JSON object in the file's metadata; empty for anything else."""
+    try:
+        header = json.loads(text or "")
+    except ValueError:
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:

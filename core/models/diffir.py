@@ -68,6 +68,8 @@ class DiffirConfig:
         return max(self.dirformer.multiple_of, CLEAN_FOLD // self.scale)
 
     def __post_init__(self) -> None:
+        if self.inputs not in (3, 4):
+            raise UsageError(f"DiffIR's inputs must be 3 (a picture) or 4 (with a mask), got {self.inputs}")
         if self.scale not in (1, 2, 4):
             raise UsageError(f"DiffIR's scale must be 1, 2 or 4, got {self.scale}")
         if self.steps < 0 or self.steps == 1:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UsageError
+
 __all__ = ["Attention", "ChannelNorm", "Dirformer", "DirformerConfig", "FeedForward", "Modulation", "TransformerBlock"]
 
 
@@ -147,14 +149,14 @@ class Dirformer(nn.Module):
     """image (N, inputs, H, W) in [0, 1] and prior vector (N, ipr) -> restored (N, 3, scale H, scale W), not clipped.
 
     The first three channels of the image are added to the output, enlarged to nearest neighbours where scale > 1.
-    H and W must be multiples of `multiple_of`.
+    H and W must be multiples of `multiple_of`. Raises UsageError when the lists of the configuration differ in length.
     """
 
     def __init__(self, config: DirformerConfig, inputs: int, scale: int, ipr: int) -> None:
         super().__init__()
         levels = len(config.blocks)
         if len(config.heads) != levels:
-            raise ValueError(f"heads and blocks must have one entry per level, got {config.heads} and {config.blocks}")
+            raise UsageError(f"heads and blocks must have one entry per level, got {config.heads} and {config.blocks}")
 
         def stage(width: int, level: int, count: int) -> nn.ModuleList:
             heads = config.heads[level]

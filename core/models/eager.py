@@ -15,12 +15,16 @@ __all__ = ["eager"]
 
 
 def eager(module: nn.Module, inputs: Sequence[str], *outputs: str) -> Graph:
-    """Run `module` on float32 arrays by name: `forward` takes `inputs` and gives a tensor, or a tuple of `outputs`."""
+    """Run `module` on float32 arrays by name: `forward` takes `inputs` and gives a tensor, or a tuple of `outputs`.
+
+    It runs where its parameters are.
+    """
+    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
     def graph(**arrays: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         with torch.inference_mode():
-            result = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs))
+            result = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name])).to(place) for name in inputs))
         results = result if isinstance(result, tuple) else (result,)
-        return {name: tensor.numpy() for name, tensor in zip(outputs, results, strict=True)}
+        return {name: tensor.cpu().numpy() for name, tensor in zip(outputs, results, strict=True)}
 
     return graph

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UnknownNameError, UsageError
 from ..samplers import ancestral, clipped, ddim, noised
+from ..systems import SYSTEMS
 from .blocks import sinusoid
 from .checkpoints import Checkpoint, from_dict, load
 from .lora import add_lora, merge_lora
@@ -166,11 +167,14 @@ class Grow(nn.Module):
 class Denoiser(nn.Module):
     """eps_theta(x_t, t) with learned variance.
 
-    `multiple_of`: what height and width of its input must be multiples of.
+    `multiple_of`: what height and width of its input must be multiples of. Raises UsageError for widths that do not
+    divide into the groups of the normalisation.
     """
 
     def __init__(self, config: Gen2ResConfig) -> None:
         super().__init__()
+        if config.groups < 1 or any(width % config.groups for width in config.widths):
+            raise UsageError(f"widths must be multiples of groups, got {config.widths} and {config.groups}")
         self.config = config
         widths, size, fold = config.widths, config.embedding, config.unshuffle
         self.multiple_of = fold * 2 ** (len(widths) - 1)
@@ -294,7 +298,11 @@ def restore(
     times as `schedule.strided` gives them from level K (the paper's K is 200 of 1000, all 200 steps). sampler:
     "ancestral" with the learned variance (the paper's) or "ddim", which is deterministic but for its start and needs
     few steps. There is no guidance (the paper; published code guides unless told not to). Returns [0, 1].
+    Raises UnknownNameError for another sampler.
     """
+    valid = SYSTEMS["gen2res"].samplers
+    if sampler not in valid:
+        raise UnknownNameError("sampler", sampler, valid)
     x = noised(image * 2 - 1, noise(0), levels[0])
     predict = predictions(denoiser, times)
     if sampler == "ancestral":
@@ -320,10 +328,10 @@ def load_base(path: Path | None) -> Checkpoint:
 def build(checkpoint: Checkpoint) -> Denoiser:
     """The denoiser that a "gen2res" checkpoint holds, LoRA factors multiplied in, ready to run.
 
-    Raises CheckpointError for a configuration of another model.
+    Raises CheckpointError for a configuration of another model, and for tensors that do not fit it.
     """
     denoiser = Denoiser(from_dict(Gen2ResConfig, checkpoint.config))
-    denoiser.load_state_dict(checkpoint.tensors)
+    checkpoint.fill(denoiser)
     return merged(denoiser).eval().requires_grad_(False)
 
 

@@ -132,13 +132,14 @@ def open_semantic(source: str) -> Checkpoint:
     """A "semantic" checkpoint from a file that `pocketprior train` wrote, or from "timm:MODEL=FILE".
 
     FILE: safetensors with the weights in timm's own layout, or in one that timm converts for the model, such as
-    OpenAI's or OpenCLIP's for CLIP image encoders. Raises CheckpointError when it does not fit the model.
+    OpenAI's or OpenCLIP's for CLIP image encoders. Raises CheckpointError when it does not fit the model or holds NaN.
     """
     name, path = _parts(source)
     if not name:
         return checkpoints.load(path, "semantic")
     encoder = TimmEncoder(name)
     tensors = _converted(encoder.net, _tensors(path), path, name)
+    checkpoints.check_finite(path, tensors)
     return Checkpoint("semantic", asdict(encoder.config), {f"encoder.net.{k}": v for k, v in tensors.items()})
 
 
@@ -147,7 +148,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"no weights at {path}; give a local safetensors file, nothing is downloaded") from None
-    except safetensors.SafetensorError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy it again") from None
 
 
@@ -163,9 +164,7 @@ def _converted(net: nn.Module, tensors: dict[str, Tensor], path: Path, name: str
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     wanted = net.state_dict()
     given = {k: v for k, v in tensors.items() if k in wanted or not k.startswith(tuple(f"{h}." for h in heads))}
-    wrong = [k for k in wanted if k not in given or given[k].shape != wanted[k].shape] + sorted(
-        set(given) - set(wanted)
-    )
+    wrong = checkpoints.misfits(wanted, given)
     if wrong:
         raise CheckpointError(
             f"{path} does not fit the timm model '{name}': {len(wrong)} tensors are missing, unknown or of another "
@@ -175,8 +174,8 @@ def _converted(net: nn.Module, tensors: dict[str, Tensor], path: Path, name: str
 
 
 def encoder_of(checkpoint: Checkpoint) -> SemanticEncoder | TimmEncoder:
-    """The encoder that a "semantic" checkpoint holds, frozen."""
+    """The encoder that a "semantic" checkpoint holds, frozen. Raises CheckpointError when its tensors do not fit."""
     config = checkpoints.from_dict(SemanticConfig, checkpoint.config)
     encoder = TimmEncoder(config.timm) if config.timm else SemanticEncoder(config)
-    encoder.load_state_dict(checkpoint.part("encoder"))
+    checkpoint.fill(encoder, "encoder")
     return encoder.requires_grad_(False).eval()

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 
 from ..degradations import TASKS
-from ..errors import UnknownNameError
+from ..errors import UnknownNameError, UsageError
 from ..models import checkpoints
 from ..models.semantic import open_semantic, semantic_file
 from .loop import train
@@ -119,7 +119,11 @@ def run(args: argparse.Namespace) -> int:
     """Train, reporting on stderr; Ctrl-C saves and says how to go on."""
     module = stage_module(args.system, args.stage)
     recipe = _recipe(args, module)
+    if args.workers < 0:
+        raise UsageError(f"{args.workers} workers were given; choose 0 (draw in the training process) or more")
     try:
+        paths = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
+        earlier = {kind: _open(kind, str(path)) for kind, path in paths.items()}
         data, inputs = open_data(
             args.data,
             args.val,
@@ -129,8 +133,6 @@ def run(args: argparse.Namespace) -> int:
             side=_thumbnail_side(recipe),
             structures=module.STRUCTURES,
         )
-        paths = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
-        earlier = {kind: _open(kind, str(path)) for kind, path in paths.items()}
         inputs |= {kind: file_hash(semantic_file(str(path))) for kind, path in paths.items()}
         torch.manual_seed(recipe.seed)
         stage = module.build(recipe, earlier, data)

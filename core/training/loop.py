@@ -234,7 +234,8 @@ class _Report:
     """The log and the progress of a run, for the main process."""
 
     def __init__(self, run: Path, start: int, steps: int) -> None:
-        self.log = Log(run, start)
+        with clear_errors(run):
+            self.log = Log(run, start)
         self.progress = Progress(start, steps)
 
     def __enter__(self) -> _Report:

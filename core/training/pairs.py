@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import TrainingError, UnknownNameError, UsageError
 from ..image import is_photo
-from ..photo_list import LIST_NAME
+from ..photo_list import LIST_NAME, listed_in
 
 __all__ = ["CONVENTIONS", "Convention", "Pair", "Use", "find_pairs", "is_paired"]
 
@@ -82,7 +82,7 @@ CONVENTIONS = (
 )
 
 
-def find_pairs(folder: Path, split: str, *, use: Use = "any") -> list[Pair]:
+def find_pairs(folder: Path, split: str, *, use: Use = "any", whole: bool = False) -> list[Pair]:
     """The pairs of a split ("train", "val", "test") under `folder`, sorted by the damaged file.
 
     With a `manifest.csv` in the folder or above it: its rows of that split under `folder` with the role lq and a
@@ -91,15 +91,16 @@ def find_pairs(folder: Path, split: str, *, use: Use = "any") -> list[Pair]:
 
     Without one: by the first of `CONVENTIONS` that pairs anything. Where the set has folders for its splits, those
     decide; where it has none at all, everything counts as training pairs, and as "test". Where it has none for
-    "val", the last tenth of the training pairs (at least one) is held back for it.
+    "val", the last tenth of the training pairs (at least one) is held back for it; not so with `whole`, for when
+    "train" and "val" come from two folders: then either takes all pairs of its own.
 
     Raises UsageError where no pairs are found, TrainingError where files have no partner or sizes differ; both name
     the files and what was tried.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    root = _listed_in(folder)
-    pairs = _by_list(root, folder, split, use) if root else _by_convention(folder, split)
+    root = listed_in(folder)
+    pairs = _by_list(root, folder, split, use) if root else _by_convention(folder, split, whole)
     _check_sizes(pairs)
     return [Pair(_as_given(damaged, folder), _as_given(clean, folder)) for damaged, clean in pairs]
 
@@ -108,12 +109,6 @@ def is_paired(folder: Path) -> bool:
     """Whether `folder` holds pairs in one of the `CONVENTIONS`, however many photos lack a partner."""
     folders = [path for path in (folder, *folder.rglob("*")) if path.is_dir()]
     return any(any(_pairs_in(place, convention)) for convention in CONVENTIONS for place in folders)
-
-
-def _listed_in(folder: Path) -> Path | None:
-    """The folder of the nearest list, in `folder` or above it."""
-    here = folder.resolve()
-    return next((place for place in (here, *here.parents) if (place / LIST_NAME).is_file()), None)
 
 
 def _as_given(path: Path, folder: Path) -> Path:
@@ -148,12 +143,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def _by_convention(folder: Path, split: str) -> list[Pair]:
+def _by_convention(folder: Path, split: str, whole: bool) -> list[Pair]:
     folders = sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir())
     for convention in CONVENTIONS:
         places = [place for place in folders if any(_pairs_in(place, convention))]
         if places:
-            return _part(folder, places, convention, split)
+            return _part(folder, places, convention, split, whole)
     tried = "; ".join(map(str, CONVENTIONS))
     raise UsageError(f"'{folder}' holds no pairs of photos in a layout known here; arrange it as one of: {tried}")
 
@@ -171,7 +166,7 @@ def _pairs_in(place: Path, convention: Convention) -> Iterator[Pair]:
             yield Pair(path, clean[partner])
 
 
-def _part(folder: Path, places: Sequence[Path], convention: Convention, split: str) -> list[Pair]:
+def _part(folder: Path, places: Sequence[Path], convention: Convention, split: str, whole: bool) -> list[Pair]:
     """The pairs of one split, from its own folders or held back from the training pairs."""
     own = {name: [place for place in places if _is_part(place.relative_to(folder), name)] for name in SPLITS}
     parted = any(own.values())
@@ -180,7 +175,7 @@ def _part(folder: Path, places: Sequence[Path], convention: Convention, split: s
         there = ", ".join(name for name, found in own.items() if found)
         raise UsageError(f"'{folder}' has folders for {there}, but none for '{split}'; choose one that it has")
     pairs = _complete(folder, sources, convention)
-    if split == "test" or own["val"]:
+    if split == "test" or own["val"] or (whole and (split == "train" or not parted)):
         return pairs
     if len(pairs) < 2:
         raise UsageError(f"'{folder}' holds one pair, which cannot serve for both 'train' and 'val'; add more")

@@ -21,7 +21,20 @@ from ..image import read
 from ..texture import structure
 from ..thumbnail import thumbnail
 
-__all__ = ["CONTEXTS", "Crop", "Data", "Pool", "Source", "gather", "levels", "load", "pair", "planar", "val_pairs"]
+__all__ = [
+    "CONTEXTS",
+    "Crop",
+    "Data",
+    "Levels",
+    "Pool",
+    "Source",
+    "gather",
+    "levels",
+    "load",
+    "pair",
+    "planar",
+    "val_pairs",
+]
 
 CONTEXTS = 8  # random views of each photo that stand for "the whole photo" of a crop
 LARGE = 1_000_000  # photos with more pixels are halved: their finest level is mostly softness and JPEG

@@ -18,7 +18,11 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train one stage. A stage that needs more subclasses it."""
+    """How to train one stage. A stage that needs more subclasses it.
+
+    Raises UsageError for a precision that does not exist and for numbers that make no sense: negative or not finite,
+    counts below 1, a rate or a gradient norm of 0.
+    """
 
     steps: int  # optimiser steps
     batch: int = 32  # crops per step, over all processes
@@ -37,9 +41,26 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise UsageError(f"precision must be 'bf16' or 'fp32', got '{self.precision}'")
-        for name in ("steps", "batch", "accumulate", "crop", "save_every"):
+        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise UsageError(f"recipe field '{name}' must be a finite number and not negative, got {value}")
+        for name in ("rate", "clip"):
+            if getattr(self, name) == 0:
+                raise UsageError(f"recipe field '{name}' must be above 0, or nothing would be learnt")
+        if self.ema > 1:
+            raise UsageError(f"recipe field 'ema' must be at most 1, got {self.ema}")
+        self.at_least_one("steps", "batch", "accumulate", "crop", "save_every")
+
+    def at_least_one(self, *names: str) -> None:
+        """Raise UsageError when one of the fields `names` is below 1."""
+        for name in names:
             if getattr(self, name) < 1:
                 raise UsageError(f"recipe field '{name}' must be at least 1, got {getattr(self, name)}")
+
+    def check_crop(self, multiple: int) -> None:
+        """Raise UsageError when the model cannot take crops of this size: `multiple` is what its sides must be of."""
+        if self.crop % multiple:
+            raise UsageError(f"crop is {self.crop}, this model needs a multiple of {multiple}; give --set crop=...")
 
     def left(self, done: float) -> float:
         """Share of the way from `rate` to `final_rate` that is left when `done`, 0 to 1, is behind: a half cosine."""

@@ -27,23 +27,25 @@ def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
     """See that `run` is new or was started with the same recipe and inputs; else TrainingError says what differs."""
     if not (run / RECIPE_NAME).exists():
         if (run / STATE_NAME).exists():
-            raise TrainingError(f"{run} holds a state but no {RECIPE_NAME}; use a new --out folder")
+            raise TrainingError(f"{run} holds a state but no {RECIPE_NAME}; use a new folder")
         return
     if type(recipe).load(run / RECIPE_NAME) != recipe:
         raise TrainingError(
-            f"{run} was started with another recipe; go on with --recipe {run / RECIPE_NAME}, or use a new --out folder"
+            f"{run} was started with another recipe ({run / RECIPE_NAME}); go on with that one or use a new folder"
         )
     before = json.loads((run / INPUTS_NAME).read_text()) if (run / INPUTS_NAME).exists() else {}
     changed = sorted(name for name in {*before, *inputs} if before.get(name) != inputs.get(name))
     if changed:
         raise TrainingError(
             f"{run} was started with other inputs ({', '.join(changed)} changed since); bring the old ones back or "
-            "use a new --out folder"
+            "use a new folder"
         )
 
 
 def claim_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
-    """Note recipe and inputs in the run folder, the recipe last: it is what makes a folder a run."""
+    """Note recipe and inputs in a new run folder, the recipe last: it is what makes a folder a run."""
+    if (run / RECIPE_NAME).exists():
+        return  # `check_run` found them equal
     with clear_errors(run):
         run.mkdir(parents=True, exist_ok=True)
         (run / INPUTS_NAME).write_text(json.dumps(dict(inputs), indent=2, sort_keys=True) + "\n")
@@ -75,7 +77,7 @@ def load_state(run: Path) -> dict[str, Tensor] | None:
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise TrainingError(f"{path} is damaged ({error}); use a new --out folder") from None
+        raise TrainingError(f"{path} is damaged ({error}); use a new folder") from None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError
@@ -23,11 +24,13 @@ def open_data(
 ) -> tuple[Data, dict[str, str]]:
     """Training and held-back photos, and a hash of each listing.
 
-    val: where the held-back photos are, None for the `val` split of `data`. use: of pairs, as in `find_pairs`. crop:
-    smallest side of a training photo. side: of the context thumbnails. Raises UsageError when there is nothing usable,
-    or when `val` is missing (with shards) or names shards.
+    val: where the held-back photos are, None for the `val` split of `data`; of a folder of pairs beside `data` all are
+    held back, and none of `data`. use: of pairs, as in `find_pairs`. crop: smallest side of a training photo. side: of
+    the context thumbnails. Raises UsageError when there is nothing usable, or when `val` is missing (with shards) or
+    names shards.
     """
     held_back = val or data
+    pool_in = partial(_pool, use=use, whole=held_back != data, side=side, structures=structures)
     if is_shards(held_back):
         raise UsageError(f"held-back photos cannot come from shards ({held_back}); give a folder of them with --val")
     if is_shards(data):
@@ -35,17 +38,19 @@ def open_data(
         train: Source = Shards(urls, seed, minimum=crop, side=side, structures=structures)
         hashes = {"data": _hash(f"{url} {_size(url)}" for url in urls)}
     else:
-        train, digest = _pool(data, "train", use, minimum=crop, side=side, structures=structures)
+        train, digest = pool_in(data, "train", minimum=crop)
         hashes = {"data": digest}
-    pool, hashes["val"] = _pool(held_back, "val", use, minimum=max(crop, VAL_SIDE), side=side, structures=structures)
+    pool, hashes["val"] = pool_in(held_back, "val", minimum=max(crop, VAL_SIDE))
     return Data(train, pool), hashes
 
 
-def _pool(place: str, split: str, use: Use, *, minimum: int, side: int, structures: bool) -> tuple[Pool, str]:
+def _pool(
+    place: str, split: str, *, use: Use, whole: bool, minimum: int, side: int, structures: bool
+) -> tuple[Pool, str]:
     """The photos, or pairs, of a split, and the hash of their names and sizes: wherever the folder lies."""
     root = Path(place)
     paired = not (root / LIST_NAME).exists() and is_paired(root)
-    pairs = find_pairs(root, split, use=use) if paired else []
+    pairs = find_pairs(root, split, use=use, whole=whole) if paired else []
     clean, damaged = [p.clean for p in pairs], [p.damaged for p in pairs]
     clean = clean or released_photos(root, split=split)
     pool = load(clean, minimum=minimum, side=side, structures=structures, damaged=damaged)

@@ -45,7 +45,8 @@ class Weights:
 
     def unfit(self) -> Tensor:
         """The number of weights, averaged weights and moments of this process that are not finite, a scalar."""
-        tensors = [*self._ours, *self._theirs]
+        moments = [_local(t) for state in self.optimizer.state.values() for t in state.values()]
+        tensors = [*self._ours, *self._theirs, *moments]
         return torch.stack([(~t.isfinite()).sum() for t in tensors]).sum().float()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:

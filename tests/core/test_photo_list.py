@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.photo_list import clean_photos
+from pocketprior.core.photo_list import clean_photos, photos_in, released_photos
 
 HEADER = "file,split,set,role,use,note"
 ROWS = [
@@ -42,3 +42,24 @@ def test_no_list_or_a_column_missing(data):
     (data / "manifest.csv").write_text("file,split\nx,test\n")
     with pytest.raises(UsageError, match="lacks the columns role, set, use"):
         clean_photos(data, split="test")
+
+
+def test_a_folder_without_a_list_gives_all_its_photos(tmp_path):
+    (tmp_path / "text.txt").write_text("")
+    with pytest.raises(UsageError, match="there are no photos under"):
+        released_photos(tmp_path, split="train")
+    with pytest.raises(UsageError, match=r"text.txt' is no folder; give a folder of photos"):
+        released_photos(tmp_path / "text.txt", split="train")
+    (tmp_path / "a.png").write_bytes(b"")
+    assert released_photos(tmp_path, split="train") == [tmp_path / "a.png"]
+
+
+def test_a_list_above_the_folder_counts(data):
+    for name in ("a", "b"):
+        (data / name).mkdir()
+    for row in ROWS:
+        (data / row.split(",")[0]).write_bytes(b"")
+    assert released_photos(data / "a", split="train") == [data / "a" / "4.png"]
+    with pytest.raises(UsageError, match="no clean 'train' photos under 'b'"):
+        released_photos(data / "b", split="train")
+    assert photos_in(data / "b") == [data / "b" / "2.png"]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from small import save_small
+from small import save_diffir, save_small
 
 from pocketprior.core.cli import main
 from pocketprior.core.degradations import TASKS
 from pocketprior.core.errors import CheckpointError, PhotoWriteError, UnknownNameError, UsageError
 from pocketprior.core.manifest import Manifest
 from pocketprior.core.restore import Restorer
+from pocketprior.core.tiles import Window
 from pocketprior.core.verify import verify
+from pocketprior.export.card import card
+from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.pack import PRECISIONS, golden_photo, write_pack
+from pocketprior.export.source import About
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
 
@@ -74,6 +80,40 @@ def test_existing_folder_is_left_alone(tmp_path: Path) -> None:
         write(tmp_path, "fp32")
 
 
+def test_a_place_that_cannot_be_is_said_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PhotoWriteError, match=r"file cannot be made: .*exists already"):
+        write(tmp_path, "fp32", "file/pack")
+    with pytest.raises(PhotoWriteError, match="a part of this path is a file"):
+        write(tmp_path, "fp32", "file/sub/pack")
+
+
+def test_a_full_disk_leaves_no_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pocketprior.export.pack.convert", full)
+    with pytest.raises(PhotoWriteError, match="pack cannot be written: the disk is full"):
+        write(tmp_path, "fp32")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors", "semantic.safetensors"]
+
+
+@pytest.mark.parametrize("window", [(10, 10), (255, 32), (-256, 32), (256, -1)])
+def test_windows_that_cannot_be(tmp_path: Path, window: tuple[int, int]) -> None:
+    """Before anything is traced, and as a mistake of the call."""
+    source = DiffirSource(save_diffir(tmp_path), window=Window(*window))
+    with pytest.raises(UsageError, match=rf"a window of {window[0]} {window[1]} was given; expected .* a multiple of"):
+        write_pack(source, tmp_path / "pack", name="x", photos=PHOTOS)
+
+
+def test_the_card_says_what_it_was_trained_on_only_if_told(pack: Path) -> None:
+    manifest, about = Manifest.load(pack), About("what", "strength", "training", "limits")
+    assert "does not say which photos" in card(manifest, about, "fp32")
+    told = card(manifest, about, "fp32", "- my own photos\n")
+    assert "\n\n- my own photos\n\n## Limits" in told
+    assert "does not say" not in told
+
+
 def test_unknown_precision_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="fp32, int8"):
         write(tmp_path, "fp4")
@@ -99,10 +139,17 @@ def test_golden_photo_is_fixed() -> None:
     assert first.shape == (96, 96, 3)
 
 
-def test_command_exports_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_exports_a_pack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     model, semantic = save_small(tmp_path)
     out = tmp_path / "pack"
     argv = ["export", str(model), "--semantic", str(semantic), "--data", str(PHOTOS[0].parent), "-o", str(out)]
-    assert main([*argv, "--steps", "1"]) == 0
+    (tmp_path / "photos.md").write_text("My own photos.")
+    assert main([*argv, "--steps", "1", "--trained-on", str(tmp_path / "photos.md")]) == 0
     assert "MB" in capsys.readouterr().out
+    assert [
+        record for record in caplog.records if record.levelname == "WARNING"
+    ] == []  # the exporter's notes are not for who exports
+    assert "My own photos." in (out / "CARD.md").read_text(encoding="utf-8")
     assert Restorer.from_pack(out)(np.zeros((5, 7, 3), np.uint8)).shape == (5, 7, 3)

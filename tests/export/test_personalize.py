@@ -105,6 +105,36 @@ def test_an_existing_pack_is_refused_before_any_training(
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--level", "5000"), 2, "choose a level from 1 to 1000"),
+        (("--sampling-steps", "201"), 2, "no more steps than that"),
+        (("-o", "file/pack", "--run", "run"), 1, "the folder file cannot be made"),
+    ],
+)
+def test_what_the_pack_cannot_be_is_said_before_any_training(
+    options: tuple[str, ...],
+    code: int,
+    words: str,
+    album: Path,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert call(album, Path("pack"), base, "--steps", "100000", *options) == code
+    assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_card_claims_photos_for_the_base_that_comes_along_alone(pack: Path) -> None:
+    assert "does not say which photos" in (pack / "CARD.md").read_text(encoding="utf-8")
+    assert "CID22" in gen2res.SHIPPED_BASE.with_name("PHOTOS.md").read_text(encoding="utf-8")
+
+
 def test_a_finished_training_is_not_done_again(album: Path, base: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, steps=2).with_settings(SHORT)
     photos = sorted(album.glob("*.png"))

@@ -158,10 +158,15 @@ def test_sampling_that_cannot_be(tmp_path: Path, change: dict[str, int], words: 
 
 
 def test_ddim_takes_all_levels_where_steps_are_zero(tmp_path: Path) -> None:
-    opened = Gen2ResSource(save_gen2res(tmp_path), start=50, steps=0, album=True).open()
+    opened = Gen2ResSource(save_gen2res(tmp_path), start=50, steps=0).open()
     assert len(opened.facts["times"]) == 50
     assert set(opened.graphs["denoise"].outputs) == {"eps"}
-    assert "treat the pack like those photos" in opened.about.limits
+
+
+@pytest.mark.parametrize("facts", [{}, {"constrained": True}])
+def test_card_of_a_constrained_model_says_that_it_is_private(tmp_path: Path, facts: dict[str, bool]) -> None:
+    about = Gen2ResSource(save_gen2res(tmp_path, facts)).open().about
+    assert ("treat the pack like those photos" in about.limits) == bool(facts)
 
 
 def test_unknown_sampler_lists_the_known(tmp_path: Path) -> None:
@@ -214,6 +219,9 @@ class TestCommand:
         ("save", "options", "words"),
         [
             (save_diffir, ["--steps", "2"], "--steps was given for a diffir checkpoint; its options are: --gain, --w"),
+            (save_gen2res, ["--gain", "-1"], "'-1' is no gain; give a number above 0"),
+            (save_gen2res, ["--gain", "nan"], "'nan' is no gain"),
+            (save_gen2res, ["--trained-on", "nowhere.md"], "--trained-on nowhere.md cannot be read"),
             (save_gen2res, ["--semantic", "x"], "--semantic was given for a gen2res checkpoint"),
             (lambda folder: save_small(folder)[0], [], "add --semantic FILE"),
             (

@@ -60,5 +60,5 @@ def build(recipe: JointRecipe, earlier: Mapping[str, Checkpoint], data: Data) ->
     for checkpoint in earlier.values():
         check_model(recipe, checkpoint)
     model = Diffir(recipe.model)
-    model.load_state_dict(earlier["diffir-warmup"].tensors)
+    earlier["diffir-warmup"].fill(model)
     return JointStage(recipe, model, frozen_target(earlier["diffir-pretrain"]), data.val)

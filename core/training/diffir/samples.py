@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
-from ...errors import UnknownNameError, UsageError
+from ...errors import UnknownNameError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
 from ..photos import Crop, Pool, pair, planar, val_pairs
 from ..recipe import Recipe
@@ -41,9 +41,7 @@ class DiffirRecipe(Recipe):
             raise UnknownNameError(f"task for a model of scale {scale}", self.task, tasks)
         if self.mask not in THICKNESSES:
             raise UnknownNameError("mask", self.mask, THICKNESSES)
-        multiple = scale * self.model.multiple_of
-        if self.crop % multiple:
-            raise UsageError(f"crop is {self.crop}, this model needs a multiple of {multiple}")
+        self.check_crop(scale * self.model.multiple_of)
 
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:

@@ -82,7 +82,7 @@ class Student:
 def frozen_target(pretrained: Checkpoint) -> CpenS1:
     """The CPEN_S1 of a checkpoint of stage 1."""
     target = CpenS1(from_dict(DiffirConfig, pretrained.config))
-    target.load_state_dict(pretrained.part("cpen"))
+    pretrained.fill(target, "cpen")
     return target.eval().requires_grad_(False)
 
 

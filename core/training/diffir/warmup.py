@@ -47,5 +47,5 @@ def build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: Data) -
     pretrained = earlier["diffir-pretrain"]
     check_model(recipe, pretrained)
     model = Diffir(recipe.model)
-    model.dirformer.load_state_dict(pretrained.part("dirformer"))
+    pretrained.fill(model.dirformer, "dirformer")
     return WarmupStage(recipe, model, frozen_target(pretrained), data.val)

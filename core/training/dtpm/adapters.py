@@ -69,8 +69,8 @@ def build(recipe: AdapterRecipe, earlier: Mapping[str, Checkpoint], data: Data) 
     check_model("prior", earlier["prior"], recipe.model, "denoiser", "semantic", "schedule", "prediction")
     check_model("predictor", earlier["predictor"], recipe.model, "predictor")
     dtpm = Dtpm(recipe.model)
-    dtpm.denoiser.load_state_dict(earlier["prior"].tensors)
-    dtpm.predictor.load_state_dict(earlier["predictor"].tensors)
+    earlier["prior"].fill(dtpm.denoiser)
+    earlier["predictor"].fill(dtpm.predictor)
     return AdapterStage(recipe, dtpm, frozen_encoder(earlier, recipe.model), data)
 
 
@@ -80,6 +80,7 @@ class AdapterStage:
     kind = "dtpm"
 
     def __init__(self, recipe: AdapterRecipe, dtpm: Dtpm, encoder: nn.Module, data: Data) -> None:
+        recipe.check_crop(dtpm.multiple_of)
         self.recipe, self.config = recipe, recipe.model
         self.dtpm = dtpm
         self.model: nn.Module = dtpm

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import Dtpm, DtpmConfig
-from ...schedule import SCHEDULES, trailing
+from ...schedule import SCHEDULES, STEPS, trailing
 from ..photos import Data, Pool, pair, planar
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
@@ -57,6 +57,8 @@ class FinishRecipe(Recipe):
             raise UsageError(
                 f"psnr or l1 must be above 0, or nothing would hold the picture; got {self.psnr}, {self.l1}"
             )
+        if not 1 <= self.sampling_steps <= STEPS:
+            raise UsageError(f"sampling_steps must be in 1..{STEPS}, got {self.sampling_steps}")
 
 
 RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, final_rate=1e-6, ema=0.999)
@@ -71,7 +73,7 @@ def build(recipe: FinishRecipe, earlier: Mapping[str, Checkpoint], data: Data) -
     if checkpoint.facts["task"] != recipe.task:
         raise UsageError(f"the 'dtpm' checkpoint was trained for '{checkpoint.facts['task']}', not '{recipe.task}'")
     dtpm = Dtpm(recipe.model)
-    dtpm.load_state_dict(checkpoint.tensors)
+    checkpoint.fill(dtpm)
     return FinishStage(recipe, dtpm, frozen_encoder(earlier, recipe.model), data)
 
 
@@ -81,6 +83,7 @@ class FinishStage:
     kind = "dtpm"
 
     def __init__(self, recipe: FinishRecipe, dtpm: Dtpm, encoder: nn.Module, data: Data) -> None:
+        recipe.check_crop(dtpm.multiple_of)
         self.recipe, self.config = recipe, recipe.model
         self.dtpm = dtpm
         self.model: nn.Module = dtpm

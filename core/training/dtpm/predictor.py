@@ -49,7 +49,9 @@ class PredictorStage:
         self.config = recipe.model
         self.task = recipe.task
         self.pairs = val_pairs(data.val, recipe.task)
-        self.model: nn.Module = Predictor(recipe.model.predictor)
+        predictor = Predictor(recipe.model.predictor)
+        recipe.check_crop(predictor.unet.multiple_of)
+        self.model: nn.Module = predictor
         self.trained = {"": 1.0}
         self.frozen = nn.ModuleList()
 

@@ -75,7 +75,9 @@ class PriorStage:
         self.encoder = encoder
         self.scale = residual_scale(data.train.at(0))
         self.bars = SCHEDULES[self.config.schedule]()
-        self.model: nn.Module = Denoiser(self.config.denoiser, self.config.semantic.code)
+        denoiser = Denoiser(self.config.denoiser, self.config.semantic.code)
+        recipe.check_crop(denoiser.unet.multiple_of)
+        self.model: nn.Module = denoiser
         self.trained = {"": 1.0}
         self.frozen = nn.ModuleList([encoder])
         self.val = data.val

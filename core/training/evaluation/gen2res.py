@@ -7,15 +7,15 @@ of the two codes, mean over the album.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...arrays import Image
@@ -30,7 +30,7 @@ from ...schedule import ddpm, strided
 from ...thumbnail import shrink, thumbnail
 from ..gen2res import constrain
 from ..loop import train
-from ..photos import Data, levels, load
+from ..photos import Data, Levels, gather, levels
 from ..sources import file_hash
 from .dtpm import INPUT
 from .score import Case, Row, Table, cases, measure, square
@@ -51,7 +51,7 @@ class Sampling:
     sampler: str = "ancestral"
 
 
-def fitted(path: Path, side: int) -> NDArray[np.uint8]:
+def fitted(path: Path, side: int) -> Levels:
     """The photo at `path` shrunk until its shorter side is `side`, its centre square: (side, side, 3) uint8."""
     pixels = levels(read(path).pixels, halve=False)
     height, width = pixels.shape[:2]
@@ -74,9 +74,11 @@ def evaluate(
     """One album: the first photo, damaged by `task`, restored with and without the others. `work`: for the run."""
     held, *others = sorted(path for path in album.iterdir() if is_photo(path))
     found = cases([fitted(held, side)] * DRAWS, task)
-    distance = {DISTANCE: _distance_to(encoder, [fitted(path, side) for path in others])}
+    photos = [fitted(path, side) for path in others]
+    distance = {DISTANCE: _distance_to(encoder, photos)}
     base = checkpoints.load(base_path, "gen2res")
-    model = build(_constrained(base, others, work, inputs={"gen2res": file_hash(base_path)}))
+    inputs = {"gen2res": file_hash(base_path), "album": sha256(np.stack(photos).tobytes()).hexdigest()}
+    model = build(_constrained(base, photos, work, inputs))
 
     def row(name: str, method: Callable[[Case], Tensor]) -> Row:
         return measure(name, method, found, distance)
@@ -91,10 +93,10 @@ def evaluate(
     return Table(f"Gen2Res, album `{album.name}`, task `{task}`", rows, _verdicts(Table("", rows, ())))
 
 
-def _constrained(base: Checkpoint, photos: Sequence[Path], run: Path, inputs: Mapping[str, str]) -> Checkpoint:
-    """The base constrained to the photos by low-rank factors; a finished run is used again."""
-    recipe = constrain.RECIPE
-    pool = load(photos, minimum=recipe.crop, side=8, structures=False)
+def _constrained(base: Checkpoint, photos: Sequence[Levels], run: Path, inputs: Mapping[str, str]) -> Checkpoint:
+    """The base constrained to photos of the size that is restored; a finished run is used again."""
+    recipe = replace(constrain.RECIPE, shrink=1)
+    pool = gather(photos, minimum=recipe.crop, side=8, structures=False)
     data = Data(pool, pool)
     for _ in train(constrain.build(recipe, {"gen2res": base}, data), data, recipe, run, inputs=inputs):
         pass

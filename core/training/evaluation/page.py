@@ -17,7 +17,7 @@ HEAD = """\
 Made by `{command}`; do not edit. The embedded pack is looked at more closely, beside other programs and on test photos,
 in [cleanup.md](cleanup.md).
 
-- Size `mobile`, trained on a CPU for the steps that [training.md](training.md) tells: small networks, short runs.
+- Size `mobile`, trained on a CPU for the steps that [models.md](models.md) tells: small networks, short runs.
 - Photos: {photos}. Damage by `core/degradations`, seeded.
 - PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD and distances: lower is better. PSNR and SSIM reward smooth
   results; NIQE asks whether a photo looks natural at all, SWD whether it has the texture of the true one."""

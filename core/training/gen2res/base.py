@@ -40,6 +40,10 @@ class BaseRecipe(Recipe):
     shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
     model: Gen2ResConfig = field(default_factory=lambda: CONFIGS["mobile"])
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least_one("shrink")
+
 
 RECIPE = BaseRecipe(steps=60_000, batch=32, crop=64, rate=1e-3, final_rate=1e-6, ema=0.9995)
 EARLIER: tuple[str, ...] = ()
@@ -49,7 +53,9 @@ STRUCTURES = False
 def build(recipe: BaseRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:
     """The stage that trains every parameter of a fresh denoiser."""
     del earlier
-    return DenoiserStage(Denoiser(recipe.model), {"": 1.0}, data.val, shrink=recipe.shrink, mirror=True)
+    model = Denoiser(recipe.model)
+    recipe.check_crop(model.multiple_of)
+    return DenoiserStage(model, {"": 1.0}, data.val, shrink=recipe.shrink, mirror=True)
 
 
 def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random.Generator) -> Picture:

@@ -115,8 +115,8 @@ def _claim(folder: Path, facts: dict[str, Any]) -> None:
             raise UsageError(
                 f"the album in {folder} was made with another {', '.join(changed)}; use the same or another folder"
             )
-    elif folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} holds other files; give an empty or a new folder for the album")
+    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder} is a file or holds other files; give an empty or a new folder for the album")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_output(path, overwrite=True) as temporary:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...errors import UnknownNameError, UsageError
 from ...models.checkpoints import Checkpoint
@@ -19,7 +20,7 @@ from ..recipe import Recipe
 from ..stage import Stage
 from .base import BARS, DenoiserStage
 
-__all__ = ["EARLIER", "METHODS", "RECIPE", "STRUCTURES", "ConstrainRecipe", "build"]
+__all__ = ["EARLIER", "METHODS", "RECIPE", "STRUCTURES", "ConstrainRecipe", "ConstrainStage", "build"]
 
 METHODS = ("lora", "full")
 ANNEALS = ("linear", "cosine")
@@ -44,17 +45,24 @@ class ConstrainRecipe(Recipe):
             raise UnknownNameError("anneal", self.anneal, ANNEALS)
         if not 1 <= self.noisiest <= len(BARS):
             raise UsageError(f"recipe field 'noisiest' must be in 1..{len(BARS)}, got {self.noisiest}")
-        if self.rank < 1:
-            raise UsageError(f"recipe field 'rank' must be at least 1, got {self.rank}")
+        self.at_least_one("rank", "shrink")
 
     def left(self, done: float) -> float:
         """As in `Recipe`; linear unless `anneal` says otherwise."""
         return 1 - done if self.anneal == "linear" else super().left(done)
 
 
-RECIPE = ConstrainRecipe(steps=1000, batch=16, crop=64, rate=5e-4, final_rate=0.0, warmup=0, ema=0.0, save_every=250)
+RECIPE = ConstrainRecipe(steps=1000, batch=16, crop=64, rate=2e-4, final_rate=0.0, warmup=0, ema=0.0, save_every=250)
 EARLIER = ("gen2res",)
 STRUCTURES = False
+
+
+class ConstrainStage(DenoiserStage):
+    """The stage; its checkpoints say that they know an album."""
+
+    def facts(self) -> dict[str, Any]:
+        """Whoever gives the model away should know."""
+        return {"constrained": True}
 
 
 def build(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:
@@ -64,9 +72,10 @@ def build(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: Data
     is 0), as the paper does: the rate ends at 0.
     """
     plain = build_denoiser(earlier["gen2res"])
+    recipe.check_crop(plain.multiple_of)
     model = _with_factors(plain, recipe.rank) if recipe.method == "lora" else plain
     trained = dict.fromkeys(factor_names(model), 1.0) or {"": 1.0}
-    return DenoiserStage(
+    return ConstrainStage(
         model.train(), trained, data.val, shrink=recipe.shrink, mirror=recipe.mirror, noisiest=recipe.noisiest
     )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pocketprior.core.errors import UsageError
 from pocketprior.core.models.blocks import RepBlock, RepConv, Unet, sinusoid
 
 
@@ -56,7 +57,7 @@ def test_unet_keeps_the_size_and_lists_its_blocks(widths: tuple[int, ...], block
 
 
 def test_unet_refuses_unequal_lists() -> None:
-    with pytest.raises(ValueError, match="one entry per level"):
+    with pytest.raises(UsageError, match="one entry per level"):
         Unet(3, 3, (8, 16), (1,), 1.0)
 
 

@@ -79,7 +79,9 @@ def test_shapes(inputs: int, scale: int) -> None:
     assert Teacher(config)(image, clean).shape == clean.shape
 
 
-@pytest.mark.parametrize(("changes", "words"), [({"scale": 3}, "1, 2 or 4"), ({"steps": 1}, "at least 2")])
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"inputs": 5}, "3 .* or 4"), ({"scale": 3}, "1, 2 or 4"), ({"steps": 1}, "at least 2")]
+)
 def test_impossible_configurations_are_refused(changes: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         replace(TINY, **changes)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dirformer import Attention, ChannelNorm, Dirformer, DirformerConfig, Modulation
 
 
@@ -86,5 +87,5 @@ def test_without_its_tail_it_is_the_enlarged_image(changes: dict, inputs: int, s
 
 
 def test_unequal_lists_are_refused() -> None:
-    with pytest.raises(ValueError, match="one entry per level"):
+    with pytest.raises(UsageError, match="one entry per level"):
         Dirformer(tiny(heads=(1,)), 3, 1, 4)

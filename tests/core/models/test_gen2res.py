@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from pocketprior.core.errors import CheckpointError
+from pocketprior.core.errors import CheckpointError, UnknownNameError, UsageError
 from pocketprior.core.models import checkpoints, gen2res
 from pocketprior.core.models.gen2res import CONFIGS, Denoiser, Gen2ResConfig, NormSilu, build, merged, restore
 from pocketprior.core.models.lora import Factors
@@ -143,6 +143,10 @@ class TestRestore:
         torch.testing.assert_close(self.run(sampler, noise, image), first, rtol=0, atol=0)
         assert not torch.allclose(self.run(sampler, noise[1:] + noise[:1], image), first, atol=1e-3)
 
+    def test_unknown_sampler_lists_those_there_are(self) -> None:
+        with pytest.raises(UnknownNameError, match="unknown sampler 'ancestrel'; choose one of: ddim, ancestral"):
+            self.run("ancestrel", fields(6), torch.rand(2, 3, 16, 24))
+
     def test_ddim_needs_the_noise_of_the_start_alone(self) -> None:
         self.run("ddim", fields(1), torch.rand(2, 3, 16, 24))
 
@@ -174,3 +178,14 @@ def test_missing_base_says_how_to_train_one(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(gen2res, "SHIPPED_BASE", tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="train gen2res base"):
         gen2res.load_base(None)
+
+
+def test_tensors_of_another_network_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="of its Denoiser"):
+        build(checkpoints.Checkpoint("gen2res", asdict(COMPACT), awakened(ADM).state_dict()))
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_widths_must_divide_into_groups(groups: int) -> None:
+    with pytest.raises(UsageError, match=r"multiples of groups, got \(8, 16, 16\)"):
+        Denoiser(replace(ADM, groups=groups))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pocketprior.core.errors import UsageError
 from pocketprior.core.models.naf import ChannelNorm, NafBlock, NafUnet, gate
 
 
@@ -74,5 +75,5 @@ def test_unet_keeps_the_size_and_lists_its_blocks(
 
 
 def test_decoder_of_another_depth_is_refused() -> None:
-    with pytest.raises(ValueError, match="decoder one less"):
+    with pytest.raises(UsageError, match="decoder one less"):
         NafUnet(3, 3, (4, 8), (1, 1), 1.0, decoder=(1, 1))

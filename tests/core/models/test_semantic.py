@@ -145,6 +145,13 @@ class TestTimm:
         with pytest.raises(CheckpointError, match="not a whole safetensors file"):
             open_semantic(f"timm:net={weights}")
 
+    def test_nan_is_refused(self, weights: Path) -> None:
+        tensors = safetensors.torch.load_file(weights)
+        tensors["visual.layer.bias"][0] = torch.nan
+        safetensors.torch.save_file(tensors, weights)
+        with pytest.raises(CheckpointError, match=r"'layer\.bias' holds NaN"):
+            open_semantic(f"timm:net={weights}")
+
     def test_unknown_model_lists_known_ones(self, weights: Path) -> None:
         with pytest.raises(UnknownNameError, match="unknown timm model 'nets'; choose one of: net"):
             open_semantic(f"timm:nets={weights}")

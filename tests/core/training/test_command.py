@@ -134,6 +134,28 @@ def test_missing_earlier_stage_is_named(
     assert option in capsys.readouterr().err
 
 
+def test_earlier_checkpoints_are_opened_before_the_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Photos may take minutes to read: a wrong path is told at once."""
+    assert train("prior", tmp_path / "run", "--semantic", "none.safetensors", data=str(tmp_path / "nothing")) == 1
+    assert "no checkpoint at none.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (("--workers", "-1"), "-1 workers were given"),
+        (("--set", "model.predictor.widths=8"), "widths and blocks must have one entry per level"),
+        (("--set", "crop=33"), "needs a multiple of 4"),
+    ],
+)
+def test_wrong_numbers_are_told(
+    wrong: tuple[str, str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("predictor", tmp_path / "run", *wrong) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_interrupted_run_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from toy_training import RECIPE, Toy, ToyConfig, ToyStage, toy_data, train_toy
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training.loop import rate_at, train
+from pocketprior.core.training.weights import Weights
 
 EXACT = ("model.safetensors", "resume.safetensors", "log.csv", "recipe.toml", "inputs.json")
 
@@ -278,6 +279,42 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="not finite"):
         next(run)
     assert saved == {name: (tmp_path / name).read_bytes() for name in EXACT}
+
+
+def test_moments_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """With an infinite second moment a weight stands still, and is finite."""
+    data = toy_data()
+    stage = ToyStage(data)
+    run = train(stage, data, RECIPE, tmp_path, workers=0)
+    weights: list[Weights] = []
+    state = Weights.state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Weights, "state", lambda self: weights.append(self) or state(self))
+        next(run)
+    moments = weights[0].optimizer.state[next(stage.toy.first.parameters())]
+    moments["exp_avg_sq"].fill_(torch.inf)
+    with pytest.raises(TrainingError, match="weights are not finite"):
+        next(run)
+
+
+def test_inputs_are_not_written_again_on_resume(whole: Path) -> None:
+    """A disk that is full then would leave half of them."""
+    noted = whole / "inputs.json"
+    before = noted.read_bytes()
+    changed = noted.stat().st_mtime_ns
+    train_toy(whole)
+    assert (noted.read_bytes(), noted.stat().st_mtime_ns) == (before, changed)
+
+
+def test_log_that_cannot_be_written_is_told(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(tmp_path, stop=5)
+    (tmp_path / ".log.csv.part").mkdir()  # a resumed run first drops the lines after its state
+    with pytest.raises(TrainingError, match=r"cannot write .*last saved state is kept"):
+        train_toy(tmp_path)
+    (tmp_path / ".log.csv.part").rmdir()
+    train_toy(tmp_path)
+    assert_same(tmp_path, whole)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

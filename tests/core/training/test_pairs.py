@@ -146,6 +146,17 @@ def test_the_last_tenth_is_held_back(tmp_path: Path) -> None:
     assert (len(train), list(val)) == (23, ["input/23.png", "input/24.png"])
 
 
+def test_nothing_is_held_back_where_the_held_back_pairs_lie_elsewhere(tmp_path: Path) -> None:
+    make(tmp_path, [f"plain/{half}/{n}.png" for half in ("lq", "gt") for n in range(3)])
+    make(
+        tmp_path, [f"parted/{part}/{half}/{n}.png" for part in ("train", "test") for half in ("lq", "gt") for n in "12"]
+    )
+    plain = [len(find_pairs(tmp_path / "plain", split, whole=True)) for split in ("train", "val")]
+    parted = [len(find_pairs(tmp_path / "parted", split, whole=True)) for split in ("train", "val")]
+    assert plain == [3, 3]
+    assert parted == [2, 1]  # the photos of "train" do not become held-back ones
+
+
 def test_a_lone_pair_cannot_be_split(tmp_path: Path) -> None:
     make(tmp_path, ["lq/1.png", "gt/1.png"])
     assert len(find_pairs(tmp_path, "test")) == 1

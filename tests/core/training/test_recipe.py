@@ -54,7 +54,7 @@ def test_recipe_round_trips(recipe: Recipe, name: str, tmp_path: Path) -> None:
 
 
 @given(
-    rate=st.floats(allow_nan=False, allow_infinity=False),
+    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     widths=st.lists(st.integers(-(2**40), 2**40)),
     name=st.text(st.characters(exclude_categories=["Cs"])),
 )
@@ -117,7 +117,13 @@ def test_unknown_setting_lists_the_valid_ones(setting: str) -> None:
         RECIPE.with_settings([setting])
 
 
-@pytest.mark.parametrize("setting", ["steps=many", "steps=0", "precision=fp8", "crop=-1"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("steps=many", "steps=0", "precision=fp8", "crop=-1", "rate=nan", "rate=-1e-3", "rate=0", "final_rate=inf"),
+        *("clip=0", "warmup=-5", "decay=-1", "ema=1.5", "seed=-1"),
+    ],
+)
 def test_bad_value_is_refused(setting: str) -> None:
     with pytest.raises(UsageError):
         RECIPE.with_settings([setting])
@@ -173,3 +179,9 @@ def test_rate_warms_up_and_falls_to_the_end() -> None:
     assert rates.index(max(rates)) in (9, 10)
     assert rates[99] == pytest.approx(0.1, abs=1e-3)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_crop_that_the_model_cannot_take_is_refused() -> None:
+    replace(RECIPE, crop=96).check_crop(32)
+    with pytest.raises(UsageError, match=r"crop is 33, this model needs a multiple of 2; give --set crop="):
+        replace(RECIPE, crop=33).check_crop(2)

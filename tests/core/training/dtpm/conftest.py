@@ -36,7 +36,7 @@ def build(pool: Pool) -> Build:
     def build(name: str, body: str = "rep", model: Mapping[str, Any] | None = None, **changes: Any) -> Stage:
         config = replace(MODELS[body], **(model or {}))
         module = STAGES[name]
-        recipe: Recipe = replace(module.RECIPE, model=config, crop=16, precision="fp32", **changes)
+        recipe: Recipe = replace(module.RECIPE, **{"model": config, "crop": 16, "precision": "fp32", **changes})
         torch.manual_seed(0)
         return module.build(recipe, earlier(config), Data(pool, pool))
 

@@ -59,3 +59,9 @@ def test_model_of_another_task_is_refused(pool: Pool) -> None:
 def test_nothing_to_hold_the_picture_is_refused() -> None:
     with pytest.raises(UsageError, match="psnr or l1 must be above 0"):
         replace(finish.RECIPE, psnr=0.0)
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_number_of_sampling_steps_is_checked_before_anything_is_loaded(steps: int) -> None:
+    with pytest.raises(UsageError, match=r"sampling_steps must be in 1\.\.1000"):
+        replace(finish.RECIPE, sampling_steps=steps)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_stages import MODELS, earlier
+from small_stages import MODELS, STAGES, Build, earlier
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import DtpmConfig
@@ -33,3 +33,9 @@ def test_only_the_named_fields_must_agree() -> None:
     check_model("prior", checkpoint, model, "denoiser", "semantic")
     with pytest.raises(UsageError, match=r"'prior' checkpoint .* --set model.schedule=cosine$"):
         check_model("prior", checkpoint, model, "denoiser", "schedule")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_crop_that_does_not_suit_the_model_is_refused(name: str, build: Build) -> None:
+    with pytest.raises(UsageError, match="crop is 18, this model needs a multiple of 4"):
+        build(name, crop=18)

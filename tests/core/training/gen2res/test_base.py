@@ -181,3 +181,16 @@ def test_wrong_settings_are_refused() -> None:
         constrain.RECIPE.with_settings(["noisiest=1001"])
     with pytest.raises(UsageError, match="rank"):
         constrain.RECIPE.with_settings(["rank=0"])
+    for recipe in (base_stage.RECIPE, constrain.RECIPE):
+        with pytest.raises(UsageError, match="shrink"):
+            recipe.with_settings(["shrink=0"])
+
+
+@pytest.mark.parametrize("name", ["base", "lora"])
+def test_crop_that_does_not_suit_the_model_is_refused(
+    name: str, pool: photos.Pool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = base_stage if name == "base" else constrain
+    monkeypatch.setattr(module, "RECIPE", replace(module.RECIPE, crop=36))
+    with pytest.raises(UsageError, match="crop is 36, this model needs a multiple of 8"):
+        make(name, pool, base)

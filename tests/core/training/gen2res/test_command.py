@@ -94,3 +94,11 @@ def test_something_else_than_a_photo_is_refused(tmp_path: Path, base: Path) -> N
 
 def test_personal_albums_are_not_taken_for_generated_ones(tmp_path: Path) -> None:
     assert not command.is_generated(tmp_path)
+
+
+def test_a_file_in_place_of_the_album_is_refused(
+    tmp_path: Path, photo: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert call(photo, tmp_path / "mine.txt", base) == 2
+    assert "is a file or holds other files" in capsys.readouterr().err
