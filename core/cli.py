@@ -25,7 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("runtimes.commands.bench", "measure quality and speed"),
     "train": ("core.training.command", "train a stage of a system"),
     "evaluate": ("core.training.evaluation.command", "measure the trained systems on held-back photos"),
+    "distill": ("distill.command", "make a few-step student of a trained model"),
+    "students": ("distill.students", "measure few-step students beside their teachers"),
     "export": ("export.command", "write a pack from checkpoints"),
+    "quantize": ("export.quantization.command", "make a pack of fewer bits, under a budget on the image"),
     "album": ("core.training.gen2res.command", "make pictures around one damaged photo, to personalize by"),
     "personalize": ("export.personalize", "make a pack that knows what an album of photos shows"),
 }
@@ -33,7 +36,10 @@ EXTRAS = {  # what `pip install` must add for a command
     "bench": "bench",
     "train": "train",
     "evaluate": "train",
+    "distill": "train",
+    "students": "train",
     "export": "export",
+    "quantize": "quantize",
     "album": "train",
     "personalize": "export,train",
 }

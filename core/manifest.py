@@ -7,7 +7,7 @@ outputs, and a model card. Which graphs there are, and what goes in and out, is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, cast
@@ -36,7 +36,7 @@ FORMAT = 1
 FILE = "manifest.json"
 DTYPES = ("float32",)
 SYMBOLS = ("h", "w")
-TARGETS = ("onnx", "replay")
+TARGETS = ("onnx", "openvino", "replay")
 
 
 class PackedFile(NamedTuple):
@@ -83,11 +83,17 @@ class Conditions:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """Inputs and outputs by name, and the files: target -> precision -> file."""
+    """Inputs and outputs by name, and the files: target -> precision -> file.
+
+    parts: target -> precision -> what lies beside that file and belongs to it, such as the weights of an OpenVINO IR.
+    """
 
     inputs: Mapping[str, ArraySpec]
     outputs: Mapping[str, ArraySpec]
     files: Mapping[str, Mapping[str, PackedFile]]
+    parts: Mapping[str, Mapping[str, tuple[PackedFile, ...]]] = field(
+        default_factory=dict[str, Mapping[str, tuple[PackedFile, ...]]]
+    )
 
     def __post_init__(self) -> None:
         for name, array in {**self.inputs, **self.outputs}.items():
@@ -96,6 +102,9 @@ class GraphSpec:
             _require(fits, f"shape of {name}", list(array.shape), "positive numbers, 'h' and 'w'")
         for target in self.files:
             _require(target in TARGETS, "target", target, _one_of(TARGETS))
+        for target, parts in self.parts.items():
+            known = set(self.files.get(target, {}))
+            _require(set(parts) <= known, f"parts of {target}", sorted(parts), _one_of(sorted(known)))
 
     @property
     def spatial(self) -> bool:
@@ -209,6 +218,10 @@ class Manifest:
             raise PackError(f"the pack '{self.name}' has no graphs for {target}; it has: {', '.join(self.precision)}")
         return self.graphs[graph].files[target][self.precision[target][graph]]
 
+    def graph_parts(self, graph: str, target: str) -> tuple[PackedFile, ...]:
+        """What lies beside `graph_file` and belongs to it."""
+        return self.graphs[graph].parts.get(target, {}).get(self.precision[target][graph], ())
+
     def radius(self, graphs: Iterable[str]) -> int:
         """The distance in pixels from which the result of `graphs`, run in turn, is influenced, if `window` is None."""
         runs = {"denoise": len(self.times)}
@@ -230,7 +243,7 @@ def mirror(manifest: Manifest) -> str:
     for name in ("golden", "card", "parity", "precision", "bytes_per_pixel"):
         del tree[name]
     for graph in tree["graphs"].values():
-        del graph["files"]
+        del graph["files"], graph["parts"]
     return as_text(tree)
 
 
@@ -405,3 +418,6 @@ def _all_files(m: Manifest) -> Iterator[PackedFile]:
     for graph in m.graphs.values():
         for by_precision in graph.files.values():
             yield from by_precision.values()
+        for parts in graph.parts.values():
+            for beside in parts.values():
+                yield from beside

@@ -60,18 +60,25 @@ class Restorer:
         runtime: str = "onnxruntime",
         graphs: str = "auto",
         threads: int | None = None,
+        device: str = "CPU",
+        arithmetic: str | None = None,
     ) -> Restorer:
         """Open the pack in the folder `path` (None: the one that comes with the package).
 
         graphs: "fused" for the restoration in one graph, "split" for the steps here, "auto" for fused where the pack
-        has it. threads: for one graph call, None for the runtime's own choice. Raises PackError and its kinds for a
-        pack that cannot be used, UnknownNameError for another runtime or another word for `graphs`.
+        has it. threads: for one graph call, None for the runtime's own choice. device: a name that the runtime knows.
+        arithmetic: "fp32", "bf16" or "fp16", None for what the pack says. Raises PackError and its kinds for a pack
+        that cannot be used, UnknownNameError for another runtime or another word for `graphs`, UsageError for an option
+        that the runtime does not have.
         """
         folder = default_pack() if path is None else Path(path)
         manifest = Manifest.load(folder)
         names = graph_names(manifest, graphs)
         runtimes = import_module("..runtimes", __package__)
-        return cls(manifest, runtimes.open_graphs(manifest, folder, runtime, names=names, threads=threads))
+        opened = runtimes.open_graphs(
+            manifest, folder, runtime, names=names, threads=threads, device=device, arithmetic=arithmetic
+        )
+        return cls(manifest, opened)
 
     def __call__(
         self,

@@ -71,7 +71,12 @@ def strided(sampling_steps: int, bars: list[float], start: int) -> tuple[list[fl
 
 
 def diffir(steps: int = 4, first: float = 0.1, last: float = 0.99) -> list[float]:
-    """abar_1 .. abar_steps of DiffIR: betas are the squares of a linear ramp between the roots of the ends."""
+    """abar_1 .. abar_steps of DiffIR: betas are the squares of a linear ramp between the roots of the ends.
+
+    The one level of one step is the noisiest, 1 - last.
+    """
+    if steps == 1:
+        return [1 - last]
     ramp = [math.sqrt(first) + (math.sqrt(last) - math.sqrt(first)) * i / (steps - 1) for i in range(steps)]
     bars: list[float] = []
     product = 1.0

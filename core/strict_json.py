@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -102,10 +102,15 @@ def _record(kind: type, given: Any, where: str) -> Any:
     unknown = [name for name in found if name not in known]
     if unknown:
         raise PackError(f"{where}: unknown field '{unknown[0]}'; valid fields are: {', '.join(known)}")
-    missing = [name for name in known if name not in found]
+    missing = [name for name in known if name not in found and name not in _defaults(kind)]
     if missing:
         raise PackError(f"{where}: the field '{missing[0]}' is missing; export the pack again")
-    return _build(kind, where, lambda: {n: _value(known[n], found[n], f"{where}: {n}") for n in known})
+    return _build(kind, where, lambda: {n: _value(known[n], item, f"{where}: {n}") for n, item in found.items()})
+
+
+def _defaults(kind: type) -> set[str]:
+    """Fields that may be left out: those that came later, which older files do not have."""
+    return {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
 
 
 def _row(kind: type, given: Any, where: str) -> Any:

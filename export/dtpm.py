@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +16,16 @@ from ..core.models import checkpoints
 from ..core.models.blocks import merge_branches
 from ..core.models.dtpm import Dtpm, DtpmConfig
 from ..core.models.semantic import encoder_of, open_semantic, semantic_file
+from ..core.models.steps import own_steps
 from ..core.schedule import SCHEDULES, trailing
 from ..core.systems import IMAGE, SCALAR, ArraySpec
 from ..core.tiles import Window
-from .calibrate import record
 from .graphs import Graph, receptive_field
 from .source import WINDOW, About, Opened, digest
 
 __all__ = ["DtpmSource", "Sampling", "dtpm_graphs"]
+
+STEPS = 4  # of a model that has none of its own
 
 
 class Sampling(NamedTuple):
@@ -111,13 +113,13 @@ def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str
 class DtpmSource:
     """A "dtpm" checkpoint and its semantic encoder (a file, or timm:MODEL=FILE).
 
-    steps: of the sampler; gain: share of the residual that is added at strength 1; window: the tiles of a model that
-    sees all of its tile (NAFNet blocks).
+    steps: of the sampler; 0 for those of a student, and for 4 of a model that is none. gain: share of the
+    residual that is added at strength 1; window: the tiles of a model that sees all of its tile (NAFNet blocks).
     """
 
     model: Path
     semantic: str
-    steps: int = 4
+    steps: int = 0
     gain: float = 0.5
     window: Window = WINDOW
 
@@ -128,32 +130,36 @@ class DtpmSource:
         checkpoint.fill(model)
         model.eval()
         encoder = encoder_of(open_semantic(self.semantic))
-        sampling = self._sampling(model.config.schedule)
+        sampling = self._sampling(model.config.schedule, checkpoint.facts)
         graphs = dtpm_graphs(model, encoder, sampling)
         task = checkpoint.facts["task"]
-        facts = _facts(model, encoder, sampling, task) | {"receptive_field": self._reach(model, graphs)}
-        feeds = partial(record, model, encoder, sampling.levels, sampling.times, task=task)
-        return Opened(graphs, facts, _about(task, self.steps), TASKS[task], feeds)
+        facts = _facts(model, encoder, sampling, task) | {
+            "receptive_field": self._reach(model, graphs, len(sampling.times))
+        }
+        return Opened(graphs, facts, _about(task, len(sampling.times)), TASKS[task])
 
     def digest(self) -> str:
         """As in `Source`."""
         return digest(self.model, semantic_file(self.semantic))
 
-    def _sampling(self, schedule: str) -> Sampling:
-        bars = SCHEDULES[schedule]()
-        if not 1 <= self.steps <= len(bars):
-            raise UsageError(f"{self.steps} sampling steps were given; choose 1 .. {len(bars)}")
-        levels, times = trailing(self.steps, bars)
+    def _sampling(self, schedule: str, facts: Mapping[str, Any]) -> Sampling:
+        own, bars = own_steps(facts), SCHEDULES[schedule]()
+        steps = self.steps or (own.count if own else STEPS)
+        if not 1 <= steps <= len(bars):
+            raise UsageError(f"{steps} sampling steps were given; choose 1 .. {len(bars)}")
+        if own and steps != own.count:
+            raise UsageError(f"this model is a student that samples in {own.count} steps; {steps} were given")
+        levels, times = own or trailing(steps, bars)
         return Sampling(tuple(levels), tuple(times), self.gain)
 
-    def _reach(self, model: Dtpm, graphs: dict[str, Graph]) -> dict[str, int | Window]:
+    def _reach(self, model: Dtpm, graphs: dict[str, Graph], steps: int) -> dict[str, int | Window]:
         """The fused reach is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
             return dict.fromkeys(("predict", "denoise", "fused"), self.window)
         predict, denoise = (
             receptive_field(graphs[name], model.multiple_of, reach=64) for name in ("predict", "denoise")
         )
-        return {"predict": predict, "denoise": denoise, "fused": predict + self.steps * denoise}
+        return {"predict": predict, "denoise": denoise, "fused": predict + steps * denoise}
 
 
 def _facts(model: Dtpm, encoder: nn.Module, sampling: Sampling, task: str) -> dict[str, Any]:

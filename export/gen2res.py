@@ -12,6 +12,7 @@ from ..core.errors import UnknownNameError, UsageError
 from ..core.manifest import Size
 from ..core.models import checkpoints
 from ..core.models.gen2res import Denoiser, build
+from ..core.models.steps import own_steps
 from ..core.schedule import ddpm, strided
 from ..core.systems import IMAGE, SCALAR, SYSTEMS
 from ..core.tiles import Window
@@ -54,8 +55,8 @@ class Gen2ResSource:
     """A "gen2res" checkpoint: the base, or one that was constrained to an album.
 
     sampler: "ddim" for few steps, or "ancestral", the paper's. start: the level K of 1000 to which the photo is
-    noised; steps: from there on, 0 for all of them. gain: share of the change that is made at strength 1. window: the
-    tiles it is run on.
+    noised; steps: from there on, 0 for all of them; a student has its own instead. gain: share of the change that is
+    made at strength 1. window: the tiles it is run on.
     """
 
     model: Path
@@ -69,6 +70,8 @@ class Gen2ResSource:
         """As in `Source`."""
         levels, times = self.schedule()
         checkpoint = checkpoints.load(self.model, "gen2res")
+        if own := own_steps(checkpoint.facts):  # a student: neither start nor steps are free
+            levels, times = list(own.levels), list(own.times)
         denoiser = build(checkpoint)
         about = _about(self.sampler, len(times), album=checkpoint.facts.get("constrained", False))
         return Opened(gen2res_graphs(denoiser, self.sampler), self._facts(denoiser, levels, times), about)

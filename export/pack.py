@@ -6,7 +6,6 @@ What differs between the systems is in `dtpm.py`, `diffir.py` and `gen2res.py`.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,31 +31,21 @@ from ..core.verify import verify, write_golden
 from .card import card
 from .graphs import Graph
 from .measure import TILE, bytes_per_pixel, macs_per_pixel, parameters
-from .quantize import int8
-from .source import Feed, Opened, Source, Task
+from .place import check_place
+from .quantization.levels import LEVELS
+from .quantization.samples import samples
+from .quantization.variant import open_float, settle, uniform_levels, write_onnx
+from .source import Opened, Source, Task
 from .to_onnx import convert
 
 __all__ = ["PRECISIONS", "check_place", "golden_photo", "write_pack"]
 
-PRECISIONS = ("fp32", "int8")
-FLOAT_GRAPHS = ("encode",)  # graphs that stay in float at any precision: run once per photo, on a thumbnail
+PRECISIONS = LEVELS
+CALIBRATION_SIDE = 256  # pixels of the squares that give 8 bits their ranges
 GOLDEN_SIDE = 96  # pixels; the packed restoration is a crop of this size
 GOLDEN_SEED = 2024
 FLOAT_SLACK = 2  # grey levels by which rounding may move a float32 restoration
-INT8_SLACK = 2  # grey levels that another processor may differ by
 PENDING = PackedFile("pending", "0" * 64, 0)  # stands where a hash comes
-
-
-def check_place(folder: Path) -> None:
-    """Make the folder above `folder`. Raises PhotoWriteError where no pack can be written, or one is there."""
-    if folder.exists():
-        raise PhotoWriteError(f"{folder} exists already; remove it or choose another folder with -o")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PhotoWriteError(f"the folder {folder.parent} cannot be made: {failure_reason(error)}") from error
-    if not os.access(folder.parent, os.W_OK):
-        raise PhotoWriteError(f"{folder} cannot be written: you may not write to {folder.parent}; choose another -o")
 
 
 def write_pack(
@@ -71,8 +60,8 @@ def write_pack(
     """Export a model to `folder`, which appears whole or not at all.
 
     source: a DtpmSource, DiffirSource or Gen2ResSource, which says how it samples too. photos: clean ones; the first,
-    damaged, gives the golden restoration, all calibrate int8. precision: one of PRECISIONS. trained_on: what the card
-    says of the photos that the weights come from, Markdown. Raises UnknownNameError, UsageError for what cannot be
+    damaged, gives the golden restoration, all give int8 its ranges. precision: one of PRECISIONS. trained_on: what the
+    card says of the photos that the weights come from, Markdown. Raises UnknownNameError, UsageError for what cannot be
     packed so, CheckpointError, PhotoWriteError when `folder` exists or cannot be written, GraphError where the packed
     graphs do not do what PyTorch does.
     """
@@ -87,7 +76,9 @@ def write_pack(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             draft = Path(temporary) / folder.name
             draft.mkdir()
-            manifest = _fill(draft, source, opened, name, precision, photos, trained_on)
+            manifest = _fill(draft, source, opened, name, precision, photos[0], trained_on)
+            if precision != "fp32":
+                draft, manifest = _quantized(draft, precision, photos)
             shutil.move(draft, folder)
     except OSError as error:
         raise PhotoWriteError(f"the pack {folder} cannot be written: {failure_reason(error)}") from error
@@ -107,35 +98,34 @@ def _fill(
     opened: Opened,
     name: str,
     precision: str,
-    photos: Sequence[Path],
+    photo: Path,
     trained_on: str,
 ) -> Manifest:
+    """The pack in float32; its card says what it is to become."""
     graphs = opened.graphs
     draft = _draft(opened, name, source.digest())
-    feeds = _feeds(opened, draft, precision, photos)
-    files = {
-        graph: _write_graph(folder, graph, graphs[graph], draft, precision, feeds.get(graph, ())) for graph in graphs
-    }
+    files = {name: _write_graph(folder, name, graph, draft) for name, graph in graphs.items()}
     (folder / "CARD.md").write_text(card(draft, opened.about, precision, trained_on), encoding="utf-8")
     finished = dataclasses.replace(
         draft,
         graphs={
-            graph: dataclasses.replace(spec, files={"onnx": {files[graph][0]: files[graph][1]}})
+            graph: dataclasses.replace(spec, files={"onnx": {"fp32": files[graph]}})
             for graph, spec in draft.graphs.items()
         },
-        precision={"onnx": {graph: files[graph][0] for graph in graphs}},
         card=packed_file(folder, "CARD.md"),
     )
-    _add_golden(folder, finished, graphs, golden_photo(photos[0], opened.damage))
+    _add_golden(folder, finished, graphs, golden_photo(photo, opened.damage))
     return Manifest.load(folder)
 
 
-def _feeds(opened: Opened, draft: Manifest, precision: str, photos: Sequence[Path]) -> Mapping[str, Sequence[Feed]]:
-    if precision == "fp32":
-        return {}
-    if opened.calibration is None:
-        raise UsageError(f"{precision} was asked for; a {draft.model} pack has float32 graphs alone: give fp32")
-    return opened.calibration(photos)
+def _quantized(floats: Path, level: str, photos: Sequence[Path]) -> tuple[Path, Manifest]:
+    """The pack with every layer at one level, beside the one in float32."""
+    manifest = Manifest.load(floats)
+    pack = open_float(floats, samples(photos, manifest.tasks[0], CALIBRATION_SIDE))
+    folder = floats.with_name(f"{floats.name}.{level}")
+    folder.mkdir()
+    settle(folder, write_onnx(pack, uniform_levels(pack.layers, level), folder, level), {})
+    return folder, Manifest.load(folder)
 
 
 def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
@@ -173,19 +163,10 @@ def _measured(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _write_graph(
-    folder: Path, name: str, graph: Graph, draft: Manifest, precision: str, feeds: Sequence[Feed]
-) -> tuple[str, PackedFile]:
-    """Convert one graph; returns the precision it really has and its file."""
+def _write_graph(folder: Path, name: str, graph: Graph, draft: Manifest) -> PackedFile:
     metadata = {"pocketprior.graph": name, "pocketprior.manifest": mirror(draft)}
-    if precision == "fp32" or name in FLOAT_GRAPHS:
-        convert(graph, folder / f"{name}.onnx", multiple=draft.size.multiple_of, metadata=metadata)
-        return "fp32", packed_file(folder, f"{name}.onnx")
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / f"{name}.onnx"
-        convert(graph, source, multiple=draft.size.multiple_of, metadata=metadata)
-        int8(source, folder / f"{name}.int8.onnx", feeds)
-    return "int8", packed_file(folder, f"{name}.int8.onnx")
+    convert(graph, folder / f"{name}.onnx", multiple=draft.size.multiple_of, metadata=metadata)
+    return packed_file(folder, f"{name}.onnx")
 
 
 def _add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, Graph], photo: Image) -> None:
@@ -195,17 +176,12 @@ def _add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, Graph], p
     file = write_golden(folder, "golden/photo.npz", photo=photo, seed=GOLDEN_SEED, strength=1.0, restored=restored)
     dataclasses.replace(manifest, golden={"photo": Golden(file, 255, "not measured yet")}).save(folder)
     found = max(check.difference for check in verify(folder).goldens)
-    exact = set(manifest.precision["onnx"].values()) == {"fp32"}
-    if exact and found > FLOAT_SLACK:
+    if found > FLOAT_SLACK:
         raise GraphError(
             f"the float32 graphs of '{manifest.name}' are {found} grey levels from PyTorch, at most {FLOAT_SLACK} can "
             "be rounding; the model cannot be packed: report it, with its configuration"
         )
-    if exact:
-        golden = Golden(file, max(1, found), "float32 graphs differ from PyTorch by rounding only")
-    else:
-        reason = f"int8 graphs were {found} levels from PyTorch float32 at export; processors round int8 differently"
-        golden = Golden(file, found + INT8_SLACK, reason)
+    golden = Golden(file, max(1, found), "float32 graphs differ from PyTorch by rounding only")
     parity = {"onnx": {"golden_max_level_error": float(found)}}
     dataclasses.replace(manifest, golden={"photo": golden}, parity=parity).save(folder)
 

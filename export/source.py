@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core.degradations import TASKS, Picture
 from ..core.tiles import Window
 from .graphs import Graph
 
-__all__ = ["WINDOW", "About", "Feed", "Opened", "Source", "Task", "digest"]
+__all__ = ["WINDOW", "About", "Opened", "Source", "Task", "digest"]
 
 WINDOW = Window(256, 32)  # tiles of a model that sees all of its tile, unless told otherwise
 
-Feed = dict[str, NDArray[np.float32]]
 Task = Callable[[Picture, np.random.Generator], Picture]
 
 
@@ -37,15 +35,13 @@ class Opened:
     """A model that is ready to be exported.
 
     graphs: by name. facts: the fields of the manifest that are the system's own. damage: the task that spoils the
-    photo of the golden restoration. calibration: photos -> the inputs of every graph while they are restored, for
-    int8; None where a model is packed in float32 alone.
+    photo of the golden restoration.
     """
 
     graphs: Mapping[str, Graph]
     facts: Mapping[str, Any]
     about: About
     damage: Task = TASKS["cleanup"]
-    calibration: Callable[[Sequence[Path]], Mapping[str, list[Feed]]] | None = None
 
 
 class Source(Protocol):

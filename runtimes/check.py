@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import GraphError
+from ..core.errors import GraphError, PackError
 from ..core.manifest import ArraySpec, GraphSpec
 from ..core.restore import Graph
 
-__all__ = ["checked"]
+__all__ = ["check_interface", "checked"]
 
 _Array = NDArray[np.float32]
 
@@ -73,3 +73,17 @@ def _check_multiples(graph: str, sizes: Mapping[str, int], multiple_of: int) -> 
             raise GraphError(
                 f"graph '{graph}': given {symbol} = {size}, expected a multiple of {multiple_of}; pad the tile first"
             )
+
+
+def check_interface(where: str, given: Mapping[str, ArraySpec], expected: Mapping[str, ArraySpec]) -> None:
+    """Raise PackError unless a file has the arrays that the manifest expects; free sizes are any word in `given`."""
+    if set(given) != set(expected) or not all(_fits(given[name], expected[name]) for name in expected):
+        raise PackError(f"{where}: {dict(given)} were found, the manifest says {dict(expected)}; export the pack again")
+
+
+def _fits(given: ArraySpec, expected: ArraySpec) -> bool:
+    """Where the manifest has a symbol the graph must be free; elsewhere it is free or has that number."""
+    if given.dtype != expected.dtype or len(given.shape) != len(expected.shape):
+        return False
+    pairs = zip(given.shape, expected.shape, strict=True)
+    return all(not isinstance(size, int) or size == wanted for size, wanted in pairs)

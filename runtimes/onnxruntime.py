@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +12,51 @@ from numpy.typing import NDArray
 from ..core.errors import GraphError, PackError, UsageError
 from ..core.manifest import ArraySpec, GraphSpec
 from ..core.restore import Graph
+from .check import check_interface
+from .options import Options
 
-__all__ = ["TARGET", "open"]
+__all__ = ["TARGETS", "open"]
 
-TARGET = "onnx"
+TARGETS = ("onnx",)
 
 _FATAL = 4  # log level: what goes wrong is raised, so that it need not be logged as well
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 
+DEFAULT = Options()
+
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # a tile's memory goes back, for decoders and encoders
 
 
-def open(path: Path, name: str, spec: GraphSpec, threads: int | None = None) -> Graph:
-    """Open the file `path` of the graph `name`.
+def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:
+    """Open the file `path` of the graph `name`, on the CPU and in float32, which is all it does there.
 
-    threads: None for as many as ONNX Runtime finds good. Raises PackError for a file that is no graph, or not the one
-    that `spec` describes, UsageError without onnxruntime; a call raises GraphError when it fails.
+    Raises PackError for a file that is no graph, or not the one that `spec` describes, UsageError without
+    onnxruntime or for another device or arithmetic; a call raises GraphError when it fails.
     """
+    _check_options(options)
     runtime = _runtime()
     failures = _failures(runtime)
     try:
         session = runtime.InferenceSession(
-            str(path), _session_options(runtime, threads), providers=["CPUExecutionProvider"]
+            str(path), _session_options(runtime, options.threads), providers=["CPUExecutionProvider"]
         )
     except failures as error:
         raise PackError(
             f"ONNX Runtime {runtime.__version__} cannot open {path} ({_short(error)}); "
             "copy the pack again, or export it again"
         ) from error
-    _check_interface(f"{path}, inputs", session.get_inputs(), spec.inputs)
-    _check_interface(f"{path}, outputs", session.get_outputs(), spec.outputs)
+    check_interface(f"{path}, inputs", _interface(session.get_inputs()), spec.inputs)
+    check_interface(f"{path}, outputs", _interface(session.get_outputs()), spec.outputs)
     return _graph(name, session, list(spec.outputs), _run_options(runtime), failures)
+
+
+def _check_options(options: Options) -> None:
+    given = (options.device, options.arithmetic)
+    if given != (DEFAULT.device, DEFAULT.arithmetic):
+        raise UsageError(
+            f"the runtime 'onnxruntime' was given the device {given[0]} and {given[1]} arithmetic; it has the device "
+            f"{DEFAULT.device} and {DEFAULT.arithmetic}: leave them out, or choose the runtime 'openvino'"
+        )
 
 
 def _graph(name: str, session: Any, outputs: list[str], options: Any, failures: tuple[type[Exception], ...]) -> Graph:
@@ -87,19 +101,8 @@ def _run_options(runtime: Any) -> Any:
     return options
 
 
-def _check_interface(where: str, found: Sequence[Any], expected: Mapping[str, ArraySpec]) -> None:
-    given = {array.name: ArraySpec(_dtype(array.type), tuple(array.shape)) for array in found}
-    fits = set(given) == set(expected) and all(_fits(given[name], expected[name]) for name in expected)
-    if not fits:
-        raise PackError(f"{where}: {given} were found, the manifest says {dict(expected)}; export the pack again")
-
-
-def _fits(given: ArraySpec, expected: ArraySpec) -> bool:
-    """Where the manifest has a symbol the graph must be free; elsewhere it is free or has that number."""
-    if given.dtype != expected.dtype or len(given.shape) != len(expected.shape):
-        return False
-    pairs = zip(given.shape, expected.shape, strict=True)
-    return all(not isinstance(size, int) or size == wanted for size, wanted in pairs)
+def _interface(arrays: Sequence[Any]) -> dict[str, ArraySpec]:
+    return {array.name: ArraySpec(_dtype(array.type), tuple(array.shape)) for array in arrays}
 
 
 def _dtype(onnx_type: str) -> str:

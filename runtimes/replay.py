@@ -18,16 +18,20 @@ from ..core.errors import GraphError, PackError
 from ..core.manifest import GraphSpec
 from ..core.recording import Array, read_arrays, write_arrays
 from ..core.restore import Graph
+from .options import Options
 
-__all__ = ["TARGET", "Recorder", "open"]
+__all__ = ["TARGET", "TARGETS", "Recorder", "open"]
 
 TARGET = "replay"
+TARGETS = (TARGET,)
+
+DEFAULT = Options()
 
 _Arrays = dict[str, NDArray[np.float32]]
 
 
-def open(path: Path, name: str, spec: GraphSpec, threads: int | None = None) -> Graph:  # noqa: ARG001
-    """The calls of the graph `name` recorded in `path`; `threads` has no meaning here.
+def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:  # noqa: ARG001
+    """The calls of the graph `name` recorded in `path`; `options` have no meaning here.
 
     Raises PackError for a file that holds no call of that graph. The graph raises GraphError for inputs that were not
     recorded.

@@ -21,6 +21,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "kernels": frozenset(),
     "kernels.mode": frozenset(),
+    # One command does on a GPU whatever there is to do on a GPU: it measures, records and trains.
+    "kernels.gpu": frozenset({"core", "core.models", "core.training", "kernels", "kernels.mode", "export", "runtimes"}),
     "core.models": frozenset({"core", "kernels", "kernels.mode"}),
     "core.training": frozenset({"core", "core.models", "kernels.mode"}),
     "distill": frozenset({"core", "core.models", "core.training"}),
@@ -34,6 +36,7 @@ MUST_NOT_LOAD: dict[str, frozenset[str]] = {
     "core": TORCH | RUNTIME_LIBRARIES,
     "kernels": RUNTIME_LIBRARIES,
     "kernels.mode": RUNTIME_LIBRARIES,
+    "kernels.gpu": RUNTIME_LIBRARIES,
     "core.models": RUNTIME_LIBRARIES,
     "core.training": RUNTIME_LIBRARIES,
     "distill": RUNTIME_LIBRARIES,

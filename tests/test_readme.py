@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.cli import main
-from pocketprior.core.training.command import SYSTEMS
+from pocketprior.core.training.stages import SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -72,13 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     existing.add_argument("--resume", action="store_true", help="keep results that exist, restore the rest")
     parser.add_argument("--pack", type=Path, metavar="FOLDER", help="another model than the one that comes along")
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the graphs (%(default)s)")
+    parser.add_argument("--device", default="CPU", metavar="NAME", help="what the runtime runs on (%(default)s)")
+    parser.add_argument("--arithmetic", metavar="fp32|bf16|fp16", help="beside integers (what the pack says)")
     parser.add_argument("--json", action="store_true", help="print a report for programs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Restore photo after photo; one that fails does not stop the others."""
     jobs, left_out = plan_jobs(args.photos, args.out)
-    restorer = Restorer.from_pack(args.pack, args.runtime)
+    restorer = Restorer.from_pack(args.pack, args.runtime, device=args.device, arithmetic=args.arithmetic)
     restorer.check(**_options(args))
     if left_out:
         _log(f"{len(left_out)} earlier results, such as '{left_out[0]}', are left out; name one alone to restore it")

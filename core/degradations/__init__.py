@@ -2,7 +2,8 @@
 
 Every function takes and returns a float picture, (H, W, 3) float32 in [0, 1], and keeps its size (but `shrink` and
 `enlarge`). Whatever is random is drawn from the `numpy.random.Generator` that is passed in: the same generator state
-gives the same damage. Where light is mixed, it is linear light (`light` and `encoded` convert).
+gives the same damage. Where light is mixed, it is linear light (`light` and `encoded` convert). NumPy is enough but for
+what paints or compresses, which takes Pillow when it is called: training may go on where there is none.
 """
 
 from .compression import Subsampling, jpeg

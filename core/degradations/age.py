@@ -7,7 +7,6 @@ import math
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from .filters import gaussian_blur
 from .light import Picture, Plane, blend
@@ -38,6 +37,8 @@ def scratches(height: int, width: int, count: int, length: float, wander: float,
 
     wander: standard deviation of the direction along the line, in radians; a large one gives hairs.
     """
+    from PIL import Image, ImageDraw
+
     canvas = Image.new("L", (FINE * width, FINE * height))
     pen = ImageDraw.Draw(canvas)
     for _ in range(count):

@@ -6,7 +6,6 @@ import io
 from typing import Literal, TypeAlias
 
 import numpy as np
-from PIL import Image as PilImage
 
 from .light import Picture, quantize
 
@@ -17,10 +16,12 @@ Subsampling: TypeAlias = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 def jpeg(picture: Picture, quality: int, subsampling: Subsampling = "4:2:0") -> Picture:
     """Compress and decompress as JPEG; `quality` as libjpeg counts it, 1..100."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     levels = (quantize(picture) * 255).astype(np.uint8)
-    PilImage.fromarray(levels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    with PilImage.open(buffer) as decoded:
+    Image.fromarray(levels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    with Image.open(buffer) as decoded:
         return np.asarray(decoded, dtype=np.float32) / np.float32(255)
 
 

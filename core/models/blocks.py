@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 
-__all__ = ["RepBlock", "RepConv", "Unet", "UnetBody", "merge_branches", "sinusoid"]
+__all__ = ["Module", "RepBlock", "RepConv", "Unet", "UnetBody", "merge_branches", "replaced", "sinusoid", "weights"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -30,7 +30,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def sinusoid(t: Tensor, size: int) -> Tensor:
     """Embed times t (N,) in [0, 1] as (N, size): sines and cosines of geometrically spaced frequencies up to 1000."""
     half = size // 2
-    exponents = torch.arange(half, dtype=t.dtype, device=t.device) / (half - 1)
+    exponents = torch.arange(half, dtype=t.dtype, device=t.device) / max(half - 1, 1)
     angles = t[:, None] * 1000 * torch.exp(-math.log(1000) * exponents)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -86,6 +86,12 @@ class RepBlock(nn.Module):
             scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         return x + self.second(F.relu(h))
+
+
+def weights(layer: nn.Conv2d | nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer that an op of `kernels` computes."""
+    assert layer.bias is not None
+    return layer.weight, layer.bias
 
 
 class UnetBody(nn.Module):
@@ -199,11 +205,18 @@ class Unet(UnetBody):
         super().__init__(intro, end, block, widths, blocks, decoder, finest=2)
 
 
-def merge_branches(module: Module) -> Module:
-    """A copy of `module` in which every re-parameterised convolution is one plain convolution (exact)."""
+def replaced(module: Module, makers: Mapping[type[nn.Module], Callable[..., nn.Module]]) -> Module:
+    """A copy of `module`, ready to run, in which every part of a type in `makers` is what that makes of it."""
     module = copy.deepcopy(module)
+    made: dict[nn.Module, nn.Module] = {}  # a part that stands in two places stays one
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, RepConv):
-                setattr(parent, name, child.merged())
+            if type(child) in makers:
+                made[child] = made.get(child) or makers[type(child)](child)
+                setattr(parent, name, made[child])
     return module.eval().requires_grad_(False)
+
+
+def merge_branches(module: Module) -> Module:
+    """A copy of `module` in which every re-parameterised convolution is one plain convolution (exact)."""
+    return replaced(module, {RepConv: RepConv.merged})

@@ -72,8 +72,8 @@ class DiffirConfig:
             raise UsageError(f"DiffIR's inputs must be 3 (a picture) or 4 (with a mask), got {self.inputs}")
         if self.scale not in (1, 2, 4):
             raise UsageError(f"DiffIR's scale must be 1, 2 or 4, got {self.scale}")
-        if self.steps < 0 or self.steps == 1:
-            raise UsageError(f"DiffIR's steps must be 0 (no diffusion) or at least 2, got {self.steps}")
+        if self.steps < 0:
+            raise UsageError(f"DiffIR's steps must be 0 (no diffusion) or more, got {self.steps}")
 
 
 def _sr(scale: int) -> DiffirConfig:

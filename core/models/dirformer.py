@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels import channel_attention, gated_feed_forward, modulated_norm
 from ..errors import UsageError
 
-__all__ = ["Attention", "ChannelNorm", "Dirformer", "DirformerConfig", "FeedForward", "Modulation", "TransformerBlock"]
+__all__ = ["Attention", "Dirformer", "DirformerConfig", "FeedForward", "Modulation", "TransformerBlock"]
 
 
 @dataclass(frozen=True)
@@ -40,44 +41,31 @@ class DirformerConfig:
         return self.unshuffle * 2 ** (len(self.blocks) - 1)
 
 
-class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each pixel.
-
-    Without `bias` the variance is still taken about the mean, but the mean stays in: x / sqrt(var(x) + eps) * weight.
-    """
-
-    def __init__(self, channels: int, bias: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        pixels = x.movedim(1, -1)  # in channels_last memory this moves nothing
-        if self.bias is not None:
-            y = F.layer_norm(pixels, self.weight.shape, self.weight, self.bias)
-        else:
-            y = pixels * torch.rsqrt(pixels.var(dim=-1, keepdim=True, correction=0) + 1e-5) * self.weight
-        return y.movedim(-1, 1)
-
-
 class Modulation(nn.Module):
     """norm(x) * scale + shift, both linear in the prior vector, without bias (DiffIR; not 1 + scale)."""
 
     def __init__(self, channels: int, ipr: int, norm_bias: bool) -> None:
         super().__init__()
-        self.norm = ChannelNorm(channels, norm_bias)
+        self.norm = nn.LayerNorm(channels, bias=norm_bias)  # its parameters: the op normalises
         self.linear = nn.Linear(ipr, 2 * channels, bias=False)
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
-        scale, shift = self.linear(ipr)[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(shift, self.norm(x), scale)
+        scale, shift = self.linear(ipr).chunk(2, dim=1)
+        return modulated_norm(x, self.norm.weight, self.norm.bias, scale, shift)
 
 
-def _mix(channels: int, outputs: int) -> nn.Module:
+def _mix(channels: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, outputs, 1, bias=False),
         nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False),
     )
+
+
+def _weights(mix: nn.Sequential) -> tuple[Tensor, Tensor]:
+    pointwise, depthwise = mix
+    assert isinstance(pointwise, nn.Conv2d)
+    assert isinstance(depthwise, nn.Conv2d)
+    return pointwise.weight, depthwise.weight
 
 
 class Attention(nn.Module):
@@ -91,12 +79,8 @@ class Attention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        q, k, v = (mix(x).reshape(n, self.heads, c // self.heads, h * w) for mix in (self.q, self.k, self.v))
-        # Dividing the c by c map by the lengths of q and k is cheaper than dividing them, and the same.
-        lengths = torch.linalg.vector_norm(q, dim=-1)[..., :, None] * torch.linalg.vector_norm(k, dim=-1)[..., None, :]
-        weights = (q @ k.transpose(-1, -2) / lengths.clamp_min(1e-12) * self.temperature).softmax(dim=-1)
-        return self.out((weights @ v).reshape(n, c, h, w))
+        q, k, v = (_weights(mix) for mix in (self.q, self.k, self.v))
+        return channel_attention(x, *q, *k, *v, self.temperature, self.out.weight, self.heads)
 
 
 class FeedForward(nn.Module):
@@ -108,7 +92,7 @@ class FeedForward(nn.Module):
         self.leave = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.leave(F.gelu(self.gate(x)) * self.value(x))
+        return gated_feed_forward(x, *_weights(self.gate), *_weights(self.value), self.leave.weight)
 
 
 class TransformerBlock(nn.Module):

@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels import guidance_adapter
 from ..errors import UnknownNameError
 from ..samplers import ddim
 from ..schedule import SCHEDULES
-from .blocks import Unet, UnetBody, sinusoid
+from .blocks import Unet, UnetBody, sinusoid, weights
 from .naf import NafUnet
 from .semantic import SemanticConfig, SemanticEncoder
 
@@ -169,8 +170,8 @@ class GuidanceAdapter(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, h: Tensor, base: Tensor) -> Tensor:
-        guidance = self.guide(F.avg_pool2d(base, self.downscale) - 0.5)
-        return h + self.leave(F.gelu(self.enter(h)) + F.gelu(guidance))
+        guide = F.avg_pool2d(base, self.downscale) - 0.5
+        return guidance_adapter(h, guide, *weights(self.enter), *weights(self.guide), *weights(self.leave))
 
 
 class Adapters(nn.ModuleList):

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels import group_norm_silu
 from ..errors import CheckpointError, UnknownNameError, UsageError
 from ..samplers import ancestral, clipped, ddim, noised
 from ..systems import SYSTEMS
@@ -83,11 +84,7 @@ class NormSilu(nn.Module):
 
     def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
         """x: (N, C, H, W). film: (N, 2 C), scale - 1 then shift; None for neither. Returns the shape of x."""
-        x = self.norm(x)
-        if film is not None:
-            scale, shift = film[:, :, None, None].chunk(2, dim=1)
-            x = x * (1 + scale) + shift
-        return F.silu(x)
+        return group_norm_silu(x, self.norm.num_groups, self.norm.weight, self.norm.bias, film)
 
 
 class Attention(nn.Module):
@@ -196,7 +193,10 @@ class Denoiser(nn.Module):
         Returns (N, 6, H, W): the noise eps, then the share s of the variance's range, -1 for beta~ and 1 for beta
         (Improved DDPM, Eq. 15, with v = (s + 1) / 2).
         """
-        time = F.silu(self.time(sinusoid(t, self.config.embedding // 4)))
+        return self.body(x, F.silu(self.time(sinusoid(t, self.config.embedding // 4))))
+
+    def body(self, x: Tensor, time: Tensor) -> Tensor:
+        """`forward` after the time path; time: (N, embedding)."""
         x = self.intro(F.pixel_unshuffle(x, self.config.unshuffle))
         # Encoder.
         skips = [] if self.config.compact else [x]

@@ -9,31 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import UnetBody
+from ...kernels.naf_block import gate, naf_block
+from .blocks import UnetBody, weights
 
-__all__ = ["ChannelNorm", "NafBlock", "NafUnet", "gate"]
-
-
-def gate(x: Tensor) -> Tensor:
-    """The simple gate: the first half of the channels times the second, (N, 2C, ...) -> (N, C, ...)."""
-    first, second = x.chunk(2, dim=1)
-    return first * second
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel, with a learnt scale and shift."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        normal = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=1e-6)
-        return normal.permute(0, 3, 1, 2)
+__all__ = ["NafBlock", "NafUnet"]
 
 
 class NafBlock(nn.Module):
@@ -47,12 +28,12 @@ class NafBlock(nn.Module):
     def __init__(self, channels: int, hidden: int, embedding: int | None = None) -> None:
         super().__init__()
         self.film = None if embedding is None else nn.Linear(embedding // 2, 4 * channels)
-        self.spatial_norm = ChannelNorm(channels)
+        self.spatial_norm = nn.LayerNorm(channels)  # its parameters, as of all layers here: the op computes
         self.spatial_in = nn.Conv2d(channels, 2 * hidden, 1)
         self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
         self.attention = nn.Conv2d(hidden, hidden, 1)
         self.spatial_out = nn.Conv2d(hidden, channels, 1)
-        self.point_norm = ChannelNorm(channels)
+        self.point_norm = nn.LayerNorm(channels)
         self.point_in = nn.Conv2d(channels, 2 * hidden, 1)
         self.point_out = nn.Conv2d(hidden, channels, 1)
         self.beta = nn.Parameter(torch.zeros(channels, 1, 1))
@@ -62,23 +43,21 @@ class NafBlock(nn.Module):
             nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        films: Sequence[Tensor | None] = (None, None)
-        if self.film is not None:
-            films = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
-        # Spatial half.
-        h = gate(self.depthwise(self.spatial_in(_filmed(self.spatial_norm(x), films[0]))))
-        h = h * self.attention(h.mean(dim=(2, 3), keepdim=True))
-        x = x + self.beta * self.spatial_out(h)
-        # Pointwise half.
-        h = gate(self.point_in(_filmed(self.point_norm(x), films[1])))
-        return x + self.gamma * self.point_out(h)
-
-
-def _filmed(x: Tensor, film: Tensor | None) -> Tensor:
-    if film is None:
-        return x
-    scale, shift = film.chunk(2, dim=1)
-    return x * (1 + scale) + shift
+        film = None if self.film is None else self.film(embedding)
+        return naf_block(
+            x,
+            film,
+            *weights(self.spatial_norm),
+            *weights(self.spatial_in),
+            *weights(self.depthwise),
+            *weights(self.attention),
+            *weights(self.spatial_out),
+            self.beta,
+            *weights(self.point_norm),
+            *weights(self.point_in),
+            *weights(self.point_out),
+            self.gamma,
+        )
 
 
 class NafUnet(UnetBody):

@@ -9,10 +9,9 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import torch
-from accelerate import PartialState
 
 from ..degradations import TASKS
 from ..errors import UnknownNameError, UsageError
@@ -20,51 +19,15 @@ from ..models import checkpoints
 from ..models.semantic import open_semantic, semantic_file
 from .loop import train
 from .pairs import Use
-from .photos import Data
+from .processes import close
 from .recipe import Recipe
 from .resume import STATE_NAME
 from .sources import file_hash, open_data
-from .stage import Stage
+from .stages import SYSTEMS, StageModule, stage_module, thumbnail_side
 
-__all__ = ["SYSTEMS", "StageModule", "add_arguments", "run", "stage_module"]
+__all__ = ["add_arguments", "run"]
 
-SYSTEMS: dict[str, dict[str, str]] = {  # system -> stage -> its module
-    "dtpm": {
-        "semantic": ".semantic",
-        "predictor": ".dtpm.predictor",
-        "prior": ".dtpm.prior",
-        "adapters": ".dtpm.adapters",
-        "finish": ".dtpm.finish",
-    },
-    "diffir": {
-        "pretrain": ".diffir.pretrain",
-        "warmup": ".diffir.warmup",
-        "joint": ".diffir.joint",
-    },
-    "gen2res": {
-        "base": ".gen2res.base",
-        "constrain": ".gen2res.constrain",
-    },
-}
 INTERRUPTED = 130
-
-
-class StageModule(Protocol):
-    """What the module of a stage offers."""
-
-    RECIPE: Recipe  # the default, of mobile size
-    EARLIER: tuple[str, ...]  # kinds of the checkpoints it starts from
-    STRUCTURES: bool  # whether the photos need structure layers
-    build: Callable[[Any, Mapping[str, checkpoints.Checkpoint], Data], Stage]
-
-
-def stage_module(system: str, stage: str) -> StageModule:
-    """Import the module of a stage. Raises UnknownNameError for a system or stage that does not exist."""
-    if system not in SYSTEMS:
-        raise UnknownNameError("system", system, SYSTEMS)
-    if stage not in SYSTEMS[system]:
-        raise UnknownNameError(f"stage of {system}", stage, SYSTEMS[system])
-    return import_module(SYSTEMS[system][stage], __package__)  # type: ignore[return-value]
 
 
 class _LateParser(argparse.ArgumentParser):
@@ -130,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             use=args.use,
             seed=recipe.seed,
             crop=recipe.crop,
-            side=_thumbnail_side(recipe),
+            side=thumbnail_side(recipe),
             structures=module.STRUCTURES,
         )
         inputs |= {kind: file_hash(semantic_file(str(path))) for kind, path in paths.items()}
@@ -143,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"stopped; run the same command to go on from {args.out / STATE_NAME}", file=sys.stderr)
         return INTERRUPTED
     finally:
-        PartialState().destroy_process_group()
+        close()
     return 0
 
 
@@ -163,9 +126,3 @@ def _recipe(args: argparse.Namespace, module: StageModule) -> Recipe:
     if getattr(recipe, "task", None) not in {None, *TASKS}:
         raise UnknownNameError("task", recipe.task, TASKS)  # type: ignore[attr-defined]
     return recipe
-
-
-def _thumbnail_side(recipe: Recipe) -> int:
-    """Of the views of whole photos: what the semantic encoder takes, 0 for systems that have none."""
-    semantic = getattr(getattr(recipe, "model", None), "semantic", None)
-    return semantic.size if semantic else 0

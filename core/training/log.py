@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import MissingExtraError
+from .bars import bar
 
 __all__ = ["Log", "Progress"]
 
@@ -22,21 +22,22 @@ CSV_NAME = "log.csv"
 
 
 class Log:
-    """The record of a run in its folder, in which step `start` was the last one saved."""
+    """The record of a run in its folder, in which step `start` was the last one saved.
 
-    def __init__(self, run: Path, start: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("tensorboard", "train", "the log of a training run") from error
+    board: whether TensorBoard and pictures are written as well, which need packages beside PyTorch and NumPy.
+    """
+
+    def __init__(self, run: Path, start: int, board: bool) -> None:
         self.run = run
+        self._board = _board(run, start) if board else None
         self._drop_lines_after(start)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
 
     def write(self, figures: Mapping[str, float], pictures: Mapping[str, Tensor]) -> None:
         """Add a line with the figures ("step" first) and the pictures, each (3, H, W) in [0, 1]."""
         step = int(figures["step"])
         self._append(figures)
+        if self._board is None:
+            return
         for name, value in figures.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
@@ -48,7 +49,8 @@ class Log:
 
     def close(self) -> None:
         """Finish the TensorBoard file."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def _drop_lines_after(self, start: int) -> None:
         """A killed run may have written a line, or a part of one, after its last saved state."""
@@ -75,7 +77,7 @@ class Progress:
 
     def __init__(self, start: int, steps: int) -> None:
         self.steps = steps
-        self._bar = tqdm(total=steps, initial=start, unit="step", disable=None, file=sys.stderr)
+        self._bar = bar(None, "steps", "step", total=steps, initial=start)
         self._since, self._count = time.monotonic(), 0
 
     def step(self) -> None:
@@ -98,6 +100,14 @@ class Progress:
         self._bar.close()
 
 
+def _board(run: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("tensorboard", "train", "the log of a training run") from error
+    return SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -111,6 +121,8 @@ def _levels(picture: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def _png(levels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..errors import TrainingError
@@ -24,15 +23,17 @@ from .guard import Guard
 from .interrupt import Interrupt
 from .log import Log, Progress
 from .photos import Data
-from .processes import accelerator as start_accelerator
+from .processes import Processes
+from .processes import processes as start_processes
 from .recipe import Recipe
 from .resume import check_run, claim_run, clear_errors, load_state, save_state
-from .stage import Stage, Validation
+from .stage import Assisted, Stage, Validation
 from .weights import Weights
 
 __all__ = ["Step", "rate_at", "train"]
 
 CHECKPOINT_NAME = "model.safetensors"
+ASIDE = "aside."  # before the names of what a stage's aside adds to the resume state
 CHECK_EVERY = 8  # steps between looks at the losses: each look waits for the device and for the other processes
 
 
@@ -56,18 +57,20 @@ def train(
     *,
     inputs: Mapping[str, str] | None = None,
     workers: int = 1,
+    board: bool = True,
 ) -> Generator[Step]:
     """Train `stage` in the folder `run`, yielding after each save; continues from `run/resume.safetensors`.
 
     Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
     `log.csv`, `tensorboard/` and `pictures/`. inputs: hashes of what the run is made from; a resume with others is
-    refused. workers: processes that draw batches.
+    refused. workers: processes that draw batches. board: whether to write `tensorboard/` and `pictures/`; without them
+    PyTorch, NumPy and safetensors are enough.
 
     Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises TrainingError when the loss is not finite or
     runs away, when recipe or inputs differ from the run's, or when a file cannot be written; UsageError when the batch
     does not divide by processes and accumulation, or the launcher asks for what is not supported.
     """
-    accelerator = start_accelerator()
+    accelerator = start_processes()
     share_of(recipe, accelerator.num_processes)
     check_run(run, recipe, inputs or {})
     accelerator.wait_for_everyone()
@@ -81,7 +84,7 @@ def train(
     with ExitStack() as stack:
         parts = batches(stage, data.train, recipe, start=start, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
-        report = stack.enter_context(_Report(run, start, recipe.steps)) if accelerator.is_main_process else None
+        report = stack.enter_context(_Report(run, start, recipe.steps, board)) if accelerator.is_main_process else None
         interrupt = stack.enter_context(Interrupt())
         for step in range(start, recipe.steps):
             trainer.step(step, parts)
@@ -118,13 +121,16 @@ class _Loss(nn.Module):
 class _Trainer:
     """A stage, prepared for the devices, with its optimiser, average and running means."""
 
-    def __init__(self, stage: Stage, recipe: Recipe, accelerator: Accelerator) -> None:
+    def __init__(self, stage: Stage, recipe: Recipe, accelerator: Processes) -> None:
         self.stage, self.recipe, self.accelerator = stage, recipe, accelerator
         groups = _groups(stage)
         self.copy = copy.deepcopy(stage.model) if accelerator.is_main_process else None
         if self.copy is not None:
             self.copy.to(accelerator.device).eval().requires_grad_(False)
         stage.frozen.to(accelerator.device).eval().requires_grad_(False)
+        self.aside = stage.aside if isinstance(stage, Assisted) else None
+        if self.aside is not None:
+            self.aside.networks.to(accelerator.device)
         optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
         self.module, prepared = accelerator.prepare(_Loss(stage, recipe.precision == "bf16"), optimizer)
         self.optimizer = prepared.optimizer
@@ -142,6 +148,8 @@ class _Trainer:
         if tensors is None:
             return 0
         self.weights.restore(tensors)
+        if self.aside is not None:
+            self.aside.restore({n.removeprefix(ASIDE): t for n, t in tensors.items() if n.startswith(ASIDE)})
         self.count = int(tensors["count"])
         self.totals = {n.removeprefix("total."): float(t) for n, t in tensors.items() if n.startswith("total.")}
         self.done = int(tensors["done"])
@@ -152,22 +160,39 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(step, self.recipe) * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
-        accumulate = self.recipe.accumulate
-        rows = [self._part(next(parts), last=i == accumulate - 1) for i in range(accumulate)]
+        rows: list[Tensor] = []
+        batches: list[dict[str, Tensor]] = []  # that the aside still needs
+        for i in range(self.recipe.accumulate):
+            batch = self._moved(next(parts))
+            rows.append(self._part(batch, last=i == self.recipe.accumulate - 1))
+            batches += [batch] if self.aside else []
         norm = self.weights.clip(self.recipe.clip)
         self.optimizer.step()
         self.weights.follow(min(self.recipe.ema, (1 + step) / (10 + step)))
-        self.pending.append(torch.cat([torch.stack(rows).mean(0), norm.detach().reshape(1)]))
+        found = [torch.stack(rows).mean(0), norm.detach().reshape(1)]
+        if batches:
+            found.append(torch.stack([self._beside(step, batch) for batch in batches]).mean(0))
+        self.pending.append(torch.cat(found))
         self.done = step + 1
 
+    def _moved(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+
     def _part(self, batch: dict[str, Tensor], *, last: bool) -> Tensor:
-        device = self.accelerator.device
-        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         with nullcontext() if last else self.accelerator.no_sync(self.module):
             figures = self.module(batch)
             (figures["loss"] / self.recipe.accumulate).backward()
         self.names = [*figures, "gradient"]
         return torch.stack([value.detach().float() for value in figures.values()])
+
+    def _beside(self, step: int, batch: dict[str, Tensor]) -> Tensor:
+        """What the stage's aside makes of a part of the batch: its figures."""
+        assert self.aside is not None
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            figures = self.aside.step(step, batch, lambda tensor: self._reduced(tensor, "mean"))
+        self.names += [name for name in figures if name not in self.names]
+        values = [value.detach().float().reshape(1) for value in figures.values()]
+        return torch.cat(values) if values else torch.empty(0, device=self.accelerator.device)
 
     def look(self, stop: bool) -> bool:
         """Check and add up the last steps, averaged over processes; whether any process wants to stop."""
@@ -206,6 +231,8 @@ class _Trainer:
         self._check_weights(done)
         tensors = {"done": torch.tensor(done), "count": torch.tensor(self.count)}
         tensors |= {f"total.{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.totals.items()}
+        if self.aside is not None:
+            tensors |= {f"{ASIDE}{name}": tensor.detach().cpu() for name, tensor in self.aside.state().items()}
         for name, tensor in self.weights.state():
             if self.accelerator.is_main_process:
                 tensors[name] = tensor
@@ -233,9 +260,9 @@ class _Trainer:
 class _Report:
     """The log and the progress of a run, for the main process."""
 
-    def __init__(self, run: Path, start: int, steps: int) -> None:
+    def __init__(self, run: Path, start: int, steps: int, board: bool) -> None:
         with clear_errors(run):
-            self.log = Log(run, start)
+            self.log = Log(run, start, board)
         self.progress = Progress(start, steps)
 
     def __enter__(self) -> _Report:

@@ -13,13 +13,12 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from ..degradations import TASKS, Picture
 from ..errors import TrainingError
-from ..image import read
 from ..texture import structure
 from ..thumbnail import thumbnail
+from .bars import bar
 
 __all__ = [
     "CONTEXTS",
@@ -138,9 +137,11 @@ def load(paths: Sequence[Path], *, minimum: int, side: int, structures: bool, da
     damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real at its own
     scale only. Raises TrainingError when the two of a pair differ in size.
     """
+    from ..image import read  # arrays can be trained on where photos cannot be decoded
+
     halve = not damaged
-    photos = [levels(read(path).pixels, halve=halve) for path in tqdm(paths, "photos", unit="photo", disable=None)]
-    worse = [levels(read(path).pixels, halve=False) for path in tqdm(damaged, "damaged", unit="photo", disable=None)]
+    photos = [levels(read(path).pixels, halve=halve) for path in bar(paths, "photos", "photo")]
+    worse = [levels(read(path).pixels, halve=False) for path in bar(damaged, "damaged", "photo")]
     for path, damaged_path, a, b in zip(paths, damaged, photos, worse, strict=False):
         if a.shape != b.shape:
             raise TrainingError(
@@ -162,7 +163,7 @@ def gather(
     if not kept:
         raise TrainingError(f"every photo is smaller than the crop of {minimum} pixels; use larger photos or crops")
     clean = [photos[i] for i in kept]
-    layers = tqdm(clean if structures else [], "structures", unit="photo", disable=None)
+    layers = bar(clean if structures else [], "structures", "photo")
     contexts = [view for i, photo in enumerate(clean) for view in _views(photo, side, np.random.default_rng(i))]
     return Pool(
         clean, [_structure(p) for p in layers], np.stack(contexts), [damaged[i] for i in kept] if damaged else []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from .photos import Pool
 
-__all__ = ["Arrays", "Stage", "Validation"]
+__all__ = ["Arrays", "Aside", "Assisted", "Stage", "Validation"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,3 +53,34 @@ class Stage(Protocol):
     def facts(self) -> dict[str, Any]:
         """What training measured and a checkpoint should carry."""
         ...
+
+
+class Aside(Protocol):
+    """What a stage learns beside its model, at its own pace: critics, a slower copy, the next teacher of a chain.
+
+    All of it is part of the resume state, none of it of the checkpoint.
+    """
+
+    networks: nn.ModuleList  # the loop moves them to the device
+
+    def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Learn from a part of the batch of step `done`, whose optimiser step was just made; scalars for the log.
+
+        shared: the mean of a tensor over all processes, for gradients; every process calls it as often.
+        """
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Every number that the next step depends on."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        ...
+
+
+@runtime_checkable
+class Assisted(Protocol):
+    """A stage with an `Aside`."""
+
+    aside: Aside

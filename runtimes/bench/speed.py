@@ -43,11 +43,13 @@ def made_photo(megapixels: float) -> Image:
     return np.clip(ramp + np.random.default_rng(0).normal(0, 20, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-def contestants(folder: Path) -> dict[str, Callable[[Image], Image]]:
-    """The forms of the pack that it has, its predictor alone, and fastNlMeans."""
+def contestants(
+    folder: Path, runtime: str = "onnxruntime", arithmetic: str | None = None
+) -> dict[str, Callable[[Image], Image]]:
+    """The forms of the pack that it has, its predictor alone, and fastNlMeans; runtime, arithmetic: of the pack."""
     graphs = Manifest.load(folder).graphs
     forms = [form for form, graph in (("split", "denoise"), ("fused", "fused")) if graph in graphs]
-    restorers = {form: Restorer.from_pack(folder, graphs=form) for form in forms}
+    restorers = {form: Restorer.from_pack(folder, runtime, form, arithmetic=arithmetic) for form in forms}
     ours: dict[str, Callable[[Image], Image]] = {f"DTPM, {form}": restorer for form, restorer in restorers.items()}
     if "predict" in graphs:
         ours["predictor alone"] = partial(restorers[forms[0]], strength=0.0)

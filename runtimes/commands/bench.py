@@ -23,6 +23,7 @@ from ..bench.photos import BenchPhoto, evenly
 from ..bench.quality import Judge, measure, our_methods, tuned_rivals
 from ..bench.report import Facts, Report, describe, machine, versions
 from ..bench.speed import contestants, made_photo, race
+from ..options import ARITHMETIC
 
 __all__ = ["add_arguments", "run"]
 
@@ -48,6 +49,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     speed.add_argument("--rounds", type=_positive, default=5, help="runs of each method (default: %(default)s)")
     for kind in (quality, speed):
         kind.add_argument("pack", type=Path, nargs="?", help="folder of a pack (default: the embedded one)")
+        kind.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
+        kind.add_argument("--arithmetic", choices=ARITHMETIC, help="beside integers (what the pack says)")
         kind.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
 
 
@@ -73,7 +76,8 @@ def _quality(args: Namespace) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         raise UsageError(f"--out '{args.out}' lies in a folder that does not exist; make it first")
     folder, judge = args.pack or default_pack(), Judge.open(Cache(args.cache), args.lpips)
-    restorer, (photos, validation) = Restorer.from_pack(folder), _photos(args)
+    restorer = Restorer.from_pack(folder, args.runtime, arithmetic=args.arithmetic)
+    photos, validation = _photos(args)
     with_bm3d = {photo.name for photo in evenly(photos, args.bm3d)}
     rivals = tuned_rivals(validation, judge.cache, with_bm3d=bool(with_bm3d))
     methods = {damage: [*group, *our_methods(restorer)] for damage, group in rivals.items()}
@@ -121,6 +125,8 @@ def _command(args: Namespace) -> str:
     words = ["pocketprior bench quality", *(["PACK"] if args.pack else [])]
     words.append("--data DATA" if args.photos is None else "--photos PHOTOS")
     words += [f"--limit {args.limit}"] if args.limit else []
+    words += [f"--runtime {args.runtime}"] if args.runtime != "onnxruntime" else []
+    words += [f"--arithmetic {args.arithmetic}"] if args.arithmetic else []
     return " ".join([*words, f"--bm3d {args.bm3d}"])
 
 
@@ -134,7 +140,7 @@ def _write(path: Path, page: str) -> None:
 
 def _speed(args: Namespace) -> int:
     folder = args.pack or default_pack()
-    timings = race(contestants(folder), made_photo(args.megapixels), args.rounds)
+    timings = race(contestants(folder, args.runtime, args.arithmetic), made_photo(args.megapixels), args.rounds)
     if args.json:
         print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
     else:

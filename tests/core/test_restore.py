@@ -285,7 +285,7 @@ def test_forms_that_a_pack_has_not(tmp_path: Path, manifest: Manifest) -> None:
 def test_from_pack_says_what_is_wrong(tmp_path: Path, built_pack: Path) -> None:
     with pytest.raises(PackError, match="expected the folder of a pack"):
         Restorer.from_pack(tmp_path)
-    with pytest.raises(UnknownNameError, match="unknown runtime 'tpu'; choose one of: onnxruntime, replay"):
+    with pytest.raises(UnknownNameError, match="unknown runtime 'tpu'; choose one of: onnxruntime, openvino, replay"):
         Restorer.from_pack(built_pack, runtime="tpu")
 
 

@@ -174,9 +174,12 @@ def test_unknown_sampler_lists_the_known(tmp_path: Path) -> None:
         Gen2ResSource(save_gen2res(tmp_path), sampler="euler").open()
 
 
-def test_int8_is_for_dtpm(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a gen2res pack has float32 graphs alone: give fp32"):
-        write_pack(source_of("gen2res", tmp_path), tmp_path / "pack", name="x", photos=PHOTOS, precision="int8")
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_int8(tmp_path: Path, system: str) -> None:
+    out = tmp_path / "pack"
+    manifest = write_pack(source_of(system, tmp_path), out, name="x", photos=PHOTOS[:1], precision="int8")
+    assert "int8" in manifest.precision["onnx"].values()
+    assert verify(out).ok
 
 
 class Halved(torch.nn.Module):

@@ -14,6 +14,7 @@ import pytest
 from pocketprior.core.errors import GraphError, PackError, UsageError
 from pocketprior.core.manifest import ArraySpec, GraphSpec, Manifest
 from pocketprior.runtimes import onnxruntime
+from pocketprior.runtimes.options import Options
 
 
 def inputs(height: int = 16, width: int = 16) -> dict[str, np.ndarray]:
@@ -22,7 +23,7 @@ def inputs(height: int = 16, width: int = 16) -> dict[str, np.ndarray]:
 
 
 def opened(folder: Path, manifest: Manifest, threads: int | None = 1):
-    return onnxruntime.open(folder / "predict.onnx", "predict", manifest.graphs["predict"], threads)
+    return onnxruntime.open(folder / "predict.onnx", "predict", manifest.graphs["predict"], Options(threads))
 
 
 def test_runs_a_graph_of_any_size(built_pack: Path, manifest: Manifest) -> None:

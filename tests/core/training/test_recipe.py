@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketprior.core.errors import TrainingError, UsageError
-from pocketprior.core.training.command import stage_module
 from pocketprior.core.training.loop import rate_at
 from pocketprior.core.training.recipe import Recipe
+from pocketprior.core.training.stages import stage_module
 
 RECIPE = Recipe(steps=100, warmup=10, rate=1.0, final_rate=0.1)
 

@@ -1,0 +1,198 @@
+"""Exact rewrites of trained networks for deployment: the same function, up to the rounding of float32, in fewer nodes.
+
+    Rep blocks   the branches of a re-parameterised convolution become one kernel.
+    NAF blocks   the gate is the product of two parallel branches: nothing is computed together to be split again.
+                 beta and gamma go into the 1x1 before the residual. The affine part of a normalisation goes into the
+                 unpadded 1x1 that follows, or into the layer that makes the FiLM vectors.
+    DiffIR       the affine part of a modulated normalisation goes into the layer that makes scale and shift.
+    Gen2Res      the affine part of a group normalisation goes into the layer that makes the FiLM vectors.
+
+Not rewritten, because it would not be exact: the shift of the picture that guidance adapters see (their 3x3 pads it
+with zeros after the shift, so in a bias it would be wrong at the border).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.group_norm_silu import EPS as GROUP_EPS
+from ...kernels.modulated_norm import EPS as MODULATED_EPS
+from ...kernels.naf_block import EPS as NAF_EPS
+from .blocks import Module, RepConv, replaced
+from .dirformer import Modulation
+from .gen2res import ResBlock
+from .naf import NafBlock
+
+__all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "rewritten"]
+
+
+def _conv(weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
+    """A zero-padded convolution that keeps the size; weight: (outputs, inputs / groups, k, k), bias: (outputs,)."""
+    outputs, inputs, side = weight.shape[:3]
+    conv = nn.Conv2d(inputs * groups, outputs, side, padding=side // 2, groups=groups)
+    conv.weight, conv.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
+    return conv
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone())
+    return layer
+
+
+def _bias(layer: nn.Conv2d | nn.LayerNorm | nn.GroupNorm) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
+def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Two convolutions that give the first and the second half of the channels that `conv` gives.
+
+    A depthwise one sees only the half of its input that its outputs are of.
+    """
+    depthwise = conv.groups > 1
+    weights, biases = conv.weight.chunk(2), _bias(conv).chunk(2)
+    first, second = (_conv(w, b, len(w) if depthwise else 1) for w, b in zip(weights, biases, strict=True))
+    return first, second
+
+
+def _scaled_after(conv: nn.Conv2d, factor: Tensor) -> nn.Conv2d:
+    """factor * conv(x); factor: (outputs, 1, 1)."""
+    return _conv(conv.weight * factor[:, None], _bias(conv) * factor[:, 0, 0])
+
+
+def _affine_before(norm: nn.LayerNorm, conv: nn.Conv2d) -> nn.Conv2d:
+    """conv of x * weight + bias of the norm; exact because a 1x1 convolution does not pad."""
+    weight = conv.weight * norm.weight[:, None, None]
+    return _conv(weight, _bias(conv) + conv.weight[:, :, 0, 0] @ _bias(norm))
+
+
+def _affine_with_film(film: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A layer whose vectors (scale, shift) do what x * weight + bias and then x (1 + scale) + shift of `film` do.
+
+    x * (weight (1 + s)) + (bias (1 + s) + t), where s and t are linear in what `film` sees.
+    """
+    (scale, shift), (one, zero) = film.weight.chunk(2), film.bias.chunk(2)
+    return _linear(
+        torch.cat([scale * weight[:, None], shift + scale * bias[:, None]]),
+        torch.cat([(1 + one) * weight, zero + (1 + one) * bias]),
+    )
+
+
+def _over_channels(x: Tensor, eps: float) -> Tensor:
+    """x (N, C, H, W) less its mean over the channels of each pixel, over its standard deviation."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=eps).permute(0, 3, 1, 2)
+
+
+class SplitNafBlock(nn.Module):
+    """A `NafBlock` without split, learnt affine parts and per-channel factors; the channel attention stays."""
+
+    def __init__(self, block: NafBlock) -> None:
+        super().__init__()
+        spatial_in, point_in = block.spatial_in, block.point_in
+        if block.film is None:
+            self.spatial_film = self.point_film = None
+            spatial_in = _affine_before(block.spatial_norm, spatial_in)
+            point_in = _affine_before(block.point_norm, point_in)
+        else:
+            films = [_linear(*part) for part in zip(block.film.weight.chunk(2), block.film.bias.chunk(2), strict=True)]
+            norms = block.spatial_norm, block.point_norm
+            self.spatial_film, self.point_film = (
+                _affine_with_film(film, norm.weight, _bias(norm)) for film, norm in zip(films, norms, strict=True)
+            )
+        self.spatial_first, self.spatial_second = _halves(spatial_in)
+        self.depthwise_first, self.depthwise_second = _halves(block.depthwise)
+        self.attention = _conv(block.attention.weight, _bias(block.attention))
+        self.spatial_out = _scaled_after(block.spatial_out, block.beta)
+        self.point_first, self.point_second = _halves(point_in)
+        self.point_out = _scaled_after(block.point_out, block.gamma)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """As `NafBlock.forward`."""
+        # Spatial half.
+        h = _filmed(_over_channels(x, NAF_EPS), self.spatial_film, embedding)
+        h = self.depthwise_first(self.spatial_first(h)) * self.depthwise_second(self.spatial_second(h))
+        x = x + self.spatial_out(h * self.attention(h.mean(dim=(2, 3), keepdim=True)))
+        # Pointwise half.
+        h = _filmed(_over_channels(x, NAF_EPS), self.point_film, embedding)
+        return x + self.point_out(self.point_first(h) * self.point_second(h))
+
+
+def _filmed(x: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tensor:
+    """x * scale + shift; not 1 + scale, as the layer has it folded in."""
+    if film is None:
+        return x
+    scale, shift = film(embedding)[:, :, None, None].chunk(2, dim=1)
+    return x * scale + shift
+
+
+class FoldedModulation(nn.Module):
+    """A DiffIR `Modulation` whose normalisation has no learnt part of its own."""
+
+    def __init__(self, modulation: Modulation) -> None:
+        super().__init__()
+        norm = modulation.norm
+        scale, shift = modulation.linear.weight.chunk(2)
+        self.centred = norm.bias is not None
+        if norm.bias is not None:
+            shift = shift + scale * norm.bias[:, None]
+        self.linear = _linear(torch.cat([scale * norm.weight[:, None], shift]), None)
+
+    def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
+        """As `Modulation.forward`."""
+        if self.centred:
+            normal = _over_channels(x, MODULATED_EPS)
+        else:
+            normal = x * torch.rsqrt(x.var(dim=1, keepdim=True, correction=0) + MODULATED_EPS)
+        scale, shift = self.linear(ipr)[:, :, None, None].chunk(2, dim=1)
+        return normal * scale + shift
+
+
+class _PlainNormSilu(nn.Module):
+    """silu(group_norm(x) * scale + shift) without learnt parts."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """x: (N, C, H, W). film: (N, 2 C), scale then shift."""
+        scale, shift = film[:, :, None, None].chunk(2, dim=1)
+        return F.silu(F.group_norm(x, self.groups, eps=GROUP_EPS) * scale + shift)
+
+
+class FoldedResBlock(nn.Module):
+    """A Gen2Res `ResBlock` whose conditioned normalisation has no learnt part of its own; without dropout."""
+
+    def __init__(self, block: ResBlock) -> None:
+        super().__init__()
+        norm = block.middle.norm
+        self.resample, self.enter, self.first = block.resample, block.enter, block.first
+        self.film = _affine_with_film(block.film, norm.weight, _bias(norm))
+        self.middle = _PlainNormSilu(norm.num_groups)
+        self.second, self.skip, self.attention = block.second, block.skip, block.attention
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """As `ResBlock.forward`."""
+        h = self.first(self.resample(self.enter(x)))
+        h = self.second(self.middle(h, self.film(time)))
+        return self.attention(self.skip(self.resample(x)) + h)
+
+
+@torch.no_grad()
+def rewritten(module: Module) -> Module:
+    """A copy of `module` for deployment, ready to run; `module` itself is left as it is.
+
+    Weights that parts share are shared in the copy where the parts themselves are.
+    """
+    makers = {
+        RepConv: RepConv.merged,
+        NafBlock: SplitNafBlock,
+        Modulation: FoldedModulation,
+        ResBlock: FoldedResBlock,
+    }
+    return replaced(module, makers)

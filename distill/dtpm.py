@@ -1,0 +1,141 @@
+"""DTPM as methods of distillation see it: a chain over the texture residual, under y_E and the semantic code.
+
+The predictor stays the teacher's: students differ in how they walk the chain, not in what they restore without it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from ..core.errors import UsageError
+from ..core.models.checkpoints import Checkpoint, from_dict
+from ..core.models.dtpm import Dtpm, DtpmConfig
+from ..core.models.semantic import encoder_of
+from ..core.models.specialise import fixed_dtpm
+from ..core.models.steps import Steps, own_steps, thinned
+from ..core.samplers import ddim
+from ..core.schedule import SCHEDULES, STEPS, trailing
+from ..core.training.dtpm.codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from ..core.training.evaluation import dtpm as evaluation
+from ..core.training.evaluation.score import Case
+from ..core.training.photos import Pool, pair, planar
+from ..core.training.stage import Arrays
+from .paths import split
+from .recipe import DistillRecipe
+from .system import ONLY_OWN, Denoised, Problem
+
+__all__ = ["DtpmSystem"]
+
+USUAL_STEPS = 50  # of a teacher that is no student
+
+
+class DtpmSystem:
+    """A "dtpm" checkpoint and its semantic encoder; see `System`. Raises UsageError for a recipe that does not fit."""
+
+    kind = "dtpm"
+
+    def __init__(self, checkpoint: Checkpoint, semantic: Checkpoint, recipe: DistillRecipe, source: str) -> None:
+        self.source = source
+        self.config = from_dict(DtpmConfig, checkpoint.config)
+        self.teacher: Dtpm = Dtpm(self.config).eval().requires_grad_(False)
+        checkpoint.fill(self.teacher)
+        self.encoder: Any = encoder_of(semantic)
+        if self.encoder.config != self.config.semantic:
+            raise UsageError("the 'semantic' checkpoint is not the one that this DTPM was trained with; give that one")
+        self.frozen = nn.ModuleList([self.teacher, self.encoder])
+        self.trained = {"adapters": 1.0} | ({"denoiser": recipe.prior_rate} if recipe.prior_rate > 0 else {})
+        self.task = recipe.task or checkpoint.facts["task"]
+        self.multiple_of = self.teacher.multiple_of
+        self.thumbnail_side = self.config.semantic.size
+        self.own = own_steps(checkpoint.facts)
+
+    def student(self, count: int) -> Dtpm:
+        """As in `System`."""
+        del count
+        return copy.deepcopy(self.teacher)
+
+    def student_config(self, count: int) -> DtpmConfig:
+        """As in `System`: the teacher's."""
+        del count
+        return self.config
+
+    def steps(self, count: int) -> Steps:
+        """As in `System`."""
+        if self.own:
+            return thinned(self.own, count or self.own.count)
+        return Steps.of(*trailing(count or USUAL_STEPS, SCHEDULES[self.config.schedule]()))
+
+    def student_steps(self, count: int, teacher_count: int) -> Steps:
+        """As in `System`."""
+        return thinned(self.steps(teacher_count), count)
+
+    def levels(self) -> Steps:
+        """As in `System`."""
+        if self.own:
+            raise UsageError(ONLY_OWN)
+        return Steps.of(*trailing(STEPS, SCHEDULES[self.config.schedule]()))
+
+    def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
+        """clean, damaged and noise (3, crop, crop), and the code."""
+        cut = pool.crop(crop, rng)
+        clean = planar(cut.clean)
+        return {
+            "clean": clean,
+            "damaged": planar(pair(cut, self.task, rng)),
+            "noise": rng.standard_normal(clean.shape, dtype=np.float32),
+            **draw_code(cut.thumbnail, self.config.semantic.code, CODE_DROP, CODE_NOISE, rng),
+        }
+
+    def problem(self, batch: dict[str, Tensor]) -> Problem:
+        """As in `System`. The state is the residual divided by its scale; the chain starts in pure noise."""
+        damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
+        with torch.no_grad():
+            code = noisy_code(partial(self.teacher.encode, self.encoder), batch)
+            base = self.teacher.predictor(damaged).float()
+        predicts, scale = self.config.prediction, self.teacher.residual_scale
+
+        def predict(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+            assert isinstance(model, Dtpm)
+            return model.denoise(x, damaged, base, code, t)
+
+        def sample(model: nn.Module, start: Tensor, steps: Steps, passed: list[Tensor] | None = None) -> Tensor:
+            def denoise(x: Tensor, step: int) -> Tensor:
+                if passed is not None:
+                    passed.append(x)
+                return predict(model, x, x.new_full((len(x),), steps.times[step])).float()
+
+            return ddim(denoise, start, steps.levels, predicts)
+
+        return Problem(
+            start=noise,
+            truth=(batch["clean"] - base) / scale,
+            clean=batch["clean"],
+            denoise=lambda model, x, bar, t: Denoised(*split(x, predict(model, x, t), bar, predicts)),
+            sample=sample,
+            compose=lambda _, state: base + scale * state,
+        )
+
+    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+        """As in `System`."""
+        assert isinstance(model, Dtpm)
+        return evaluation.restore(model, self.encoder, steps, case)
+
+    def timed(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
+        """As in `System`. The code, which is computed once per photo, is not part of it."""
+        assert isinstance(model, Dtpm)
+        fixed = fixed_dtpm(model, steps)
+        image, noise = torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)
+        code, strength = torch.zeros(1, self.config.semantic.code), torch.ones(1)
+        return lambda: fixed(image, code, noise, strength)
+
+    def facts(self) -> dict[str, Any]:
+        """The task, and the scale of its residual."""
+        return {"task": self.task, "residual_scale": float(self.teacher.residual_scale)}

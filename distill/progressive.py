@@ -1,0 +1,110 @@
+"""Progressive distillation: a student learns two steps of its teacher as one, then is the teacher of the next.
+
+Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (ICLR 2022), Algorithm 2. The chain
+halves down to the student's steps: for 4 steps of a teacher of 50, from 64 over 32, 16 and 8. The phases share the
+steps of the run, and no trajectory is needed: the states are noised photos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from ..core.models.steps import Steps, thinned
+from ..core.training.photos import Data, Pool
+from ..core.training.stage import Arrays
+from .paths import implied, move, snr_loss
+from .recipe import DistillRecipe
+from .stage import AssistedStage
+from .system import Problem, System
+
+__all__ = ["RECIPE", "SYSTEMS", "Chain", "ProgressiveStage", "build", "loss"]
+
+RECIPE = DistillRecipe(steps=3200, batch=16, crop=64, rate=5e-4, final_rate=1e-6, warmup=100, ema=0.995, save_every=400)
+SYSTEMS = ("dtpm",)
+
+
+def loss(
+    teacher: nn.Module, student: nn.Module, problem: Problem, batch: dict[str, Tensor], *, grid: Steps
+) -> dict[str, Tensor]:
+    """Squared error of x0, weighted by SNR + 1, against the x0 that leads to where two steps of the teacher do.
+
+    grid: the teacher's steps, twice as many as the student's. batch: `place` (N,) in [0, 1), which of the student's
+    steps; `noise`, which the truth is noised with.
+    """
+    count = grid.count // 2
+    first = 2 * (batch["place"] * count).long().clamp(max=count - 1)
+    levels, times = (torch.tensor(values, device=first.device) for values in grid)
+    start = move(problem.truth, batch["noise"], levels[first])
+    with torch.no_grad():
+        reached = start
+        for i in (first, first + 1):
+            found = problem.denoise(teacher, reached, levels[i], times[i])
+            reached = move(found.clean, found.eps, levels[i + 1])
+    target = implied(start, reached, levels[first], levels[first + 2])
+    found = problem.denoise(student, start, levels[first], times[first])
+    return {"loss": snr_loss(found.clean, target, levels[first])}
+
+
+class Chain:
+    """The teacher of the phase, and when the next one begins; see `Aside`. A phase's teacher is the last student."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, phases: int, steps: int) -> None:
+        self.student, self.teacher = student, teacher
+        self.networks = nn.ModuleList([teacher])
+        self.ends = [round(steps * (i + 1) / phases) for i in range(phases)]
+        self.phase = 0
+
+    @torch.no_grad()
+    def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """As in `Aside`: the figure is the number of the phase."""
+        del batch, shared
+        if done + 1 >= self.ends[self.phase] and self.phase + 1 < len(self.ends):
+            for ours, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                ours.copy_(theirs)
+            self.phase += 1
+        return {"phase": next(self.teacher.parameters()).new_tensor(float(self.phase))}
+
+    def state(self) -> dict[str, Tensor]:
+        """As in `Aside`."""
+        return {"phase": torch.tensor(self.phase), **{f"teacher.{n}": t for n, t in self.teacher.state_dict().items()}}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """As in `Aside`."""
+        self.phase = int(tensors["phase"])
+        self.teacher.load_state_dict({n: tensors[f"teacher.{n}"] for n in self.teacher.state_dict()})
+
+
+class ProgressiveStage(AssistedStage):
+    """Learns under the chain's teacher of the moment."""
+
+    def __init__(self, system: System, recipe: DistillRecipe, data: Data) -> None:
+        super().__init__("progressive", system, recipe, data, loss)
+        usual = system.steps(recipe.teacher_steps).count
+        phases = max(1, math.ceil(math.log2(usual / recipe.sampling_steps)))
+        self.grids = [system.steps(recipe.sampling_steps * 2 ** (phases - i)) for i in range(phases)]
+        self.steps = thinned(self.grids[-1], recipe.sampling_steps)
+        self.gates.steps = self.steps
+        teacher = system.student(self.grids[0].count).eval().requires_grad_(False)
+        self.aside = self.chain = Chain(self.model, teacher, phases, recipe.steps)
+
+    def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
+        """What the system draws, and `place` in [0, 1): which step."""
+        return {**super().draw(pool, crop, rng), "place": np.array(rng.random(), np.float32)}
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of the phase."""
+        problem = self.system.problem(batch)
+        return loss(self.chain.teacher, self.model, problem, batch, grid=self.grids[self.chain.phase])
+
+
+def build(recipe: DistillRecipe, system: System, data: Data, run: Path, device: torch.device) -> ProgressiveStage:
+    """The stage."""
+    del run, device
+    return ProgressiveStage(system, recipe, data)

@@ -1,0 +1,196 @@
+"""A pack at a plan, in a folder, and how far what it restores is from what the float pack restores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+
+from ...core.arrays import Image
+from ...core.errors import GraphError
+from ...core.manifest import Manifest
+from ...core.pack import packed_file
+from ...core.restore import Restorer, graph_names
+from ...core.verify import verify
+from .layers import Layer, initializers, layers_of, load_graphs, weights_digest
+from .levels import offered
+from .onnx_graphs import Range, emit, operations, ranges
+from .openvino_graphs import write_ir
+from .samples import Feed, Sample, calls, forms_of
+
+__all__ = [
+    "FloatPack",
+    "Reference",
+    "add_ir",
+    "errors",
+    "open_float",
+    "reference",
+    "settle",
+    "uniform_levels",
+    "write_onnx",
+]
+
+IR_CALLS = 40  # of a graph, which NNCF looks at: of a denoiser ten photos in four steps
+SLACK = 2  # grey levels by which processors may round integers differently
+
+
+class FloatPack(NamedTuple):
+    """What a quantizer starts from: a pack in float32, its graphs and layers, what its arrays hold.
+
+    values: graph -> array -> its range. feeds: graph -> the calls that they are from. operations: layer ->
+    multiply-adds of the convolutions in these calls, in the form in which the pack is run.
+    """
+
+    folder: Path
+    manifest: Manifest
+    models: Mapping[str, onnx.ModelProto]
+    layers: Sequence[Layer]
+    values: Mapping[str, Mapping[str, Range]]
+    feeds: Mapping[str, Sequence[Feed]]
+    operations: Mapping[str, int]
+
+
+class Reference(NamedTuple):
+    """What the float pack makes of each sample, in the form in which it is run: (H, W, 3) uint16."""
+
+    samples: Sequence[Sample]
+    restored: Sequence[Image]
+
+
+def open_float(folder: Path, calibration: Sequence[Sample]) -> FloatPack:
+    """Read a pack and run it on the calibration samples. Raises as `Manifest.load` and `load_graphs` do."""
+    manifest = Manifest.load(folder)
+    models = load_graphs(folder, manifest)
+    feeds = calls(manifest, folder, calibration)
+    values = {name: ranges(model, feeds[name]) for name, model in models.items()}
+    layers = layers_of(models, manifest)
+    return FloatPack(folder, manifest, models, layers, values, feeds, _operations(manifest, models, layers, values))
+
+
+def _operations(
+    manifest: Manifest,
+    models: Mapping[str, onnx.ModelProto],
+    layers: Sequence[Layer],
+    values: Mapping[str, Mapping[str, Range]],
+) -> dict[str, int]:
+    by_digest: dict[str, int] = {}
+    for graph in graph_names(manifest, forms_of(manifest)[0]):
+        if graph == "predict" and "fused" in models:
+            continue  # it is in the fused graph
+        weights = initializers(models[graph])
+        for name, count in operations(models[graph], values[graph]).items():
+            digest = weights_digest(weights[name])
+            by_digest[digest] = by_digest.get(digest, 0) + count
+    return {layer.name: by_digest.get(layer.digest, 0) for layer in layers}
+
+
+def reference(folder: Path, samples: Sequence[Sample]) -> Reference:
+    """Restore the samples with the pack in `folder`."""
+    restorer = Restorer.from_pack(folder, graphs=forms_of(Manifest.load(folder))[0], threads=1)
+    return Reference(samples, [restorer(sample.damaged, seed=sample.seed) for sample in samples])
+
+
+def write_onnx(
+    pack: FloatPack, levels: Mapping[str, str], folder: Path, label: str, graphs: Sequence[str] | None = None
+) -> Manifest:
+    """Write the pack with its layers at `levels` (by name) into the folder, which must be there; its manifest.
+
+    label: the precision that changed graphs are said to have. graphs: None for all; others are left in float. What has
+    not changed is linked or copied. The golden restorations stay those of the float pack.
+    """
+    by_digest = {layer.digest: levels[layer.name] for layer in pack.layers}
+    changed: dict[str, onnx.ModelProto] = {}
+    for name in graphs or pack.models:
+        if any(levels[layer.name] != "fp32" for layer in pack.layers if name in layer.graphs):
+            changed[name] = emit(pack.models[name], by_digest, pack.values[name])
+    specs, precision = dict(pack.manifest.graphs), dict(pack.manifest.precision["onnx"])
+    for name, model in changed.items():
+        file = f"{name}.{label}.onnx"
+        (folder / file).write_bytes(model.SerializeToString(deterministic=True))
+        specs[name] = dataclasses.replace(specs[name], files={"onnx": {label: packed_file(folder, file)}}, parts={})
+        precision[name] = label
+    for name in set(specs) - set(changed):
+        file = specs[name].files["onnx"]["fp32"]
+        specs[name] = dataclasses.replace(specs[name], files={"onnx": {"fp32": file}}, parts={})
+    manifest = dataclasses.replace(pack.manifest, graphs=specs, precision={"onnx": precision})
+    for file in manifest.files():
+        place = folder / file.file
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes((pack.folder / file.file).read_bytes())
+    manifest.save(folder)
+    return manifest
+
+
+def uniform_levels(layers: Sequence[Layer], level: str) -> dict[str, str]:
+    """Every layer at one level; what cannot have int8 has w8, what cannot have w4 has w8."""
+    return {layer.name: level if level in offered(layer) else "w8" for layer in layers}
+
+
+def settle(
+    folder: Path, manifest: Manifest, made_by: Mapping[str, str], runtimes: Sequence[str] = ("onnxruntime",)
+) -> None:
+    """Measure how far the golden restorations are from those of the checkpoint, in each runtime, and allow for that.
+
+    made_by: what is added to the fields of that name. Raises GraphError where nothing is left of the restoration.
+    """
+    loose = {name: dataclasses.replace(golden, tolerance=255) for name, golden in manifest.golden.items()}
+    facts = {**manifest.made_by, **made_by}
+    dataclasses.replace(manifest, golden=loose, made_by=facts).save(folder)
+    checks = [check for runtime in runtimes for check in verify(folder, runtime).goldens]
+    found = {name: max(check.difference for check in checks if check.name == name) for name in loose}
+    if max(found.values()) + SLACK > 255:
+        raise GraphError("the quantized graphs restore something else altogether; choose other levels")
+    golden = {
+        name: dataclasses.replace(
+            golden,
+            tolerance=found[name] + SLACK,
+            reason=f"quantized graphs were {found[name]} levels from PyTorch float32 when they were made; processors "
+            "round integers differently",
+        )
+        for name, golden in loose.items()
+    }
+    parity = {**manifest.parity, "onnx": {"golden_max_level_error": float(max(found.values()))}}
+    dataclasses.replace(manifest, golden=golden, made_by=facts, parity=parity).save(folder)
+
+
+def add_ir(pack: FloatPack, levels: Mapping[str, str], folder: Path, manifest: Manifest, label: str) -> Manifest:
+    """Add the graphs as OpenVINO IR to the pack in `folder`; its manifest, saved. label: the precision of all of them.
+
+    Raises MissingExtraError without openvino, or without nncf for integers.
+    """
+    by_digest = {layer.digest: levels[layer.name] for layer in pack.layers}
+    specs = dict(manifest.graphs)
+    for name, model in pack.models.items():
+        path = folder / f"{name}.{label}.xml"
+        write_ir(model, by_digest, pack.feeds[name][:IR_CALLS], path)
+        weights = packed_file(folder, path.with_suffix(".bin").name)
+        specs[name] = dataclasses.replace(
+            specs[name],
+            files={**specs[name].files, "openvino": {label: packed_file(folder, path.name)}},
+            parts={**specs[name].parts, "openvino": {label: (weights,)}},
+        )
+    precision = {**manifest.precision, "openvino": dict.fromkeys(specs, label)}
+    manifest = dataclasses.replace(manifest, graphs=specs, precision=precision)
+    manifest.save(folder)
+    return manifest
+
+
+def errors(
+    folder: Path, truth: Reference, runtime: str = "onnxruntime", form: str | None = None, arithmetic: str | None = None
+) -> list[float]:
+    """Mean squared difference of each restored sample from that of the float pack, on the scale 0 to 1."""
+    form = form or forms_of(Manifest.load(folder))[0]
+    restorer = Restorer.from_pack(folder, runtime, form, threads=1, arithmetic=arithmetic)
+    return [
+        _difference(restorer(sample.damaged, seed=sample.seed), restored)
+        for sample, restored in zip(truth.samples, truth.restored, strict=True)
+    ]
+
+
+def _difference(a: Image, b: Image) -> float:
+    return float(np.mean(np.square((a.astype(np.float64) - b.astype(np.float64)) / np.iinfo(a.dtype).max)))

@@ -1,0 +1,123 @@
+"""Group normalisation, FiLM where given, then SiLU: what stands before each convolution of Gen2Res's residual blocks.
+
+Wu and He, "Group Normalization" (ECCV 2018), Eqs. 1 and 6; the scale and shift by the time embedding ("adaptive group
+normalisation") are those of Dhariwal and Nichol, "Diffusion Models Beat GANs" (NeurIPS 2021), Section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cases import LARGE, SMALL, Case
+from .select import choose
+
+__all__ = ["CASES", "example", "fused", "group_norm_silu", "reference", "unsupported"]
+
+# One channel; groups of 3 and of 5 channels; more pixels than one program takes.
+CASES = (*SMALL, Case(2, 1, 6, 5), Case(2, 40, 3, 17), Case(1, 512, 5, 5), *LARGE)
+EPS = 1e-5
+WIDEST = 512  # channels: one program holds whole pixels
+
+
+def reference(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> Tensor:
+    """The op in plain PyTorch."""
+    x = F.group_norm(x, groups, weight, bias, EPS)
+    if film is not None:
+        scale, shift = film[:, :, None, None].chunk(2, dim=1)
+        x = x * (1 + scale) + shift
+    return F.silu(x)
+
+
+def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None = None) -> Tensor:
+    """silu(group_norm(x) * (1 + scale) + shift), or silu(group_norm(x)) without `film`.
+
+    x: (N, C, H, W). groups: divides C. weight, bias: (C,). film: (N, 2 C), scale then shift. Returns the shape of x.
+    """
+    return choose(reference, fused, unsupported, x, groups, weight, bias, film)
+
+
+def unsupported(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> str | None:
+    """Why the kernels cannot take the call, or None."""
+    del weight, bias, film
+    if x.shape[1] > WIDEST:
+        return f"{x.shape[1]} channels; the kernels take up to {WIDEST}"
+    return f"{x.shape[1]} channels do not divide into {groups} groups" if x.shape[1] % groups else None
+
+
+def example(case: Case, generator: torch.Generator) -> tuple[Tensor | int | None, ...]:
+    """Arguments of one call, float32 on the CPU."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    c = case.channels
+    groups = next(g for g in (8, 4, 1) if (c % g == 0 and c // g >= 3) or g == 1)
+    film = None if c % 16 else 0.3 * normal(case.n, 2 * c)
+    return 3 + 2 * normal(*case.shape), groups, 1 + 0.2 * normal(c), 0.2 * normal(c), film
+
+
+# The operator is composed of one with a second result, the statistics that its backward pass takes.
+torch.library.define(
+    "pocketprior::group_norm_silu", "(Tensor x, int groups, Tensor weight, Tensor bias, Tensor? film) -> Tensor"
+)
+
+
+@torch.library.impl("pocketprior::group_norm_silu", "CompositeImplicitAutograd")
+def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> Tensor:
+    return _fused_forward(x, groups, weight, bias, film)[0]
+
+
+fused: Callable[..., Tensor] = torch.ops.pocketprior.group_norm_silu.default
+"""The twin as an operator of PyTorch; the result is channels_last."""
+
+
+@torch.library.custom_op("pocketprior::group_norm_silu_forward", mutates_args=())
+def _fused_forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> tuple[Tensor, Tensor]:
+    from . import group_norm_silu_triton
+
+    return group_norm_silu_triton.forward(x, groups, weight, bias, film)
+
+
+@torch.library.custom_op("pocketprior::group_norm_silu_backward", mutates_args=())
+def _fused_backward(
+    dy: Tensor, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, film: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from . import group_norm_silu_triton
+
+    return group_norm_silu_triton.backward(dy, x, statistics, weight, bias, film)
+
+
+@_fused_forward.register_fake
+def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> tuple[Tensor, Tensor]:
+    del weight, bias, film
+    statistics = x.new_empty((2, x.shape[0], groups), dtype=torch.float32)
+    return torch.empty_like(x, memory_format=torch.channels_last), statistics
+
+
+@_fused_backward.register_fake
+def _(
+    dy: Tensor, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, film: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    del dy, statistics
+    dx = torch.empty_like(x, memory_format=torch.channels_last)
+    dfilm = x.new_empty(0 if film is None else film.shape)
+    return dx, weight.new_empty(weight.shape), bias.new_empty(bias.shape), dfilm
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, _, weight, bias, film = inputs
+    ctx.save_for_backward(x, output[1], weight, bias, film)
+
+
+def _gradients(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    x, statistics, weight, bias, film = ctx.saved_tensors
+    dx, dweight, dbias, dfilm = _fused_backward(dy, x, statistics, weight, bias, film)
+    return dx, None, dweight, dbias, None if film is None else dfilm
+
+
+_fused_forward.register_autograd(_gradients, setup_context=_save)

@@ -1,0 +1,126 @@
+"""OpenVINO: its own IR files, or the ONNX files of a pack.
+
+A graph is compiled for each size of tile when that is first met: with sizes left open OpenVINO's plugins lose up to
+half of their speed. The arithmetic is always told: OpenVINO's own choice is 16 bits where a processor has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import GraphError, MissingExtraError, PackError, UsageError
+from ..core.manifest import ArraySpec, GraphSpec
+from ..core.restore import Graph
+from .check import check_interface
+from .options import Options
+
+__all__ = ["TARGETS", "open"]
+
+TARGETS = ("openvino", "onnx")
+DEFAULT = Options()
+
+SIZES = 4  # of tiles, for which a graph is kept compiled
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
+
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:
+    """Open the file `path` of the graph `name`.
+
+    Raises PackError for a file that is no graph, or not the one that `spec` describes, MissingExtraError without
+    openvino, UsageError for a device that is not there or has not the arithmetic; a call raises GraphError when it
+    fails.
+    """
+    runtime = _runtime()
+    core = runtime.Core()
+    _check_options(core, options)
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise PackError(
+            f"OpenVINO {runtime.__version__} cannot open {path} ({_short(error)}); "
+            "copy the pack again, or export it again"
+        ) from error
+    check_interface(f"{path}, inputs", _interface(model.inputs, spec.inputs), spec.inputs)
+    check_interface(f"{path}, outputs", _interface(model.outputs, spec.outputs), spec.outputs)
+    return _graph(name, _compiler(core, model, list(spec.inputs), options), spec)
+
+
+def _graph(name: str, compiled: Callable[[_Shapes], Any], spec: GraphSpec) -> Graph:
+    def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        try:
+            run = compiled(tuple(inputs[array].shape for array in spec.inputs))
+            results = run({array: np.ascontiguousarray(inputs[array]) for array in spec.inputs}, share_inputs=True)
+        except RuntimeError as error:
+            raise GraphError(f"graph '{name}': OpenVINO could not run it ({_short(error)})") from error
+        return {array: results[array].copy() for array in spec.outputs}
+
+    return call
+
+
+def _compiler(core: Any, model: Any, names: Sequence[str], options: Options) -> Callable[[_Shapes], Any]:
+    """The model for arrays of given shapes, compiled when they are first asked for."""
+    properties = {"INFERENCE_PRECISION_HINT": _HINTS[options.arithmetic], "PERFORMANCE_HINT": "LATENCY"}
+    if options.threads is not None:
+        properties["INFERENCE_NUM_THREADS"] = str(options.threads)
+
+    @lru_cache(SIZES)
+    def compiled(shapes: _Shapes) -> Any:
+        fixed = model.clone()
+        fixed.reshape(dict(zip(names, map(list, shapes), strict=True)))
+        return core.compile_model(fixed, options.device, properties)
+
+    return compiled
+
+
+def _runtime() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("openvino", "openvino", "the runtime 'openvino'") from error
+    return openvino
+
+
+def _check_options(core: Any, options: Options) -> None:
+    if options.device not in core.available_devices:
+        known = ", ".join(core.available_devices)
+        raise UsageError(f"the device '{options.device}' was given; OpenVINO finds here: {known}")
+    able = core.get_property(options.device, "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES.get(options.arithmetic, "FP32") not in able:
+        raise UsageError(
+            f"{options.arithmetic} arithmetic was asked for; the device '{options.device}' does not have it "
+            f"({', '.join(able)}): choose fp32"
+        )
+
+
+def _interface(ports: Sequence[Any], expected: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
+    """What a graph has; a port may have several names, or none."""
+    found: dict[str, ArraySpec] = {}
+    for port in ports:
+        name = next((name for name in expected if name in port.names), min(port.names, default="(no name)"))
+        found[name] = ArraySpec(_dtype(port), _shape(port))
+    return found
+
+
+def _dtype(port: Any) -> str:
+    name = str(port.element_type.get_type_name())
+    return {"f32": "float32"}.get(name, name)
+
+
+def _shape(port: Any) -> tuple[int | str, ...]:
+    """Of each dimension its number, "?" where it is free."""
+    return tuple(d.get_length() if d.is_static else "?" for d in port.partial_shape)
+
+
+def _short(error: Exception) -> str:
+    """The last line is what went wrong, those before it are where in OpenVINO's sources."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else type(error).__name__

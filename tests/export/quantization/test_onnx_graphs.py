@@ -1,0 +1,128 @@
+"""The graphs that a plan becomes hold just the numbers that the levels say, in every runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from pocketprior.export.quantization.layers import channel_axis, initializers, layers_of, uses
+from pocketprior.export.quantization.levels import coded, decoded, layer_bytes, offered
+from pocketprior.export.quantization.onnx_graphs import emit, operations, ranges
+from pocketprior.export.quantization.variant import FloatPack
+
+
+def at(pack: FloatPack, level: str, graph: str = "fused") -> onnx.ModelProto:
+    levels = {layer.digest: level if level in offered(layer) else "fp32" for layer in pack.layers}
+    return emit(pack.models[graph], levels, pack.values[graph])
+
+
+def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, feed)[0])
+
+
+def by_hand(model: onnx.ModelProto, level: str) -> onnx.ModelProto:
+    """The float graph with weights that were coded and decoded in NumPy."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    tensors = initializers(changed)
+    for node in uses(model):
+        tensor = tensors[node.input[1]]
+        array = numpy_helper.to_array(initializers(model)[tensor.name])
+        axis = channel_axis(node, array.ndim)
+        half = array.astype(np.float16).astype(np.float32)
+        new = half if level == "fp16" else decoded(coded(array, level, axis), array.shape, axis)
+        tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
+    return changed
+
+
+@pytest.mark.parametrize("level", ["fp16", "w8", "w4"])
+def test_decoded_weights_are_those_of_the_level(opened: FloatPack, feed: dict[str, np.ndarray], level: str) -> None:
+    expected = run(by_hand(opened.models["fused"], level), feed)
+    assert np.abs(expected - run(opened.models["fused"], feed)).max() > 1e-7
+    np.testing.assert_allclose(run(at(opened, level), feed), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["fp16", "w8", "w4", "int8"])
+def test_graphs_are_valid_and_of_the_same_opset(opened: FloatPack, level: str) -> None:
+    model = at(opened, level)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+    assert {value.name for value in model.graph.input} == {"image", "noise", "code", "strength"}
+
+
+@pytest.mark.parametrize("level", ["w8", "w4", "int8"])
+def test_every_runtime_computes_the_same(
+    opened: FloatPack, feed: dict[str, np.ndarray], level: str, tmp_path: Path
+) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    model = at(opened, level)
+    expected = run(model, feed)
+    # Integers may be rounded the other way where a value lies between two.
+    slack = 0.01 if level == "int8" else 1e-5
+    np.testing.assert_allclose(ReferenceEvaluator(model).run(None, feed)[0], expected, atol=slack)
+    if importlib.util.find_spec("openvino") is None:
+        return
+    import openvino
+
+    (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
+    compiled = openvino.compile_model(tmp_path / "graph.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(compiled(feed)[0], expected, atol=slack)
+
+
+def test_sizes_are_those_that_a_plan_counts(opened: FloatPack) -> None:
+    model = opened.models["predict"]
+    layers = layers_of({"predict": model}, opened.manifest)
+    whole = len(at(opened, "fp32", "predict").SerializeToString())
+    for level in ("fp16", "w8", "w4"):
+        saved = sum(layer_bytes(layer, "fp32") - layer_bytes(layer, level) for layer in layers)
+        found = whole - len(at(opened, level, "predict").SerializeToString())
+        assert abs(saved - found) < 700 * len(layers)  # nodes that decode
+
+
+def test_integer_convolutions_lie_between_pairs(opened: FloatPack) -> None:
+    """So that runtimes fuse them: weights, biases, what comes in and what goes out are decoded codes."""
+    model = at(opened, "int8")
+    made_by = {output: node.op_type for node in model.graph.node for output in node.output}
+    integer = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(integer) == 2 * (1 + 2)
+    for node in integer:
+        assert {made_by[name] for name in node.input} == {"DequantizeLinear"}
+        followers = {other.op_type for other in model.graph.node if node.output[0] in other.input}
+        assert followers == {"QuantizeLinear"}
+
+
+def test_one_layer_alone_leaves_the_others_in_float(opened: FloatPack) -> None:
+    one = next(layer for layer in opened.layers if "fused" in layer.graphs and layer.spatial)
+    levels = {layer.digest: "int8" if layer is one else "fp32" for layer in opened.layers}
+    model = emit(opened.models["fused"], levels, opened.values["fused"])
+    stored = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert sum(tuple(tensor.dims) == one.shape for tensor in stored) == 1
+
+
+def test_ranges_hold_zero_and_all_that_was_seen(opened: FloatPack, feed: dict[str, np.ndarray]) -> None:
+    found = ranges(opened.models["fused"], [feed])
+    assert all(each.least <= 0 <= each.largest for each in found.values())
+    more = ranges(opened.models["fused"], [feed, {**feed, "noise": 3 * feed["noise"]}])
+    assert all(
+        more[name].largest >= each.largest and more[name].values == 2 * each.values for name, each in found.items()
+    )
+
+
+def test_operations_are_those_of_the_convolutions(opened: FloatPack, feed: dict[str, np.ndarray]) -> None:
+    image = {"image": feed["image"]}
+    model = opened.models["predict"]
+    found = operations(model, ranges(model, [image]))
+    assert sorted(found.values()) == sorted([4 * 5 * 6 * 12 * 9, 4 * 5 * 48 * 6 * 9])
+
+
+def test_equal_bytes(opened: FloatPack) -> None:
+    first, second = (at(opened, "int8").SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second

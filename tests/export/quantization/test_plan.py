@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pocketprior.core.errors import PackError, UsageError
+from pocketprior.export.quantization.levels import GROUP
+from pocketprior.export.quantization.plan import FORMAT, Plan, as_coreml, as_nncf, as_onnx, check, load
+from pocketprior.export.quantization.variant import FloatPack
+
+
+@pytest.fixture
+def plan(opened: FloatPack) -> Plan:
+    kinds = {layer.name: "int8" if layer.spatial else "w8" for layer in opened.layers}
+    kinds[next(layer.name for layer in opened.layers if layer.spatial)] = "w4"
+    weights = {layer.name: layer.digest for layer in opened.layers}
+    return Plan(FORMAT, "0" * 64, "1" * 64, "size", 42.0, 43.5, kinds, weights)
+
+
+def test_a_file_gives_the_same_plan(plan: Plan, opened: FloatPack, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(plan.text())
+    again = load(tmp_path / "plan.json")
+    assert again == plan
+    assert again.hash == plan.hash
+    check(again, opened.layers)
+
+
+def test_the_hash_is_of_all_that_is_planned(plan: Plan) -> None:
+    name = next(iter(plan.levels))
+    others = [
+        replace(plan, levels={**plan.levels, name: "fp16"}),
+        replace(plan, budget_db=43.0),
+        replace(plan, samples="2" * 64),
+    ]
+    assert len({plan.hash, *(other.hash for other in others)}) == 4
+
+
+def test_a_plan_of_another_model_is_refused(plan: Plan, opened: FloatPack) -> None:
+    name = next(iter(plan.weights))
+    with pytest.raises(UsageError, match="made for another model"):
+        check(replace(plan, weights={**plan.weights, name: "f" * 64}), opened.layers)
+    dense = next(layer.name for layer in opened.layers if not layer.spatial)
+    with pytest.raises(UsageError, match=r"the level 'int8' for the layer .*; it can have: fp32, fp16, w8"):
+        check(replace(plan, levels={**plan.levels, dense: "int8"}), opened.layers)
+
+
+def test_what_is_no_plan(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(tmp_path / "none.json")
+    (tmp_path / "plan.json").write_text(replace(plan, format=7).text())
+    with pytest.raises(PackError, match="format 7"):
+        load(tmp_path / "plan.json")
+
+
+def test_what_it_says_to_the_toolchains(plan: Plan, opened: FloatPack) -> None:
+    by_digest = {plan.weights[name]: level for name, level in plan.levels.items()}
+    nodes = as_onnx(opened.models, by_digest)
+    convolutions = [node.name or node.output[0] for node in opened.models["fused"].graph.node if node.op_type == "Conv"]
+    named = [name for names in nodes["fused"].values() for name in names]
+    assert set(convolutions) <= set(named)
+    assert len(named) == len(set(named))
+    ignored = as_nncf(opened.models, by_digest)
+    for graph in opened.models:
+        integer = set(nodes[graph].get("int8", []))
+        assert integer.isdisjoint(ignored[graph])
+        assert integer | set(ignored[graph]) == {name for names in nodes[graph].values() for name in names}
+    coreml = as_coreml(plan)
+    assert set(coreml["activations"]) == {name for name, level in plan.levels.items() if level == "int8"}
+    four = next(name for name, level in plan.levels.items() if level == "w4")
+    assert coreml["weights"][four]["dtype"] == "int4"
+    assert coreml["weights"][four]["block_size"] == GROUP

@@ -1,0 +1,86 @@
+"""The search keeps the budget, says where it cannot, and comes to the same plan after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pocketprior.core.errors import UnknownNameError
+from pocketprior.export.quantization import search as module
+from pocketprior.export.quantization.memory import Memory
+from pocketprior.export.quantization.plan import check
+from pocketprior.export.quantization.search import MARGIN_DB, Found, NoPlan, fingerprint, search
+from pocketprior.export.quantization.solve import cost_of
+from pocketprior.export.quantization.variant import FloatPack, Reference, errors
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    return Memory(tmp_path / "memory", "x")
+
+
+@pytest.mark.parametrize("objective", ["size", "speed"])
+def test_the_budget_is_kept(opened: FloatPack, truth: Reference, memory: Memory, objective: str) -> None:
+    found = search(opened, truth, 45, objective, memory)
+    assert isinstance(found, Found)
+    assert found.worst_db >= 45 + MARGIN_DB
+    check(found.plan, opened.layers)
+    assert set(found.plan.levels.values()) & ({"w4", "w8"} if objective == "size" else {"int8"})
+
+
+def test_a_smaller_budget_gives_no_larger_plan(opened: FloatPack, truth: Reference, memory: Memory) -> None:
+    costs = []
+    for budget in (35, 50, 70):
+        found = search(opened, truth, budget, "size", memory)
+        assert isinstance(found, Found)
+        choices = module.sensitivity(opened, truth, "size", memory)
+        costs.append(cost_of(choices, found.plan.levels))
+    assert costs == sorted(costs)
+    assert costs[0] < costs[-1]
+
+
+def test_where_there_is_no_plan_it_says_what_the_best_is(opened: FloatPack, truth: Reference, memory: Memory) -> None:
+    found = search(opened, truth, 300, "size", memory)
+    assert isinstance(found, NoPlan)
+    assert 50 < found.best_db < 300
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("after", [1, 5])
+def test_a_search_that_was_killed_comes_to_the_same_plan(
+    opened: FloatPack, truth: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    whole = search(opened, truth, 45, "size", Memory(tmp_path / "whole", "x"))
+    measured = []
+
+    def counted(*arguments: object, **options: object) -> list[float]:
+        if len(measured) == after:
+            raise KilledError
+        measured.append(1)
+        return errors(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "errors", counted)
+        with pytest.raises(KilledError):
+            search(opened, truth, 45, "size", Memory(tmp_path / "killed", "x"))
+    resumed = Memory(tmp_path / "killed", "x")
+    assert len(resumed.known) == after
+    again = search(opened, truth, 45, "size", resumed)
+    assert isinstance(again, Found)
+    assert isinstance(whole, Found)
+    assert again.plan.hash == whole.plan.hash
+    assert (tmp_path / "killed").read_text() == (tmp_path / "whole").read_text()
+
+
+def test_an_unknown_objective(opened: FloatPack, truth: Reference, memory: Memory) -> None:
+    with pytest.raises(UnknownNameError, match="unknown objective 'beauty'; choose one of: size, speed"):
+        search(opened, truth, 45, "beauty", memory)
+
+
+def test_other_photos_are_another_search(opened: FloatPack, truth: Reference) -> None:
+    fewer = Reference(truth.samples[:1], truth.restored[:1])
+    assert fingerprint(opened, truth) != fingerprint(opened, fewer)

@@ -1,0 +1,54 @@
+"""docs/kernels.md tells of the kernels that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pocketprior.core.errors import UsageError
+from pocketprior.kernels import OPS, ahead
+from pocketprior.kernels.cases import Case
+from pocketprior.kernels.gpu.counted import DTYPE, WIDTHS
+from pocketprior.kernels.gpu.page import PAGE, blocks, write
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = blocks((ROOT / PAGE).read_text(encoding="utf-8"))
+STALE = "docs/kernels.md tells of other kernels than there are; run: scripts/gpu --table"
+
+
+def cells(block: str, *columns: int) -> set[tuple[str, ...]]:
+    """Some columns of the lines of a table, without its head and the marks of code."""
+    lines = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in block.splitlines()]
+    return {tuple(line[column] for column in columns) for line in lines[2:]}
+
+
+def test_every_op_is_described_and_counted() -> None:
+    assert set(re.findall(r"^### `(\w+)`$", BLOCKS["ops"], re.MULTILINE)) == set(OPS), STALE
+    assert cells(BLOCKS["counted"], 0) == {(op,) for op in OPS}, STALE
+
+
+def test_every_kernel_is_in_the_table() -> None:
+    started = {
+        (op, launch.kernel.fn.__name__, str(width))
+        for op in OPS
+        for width in WIDTHS
+        for launch in ahead.launches(op, Case(1, width, 64, 64), DTYPE)
+    }
+    assert cells(BLOCKS["ahead"], 0, 1, 2) == started, STALE
+
+
+def test_nothing_in_the_table_spills_on_nvidia() -> None:
+    assert not re.search(r"sm_\d+: \d", BLOCKS["ahead"])
+    assert all(spills == "0" or spills.startswith("gfx942: ") for (spills,) in cells(BLOCKS["ahead"], -1))
+
+
+def test_a_page_without_its_marks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / PAGE).write_text("<!-- probe -->\nold\n<!-- /probe -->\n")
+    write(tmp_path, {"probe": "new"})
+    assert blocks((tmp_path / PAGE).read_text()) == {"probe": "new"}
+    with pytest.raises(UsageError, match="<!-- bench -->"):
+        write(tmp_path, {"bench": "new"})
+    assert blocks((tmp_path / PAGE).read_text()) == {"probe": "new"}
