@@ -1,4 +1,4 @@
-"""Small DTPMs of both bodies, the checkpoints of their stages, and batches as the loop makes them."""
+"""Small DTPMs of every body, the checkpoints of their stages, and batches as the loop makes them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ MODELS = {
     "naf": DtpmConfig(
         PredictorConfig("naf", (4, 8), (1, 1)),
         DenoiserConfig("naf", (8, 16), (1, 1), (1,), 1.0, embedding=16, adapter_minimum=4),
+        SEMANTIC,
+    ),
+    "naf-edge": DtpmConfig(
+        PredictorConfig("naf-edge", (4, 8), (1, 1)),
+        DenoiserConfig("naf-edge", (8, 16), (1, 1), (1,), 1.0, embedding=8, adapter_minimum=4),
         SEMANTIC,
     ),
 }

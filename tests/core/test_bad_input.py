@@ -256,7 +256,11 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "output of no format": (with_photo("-o", "{folder}/a.txt"), 2, "a.txt' cannot be written; name a file"),
     "output without a suffix": (with_photo("-o", "{folder}/out"), 2, "out' cannot be written; name a file"),
     "unknown task": (with_photo("--task", "colourise"), 2, "unknown task 'colourise'; choose one of: cleanup"),
-    "unknown runtime": (with_photo("--runtime", "tpu"), 2, "unknown runtime 'tpu'; choose one of: onnxruntime, replay"),
+    "unknown runtime": (
+        with_photo("--runtime", "tpu"),
+        2,
+        "unknown runtime 'tpu'; choose one of: onnxruntime, openvino, replay",
+    ),
     "runtime the pack is not for": (with_photo("--runtime", "replay"), 1, "has no graphs for replay; it has: onnx"),
     "strength above one": (with_photo("--strength", "1.5"), 2, "strength 1.5 was given; choose a number from 0"),
     "strength not a number": (with_photo("--strength", "nan"), 2, "strength nan was given"),

@@ -107,5 +107,5 @@ def test_comparing_nothing_is_a_failure(pack: Path) -> None:
 
 
 def test_an_unknown_runtime(built_pack: Path) -> None:
-    with pytest.raises(UnknownNameError, match="choose one of: onnxruntime, replay"):
+    with pytest.raises(UnknownNameError, match="choose one of: onnxruntime, openvino, replay"):
         verify(built_pack, "tensorrt")

@@ -80,7 +80,7 @@ def test_shapes(inputs: int, scale: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"inputs": 5}, "3 .* or 4"), ({"scale": 3}, "1, 2 or 4"), ({"steps": 1}, "at least 2")]
+    ("changes", "words"), [({"inputs": 5}, "3 .* or 4"), ({"scale": 3}, "1, 2 or 4"), ({"steps": -1}, "0 .* or more")]
 )
 def test_impossible_configurations_are_refused(changes: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):

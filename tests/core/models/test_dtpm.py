@@ -24,6 +24,11 @@ NAF = DtpmConfig(
     DenoiserConfig("naf", (8, 16, 32), (1, 2, 1), (1, 1), 1.0, frequencies=8, embedding=16, adapter_minimum=4),
     SemanticConfig(size=16, code=64, widths=(8, 8)),
 )
+EDGE = DtpmConfig(
+    PredictorConfig("naf-edge", (4, 8), (1, 1)),
+    DenoiserConfig("naf-edge", (8, 16), (1, 2), frequencies=8, embedding=16, adapter_minimum=4),
+    SemanticConfig(size=16, code=64, widths=(8, 8)),
+)
 LEVELS, TIMES = trailing(4, cosine())
 
 
@@ -38,7 +43,7 @@ def shaken(config: DtpmConfig) -> Dtpm:
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture(params=[MOBILE, NAF], ids=["rep", "naf"])
+@pytest.fixture(params=[MOBILE, NAF, EDGE], ids=["rep", "naf", "naf-edge"])
 def model(request: pytest.FixtureRequest) -> Dtpm:
     return shaken(request.param)
 
@@ -96,7 +101,7 @@ def test_strength_is_the_gain_of_the_texture_and_the_result_is_clipped(model: Dt
     restored = model(image, code, x, strength, LEVELS, TIMES)
     torch.testing.assert_close(restored, (base + strength.reshape(2, 1, 1, 1) * texture).clamp(0, 1))
     assert torch.equal(restored[0], base[0].clamp(0, 1))
-    extreme = model(image, code, x * 1000, torch.ones(2), LEVELS, TIMES)
+    extreme = model(image, code, x, torch.full((2,), 1e5), LEVELS, TIMES)
     assert (float(extreme.min()), float(extreme.max())) == (0, 1)
 
 

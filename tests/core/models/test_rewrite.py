@@ -11,7 +11,14 @@ from torch import nn
 from pocketprior.core.models.dirformer import Modulation
 from pocketprior.core.models.gen2res import Gen2ResConfig, ResBlock
 from pocketprior.core.models.naf import NafBlock
-from pocketprior.core.models.rewrite import FoldedModulation, FoldedResBlock, SplitNafBlock, rewritten
+from pocketprior.core.models.naf_edge import NafEdgeBlock
+from pocketprior.core.models.rewrite import (
+    FoldedModulation,
+    FoldedResBlock,
+    SplitNafBlock,
+    SplitNafEdgeBlock,
+    rewritten,
+)
 
 
 def perturbed(module: nn.Module) -> nn.Module:
@@ -36,6 +43,8 @@ BLOCKS = {
     "naf": (lambda: NafBlock(6, 10), SplitNafBlock, [(2, 6, 5, 7)]),
     "naf of one pixel": (lambda: NafBlock(4, 4), SplitNafBlock, [(1, 4, 1, 1)]),
     "naf, conditioned": (lambda: NafBlock(6, 10, 8), SplitNafBlock, [(2, 6, 5, 7), (2, 4)]),
+    "naf-edge": (lambda: NafEdgeBlock(6, 10), SplitNafEdgeBlock, [(2, 6, 5, 7)]),
+    "naf-edge, conditioned": (lambda: NafEdgeBlock(6, 10, 4), SplitNafEdgeBlock, [(2, 6, 5, 7), (2, 4)]),
     "diffir": (lambda: Modulation(6, 5, True), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
     "diffir, norm without bias": (lambda: Modulation(6, 5, False), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
     "gen2res": (

@@ -48,8 +48,8 @@ def assert_exact(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize(
     "config",
-    [DTPM["mobile"], DTPM["base"], MODELS["rep"], MODELS["naf"], replace(DTPM["mobile"], structure_slot="y_d")],
-    ids=["mobile", "base", "small rep", "small naf", "beside the damaged photo"],
+    [DTPM["mobile"], DTPM["base"], *MODELS.values(), replace(DTPM["mobile"], structure_slot="y_d")],
+    ids=["mobile", "base", *(f"small {body}" for body in MODELS), "beside the damaged photo"],
 )
 def test_dtpm(config: DtpmConfig, count: int) -> None:
     torch.manual_seed(0)

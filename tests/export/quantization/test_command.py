@@ -17,7 +17,7 @@ from pocketprior.export.quantization.plan import load
 @pytest.fixture
 def call(built_pack: Path, photos: Path, tmp_path: Path) -> Callable[..., int]:
     fixed = ["quantize", str(built_pack), "--data", str(photos), "-o", str(tmp_path / "out"), "--side", "32"]
-    return lambda *options: main([*fixed, "--photos", "2", *options])
+    return lambda *options: main([*fixed, "--photos", "2", "--probe", "1", "32", *options])
 
 
 def test_writes_a_pack_that_keeps_the_budget(

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-from pocketprior.export.quantization.layers import channel_axis, initializers, layers_of, uses
+from pocketprior.export.quantization.layers import channel_axis, initializers, layers_of, uses, weights_digest
 from pocketprior.export.quantization.levels import coded, decoded, layer_bytes, offered
-from pocketprior.export.quantization.onnx_graphs import emit, operations, ranges
+from pocketprior.export.quantization.onnx_graphs import MOVES, emit
+from pocketprior.export.quantization.ranges import Range, operations, ranges
 from pocketprior.export.quantization.variant import FloatPack
 
 
@@ -97,6 +98,53 @@ def test_integer_convolutions_lie_between_pairs(opened: FloatPack) -> None:
         assert {made_by[name] for name in node.input} == {"DequantizeLinear"}
         followers = {other.op_type for other in model.graph.node if node.output[0] in other.input}
         assert followers == {"QuantizeLinear"}
+
+
+def moved() -> tuple[onnx.ModelProto, dict[str, Range]]:
+    """Picture -> pixel-unshuffle -> convolution -> pixel-shuffle, added to a second convolution of the picture."""
+    rng = np.random.default_rng(0)
+    kernels = {"first": (32, 4, 3, 3), "second": (8, 1, 7, 7)}
+    constants = [numpy_helper.from_array(rng.normal(0, 0.1, s).astype(np.float32), n) for n, s in kernels.items()]
+    shapes = {"halves": (1, 1, 4, 2, 4, 2), "quarters": (1, 4, 4, 4)}
+    constants += [numpy_helper.from_array(np.array(shape, np.int64), name) for name, shape in shapes.items()]
+    nodes = [
+        helper.make_node("Neg", ["picture"], ["x"]),
+        helper.make_node("Reshape", ["x", "halves"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 1, 3, 5, 2, 4]),
+        helper.make_node("Reshape", ["b", "quarters"], ["c"]),
+        helper.make_node("Conv", ["c", "first"], ["d"], pads=[1, 1, 1, 1]),
+        helper.make_node("DepthToSpace", ["d"], ["e"], blocksize=2),
+        helper.make_node("Conv", ["picture", "second"], ["f"], pads=[3, 3, 3, 3]),
+        helper.make_node("Add", ["e", "f"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info("picture", 1, [1, 1, 8, 8])]
+    result = [helper.make_tensor_value_info("y", 1, [1, 8, 8, 8])]
+    graph = helper.make_graph(nodes, "moved", ends, result, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    return model, ranges(model, [{"picture": rng.random((1, 1, 8, 8), np.float32)}])
+
+
+def test_what_only_moves_numbers_moves_codes() -> None:
+    model, values = moved()
+    digests = [weights_digest(tensor) for tensor in model.graph.initializer[:2]]
+    made = emit(model, dict.fromkeys(digests, "int8"), values)
+    onnx.checker.check_model(made, full_check=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(made).graph.value_info}
+    movers = [node for node in made.graph.node if node.op_type in MOVES]
+    assert len(movers) == 4
+    assert {types[name] for node in movers for name in node.output} == {onnx.TensorProto.UINT8}
+    made_by = {output: node.op_type for node in made.graph.node for output in node.output}
+    (total,) = (node for node in made.graph.node if node.op_type == "Add")
+    assert {made_by[name] for name in total.input} == {"DequantizeLinear"}
+    picture = {"picture": np.random.default_rng(0).random((1, 1, 8, 8), np.float32)}
+    np.testing.assert_allclose(run(made, picture), run(model, picture), atol=0.05)
+
+
+def test_no_node_is_left_that_nothing_uses(opened: FloatPack) -> None:
+    for level in ("w4", "int8"):
+        model = at(opened, level)
+        used = {name for node in model.graph.node for name in node.input} | {v.name for v in model.graph.output}
+        assert all(used & {*node.output} for node in model.graph.node)
 
 
 def test_one_layer_alone_leaves_the_others_in_float(opened: FloatPack) -> None:

@@ -10,6 +10,8 @@ from pocketprior.core.errors import MissingExtraError
 from pocketprior.export.quantization.levels import offered
 from pocketprior.export.quantization.onnx_graphs import emit
 from pocketprior.export.quantization.openvino_graphs import write_ir
+from pocketprior.export.quantization.ranges import Range
+from pocketprior.export.quantization.samples import Feed
 from pocketprior.export.quantization.variant import FloatPack
 
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -30,30 +32,39 @@ def test_coded_weights_compute_as_in_onnx(
     opened: FloatPack, feed: dict[str, np.ndarray], level: str, tmp_path: Path
 ) -> None:
     model, levels = opened.models["fused"], levels_of(opened, level)
-    write_ir(model, levels, opened.feeds["fused"], tmp_path / "graph.xml")
+    write_ir(model, levels, {}, tmp_path / "graph.xml")
     (tmp_path / "graph.onnx").write_bytes(emit(model, levels, {}).SerializeToString())
     expected = run(tmp_path / "graph.onnx", feed)
     # Biases and scales are stored in 16 bits.
     np.testing.assert_allclose(run(tmp_path / "graph.xml", feed), expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("level", ["w8", "int8"])
-def test_equal_bytes_that_tell_nothing_of_the_machine(opened: FloatPack, level: str, tmp_path: Path) -> None:
-    if level == "int8":
+def scales_of(pack: FloatPack, scales: str) -> dict[str, Range] | list[Feed]:
+    if scales == "nncf":
         pytest.importorskip("nncf", reason="the package nncf is not installed")
-    texts = []
+        return list(pack.feeds["predict"])
+    return dict(pack.values["predict"])
+
+
+@pytest.mark.parametrize(("level", "scales"), [("w8", "onnx"), ("int8", "onnx"), ("int8", "nncf")])
+def test_equal_bytes_that_tell_nothing_of_the_machine(
+    opened: FloatPack, level: str, scales: str, tmp_path: Path
+) -> None:
+    model, given, texts = opened.models["predict"], scales_of(opened, scales), []
     for name in ("a", "b"):
-        write_ir(opened.models["predict"], levels_of(opened, level), opened.feeds["predict"], tmp_path / f"{name}.xml")
+        write_ir(model, levels_of(opened, level), given, tmp_path / f"{name}.xml")
         texts.append([(tmp_path / f"{name}{suffix}").read_bytes() for suffix in (".xml", ".bin")])
     assert texts[0] == texts[1]
     assert str(tmp_path).encode() not in texts[0][0]
 
 
-def test_integers_where_the_plan_has_them(opened: FloatPack, feed: dict[str, np.ndarray], tmp_path: Path) -> None:
-    pytest.importorskip("nncf", reason="the package nncf is not installed")
+@pytest.mark.parametrize("scales", ["onnx", "nncf"])
+def test_integers_where_the_plan_has_them(
+    opened: FloatPack, feed: dict[str, np.ndarray], scales: str, tmp_path: Path
+) -> None:
     one = next(layer for layer in opened.layers if "predict" in layer.graphs)
     levels = {layer.digest: "int8" if layer is one else "fp32" for layer in opened.layers}
-    write_ir(opened.models["predict"], levels, opened.feeds["predict"], tmp_path / "graph.xml")
+    write_ir(opened.models["predict"], levels, scales_of(opened, scales), tmp_path / "graph.xml")
     text = (tmp_path / "graph.xml").read_text()
     assert text.count('type="FakeQuantize"') in (1, 2)  # the array that goes in, and what comes out of it
     image = {"image": feed["image"]}
@@ -63,7 +74,17 @@ def test_integers_where_the_plan_has_them(opened: FloatPack, feed: dict[str, np.
     assert 0 < np.abs(found - expected).max() < 0.1
 
 
+def test_the_scales_of_the_onnx_graphs_give_their_numbers(
+    opened: FloatPack, feed: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    model, levels = opened.models["predict"], levels_of(opened, "int8")
+    write_ir(model, levels, opened.values["predict"], tmp_path / "graph.xml")
+    (tmp_path / "graph.onnx").write_bytes(emit(model, levels, opened.values["predict"]).SerializeToString())
+    image = {"image": feed["image"]}
+    np.testing.assert_allclose(run(tmp_path / "graph.xml", image), run(tmp_path / "graph.onnx", image), atol=0.01)
+
+
 def test_without_openvino(opened: FloatPack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match="openvino"):
-        write_ir(opened.models["predict"], levels_of(opened, "w8"), [], tmp_path / "graph.xml")
+        write_ir(opened.models["predict"], levels_of(opened, "w8"), {}, tmp_path / "graph.xml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def memory(tmp_path: Path) -> Memory:
 
 @pytest.mark.parametrize("objective", ["size", "speed"])
 def test_the_budget_is_kept(opened: FloatPack, truth: Reference, memory: Memory, objective: str) -> None:
-    found = search(opened, truth, 45, objective, memory)
+    found = search(opened, truth, truth, 45, objective, memory)
     assert isinstance(found, Found)
     assert found.worst_db >= 45 + MARGIN_DB
     check(found.plan, opened.layers)
@@ -32,7 +33,7 @@ def test_the_budget_is_kept(opened: FloatPack, truth: Reference, memory: Memory,
 def test_a_smaller_budget_gives_no_larger_plan(opened: FloatPack, truth: Reference, memory: Memory) -> None:
     costs = []
     for budget in (35, 50, 70):
-        found = search(opened, truth, budget, "size", memory)
+        found = search(opened, truth, truth, budget, "size", memory)
         assert isinstance(found, Found)
         choices = module.sensitivity(opened, truth, "size", memory)
         costs.append(cost_of(choices, found.plan.levels))
@@ -41,9 +42,22 @@ def test_a_smaller_budget_gives_no_larger_plan(opened: FloatPack, truth: Referen
 
 
 def test_where_there_is_no_plan_it_says_what_the_best_is(opened: FloatPack, truth: Reference, memory: Memory) -> None:
-    found = search(opened, truth, 300, "size", memory)
+    found = search(opened, truth, truth, 300, "size", memory)
     assert isinstance(found, NoPlan)
     assert 50 < found.best_db < 300
+
+
+def test_the_limit_goes_towards_the_loosest_that_keeps_the_budget() -> None:
+    kept = 0.3  # the loosest
+    limit, best, failed = 1.0, None, math.inf
+    for _ in range(8):
+        if limit <= kept:
+            best = limit
+        else:
+            failed = limit
+        limit = module._next_limit(limit, kept / limit, best, failed)
+    assert best is not None
+    assert 0.9 * kept < best <= kept
 
 
 class KilledError(Exception):
@@ -54,7 +68,7 @@ class KilledError(Exception):
 def test_a_search_that_was_killed_comes_to_the_same_plan(
     opened: FloatPack, truth: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    whole = search(opened, truth, 45, "size", Memory(tmp_path / "whole", "x"))
+    whole = search(opened, truth, truth, 45, "size", Memory(tmp_path / "whole", "x"))
     measured = []
 
     def counted(*arguments: object, **options: object) -> list[float]:
@@ -66,10 +80,10 @@ def test_a_search_that_was_killed_comes_to_the_same_plan(
     with monkeypatch.context() as patched:
         patched.setattr(module, "errors", counted)
         with pytest.raises(KilledError):
-            search(opened, truth, 45, "size", Memory(tmp_path / "killed", "x"))
+            search(opened, truth, truth, 45, "size", Memory(tmp_path / "killed", "x"))
     resumed = Memory(tmp_path / "killed", "x")
     assert len(resumed.known) == after
-    again = search(opened, truth, 45, "size", resumed)
+    again = search(opened, truth, truth, 45, "size", resumed)
     assert isinstance(again, Found)
     assert isinstance(whole, Found)
     assert again.plan.hash == whole.plan.hash
@@ -78,7 +92,7 @@ def test_a_search_that_was_killed_comes_to_the_same_plan(
 
 def test_an_unknown_objective(opened: FloatPack, truth: Reference, memory: Memory) -> None:
     with pytest.raises(UnknownNameError, match="unknown objective 'beauty'; choose one of: size, speed"):
-        search(opened, truth, 45, "beauty", memory)
+        search(opened, truth, truth, 45, "beauty", memory)
 
 
 def test_other_photos_are_another_search(opened: FloatPack, truth: Reference) -> None:

@@ -11,7 +11,7 @@ from pocketprior.core.models.dtpm import Dtpm
 from pocketprior.core.training.photos import Pool
 from pocketprior.core.training.stage import Stage
 
-BOTH = ("rep", "naf")
+BODIES = ("rep", "naf", "naf-edge")
 
 
 def reached(stage: Stage, pool: Pool) -> set[str]:
@@ -29,7 +29,7 @@ def names(stage: Stage, *parts: str) -> set[str]:
     return {n for n, _ in stage.model.named_parameters() if n.startswith(parts)}
 
 
-@pytest.mark.parametrize("body", BOTH)
+@pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
@@ -47,7 +47,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(
     assert reached(stage, pool) == names(stage, *parts)
 
 
-@pytest.mark.parametrize("body", BOTH)
+@pytest.mark.parametrize("body", BODIES)
 def test_film_layers_of_the_prior_are_trained_on_request(body: str, build: Build, pool: Pool) -> None:
     stage = build("adapters", body, film_rate=0.05, code_drop=0.0)
     films = {n for n in names(stage, "denoiser.unet") if ".film." in n}
@@ -80,7 +80,7 @@ def test_loss_draws_nothing(name: str, build: Build, pool: Pool) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("body", BOTH)
+@pytest.mark.parametrize("body", BODIES)
 def test_stage_two_begins_as_stage_one(body: str, build: Build, pool: Pool) -> None:
     """What `build` puts together from the checkpoints denoises bit for bit as the prior alone."""
     stage = build("adapters", body)
