@@ -132,6 +132,14 @@ class DiffirSystem:
         image, noise = torch.rand(1, self.config.inputs, side, side), torch.randn(1, self.config.ipr)
         return lambda: fixed(image, noise)
 
+    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
+        """As in `System`: a vector is diffused, whatever the size of the picture."""
+        assert isinstance(model, Diffir)
+        del side
+        fixed = fixed_diffir(model)
+        condition, noise = torch.rand(1, self.config.ipr), torch.randn(1, self.config.ipr)
+        return lambda: posterior_mean(lambda x, step: fixed.denoise(x, condition, step), noise, steps.levels)
+
     def facts(self) -> dict[str, Any]:
         """The task."""
         return {"task": self.task}

@@ -136,6 +136,16 @@ class DtpmSystem:
         code, strength = torch.zeros(1, self.config.semantic.code), torch.ones(1)
         return lambda: fixed(image, code, noise, strength)
 
+    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
+        """As in `System`: without the predictor, which restores once however many steps follow."""
+        assert isinstance(model, Dtpm)
+        fixed = fixed_dtpm(model, steps)
+        image, base, noise = torch.rand(1, 3, side, side), torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)
+        code = torch.zeros(1, self.config.semantic.code)
+        return lambda: ddim(
+            lambda x, step: fixed.denoise(x, image, base, code, step), noise, steps.levels, self.config.prediction
+        )
+
     def facts(self) -> dict[str, Any]:
         """The task, and the scale of its residual."""
         return {"task": self.task, "residual_scale": float(self.teacher.residual_scale)}

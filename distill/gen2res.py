@@ -142,6 +142,10 @@ class Gen2ResSystem:
 
         return restored
 
+    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
+        """As in `System`: the restoration is the chain."""
+        return self.timed(model, steps, side)
+
     def facts(self) -> dict[str, Any]:
         """Whether the teacher knew an album, and the sampler that the steps are of."""
         return {**self.constrained, "sampler": "ddim", "start": round(self.steps(0).times[0] * len(ddpm()))}

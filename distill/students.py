@@ -32,7 +32,7 @@ from .verdicts import Verdict, best, verdicts
 
 __all__ = ["Entry", "add_arguments", "collected", "run"]
 
-SECONDS = "s/MP"
+SECONDS, CHAIN = "s/MP", "chain s/MP"
 TITLES = {"dtpm": "DTPM", "gen2res": "Gen2Res", "diffir": "DiffIR"}
 
 
@@ -110,11 +110,14 @@ def _section(kind: str, args: argparse.Namespace, photos: Sequence[Image]) -> st
     found = cases(photos, system.task)
     rows, spent = _rows(system, students, found)
     teacher = rows[0]
-    judged = [v for entry, row in zip(students, rows[-len(students) :], strict=True)
-              for v in [Verdict(row, teacher, entry.checkpoint.facts["steps"], entry.method)]]  # fmt: skip
+    count = system.steps(0).count
+    judged = [
+        Verdict(row, teacher, entry.checkpoint.facts["steps"], entry.method, count)
+        for entry, row in zip(students, rows[-len(students) :], strict=True)
+    ]
     lines = [["method", *rows[0].values]]
     lines += [[row.method, *(f"{v:.{DECIMALS.get(name, 3)}f}" for name, v in row.values.items())] for row in rows]
-    said = "\n".join(f"- {text}" for text in [*verdicts(judged, SECONDS), *best(judged), spent])
+    said = "\n".join(f"- {text}" for text in [*verdicts(judged, SECONDS, CHAIN), *best(judged), spent])
     return f"## {TITLES[kind]}, task `{system.task}`\n\n{table(lines, left=1)}\n\n{said}"
 
 
@@ -132,10 +135,11 @@ def _rows(system: System, students: Sequence[Entry], found: Sequence[Case]) -> t
         entry.checkpoint.fill(student)
         chains.append((f"{entry.method}, {_counted(steps)}", student, steps))
     times = seconds([system.timed(model, steps, SIDE) for _, model, steps in chains])
+    chain_times = seconds([system.timed_chain(model, steps, SIDE) for _, model, steps in chains])
     rows = []
-    for (name, model, steps), time in zip(chains, times, strict=True):
+    for (name, model, steps), time, chain in zip(chains, times, chain_times, strict=True):
         row = measure(name, lambda case, model=model, steps=steps: system.restore(model, steps, case), found)
-        rows.append(Row(name, {**row.values, SECONDS: time}))
+        rows.append(Row(name, {**row.values, SECONDS: time, CHAIN: chain}))
     trained = ", ".join(
         f"{entry.method} to {entry.checkpoint.facts['steps']}: {entry.checkpoint.facts['step']}" for entry in students
     )
@@ -163,5 +167,6 @@ Made by `{command}`; do not edit. How students are made: `pocketprior distill --
 - PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD: lower is better. A PSNR above the teacher's with a worse NIQE
   or SWD means that texture is being lost.
 - s/MP: CPU seconds of one thread per megapixel, the whole restoration in PyTorch in float32 with the time path folded
-  for every row alike (`core/models/specialise.py`), interleaved, the median of 9.
+  for every row alike (`core/models/specialise.py`), interleaved, the median of 9. Chain s/MP: the steps alone, without
+  what runs once (DTPM's predictor, DiffIR's encoder and transformer).
 - "no distillation": the teacher itself, sampled in fewer steps."""

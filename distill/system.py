@@ -110,6 +110,10 @@ class System(Protocol):
         """The restoration of a picture of `side` x `side` pixels as it is deployed: the time path folded."""
         ...
 
+    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
+        """Of that restoration the chain alone: what more steps cost more of."""
+        ...
+
     def facts(self) -> dict[str, Any]:
         """What a student's checkpoint carries of its system."""
         ...

@@ -12,7 +12,7 @@ __all__ = ["PSNR_LOSS", "SPEED", "TOLERANCE", "Verdict", "best", "verdicts"]
 PSNR_LOSS = 0.2  # dB that few steps may lose
 TOLERANCE = {1: 0.10}  # share by which NIQE and SWD may be worse in so many steps; else:
 USUAL_TOLERANCE = 0.05
-SPEED = 35  # times faster than 50 steps that one step must be
+SPEED, USUAL_STEPS = 35, 50  # times faster that one step must be, than so many
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Verdict:
     teacher: Row
     steps: int
     method: str
+    teacher_steps: int
 
     def change(self, metric: str) -> float:
         """How much higher the student's figure is than the teacher's, as a share of the teacher's."""
@@ -54,16 +55,17 @@ class Verdict:
         return self.psnr > 0 and self.worst > self.tolerated
 
 
-def verdicts(students: Sequence[Verdict], seconds: str) -> list[str]:
-    """One sentence per student. seconds: the name of the column of the time."""
-    return [_sentence(student, seconds) for student in students]
+def verdicts(students: Sequence[Verdict], seconds: str, chain: str) -> list[str]:
+    """One sentence per student. seconds, chain: the names of the columns of the whole time and of that of the steps."""
+    return [_sentence(student, seconds, chain) for student in students]
 
 
-def _sentence(student: Verdict, seconds: str) -> str:
-    faster = student.teacher.values[seconds] / student.row.values[seconds]
+def _sentence(student: Verdict, seconds: str, chain: str) -> str:
+    faster, chain_faster = (student.teacher.values[name] / student.row.values[name] for name in (seconds, chain))
     speed = f"{faster:.1f} times faster"
-    if student.steps == 1:
+    if student.steps == 1 and student.teacher_steps >= USUAL_STEPS:
         speed += f" ({SPEED} required: {'met' if faster >= SPEED else 'missed'})"
+    speed += f", the chain {chain_faster:.1f} times"
     said = "met" if student.met else "missed: texture is being lost" if student.texture_lost else "missed"
     return (
         f"{student.row.method}: PSNR {student.psnr:+.2f} dB, NIQE {student.change('NIQE'):+.1%}, "

@@ -13,6 +13,7 @@ from ..core.errors import UsageError
 from ..core.manifest import Size
 from ..core.models import checkpoints
 from ..core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser
+from ..core.models.rewrite import rewritten
 from ..core.systems import IMAGE, SCALAR, ArraySpec
 from ..core.tiles import Window
 from .graphs import Graph
@@ -54,15 +55,17 @@ class _Compose(nn.Module):
 
 def diffir_graphs(model: Diffir) -> dict[str, Graph]:
     """encode, denoise and compose, ready to be traced. Raises UsageError for a model whose pack nothing could run."""
-    config, denoiser = model.config, model.denoiser
-    if denoiser is None:
+    config = model.config
+    if model.denoiser is None:
         raise UsageError("this DiffIR was trained without diffusion (steps 0); a pack needs a model with steps")
     if config.scale != 1 or config.inputs != 3:
         raise UsageError(
             f"this DiffIR enlarges by {config.scale} and takes {config.inputs} channels; "
             "a pack holds models that keep the size of an RGB photo"
         )
-    model = model.eval().requires_grad_(False)
+    model = rewritten(model)
+    denoiser = model.denoiser
+    assert denoiser is not None
     prior = ArraySpec("float32", (1, config.ipr))
     features = ArraySpec("float32", (1, 4 * config.cpen.width))
     return {

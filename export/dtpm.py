@@ -13,8 +13,8 @@ from ..core.degradations import TASKS
 from ..core.errors import UsageError
 from ..core.manifest import Conditions, Size
 from ..core.models import checkpoints
-from ..core.models.blocks import merge_branches
 from ..core.models.dtpm import Dtpm, DtpmConfig
+from ..core.models.rewrite import rewritten
 from ..core.models.semantic import encoder_of, open_semantic, semantic_file
 from ..core.models.steps import own_steps
 from ..core.schedule import SCHEDULES, trailing
@@ -87,7 +87,7 @@ class _Fused(nn.Module):
 
 def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str, Graph]:
     """encode, predict, denoise and fused, ready to be traced. encoder: with a `config`, as `encoder_of` gives it."""
-    model, encoder = merge_branches(model), merge_branches(encoder)
+    model, encoder = rewritten(model), rewritten(encoder)
     config: Any = encoder.config
     code = ArraySpec("float32", (1, config.code))
     thumbnail = ArraySpec("float32", (1, 3, config.size, config.size))

@@ -12,6 +12,7 @@ from ..core.errors import UnknownNameError, UsageError
 from ..core.manifest import Size
 from ..core.models import checkpoints
 from ..core.models.gen2res import Denoiser, build
+from ..core.models.rewrite import rewritten
 from ..core.models.steps import own_steps
 from ..core.schedule import ddpm, strided
 from ..core.systems import IMAGE, SCALAR, SYSTEMS
@@ -44,7 +45,7 @@ class _EpsAndVariance(nn.Module):
 
 def gen2res_graphs(denoiser: Denoiser, sampler: str) -> dict[str, Graph]:
     """denoise, ready to be traced; the learned variance comes out only where the sampler needs it, in "ancestral"."""
-    inputs = {"x": IMAGE, "t": SCALAR}
+    denoiser, inputs = rewritten(denoiser), {"x": IMAGE, "t": SCALAR}
     if sampler == "ancestral":
         return {"denoise": Graph(_EpsAndVariance(denoiser), inputs, {"eps": IMAGE, "variance": IMAGE})}
     return {"denoise": Graph(_Eps(denoiser), inputs, {"eps": IMAGE})}

@@ -25,11 +25,13 @@ from ..samplers import ddim
 from ..schedule import SCHEDULES
 from .blocks import Unet, UnetBody, sinusoid, weights
 from .naf import NafUnet
+from .naf_edge import NafEdgeUnet
 from .semantic import SemanticConfig, SemanticEncoder
 
 __all__ = [
     "CONFIGS",
     "MOBILE",
+    "NAF_EDGE",
     "Adapters",
     "Denoiser",
     "DenoiserConfig",
@@ -41,7 +43,7 @@ __all__ = [
     "cost_parts",
 ]
 
-BODIES: dict[str, type[Unet | NafUnet]] = {"rep": Unet, "naf": NafUnet}
+BODIES: dict[str, type[Unet | NafUnet | NafEdgeUnet]] = {"rep": Unet, "naf": NafUnet, "naf-edge": NafEdgeUnet}
 PREDICTIONS = ("v", "x0")
 SOURCES = ("y_E", "y_d")
 
@@ -50,8 +52,9 @@ SOURCES = ("y_E", "y_d")
 class PredictorConfig:
     """The initial predictor E: a U-Net with a global residual.
 
-    body: "rep" (Rep-edge blocks, from half resolution on) or "naf" (NAFNet, from full resolution on); widths, blocks
-    and decoder as `UnetBody` takes them; expansion: hidden channels of a block per channel.
+    body: "rep" (Rep-edge blocks) or "naf-edge" (NAF-edge blocks), both from half resolution on, or "naf" (NAFNet, from
+    full resolution on); widths, blocks and decoder as `UnetBody` takes them; expansion: hidden channels of a block per
+    channel.
     """
 
     body: str = "rep"
@@ -131,6 +134,8 @@ def _naf(predictor: int, denoiser: int) -> DtpmConfig:
 
 
 MOBILE = DtpmConfig()
+# A predictor of the other edge block that takes about as long as that of MOBILE.
+NAF_EDGE = PredictorConfig("naf-edge", (32, 64), (2, 8), (2,))
 # The predictor of `base` is our choice: half the width of `paper`'s, as its denoiser is.
 CONFIGS = {"mobile": MOBILE, "base": _naf(predictor=16, denoiser=32), "paper": _naf(predictor=32, denoiser=64)}
 

@@ -4,6 +4,7 @@
     NAF blocks   the gate is the product of two parallel branches: nothing is computed together to be split again.
                  beta and gamma go into the 1x1 before the residual. The affine part of a normalisation goes into the
                  unpadded 1x1 that follows, or into the layer that makes the FiLM vectors.
+    NAF-edge     the same gate; the whole of the batch normalisation goes into the unpadded 1x1 that follows.
     DiffIR       the affine part of a modulated normalisation goes into the layer that makes scale and shift.
     Gen2Res      the affine part of a group normalisation goes into the layer that makes the FiLM vectors.
 
@@ -24,8 +25,9 @@ from .blocks import Module, RepConv, replaced
 from .dirformer import Modulation
 from .gen2res import ResBlock
 from .naf import NafBlock
+from .naf_edge import NafEdgeBlock
 
-__all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "rewritten"]
+__all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "SplitNafEdgeBlock", "rewritten"]
 
 
 def _conv(weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
@@ -65,10 +67,9 @@ def _scaled_after(conv: nn.Conv2d, factor: Tensor) -> nn.Conv2d:
     return _conv(conv.weight * factor[:, None], _bias(conv) * factor[:, 0, 0])
 
 
-def _affine_before(norm: nn.LayerNorm, conv: nn.Conv2d) -> nn.Conv2d:
-    """conv of x * weight + bias of the norm; exact because a 1x1 convolution does not pad."""
-    weight = conv.weight * norm.weight[:, None, None]
-    return _conv(weight, _bias(conv) + conv.weight[:, :, 0, 0] @ _bias(norm))
+def _affine_before(scale: Tensor, shift: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
+    """conv of x * scale + shift, both (inputs,); exact because a 1x1 convolution does not pad."""
+    return _conv(conv.weight * scale[:, None, None], _bias(conv) + conv.weight[:, :, 0, 0] @ shift)
 
 
 def _affine_with_film(film: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
@@ -83,9 +84,28 @@ def _affine_with_film(film: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linea
     )
 
 
-def _over_channels(x: Tensor, eps: float) -> Tensor:
-    """x (N, C, H, W) less its mean over the channels of each pixel, over its standard deviation."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=eps).permute(0, 3, 1, 2)
+class _ChannelNorm(nn.Module):
+    """x less its mean over the channels of each pixel, if `centred`, over its standard deviation there.
+
+    Both means are 1x1 convolutions with one output. Of the exact forms this is the fastest in OpenVINO, where a layer
+    normalisation between two transpositions moves every pixel twice and a reduction over channels has no fast kernel;
+    in ONNX Runtime the two are alike. The variance is that of the differences: mean(x^2) - mean(x)^2 would cancel.
+    """
+
+    mean: Tensor
+    eps: Tensor
+
+    def __init__(self, channels: int, eps: float, *, centred: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, channels, 1, 1), 1 / channels))
+        self.register_buffer("eps", torch.tensor([eps]))
+        self.centred = centred
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns the same shape."""
+        difference = x - F.conv2d(x, self.mean)
+        scale = torch.rsqrt(F.conv2d(difference * difference, self.mean, self.eps))
+        return (difference if self.centred else x) * scale
 
 
 class SplitNafBlock(nn.Module):
@@ -96,14 +116,15 @@ class SplitNafBlock(nn.Module):
         spatial_in, point_in = block.spatial_in, block.point_in
         if block.film is None:
             self.spatial_film = self.point_film = None
-            spatial_in = _affine_before(block.spatial_norm, spatial_in)
-            point_in = _affine_before(block.point_norm, point_in)
+            spatial_in = _affine_before(block.spatial_norm.weight, _bias(block.spatial_norm), spatial_in)
+            point_in = _affine_before(block.point_norm.weight, _bias(block.point_norm), point_in)
         else:
             films = [_linear(*part) for part in zip(block.film.weight.chunk(2), block.film.bias.chunk(2), strict=True)]
             norms = block.spatial_norm, block.point_norm
             self.spatial_film, self.point_film = (
                 _affine_with_film(film, norm.weight, _bias(norm)) for film, norm in zip(films, norms, strict=True)
             )
+        self.norm = _ChannelNorm(len(block.beta), NAF_EPS)
         self.spatial_first, self.spatial_second = _halves(spatial_in)
         self.depthwise_first, self.depthwise_second = _halves(block.depthwise)
         self.attention = _conv(block.attention.weight, _bias(block.attention))
@@ -114,11 +135,11 @@ class SplitNafBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """As `NafBlock.forward`."""
         # Spatial half.
-        h = _filmed(_over_channels(x, NAF_EPS), self.spatial_film, embedding)
+        h = _filmed(self.norm(x), self.spatial_film, embedding)
         h = self.depthwise_first(self.spatial_first(h)) * self.depthwise_second(self.spatial_second(h))
         x = x + self.spatial_out(h * self.attention(h.mean(dim=(2, 3), keepdim=True)))
         # Pointwise half.
-        h = _filmed(_over_channels(x, NAF_EPS), self.point_film, embedding)
+        h = _filmed(self.norm(x), self.point_film, embedding)
         return x + self.point_out(self.point_first(h) * self.point_second(h))
 
 
@@ -130,6 +151,23 @@ def _filmed(x: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tens
     return x * scale + shift
 
 
+class SplitNafEdgeBlock(nn.Module):
+    """A `NafEdgeBlock` of convolutions and one product: no normalisation, no split."""
+
+    def __init__(self, block: NafEdgeBlock) -> None:
+        super().__init__()
+        self.enter_first, self.enter_second = _halves(_affine_before(*block.norm.affine(), block.enter))
+        self.depthwise_first, self.depthwise_second = _halves(block.depthwise)
+        hidden = block.leave.weight.new_ones(block.leave.weight.shape[1])
+        self.film = None if block.film is None else _affine_with_film(block.film, hidden, 0 * hidden)
+        self.leave = _conv(block.leave.weight, _bias(block.leave))
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """As `NafEdgeBlock.forward`."""
+        h = self.depthwise_first(self.enter_first(x)) * self.depthwise_second(self.enter_second(x))
+        return x + self.leave(_filmed(h, self.film, embedding))
+
+
 class FoldedModulation(nn.Module):
     """A DiffIR `Modulation` whose normalisation has no learnt part of its own."""
 
@@ -137,19 +175,14 @@ class FoldedModulation(nn.Module):
         super().__init__()
         norm = modulation.norm
         scale, shift = modulation.linear.weight.chunk(2)
-        self.centred = norm.bias is not None
+        self.norm = _ChannelNorm(len(norm.weight), MODULATED_EPS, centred=norm.bias is not None)
         if norm.bias is not None:
             shift = shift + scale * norm.bias[:, None]
         self.linear = _linear(torch.cat([scale * norm.weight[:, None], shift]), None)
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
         """As `Modulation.forward`."""
-        if self.centred:
-            normal = _over_channels(x, MODULATED_EPS)
-        else:
-            normal = x * torch.rsqrt(x.var(dim=1, keepdim=True, correction=0) + MODULATED_EPS)
-        scale, shift = self.linear(ipr)[:, :, None, None].chunk(2, dim=1)
-        return normal * scale + shift
+        return _filmed(self.norm(x), self.linear, ipr)
 
 
 class _PlainNormSilu(nn.Module):
@@ -192,6 +225,7 @@ def rewritten(module: Module) -> Module:
     makers = {
         RepConv: RepConv.merged,
         NafBlock: SplitNafBlock,
+        NafEdgeBlock: SplitNafEdgeBlock,
         Modulation: FoldedModulation,
         ResBlock: FoldedResBlock,
     }

@@ -4,7 +4,7 @@ Exact: the same numbers up to the rounding of float32. What is folded where:
 
     Rep body   FiLM follows a convolution: its scale goes into the kernel, scale and shift into the bias.
     NAF body   FiLM comes before an unpadded 1x1 convolution: its scale goes into the kernel's columns, the shift
-               through the kernel into the bias.
+               through the kernel into the bias. The same in the NAF-edge body.
     Gen2Res    FiLM follows the affine part of a normalisation: both become one affine part.
     DiffIR     the time is a column of the first linear layer: it becomes a part of the bias.
 
@@ -31,6 +31,7 @@ from .dtpm import Denoiser as DtpmDenoiser
 from .gen2res import Denoiser as Gen2ResDenoiser
 from .gen2res import NormSilu, ResBlock, merged
 from .naf import NafBlock
+from .naf_edge import NafEdgeBlock
 from .steps import Steps
 
 __all__ = [
@@ -115,9 +116,20 @@ def _fixed_naf(block: NafBlock, embedding: Tensor) -> NafBlock:
     return fixed
 
 
+def _fixed_naf_edge(block: NafEdgeBlock, embedding: Tensor) -> NafEdgeBlock:
+    assert block.film is not None
+    fixed = copy.copy(block)
+    fixed._modules = dict(block._modules)
+    fixed.leave = _film_before(block.leave, *block.film(embedding)[0].chunk(2))  # type: ignore[assignment]
+    fixed.film = None
+    return fixed
+
+
 def _fixed_block(block: nn.Module, embedding: Tensor) -> nn.Module:
     if isinstance(block, NafBlock):
         return _fixed_naf(block, embedding)
+    if isinstance(block, NafEdgeBlock):
+        return _fixed_naf_edge(block, embedding)
     assert isinstance(block, RepBlock)
     return _fixed_rep(block, embedding)
 

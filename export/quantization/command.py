@@ -26,19 +26,41 @@ from .samples import Sample, samples
 from .search import OBJECTIVES, Found, fingerprint, search
 from .variant import FloatPack, Reference, add_ir, open_float, reference, settle, uniform_levels, write_onnx
 
-__all__ = ["Groups", "add_arguments", "run"]
+__all__ = ["Draft", "Groups", "Offer", "add_arguments", "run"]
 
 LABEL = "mixed"  # the precision of graphs whose layers differ
 SIDE = 192  # pixels of the squares that are looked at
 PHOTOS = 10  # per group: calibration, search, and held back
+PROBE = (4, 128)  # photos of the search on which layers are measured one at a time, and the side of their squares
 
 
 class Groups(NamedTuple):
-    """Photos that give the ranges of 8 bits, those on which a plan is searched for, and those that judge it."""
+    """Photos that give the ranges of 8 bits, those on which a plan is searched for, and those that judge it.
+
+    probe: small squares of some photos of the search.
+    """
 
     calibration: list[Sample]
     search: list[Sample]
     held_back: list[Sample]
+    probe: list[Sample]
+
+
+class Offer(NamedTuple):
+    """Levels of the layers in IR, and whether NNCF finds the scales of the integers."""
+
+    levels: Mapping[str, str]
+    nncf: bool = False
+
+
+class Draft(NamedTuple):
+    """A pack that is being made: its folder, the level of each layer and its label, what the float pack restores."""
+
+    pack: FloatPack
+    levels: Mapping[str, str]
+    label: str
+    folder: Path
+    judge: Reference
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="clean photos; of a data folder its 'val' photos")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the new pack; must not exist")
     parser.add_argument("--budget-db", type=float, default=40.0, metavar="DB", help=_BUDGET)
-    parser.add_argument("--max-size", type=size_in_bytes, metavar="SIZE", help="of all graphs, such as 4MB")
+    parser.add_argument(
+        "--max-size", type=size_in_bytes, metavar="SIZE", help="of all graphs of one runtime, such as 4MB"
+    )
     parser.add_argument("--objective", choices=OBJECTIVES, default="size", help=_OBJECTIVE)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--plan", type=Path, metavar="FILE", help="take this plan instead of searching for one")
@@ -55,12 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("onnx", "onnx,openvino"), default="onnx", help="graphs (default: %(default)s)")
     parser.add_argument("--photos", type=_count, default=PHOTOS, help="of each of the three groups (%(default)s)")
     parser.add_argument("--side", type=_count, default=SIDE, help="of the squares looked at, in pixels (%(default)s)")
+    parser.add_argument("--probe", type=_count, nargs=2, default=PROBE, metavar=("PHOTOS", "SIDE"), help=_PROBE)
     parser.add_argument("--search", type=Path, metavar="FOLDER", help="of the measurements (OUT.search); goes on there")
     parser.add_argument("--compare", action="store_true", help="measure packs at one level throughout as well")
     parser.add_argument("--json", action="store_true", help="print the measurements for programs")
 
 
 _BUDGET = "PSNR to the float pack that the worst photo keeps (%(default)s)"
+_PROBE = f"on which layers are measured one at a time ({PROBE[0]} {PROBE[1]})"
 _OBJECTIVE = "smallest graphs, or the most integer arithmetic (%(default)s)"
 
 
@@ -74,9 +100,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plan is not None:
         plans.check(plans.load(args.plan), layers_of(load_graphs(args.pack, manifest), manifest))
     pack = open_float(args.pack, groups.calibration)
-    truth = reference(args.pack, groups.search)
-    memory = Memory(folder / "measurements.jsonl", fingerprint(pack, truth))
-    levels = _levels(args, pack, truth, memory)
+    levels = _levels(args, pack, groups, folder / "measurements.jsonl")
     if levels is None:
         return 1
     if isinstance(levels, Plan):
@@ -84,13 +108,15 @@ def run(args: argparse.Namespace) -> int:
     return _finish(args, pack, levels, reference(args.pack, groups.held_back))
 
 
-def _levels(args: argparse.Namespace, pack: FloatPack, truth: Reference, memory: Memory) -> Plan | str | None:
+def _levels(args: argparse.Namespace, pack: FloatPack, groups: Groups, measurements: Path) -> Plan | str | None:
     """A plan, or the one level of all; None where there is no plan, which is said."""
     if args.level is not None:
         return str(args.level)
     if args.plan is not None:
         return plans.load(args.plan)
-    found = search(pack, truth, args.budget_db, args.objective, memory)
+    probe, truth = reference(args.pack, groups.probe), reference(args.pack, groups.search)
+    memory = Memory(measurements, fingerprint(pack, probe, truth))
+    found = search(pack, probe, truth, args.budget_db, args.objective, memory)
     if isinstance(found, Found):
         return found.plan
     _log(
@@ -105,65 +131,75 @@ def _finish(args: argparse.Namespace, pack: FloatPack, chosen: Plan | str, judge
     levels = uniform_levels(pack.layers, chosen) if isinstance(chosen, str) else dict(chosen.levels)
     label = chosen if isinstance(chosen, str) else LABEL
     with tempfile.TemporaryDirectory(prefix=f".{args.out.name}-", dir=args.out.parent) as temporary:
-        draft = Path(temporary) / args.out.name
-        draft.mkdir()
-        manifest = write_onnx(pack, levels, draft, label)
-        rows = [measure("fp32", args.pack, judge, "onnxruntime"), measure(label, draft, judge, "onnxruntime")]
-        runtimes = ["onnxruntime"]
+        draft = Draft(pack, levels, label, Path(temporary) / args.out.name, judge)
+        draft.folder.mkdir()
+        manifest = write_onnx(pack, levels, draft.folder, label)
+        rows = [measure("fp32", args.pack, judge, "onnxruntime"), measure(label, draft.folder, judge, "onnxruntime")]
+        made, runtimes = [rows[1]], ["onnxruntime"]
         if args.to != "onnx":
-            rows.append(_add_openvino(args, pack, levels, draft, judge))
-            manifest, runtimes = Manifest.load(draft), ["onnxruntime", "openvino"]
-        settle(draft, manifest, {"plan": chosen.hash} if isinstance(chosen, Plan) else {}, runtimes)
+            found, shipped = _add_openvino(draft, manifest, args.budget_db)
+            rows, made = [*rows, *found], [*made, shipped]
+            manifest, runtimes = Manifest.load(draft.folder), ["onnxruntime", "openvino"]
+        settle(draft.folder, manifest, {"plan": chosen.hash} if isinstance(chosen, Plan) else {}, runtimes)
         rows += _uniform(pack, judge) if args.compare else []
         _print(args, rows, chosen)
-        problem = _problem(args, rows[1])
+        problem = _problem(args, made)
         if problem:
             _log(f"there is no plan: {problem}")
             return 1
-        draft.rename(args.out)
+        draft.folder.rename(args.out)
     return 0
 
 
-def _add_openvino(
-    args: argparse.Namespace, pack: FloatPack, levels: Mapping[str, str], draft: Path, judge: Reference
-) -> Row:
-    """Add the IR that is fastest here of those that keep the budget: bf16 without integers where they do not pay."""
-    label = args.level or LABEL
-    without = {layer: "w8" if level == "int8" else level for layer, level in levels.items()}
-    offers = {label: levels, f"{label}+bf16": levels}
-    offers |= {"w8+bf16": without} if without != levels else {}
+def _add_openvino(draft: Draft, manifest: Manifest, budget_db: float) -> tuple[list[Row], Row]:
+    """Add the IR that is fastest here of those that keep the budget, 16 bits without integers where these do not pay.
+
+    What was measured, the float pack and the offers; and that which was added.
+    """
     rows: dict[str, Row] = {}
-    for name, kept in offers.items():
-        with tempfile.TemporaryDirectory() as folder:
-            add_ir(
-                pack, kept, Path(folder), write_onnx(pack, dict.fromkeys(levels, "fp32"), Path(folder), "fp32"), name
-            )
+    floats = dict.fromkeys(draft.levels, "fp32")
+    for name, offer in {"fp32": Offer(floats), "bf16": Offer(floats), **_offers(draft)}.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            add_ir(draft.pack, offer.levels, folder, write_onnx(draft.pack, floats, folder, "fp32"), name, offer.nncf)
             try:
-                rows[name] = measure(name, Path(folder), judge, "openvino")
+                rows[name] = measure(name, folder, draft.judge, "openvino")
             except UsageError as error:  # a processor without bf16
                 _log(f"{name} was not measured: {error}")
-    fitting = [row for row in rows.values() if row.worst_db >= args.budget_db]
-    best = min(fitting or rows.values(), key=lambda row: row.seconds)
-    for row in rows.values():
-        _log(f"OpenVINO {row.name}: worst {row.worst_db:.1f} dB, {row.seconds:.2f} CPU s per megapixel")
-    _log(f"OpenVINO: {best.name} is shipped, the fastest here of those that keep the budget")
-    manifest = Manifest.load(draft)
-    add_ir(pack, offers[best.name], draft, manifest, best.name)
-    return best
+    offers = {name: row for name, row in rows.items() if name not in ("fp32", "bf16")}
+    fitting = {name: row for name, row in offers.items() if row.worst_db >= budget_db}
+    best = min(fitting or offers, key=lambda name: offers[name].seconds)
+    _log(f"OpenVINO: {best} is the fastest here" + (" of those that keep the budget" if fitting else "; none fits"))
+    add_ir(draft.pack, _offers(draft)[best].levels, draft.folder, manifest, best, _offers(draft)[best].nncf)
+    return [*rows.values()], rows[best]
 
 
-def _problem(args: argparse.Namespace, row: Row) -> str:
-    """What the pack misses, and by how much; '' for nothing."""
-    if row.worst_db < args.budget_db:
-        return (
-            f"on photos that the search did not see the worst keeps {row.worst_db:.1f} dB, "
-            f"{args.budget_db - row.worst_db:.1f} dB less than asked for; give more --photos, or lower --budget-db"
-        )
-    if args.max_size is not None and row.bytes > args.max_size:
-        return (
-            f"at {args.budget_db:g} dB the graphs have {row.bytes / 1e6:.3f} MB, "
-            f"{(row.bytes - args.max_size) / 1e6:.3f} MB more than --max-size allows; allow more, or lower --budget-db"
-        )
+def _offers(draft: Draft) -> dict[str, Offer]:
+    """By the precision that the IR would have: the levels as they are, and without integers if they have some."""
+    same = {draft.label: Offer(draft.levels), f"{draft.label}+bf16": Offer(draft.levels)}
+    if "int8" not in draft.levels.values():
+        return same
+    without = {layer: "w8" if level == "int8" else level for layer, level in draft.levels.items()}
+    nncf = {
+        f"{name}-nncf{rest}": Offer(draft.levels, True) for name, rest in ((draft.label, ""), (draft.label, "+bf16"))
+    }
+    return {**same, **nncf, "w8+bf16": Offer(without)}
+
+
+def _problem(args: argparse.Namespace, made: Sequence[Row]) -> str:
+    """What the pack misses in one of its runtimes, and by how much; '' for nothing."""
+    for row in made:
+        if row.worst_db < args.budget_db:
+            return (
+                f"on photos that the search did not see the worst keeps {row.worst_db:.1f} dB in {row.runtime}, "
+                f"{args.budget_db - row.worst_db:.1f} dB less than asked for; give more --photos, or lower --budget-db"
+            )
+        if args.max_size is not None and row.bytes > args.max_size:
+            return (
+                f"at {args.budget_db:g} dB the graphs for {row.runtime} have {row.bytes / 1e6:.3f} MB, "
+                f"{(row.bytes - args.max_size) / 1e6:.3f} MB more than --max-size allows; allow more, or lower "
+                "--budget-db"
+            )
     return ""
 
 
@@ -214,7 +250,12 @@ def _groups(args: argparse.Namespace, task: str) -> Groups:
     paths = released_photos(args.data, split="val")
     if len(paths) < 3:
         raise UsageError(f"'{args.data}' has {len(paths)} photos to quantize with; three groups need 3 at least")
-    return Groups(*(samples(paths[first::3][: args.photos], task, args.side) for first in range(3)))
+    calibration, looked_at, held_back = (paths[first::3][: args.photos] for first in range(3))
+    photos, side = args.probe
+    return Groups(
+        *(samples(group, task, args.side) for group in (calibration, looked_at, held_back)),
+        probe=samples(looked_at[:photos], task, side),
+    )
 
 
 def _count(text: str) -> int:

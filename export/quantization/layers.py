@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 KINDS = {"Conv": "conv", "Gemm": "dense", "MatMul": "dense"}
-LEAST = 512  # weights; what has fewer stays as it is: there is nothing to gain
+LEAST = 256  # weights; what has fewer stays as it is: there is nothing to gain
 
 
 class Layer(NamedTuple):

@@ -1,12 +1,14 @@
-"""A plan as OpenVINO IR: integers by NNCF where the plan has them, other weights as coded, float ones in 16 bits.
+"""A plan as OpenVINO IR: integers where the plan has them, other weights as coded, float ones in 16 bits.
 
-NNCF learns scales of its own from the same calls, and corrects the biases; which layers compute in integers is the
-plan's word alone. The same plan gives the same bytes.
+The scales of the integers are those of the ONNX graphs; or NNCF learns its own from the same calls, and corrects the
+biases. Which layers compute in integers is the plan's word alone. The same plan gives the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,28 +19,35 @@ import onnx
 from ...core.errors import MissingExtraError
 from .layers import graph_levels, initializers, uses, weights_digest
 from .onnx_graphs import emit
+from .ranges import Range
 from .samples import Feed
 
 __all__ = ["write_ir"]
 
-# What stays in float in every plan: elementwise operations gain nothing from integers and cost quality.
+# What NNCF leaves in float: these cost quality. Sums would gain, but with its scales OpenVINO 2026.4 crashes on some.
 ELEMENTWISE = ("Add", "AvgPool", "Concat", "Divide", "Gelu", "MatMul", "Multiply", "ReduceMean", "Subtract")
 
 
-def write_ir(model: onnx.ModelProto, levels: Mapping[str, str], feeds: Sequence[Feed], path: Path) -> None:
+def write_ir(
+    model: onnx.ModelProto, levels: Mapping[str, str], scales: Mapping[str, Range] | Sequence[Feed], path: Path
+) -> None:
     """Write `model` with its layers at `levels` (by the digest of their weights) to `path`, an .xml, and its .bin.
 
-    feeds: calls of the graph, for the scales of int8. Raises MissingExtraError without openvino, or without nncf where
-    the plan has integers.
+    scales: of int8, from what `ranges` gives for the graph, or by NNCF from these calls of it. Raises
+    MissingExtraError without openvino, or without nncf where that is to find the scales of integers.
     """
     openvino = _openvino()
-    floats = emit(model, {digest: "fp32" if level == "int8" else level for digest, level in levels.items()}, {})
+    if isinstance(scales, Mapping):
+        coded, feeds = emit(model, levels, scales), ()
+    else:
+        floats = {digest: "fp32" if level == "int8" else level for digest, level in levels.items()}
+        coded, feeds = emit(model, floats, {}), scales
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "graph.onnx"
-        source.write_bytes(floats.SerializeToString(deterministic=True))
+        source.write_bytes(coded.SerializeToString(deterministic=True))
         graph = openvino.Core().read_model(source)
-        if "int8" in graph_levels(model, levels).values():
-            graph = _integers(graph, _integer_nodes(floats, levels), feeds)
+        if feeds and "int8" in graph_levels(model, levels).values():
+            graph = _integers(graph, _integer_nodes(coded, levels), feeds)
         _name(graph)
         openvino.save_model(graph, path, compress_to_fp16=True)
 
@@ -54,13 +63,14 @@ def _integers(graph: Any, nodes: set[str], feeds: Sequence[Feed]) -> Any:
     convolutions = [op.get_friendly_name() for op in graph.get_ordered_ops() if "Convolution" in op.get_type_name()]
     ignored = sorted(name for name in convolutions if name.partition("/")[0] not in nodes)
     scope = nncf.IgnoredScope(names=ignored, types=list(ELEMENTWISE), validate=False)
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(list(feeds)),
-        subset_size=len(feeds),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=scope,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # it shows its progress; stdout is for results
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(list(feeds)),
+            subset_size=len(feeds),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=scope,
+        )
 
 
 def _name(graph: Any) -> None:

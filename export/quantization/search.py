@@ -27,7 +27,7 @@ __all__ = ["OBJECTIVES", "Found", "NoPlan", "fingerprint", "search", "sensitivit
 OBJECTIVES = ("size", "speed")
 ALLOWED = {"size": ("fp16", "w8", "w4"), "speed": ("fp32", "int8")}
 MARGIN_DB = 0.5  # kept on the photos of the search, for those that it does not see
-ROUNDS = 8  # of solving with a tighter limit, where layers together did worse than their sum
+ROUNDS = 8  # of solving with another limit, where layers together did not do as their sum
 
 
 class Found(NamedTuple):
@@ -51,27 +51,49 @@ def fingerprint(pack: FloatPack, *looked_at: Reference) -> str:
     return hashlib.sha256("\n".join(about).encode()).hexdigest()
 
 
-def search(pack: FloatPack, truth: Reference, budget_db: float, objective: str, memory: Memory) -> Found | NoPlan:
+def search(
+    pack: FloatPack, probe: Reference, truth: Reference, budget_db: float, objective: str, memory: Memory
+) -> Found | NoPlan:
     """A plan under which every sample of `truth` keeps `budget_db` and MARGIN_DB, as cheap as it can be.
 
-    objective: "size", or "speed" for as much integer arithmetic as can be. Raises UnknownNameError for another.
+    probe: samples on which layers are measured one at a time; a few small ones do, since the plan is measured on
+    `truth`. objective: "size", or "speed" for as much integer arithmetic as can be. Raises UnknownNameError for
+    another.
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError("objective", objective, OBJECTIVES)
-    choices = sensitivity(pack, truth, objective, memory)
+    choices = sensitivity(pack, probe, objective, memory)
     wanted = mean_square(budget_db + MARGIN_DB)
-    limit, best = wanted, -math.inf
+    kept: tuple[float, dict[str, str], float] | None = None  # limit, levels and error of the best plan
+    limit, failed, best = wanted, math.inf, -math.inf
     for _ in range(ROUNDS):
         levels = solve(choices, limit)
-        if levels is None:
+        if levels is None or (kept and levels == kept[1]):
             break
-        expected = max(predicted(choices, levels))
         worst = max(together(pack, levels, truth, memory))
         best = max(best, decibels(worst))
         if worst <= wanted:
-            return Found(_plan(pack, truth, levels, budget_db, objective, expected), decibels(worst))
-        limit *= min(0.9, wanted / worst)
-    return NoPlan(best if best > -math.inf else decibels(least_error(choices, math.inf)))
+            kept = limit, levels, worst
+        else:
+            failed = limit
+        limit = _next_limit(limit, wanted / worst, kept[0] if kept else None, failed)
+    if kept is None:
+        return NoPlan(best if best > -math.inf else decibels(least_error(choices, math.inf)))
+    expected = max(predicted(choices, kept[1]))
+    looked_at = digest([*probe.samples, *truth.samples])
+    return Found(_plan(pack, looked_at, kept[1], budget_db, objective, expected), decibels(kept[2]))
+
+
+def _next_limit(limit: float, room: float, kept: float | None, failed: float) -> float:
+    """Tighter until a plan keeps the budget, then between the loosest limit that did and the tightest that did not.
+
+    room: the error that is allowed over the one that the plan of `limit` has.
+    """
+    if kept is None:
+        return limit * min(0.9, room)
+    if failed < math.inf:
+        return math.sqrt(kept * failed)
+    return limit * max(1.1, room)
 
 
 def sensitivity(pack: FloatPack, truth: Reference, objective: str, memory: Memory) -> Choices:
@@ -123,12 +145,12 @@ def _cost(pack: FloatPack, layer: Layer, level: str, objective: str) -> float:
 
 
 def _plan(
-    pack: FloatPack, truth: Reference, levels: Mapping[str, str], budget_db: float, objective: str, expected: float
+    pack: FloatPack, looked_at: str, levels: Mapping[str, str], budget_db: float, objective: str, expected: float
 ) -> Plan:
     return Plan(
         format=FORMAT,
         made_for=fingerprint(pack),
-        samples=digest(truth.samples),
+        samples=looked_at,
         objective=objective,
         budget_db=float(budget_db),
         expected_db=round(decibels(expected), 3),

@@ -18,8 +18,9 @@ from ...core.restore import Restorer, graph_names
 from ...core.verify import verify
 from .layers import Layer, initializers, layers_of, load_graphs, weights_digest
 from .levels import offered
-from .onnx_graphs import Range, emit, operations, ranges
+from .onnx_graphs import emit
 from .openvino_graphs import write_ir
+from .ranges import Range, operations, ranges
 from .samples import Feed, Sample, calls, forms_of
 
 __all__ = [
@@ -158,16 +159,19 @@ def settle(
     dataclasses.replace(manifest, golden=golden, made_by=facts, parity=parity).save(folder)
 
 
-def add_ir(pack: FloatPack, levels: Mapping[str, str], folder: Path, manifest: Manifest, label: str) -> Manifest:
+def add_ir(
+    pack: FloatPack, levels: Mapping[str, str], folder: Path, manifest: Manifest, label: str, nncf: bool = False
+) -> Manifest:
     """Add the graphs as OpenVINO IR to the pack in `folder`; its manifest, saved. label: the precision of all of them.
 
-    Raises MissingExtraError without openvino, or without nncf for integers.
+    nncf: whether it gives the scales of integers, instead of those of the ONNX graphs. Raises MissingExtraError without
+    openvino, or without nncf where that is asked for.
     """
     by_digest = {layer.digest: levels[layer.name] for layer in pack.layers}
     specs = dict(manifest.graphs)
     for name, model in pack.models.items():
         path = folder / f"{name}.{label}.xml"
-        write_ir(model, by_digest, pack.feeds[name][:IR_CALLS], path)
+        write_ir(model, by_digest, pack.feeds[name][:IR_CALLS] if nncf else pack.values[name], path)
         weights = packed_file(folder, path.with_suffix(".bin").name)
         specs[name] = dataclasses.replace(
             specs[name],

@@ -1,4 +1,4 @@
-"""`pocketprior bench quality` and `pocketprior bench speed`."""
+"""`pocketprior bench quality`, `pocketprior bench speed` and `pocketprior bench graphs`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ...core.files import atomic_output, failure_reason
 from ...core.manifest import FILE, Manifest
 from ...core.pack import default_pack
 from ...core.restore import Restorer
+from ..bench import graphs as bench_graphs
 from ..bench import photos as bench_photos
 from ..bench.cache import Cache
 from ..bench.gates import gates
@@ -29,8 +30,8 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare both benchmarks and their options."""
-    kinds = parser.add_subparsers(dest="kind", metavar="quality | speed", required=True)
+    """Declare the benchmarks and their options."""
+    kinds = parser.add_subparsers(dest="kind", metavar="quality | speed | graphs", required=True)
     quality = kinds.add_parser("quality", help="restore damaged test photos, beside rivals", allow_abbrev=False)
     quality.set_defaults(measure=_quality)
     source = quality.add_mutually_exclusive_group(required=True)
@@ -52,6 +53,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         kind.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
         kind.add_argument("--arithmetic", choices=ARITHMETIC, help="beside integers (what the pack says)")
         kind.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
+    _add_graphs(kinds.add_parser("graphs", help="time single graphs of packs, one thread", allow_abbrev=False))
+
+
+def _add_graphs(parser: ArgumentParser) -> None:
+    parser.set_defaults(measure=_graphs)
+    parser.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="folders; the first is the float pack")
+    parser.add_argument("--graphs", nargs="+", metavar="NAME", help="only these graphs (all)")
+    parser.add_argument(
+        "--runtimes", nargs="+", choices=bench_graphs.ARITHMETIC_OF, default=[*bench_graphs.ARITHMETIC_OF]
+    )
+    parser.add_argument("--side", type=_positive, default=256, help="pixels of pictures (default: %(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=9, help="calls of each graph (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
 
 
 def _natural(text: str) -> int:
@@ -146,4 +160,14 @@ def _speed(args: Namespace) -> int:
     else:
         print(f"{machine()}; seconds per megapixel: median (fastest to slowest) of {args.rounds}")
         print("\n".join(str(timing) for timing in timings))
+    return 0
+
+
+def _graphs(args: Namespace) -> int:
+    timings = bench_graphs.race(bench_graphs.methods(args.packs, args.runtimes, args.side, args.graphs), args.rounds)
+    if args.json:
+        print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
+    else:
+        print(f"{machine()}; one thread, {args.side} x {args.side} pixels, median of {args.rounds}, CPU time\n")
+        print(bench_graphs.table(timings))
     return 0

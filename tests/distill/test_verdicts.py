@@ -3,12 +3,12 @@ from __future__ import annotations
 from pocketprior.core.training.evaluation.score import Row
 from pocketprior.distill.verdicts import Verdict, best, verdicts
 
-TEACHER = Row("teacher, 50 steps", {"PSNR": 31.0, "NIQE": 4.0, "SWD": 0.04, "s/MP": 36.0})
+TEACHER = Row("teacher, 50 steps", {"PSNR": 31.0, "NIQE": 4.0, "SWD": 0.04, "s/MP": 36.0, "chain": 30.0})
 
 
 def student(steps: int, psnr: float, niqe: float, swd: float, seconds: float, method: str = "x") -> Verdict:
-    values = {"PSNR": psnr, "NIQE": niqe, "SWD": swd, "s/MP": seconds}
-    return Verdict(Row(f"{method}, {steps} steps", values), TEACHER, steps, method)
+    values = {"PSNR": psnr, "NIQE": niqe, "SWD": swd, "s/MP": seconds, "chain": seconds / 2}
+    return Verdict(Row(f"{method}, {steps} steps", values), TEACHER, steps, method, 50)
 
 
 def test_requirements_are_those_of_the_number_of_steps() -> None:
@@ -20,11 +20,13 @@ def test_requirements_are_those_of_the_number_of_steps() -> None:
 
 def test_sentences_say_what_was_missed_and_why() -> None:
     fast, lost, slow = verdicts(
-        [student(4, 31.0, 4.0, 0.04, 3), student(4, 32.0, 4.4, 0.04, 3), student(1, 31.0, 4.0, 0.04, 2)], "s/MP"
+        [student(4, 31.0, 4.0, 0.04, 3), student(4, 32.0, 4.4, 0.04, 3), student(1, 31.0, 4.0, 0.04, 2)],
+        "s/MP",
+        "chain",
     )
-    assert fast.endswith("12.0 times faster. Within 0.2 dB and 5%: met.")
+    assert fast.endswith("12.0 times faster, the chain 20.0 times. Within 0.2 dB and 5%: met.")
     assert lost.endswith("missed: texture is being lost.")
-    assert "18.0 times faster (35 required: missed)" in slow
+    assert "18.0 times faster (35 required: missed), the chain 30.0 times" in slow
 
 
 def test_best_is_the_one_that_meets_and_looks_best() -> None:

@@ -43,6 +43,23 @@ def test_a_plan_from_a_file_and_one_level_for_all(call: Callable[..., int], tmp_
     assert verify(tmp_path / "out").ok
 
 
+@pytest.mark.parametrize(("level", "offers"), [("w8", ["w8"]), ("int8", ["int8", "int8-nncf", "w8+bf16"])])
+def test_openvino_gets_the_fastest_that_keeps_the_budget(
+    call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], level: str, offers: list[str]
+) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    pytest.importorskip("nncf", reason="the package nncf is not installed")
+    assert call("--level", level, "--budget-db", "20", "--to", "onnx,openvino", "--json") == 0
+    out, err = capsys.readouterr()
+    found = {row["name"]: row for row in json.loads(out)["rows"] if row["runtime"] == "openvino"}
+    assert {"fp32", *(name for name in offers if "bf16" not in name)} <= set(found)
+    (shipped,) = set(Manifest.load(tmp_path / "out").precision["openvino"].values())
+    assert f"OpenVINO: {shipped} is the fastest here of those that keep the budget" in err
+    assert shipped not in ("fp32", "bf16")
+    assert found[shipped]["worst_db"] >= 20
+    assert verify(tmp_path / "out", "openvino").ok
+
+
 def test_no_plan_is_said_with_what_is_missing(
     call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from pocketprior.core.errors import MissingExtraError
-from pocketprior.export.quantization.levels import offered
+from pocketprior.export.quantization.layers import weights_digest
+from pocketprior.export.quantization.levels import coded, decoded, offered
 from pocketprior.export.quantization.onnx_graphs import emit
 from pocketprior.export.quantization.openvino_graphs import write_ir
 from pocketprior.export.quantization.ranges import Range
@@ -25,6 +27,22 @@ def run(path: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
     import openvino
 
     return openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(feed)[0]
+
+
+def test_every_code_of_4_bits_is_decoded_exactly(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(0, 1, (64, 128)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "weights"], ["y"], transB=1)],
+        "dense",
+        [helper.make_tensor_value_info("x", 1, [1, 128])],
+        [helper.make_tensor_value_info("y", 1, [1, 64])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    write_ir(model, {weights_digest(model.graph.initializer[0]): "w4"}, {}, tmp_path / "graph.xml")
+    x = np.random.default_rng(1).normal(0, 1, (1, 128)).astype(np.float32)
+    expected = x @ decoded(coded(weights, "w4"), weights.shape).T
+    np.testing.assert_allclose(run(tmp_path / "graph.xml", {"x": x}), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("level", ["fp16", "w8", "w4"])

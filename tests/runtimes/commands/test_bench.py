@@ -95,3 +95,15 @@ def test_speed(built_pack, capsys):
     assert main(["bench", "speed", str(built_pack), "--megapixels", "0.01", "--rounds", "1", "--json"]) == 0
     timings = json.loads(capsys.readouterr().out)["timings"]
     assert [timing["method"] for timing in timings][-1] == "fastNlMeans"
+
+
+def test_graphs_of_packs_beside_the_float_pack(built_pack, capsys):
+    fixed = ["bench", "graphs", str(built_pack), "--runtimes", "onnxruntime", "--side", "16", "--rounds", "2"]
+    assert main([*fixed, "--graphs", "predict", "fused", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(t["graph"], t["over_fp32"]) for t in found["timings"]] == [("predict", 1), ("fused", 1)]
+    assert main(fixed) == 0
+    out = capsys.readouterr().out
+    assert "one thread, 16 x 16 pixels, median of 2, CPU time" in out
+    assert out.count("| onnxruntime |") == 4
+    assert main([*fixed, "--runtimes", "abacus"]) == 2

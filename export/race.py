@@ -1,0 +1,81 @@
+"""Graphs of fixed shapes beside one another, in every runtime of this machine, on one thread."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..core.errors import MissingExtraError
+
+__all__ = ["REPEATS", "Run", "machine", "milliseconds", "open_onnxruntime", "open_openvino"]
+
+REPEATS = 9
+
+# The only output of a graph, from its inputs in their order.
+Run = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]]
+
+
+def open_onnxruntime(path: Path) -> Run:
+    """An ONNX file in ONNX Runtime, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [array.name for array in session.get_inputs()]
+
+    def run(feed: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        result = session.run(None, dict(zip(names, feed, strict=True)))[0]
+        assert isinstance(result, np.ndarray)
+        return result
+
+    return run
+
+
+def open_openvino(path: Path, arithmetic: str) -> Run:
+    """An ONNX or IR file in OpenVINO, on one thread; arithmetic: "f32" or "bf16", beside integers.
+
+    Raises MissingExtraError without openvino.
+    """
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("openvino", "openvino", "measuring OpenVINO") from error
+    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": arithmetic, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    compiled = openvino.Core().compile_model(path, "CPU", properties)
+    return lambda feed: compiled(list(feed))[0].copy()
+
+
+def milliseconds(runs: Sequence[Run], feed: Sequence[NDArray[np.float32]]) -> list[float]:
+    """CPU milliseconds of a call of each: the median of 9, in turn, after one that does not count.
+
+    CPU time: another program on the machine does not count.
+    """
+    for run in runs:
+        run(feed)
+    taken = [[_taken(run, feed) for run in runs] for _ in range(REPEATS)]
+    return [median(times) for times in zip(*taken, strict=True)]
+
+
+def _taken(run: Run, feed: Sequence[NDArray[np.float32]]) -> float:
+    start = time.process_time()
+    run(feed)
+    return 1e3 * (time.process_time() - start)
+
+
+def machine() -> str:
+    """The processor, without the name of the computer, and the version of ONNX Runtime."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor()
+    return f"{processor}, {os.cpu_count()} cores, ONNX Runtime {onnxruntime.__version__}"
