@@ -126,7 +126,7 @@ def _rows(system: System, students: Sequence[Entry], found: Sequence[Case]) -> t
     own = system.steps(0)
     counts = sorted({entry.checkpoint.facts["steps"] for entry in students}, reverse=True)
     naive = [] if system.kind == "diffir" else [thinned(own, count) for count in counts]
-    chains = [(f"teacher, {s.count} steps" + ("" if s is own else " (no distillation)"), system.teacher, s)
+    chains = [(f"teacher, {_counted(s)}" + ("" if s is own else " (no distillation)"), system.teacher, s)
               for s in [own, *naive]]  # fmt: skip
     for entry in students:
         steps = own_steps(entry.checkpoint.facts)
