@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
+
+from ..core.timing import interleaved
 
 __all__ = ["SIDE", "seconds"]
 
@@ -23,15 +24,7 @@ def seconds(restorations: Sequence[Callable[[], object]], side: int = SIDE) -> l
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for restore in restorations:
-            restore()
-        taken = [[_taken(restore) for restore in restorations] for _ in range(REPEATS)]
+        taken = interleaved(dict(enumerate(restorations)), REPEATS)
     finally:
         torch.set_num_threads(threads)
-    return [median(times) / (side * side / 1e6) for times in zip(*taken, strict=True)]
-
-
-def _taken(restore: Callable[[], object]) -> float:
-    start = time.process_time()
-    restore()
-    return time.process_time() - start
+    return [median(times) / (side * side / 1e6) for times in taken.values()]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..core.errors import MissingExtraError
+from ..core.timing import interleaved
 
 __all__ = ["REPEATS", "Run", "machine", "milliseconds", "open_onnxruntime", "open_openvino"]
 
@@ -58,16 +59,8 @@ def milliseconds(runs: Sequence[Run], feed: Sequence[NDArray[np.float32]]) -> li
 
     CPU time: another program on the machine does not count.
     """
-    for run in runs:
-        run(feed)
-    taken = [[_taken(run, feed) for run in runs] for _ in range(REPEATS)]
-    return [median(times) for times in zip(*taken, strict=True)]
-
-
-def _taken(run: Run, feed: Sequence[NDArray[np.float32]]) -> float:
-    start = time.process_time()
-    run(feed)
-    return 1e3 * (time.process_time() - start)
+    taken = interleaved({i: partial(run, feed) for i, run in enumerate(runs)}, REPEATS)
+    return [1e3 * median(times) for times in taken.values()]
 
 
 def machine() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +10,10 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ...core.errors import UsageError
 from ...core.manifest import GraphSpec, Manifest
+from ...core.timing import interleaved
 from .. import open_graphs
 
 __all__ = ["ARITHMETIC_OF", "GraphTiming", "Method", "inputs", "methods", "race", "table"]
@@ -86,13 +85,8 @@ def methods(
 
 
 def race(calls: Mapping[Method, Callable[[], object]], rounds: int) -> list[GraphTiming]:
-    """Time every call once per round, after one call of each that does not count; the first pack is the float one."""
-    seconds: dict[Method, list[float]] = {method: [] for method in calls}
-    for counted in tqdm([False] + [True] * rounds, desc="timing", unit="round", disable=None):
-        for method, call in calls.items():
-            start = time.process_time()
-            call()
-            seconds[method] += [time.process_time() - start] if counted else []
+    """Time every call once per round, in turn; the first pack is the float one."""
+    seconds = interleaved(calls, rounds)
     return [_timing(method, seconds) for method in calls]
 
 

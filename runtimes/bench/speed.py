@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from tqdm import tqdm
 
 from ...core.arrays import Image
 from ...core.manifest import Manifest
 from ...core.restore import Restorer
+from ...core.timing import interleaved
 from .rivals import Nlm, fast_nl_means
 
 __all__ = ["Timing", "contestants", "made_photo", "race"]
@@ -58,12 +58,8 @@ def contestants(
 
 def race(methods: Mapping[str, Callable[[Image], Image]], image: Image, rounds: int) -> list[Timing]:
     """Time every method once per round, after one run of each that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for counted in tqdm([False] + [True] * rounds, desc="timing", unit="round", disable=None):
-        for name, method in methods.items():
-            start = time.perf_counter()
-            method(image)
-            seconds[name] += [time.perf_counter() - start] if counted else []
+    calls = {name: partial(method, image) for name, method in methods.items()}
+    seconds = interleaved(calls, rounds, time.perf_counter)
     megapixels = image.shape[0] * image.shape[1] / 1e6
     return [_timing(name, [s / megapixels for s in values]) for name, values in seconds.items()]
 
