@@ -186,7 +186,9 @@ class UnetBody(nn.Module):
 
 
 class Unet(UnetBody):
-    """Picture in, picture out: pixel-unshuffle by 2, the body with `RepBlock`s, pixel-shuffle."""
+    """Picture in, picture out: pixel-unshuffle by 2, the body with blocks of one kind, pixel-shuffle."""
+
+    Block: Callable[..., nn.Module] = RepBlock  # (channels, hidden channels, size of the embedding or None)
 
     def __init__(
         self,
@@ -198,8 +200,8 @@ class Unet(UnetBody):
         embedding: int | None = None,
         decoder: Sequence[int] = (),
     ) -> None:
-        def block(width: int) -> RepBlock:
-            return RepBlock(width, int(width * expansion), embedding)
+        def block(width: int) -> nn.Module:
+            return type(self).Block(width, int(width * expansion), embedding)
 
         intro, end = nn.Conv2d(4 * inputs, widths[0], 1), nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
         super().__init__(intro, end, block, widths, blocks, decoder, finest=2)

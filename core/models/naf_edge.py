@@ -8,14 +8,12 @@ are (N, C, H, W); conditioning vectors (N, E).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.naf_block import gate
-from .blocks import UnetBody
+from .blocks import Unet
 
 __all__ = ["BatchNorm", "NafEdgeBlock", "NafEdgeUnet"]
 
@@ -67,9 +65,8 @@ class NafEdgeBlock(nn.Module):
         self.film = None if embedding is None else nn.Linear(embedding, 2 * hidden)
         self.leave = nn.Conv2d(hidden, channels, 1)
         for layer in (self.leave, self.film):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            for parameter in () if layer is None else layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """x: (N, C, H, W); embedding: (N, E), activated. Returns the shape of x."""
@@ -80,21 +77,7 @@ class NafEdgeBlock(nn.Module):
         return x + self.leave(h)
 
 
-class NafEdgeUnet(UnetBody):
-    """Picture in, picture out: pixel-unshuffle by 2, the body with `NafEdgeBlock`s, pixel-shuffle."""
+class NafEdgeUnet(Unet):
+    """As `Unet`, of `NafEdgeBlock`s."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        widths: Sequence[int],
-        blocks: Sequence[int],
-        expansion: float,
-        embedding: int | None = None,
-        decoder: Sequence[int] = (),
-    ) -> None:
-        def block(width: int) -> NafEdgeBlock:
-            return NafEdgeBlock(width, int(width * expansion), embedding)
-
-        intro, end = nn.Conv2d(4 * inputs, widths[0], 1), nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
-        super().__init__(intro, end, block, widths, blocks, decoder, finest=2)
+    Block = NafEdgeBlock

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..samplers import ddim, posterior_mean
-from .blocks import RepBlock, merge_branches, sinusoid
+from .blocks import Module, RepBlock, merge_branches, sinusoid
 from .diffir import PERIOD, Diffir, composed
 from .dtpm import Adapters, Dtpm
 from .dtpm import Denoiser as DtpmDenoiser
@@ -94,35 +94,30 @@ def _bias(conv: nn.Conv2d) -> Tensor:
     return conv.bias
 
 
+def _with(module: Module, **parts: nn.Module | None) -> Module:
+    """A copy of `module` with other parts of these names; it shares the rest."""
+    changed = copy.copy(module)
+    changed._modules = {**module._modules, **parts}
+    return changed
+
+
 def _fixed_rep(block: RepBlock, embedding: Tensor) -> RepBlock:
     """The block without FiLM, as `embedding` (1, E) would condition it; its convolutions are merged already."""
     assert block.film is not None
     assert isinstance(block.first, nn.Conv2d)
-    fixed = copy.copy(block)
-    fixed._modules = dict(block._modules)
-    fixed.first = _film_after(block.first, *block.film(embedding)[0].chunk(2))  # type: ignore[assignment]
-    fixed.film = None
-    return fixed
+    return _with(block, first=_film_after(block.first, *block.film(embedding)[0].chunk(2)), film=None)
 
 
 def _fixed_naf(block: NafBlock, embedding: Tensor) -> NafBlock:
     assert block.film is not None
-    films = [film.chunk(2) for film in block.film(embedding)[0].chunk(2)]
-    fixed = copy.copy(block)
-    fixed._modules = dict(block._modules)
-    fixed.spatial_in = _film_before(block.spatial_in, *films[0])  # type: ignore[assignment]
-    fixed.point_in = _film_before(block.point_in, *films[1])  # type: ignore[assignment]
-    fixed.film = None
-    return fixed
+    spatial, point = (film.chunk(2) for film in block.film(embedding)[0].chunk(2))
+    spatial_in, point_in = _film_before(block.spatial_in, *spatial), _film_before(block.point_in, *point)
+    return _with(block, spatial_in=spatial_in, point_in=point_in, film=None)
 
 
 def _fixed_naf_edge(block: NafEdgeBlock, embedding: Tensor) -> NafEdgeBlock:
     assert block.film is not None
-    fixed = copy.copy(block)
-    fixed._modules = dict(block._modules)
-    fixed.leave = _film_before(block.leave, *block.film(embedding)[0].chunk(2))  # type: ignore[assignment]
-    fixed.film = None
-    return fixed
+    return _with(block, leave=_film_before(block.leave, *block.film(embedding)[0].chunk(2)), film=None)
 
 
 def _fixed_block(block: nn.Module, embedding: Tensor) -> nn.Module:
@@ -146,12 +141,11 @@ class FixedDtpmDenoiser(nn.Module):
         super().__init__()
         unet = denoiser.unet
         time = denoiser.time(sinusoid(_of(denoiser, t), denoiser.config.frequencies))
-        self.unet = copy.copy(unet)
-        self.unet._modules = dict(unet._modules)
-        self.unet.encoder = nn.ModuleList(
+        encoder = nn.ModuleList(
             nn.ModuleList(_fixed_block(block, unet.activated(time)) for block in blocks.children())
             for blocks in unet.encoder
         )
+        self.unet = _with(unet, encoder=encoder)
         self.code = denoiser.code
         self.register_buffer("time", time)
 
@@ -204,8 +198,7 @@ class FixedGen2Res(nn.Module):
 
     def __init__(self, denoiser: Gen2ResDenoiser, t: float) -> None:
         super().__init__()
-        self.denoiser = copy.copy(denoiser)
-        self.denoiser._modules = dict(denoiser._modules)
+        self.denoiser = _with(denoiser)
         time = F.silu(denoiser.time(sinusoid(_of(denoiser, t), denoiser.config.embedding // 4)))
         for name in ("encoder", "middle", "decoder"):
             layers = getattr(denoiser, name)
