@@ -14,6 +14,7 @@ import torch
 from ...core.markdown import table
 from .. import OPS, ahead, bench
 from ..cases import Case
+from ..select import DTYPES
 from ..verify import module_of
 from .page import write
 
@@ -63,14 +64,23 @@ def _resources() -> str:
 
 
 def _lines(op: str, width: int) -> Iterator[tuple[str, ...]]:
-    """One line per kernel of the op; of several starts of one kernel the most that any takes."""
+    """One line per kernel of the op: what it takes in DTYPE, and what it spills in any dtype."""
+    found = {dtype: _taken(op, width, dtype) for dtype in DTYPES}
+    for kernel, taken in found[DTYPE].items():
+        cells = (f"{r.registers}, {r.shared / 1024:.1f} KiB" for r in taken.values())
+        most = {
+            target: max(each[kernel][target].spilled for each in found.values() if kernel in each) for target in taken
+        }
+        spilled = ", ".join(f"{target}: {count}" for target, count in most.items() if count)
+        yield f"`{op}`", f"`{kernel}`", str(width), *cells, spilled or "0"
+
+
+def _taken(op: str, width: int, dtype: torch.dtype) -> dict[str, dict[str, ahead.Resources]]:
+    """Kernel -> target -> the most that any of its starts takes."""
     found: dict[str, dict[str, ahead.Resources]] = {}
-    for launch in ahead.launches(op, Case(1, width, SIDE, SIDE), DTYPE):
+    for launch in ahead.launches(op, Case(1, width, SIDE, SIDE), dtype):
         taken = found.setdefault(launch.kernel.fn.__name__, {})
         for target in TARGETS:
             new = ahead.compiled(launch, target)
             taken[target] = ahead.Resources(*map(max, zip(new, taken.get(target, new), strict=True)))
-    for kernel, taken in found.items():
-        cells = (f"{r.registers}, {r.shared / 1024:.1f} KiB" for r in taken.values())
-        spilled = ", ".join(f"{target}: {r.spilled}" for target, r in taken.items() if r.spilled)
-        yield f"`{op}`", f"`{kernel}`", str(width), *cells, spilled or "0"
+    return found
