@@ -26,6 +26,7 @@ __all__ = [
     "Conditions",
     "Golden",
     "GraphSpec",
+    "Limit",
     "Manifest",
     "PackedFile",
     "Size",
@@ -36,7 +37,7 @@ FORMAT = 1
 FILE = "manifest.json"
 DTYPES = ("float32",)
 SYMBOLS = ("h", "w")
-TARGETS = ("onnx", "openvino", "replay")
+TARGETS = ("onnx", "openvino", "coreml", "replay")
 
 
 class PackedFile(NamedTuple):
@@ -125,6 +126,27 @@ class Golden:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What `pocketprior parity` is to allow of a class of graphs, and why; None: what it allows by itself.
+
+    psnr_db: the least; max_abs: of one value; shift: of the mean of a channel; drop_db: PSNR to the clean photos that
+    may be lost in the mean.
+    """
+
+    reason: str
+    psnr_db: float | None = None
+    max_abs: float | None = None
+    shift: float | None = None
+    drop_db: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(bool(self.reason), "reason", self.reason, "why the limit is another")
+        for name in ("psnr_db", "max_abs", "shift", "drop_db"):
+            given = getattr(self, name)
+            _require(given is None or given > 0, name, given, "a number above 0")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything the pipeline knows about a model. Made by `load` or by an exporter; it checks itself when made.
 
@@ -134,7 +156,8 @@ class Manifest:
     image-sized state is in the image, which is in 0..1; with the start "image", the state is (image - 0.5) /
     residual_scale. gain: the share of what the model adds to the photo, or to base, at strength 1. bytes_per_pixel:
     measured peak working memory of a graph per pixel of its tile. precision: target -> graph -> which of its files is
-    run. parity: where the export was compared with the checkpoint, a name -> measure -> number.
+    run. parity: where the export was compared with the checkpoint, a name -> measure -> number. limits: of parity, by
+    the class of what is compared ("fp32", "half", "coded", "form", "host", "task").
     """
 
     format: int
@@ -163,6 +186,7 @@ class Manifest:
     made_by: Mapping[str, str]
     card: PackedFile
     golden: Mapping[str, Golden]
+    limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
 
     def __post_init__(self) -> None:
         _check_words(self)
@@ -240,7 +264,7 @@ def mirror(manifest: Manifest) -> str:
     A graph file cannot hold its own hash, so the fields that come after it are left out.
     """
     tree = as_tree(manifest)
-    for name in ("golden", "card", "parity", "precision", "bytes_per_pixel"):
+    for name in ("golden", "card", "parity", "limits", "precision", "bytes_per_pixel"):
         del tree[name]
     for graph in tree["graphs"].values():
         del graph["files"], graph["parts"]

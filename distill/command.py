@@ -32,7 +32,7 @@ from .system import System
 
 __all__ = ["METHODS", "Method", "add_arguments", "method_of", "open_system", "run"]
 
-METHODS = ("trajectory", "progressive", "unrolled", "consistency", "one_step")
+METHODS = ("trajectory", "progressive", "unrolled", "consistency", "one_step", "quantized")
 KINDS = ("dtpm", "gen2res", "diffir")
 MODEL = "model.safetensors"
 INTERRUPTED = 130

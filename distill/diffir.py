@@ -48,7 +48,9 @@ class DiffirSystem:
         self.teacher: Diffir = Diffir(self.config).eval().requires_grad_(False)
         checkpoint.fill(self.teacher)
         self.frozen = nn.ModuleList([self.teacher])
+        self.own: Steps | None = _steps(self.config.steps)
         self.trained = {"denoiser": 1.0, "dirformer": BODY_RATE}
+        self.pictured = {"cpen": 1.0, "dirformer": 1.0}
         self.task = recipe.task or checkpoint.facts["task"]
         self.multiple_of, self.thumbnail_side = self.teacher.multiple_of, 0
         self.drawn = DiffirRecipe(steps=1, crop=recipe.crop, task=self.task, model=self.config)
@@ -115,6 +117,13 @@ class DiffirSystem:
         with torch.no_grad():
             truth = sample(self.teacher, batch["noise"], self.steps(0))
         return Problem(batch["noise"], truth, batch["clean"], denoise, sample, compose)
+
+    def restored(self, model: nn.Module, batch: dict[str, Tensor], steps: Steps) -> Tensor:
+        """As in `System`; the steps are the model's own."""
+        assert isinstance(model, Diffir)
+        del steps
+        image = batch["image"].contiguous(memory_format=torch.channels_last)
+        return model.restore(image, model.prior(model.condition(image), batch["noise"])).float()
 
     def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
         """As in `System`; the steps are the model's own."""

@@ -52,6 +52,7 @@ class DtpmSystem:
             raise UsageError("the 'semantic' checkpoint is not the one that this DTPM was trained with; give that one")
         self.frozen = nn.ModuleList([self.teacher, self.encoder])
         self.trained = {"adapters": 1.0} | ({"denoiser": recipe.prior_rate} if recipe.prior_rate > 0 else {})
+        self.pictured = {"predictor": 1.0, "denoiser": recipe.prior_rate}
         self.task = recipe.task or checkpoint.facts["task"]
         self.multiple_of = self.teacher.multiple_of
         self.thumbnail_side = self.config.semantic.size
@@ -122,6 +123,15 @@ class DtpmSystem:
             sample=sample,
             compose=lambda _, state: base + scale * state,
         )
+
+    def restored(self, model: nn.Module, batch: dict[str, Tensor], steps: Steps) -> Tensor:
+        """As in `System`: at the gain of the packs."""
+        assert isinstance(model, Dtpm)
+        damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
+        code = noisy_code(partial(model.encode, self.encoder), batch)
+        base = model.predictor(damaged)
+        texture = model.residual_scale * model.residual(damaged, base, code, noise, *steps)
+        return (base + evaluation.GAIN * texture).float()
 
     def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
         """As in `System`."""

@@ -46,7 +46,7 @@ class Gen2ResSystem:
         self.teacher: Denoiser = build(checkpoint)
         self.config = self.teacher.config
         self.frozen = nn.ModuleList([self.teacher])
-        self.trained = {"": 1.0}
+        self.trained = self.pictured = {"": 1.0}
         self.task = recipe.task or TASK
         self.multiple_of, self.thumbnail_side = self.teacher.multiple_of, 0
         self.own = own_steps(checkpoint.facts)
@@ -118,6 +118,11 @@ class Gen2ResSystem:
             sample=sample,
             compose=lambda _, state: state / 2 + 0.5,
         )
+
+    def restored(self, model: nn.Module, batch: dict[str, Tensor], steps: Steps) -> Tensor:
+        """As in `System`."""
+        problem = self.problem(batch)
+        return problem.compose(model, problem.sample(model, problem.start, steps))
 
     def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
         """As in `System`."""

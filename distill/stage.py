@@ -8,6 +8,7 @@ from typing import Any
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from ..core.models.steps import Steps
 from ..core.training.photos import Data, Pool
 from ..core.training.stage import Arrays, Aside, Validation
 from .gates import Gates
@@ -24,7 +25,8 @@ class DistillStage:
     """Trains a student of the system's teacher.
 
     method: the name that checkpoints carry. loss_of: (teacher, student, problem, batch) -> figures, as `Stage.loss`.
-    paths: crops to learn from, with the teacher's trajectories; without them crops are drawn anew.
+    paths: crops to learn from, with the teacher's trajectories; without them crops are drawn anew. steps: of the
+    student, if they are not some of the teacher's.
     """
 
     def __init__(
@@ -35,10 +37,11 @@ class DistillStage:
         data: Data,
         loss_of: Loss,
         paths: Trajectories | None = None,
+        steps: Steps | None = None,
     ) -> None:
         self.method, self.system, self.recipe, self.loss_of = method, system, recipe, loss_of
         self.paths = paths
-        self.steps = system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
+        self.steps = steps or system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
         self.kind, self.config = system.kind, system.student_config(recipe.sampling_steps)
         self.model: nn.Module = system.student(recipe.sampling_steps)
         self.trained, self.frozen = system.trained, system.frozen

@@ -64,7 +64,9 @@ class System(Protocol):
     source: str  # sha256 of the teacher's checkpoint
     config: Any  # dataclass: what is needed to build the model
     frozen: nn.ModuleList  # teacher, encoders: moved to the device by the loop
+    own: Steps | None  # the steps that the model was made for and cannot leave; None if it learnt all levels
     trained: dict[str, float]  # parts of a student that learn -> share of the rate
+    pictured: dict[str, float]  # all parts that are called on pictures -> share of the rate where they learn in 8 bits
     task: str  # what damages the photos
     multiple_of: int  # of the sides of a crop
     thumbnail_side: int  # of the views of whole photos that it takes, pixels; 0 for none
@@ -100,6 +102,10 @@ class System(Protocol):
 
     def problem(self, batch: dict[str, Tensor]) -> Problem:
         """A batch as chains see it."""
+        ...
+
+    def restored(self, model: nn.Module, batch: dict[str, Tensor], steps: Steps) -> Tensor:
+        """The pictures of a batch as `restore` restores them, not clipped, every part the model's, with gradients."""
         ...
 
     def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:

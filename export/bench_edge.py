@@ -27,7 +27,7 @@ from ..core.models.dtpm import MOBILE, DtpmConfig, Predictor
 from ..core.models.rewrite import rewritten
 from ..core.photo_list import released_photos
 from ..core.systems import ArraySpec
-from .graphs import Graph
+from .graphs import Graph, traced
 from .measure import macs_per_pixel
 from .quantization.layers import initializers, uses, weights_digest
 from .quantization.onnx_graphs import emit
@@ -116,7 +116,7 @@ def opened(folder: Path) -> Rival:
 
 def written(graph: Graph, folder: Path, feeds: Sequence[Mapping[str, Any]]) -> None:
     """The files that RUNTIMES names, in `folder`; feeds: calls of the graph that give 8 bits their ranges."""
-    convert(graph, folder / "float.onnx", multiple=1, metadata={})
+    convert(graph, traced(graph, 1), folder / "float.onnx", metadata={})
     model = onnx.load(folder / "float.onnx")
     weights = initializers(model)
     levels = {weights_digest(weights[node.input[1]]): "int8" for node in uses(model)}

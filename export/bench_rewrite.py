@@ -23,7 +23,7 @@ from ..core.markdown import table
 from ..core.models import diffir, dtpm, gen2res
 from ..core.models.rewrite import rewritten
 from ..core.systems import ArraySpec
-from .graphs import Graph
+from .graphs import Graph, traced
 from .race import REPEATS, Run, machine, milliseconds, open_onnxruntime, open_openvino
 from .to_onnx import convert
 
@@ -115,7 +115,8 @@ def measure(name: str, graph: Graph) -> list[Timing]:
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "naive.onnx", Path(folder) / "rewritten.onnx"
         for path, module in zip(paths, (graph.module, rewritten(graph.module)), strict=True):
-            convert(graph._replace(module=module), path, multiple=1, metadata={})
+            either = graph._replace(module=module)
+            convert(either, traced(either, 1), path, metadata={})
         for runtime, opened in RUNTIMES.items():
             runs = [opened(path) for path in paths]
             difference = np.abs(runs[1](feed) - truth).max() / np.abs(truth).max()

@@ -11,13 +11,14 @@ from ..core.errors import UsageError
 from ..core.models import checkpoints
 from ..core.photo_list import released_photos
 from ..core.tiles import Window
+from .coreml.convert import SYSTEM, SYSTEMS
 from .diffir import DiffirSource
 from .dtpm import DtpmSource
 from .gen2res import Gen2ResSource
-from .pack import PRECISIONS, write_pack
+from .pack import TARGETS, write_pack
 from .source import Source
 
-__all__ = ["SOURCES", "add_arguments", "run"]
+__all__ = ["SOURCES", "add_arguments", "run", "source_of"]
 
 PHOTOS = 24  # held-back photos that calibrate int8
 SOURCES: dict[str, type[DtpmSource | DiffirSource | Gen2ResSource]] = {
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="photos for calibration and the golden restoration")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the pack; must not exist")
     parser.add_argument("--name", help="name of the pack (that of its folder)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the graphs (default: %(default)s)")
+    parser.add_argument("--to", default="onnx", metavar="TARGETS", help=_TO)
+    parser.add_argument("--precision", default="fp32", metavar="PRECISIONS", help=_PRECISION)
+    parser.add_argument("--system", help=f"oldest that runs Core ML packages: {', '.join(SYSTEMS)} ({SYSTEM})")
     parser.add_argument("--trained-on", type=Path, metavar="FILE", help=_TRAINED_ON)
     parser.add_argument("--gain", type=_gain, help="share of what the model adds at strength 1 (DTPM 0.5, others 1)")
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help=_WINDOW)
@@ -43,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help="Gen2Res: ddim (default) or ancestral")
 
 
+_TO = f"comma-separated, of: {', '.join(TARGETS)} (default: %(default)s)"
+_PRECISION = "comma-separated, such as fp32,fp16,w8,int8; the first one is run (default: %(default)s)"
 _TRAINED_ON = "text for the model card: the photos that the weights come from, and their licences"
 _WINDOW = "pixels: tiles of a model that sees all of its tile (256 32)"
 
@@ -50,11 +55,13 @@ _WINDOW = "pixels: tiles of a model that sees all of its tile (256 32)"
 def run(args: argparse.Namespace) -> int:
     """Write the pack and say what is in it."""
     manifest = write_pack(
-        _source(args),
+        source_of(args),
         args.out,
         name=args.name or args.out.name,
         photos=released_photos(args.data, split="val")[:PHOTOS],
-        precision=args.precision,
+        targets=args.to.split(","),
+        precisions=args.precision.split(","),
+        system=args.system,
         trained_on=_text(args.trained_on),
     )
     golden = manifest.golden["photo"]
@@ -81,7 +88,7 @@ def _text(path: Path | None) -> str:
         raise UsageError(f"--trained-on {path} cannot be read ({error}); give a text file") from error
 
 
-def _source(args: argparse.Namespace) -> Source:
+def source_of(args: argparse.Namespace) -> Source:
     """The checkpoint with the options that its system has; UsageError for one that is given and not among them."""
     kind = checkpoints.load(args.checkpoint, *SOURCES).kind
     options = {"semantic": args.semantic, "steps": args.steps, "gain": args.gain, "window": args.window}

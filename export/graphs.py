@@ -6,6 +6,7 @@ several outputs are a tuple. The modules of a system are in the file of that nam
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from ..core.systems import ArraySpec
 
-__all__ = ["Graph", "receptive_field"]
+__all__ = ["Graph", "receptive_field", "traced"]
+
+EXAMPLE = (32, 48)  # multiples of the sampling grid, different so that height and width cannot be confused
 
 
 class Graph(NamedTuple):
@@ -31,6 +34,24 @@ class Graph(NamedTuple):
             name: torch.rand([sizes.get(s, s) if isinstance(s, str) else s for s in spec.shape], generator=random)  # type: ignore[misc]
             for name, spec in self.inputs.items()
         }
+
+
+def traced(graph: Graph, multiple: int) -> torch.export.ExportedProgram:
+    """The graph in PyTorch's operators, from which each target is written; heights and widths are free multiples."""
+    units = [torch.export.Dim(f"{symbol}_units", min=1, max=2**16) for symbol in ("h", "w")]
+    sizes = {symbol: multiple * unit for symbol, unit in zip(("h", "w"), units, strict=True)}
+    shapes = {
+        name: {axis: sizes[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} or None
+        for name, spec in graph.inputs.items()
+    }
+    example = graph.example(multiple * EXAMPLE[0], multiple * EXAMPLE[1])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # PyTorch warns about its own deprecations
+        return torch.export.export(
+            graph.module,
+            tuple(example.values()),
+            dynamic_shapes=tuple(shapes.values()) if any(shapes.values()) else None,
+        )
 
 
 @torch.no_grad()

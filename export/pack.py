@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from torch.export import ExportedProgram
 
 from ..core.arrays import Image
 from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageError
@@ -29,18 +30,29 @@ from ..core.restore import Restorer
 from ..core.tiles import Window
 from ..core.verify import verify, write_golden
 from .card import card
-from .graphs import Graph
+from .coreml.coded import NEEDS
+from .coreml.convert import SYSTEM, SYSTEMS
+from .coreml.convert import convert as convert_coreml
+from .coreml.palette import PALETTES
+from .graphs import Graph, traced
 from .measure import TILE, bytes_per_pixel, macs_per_pixel, parameters
 from .place import check_place
+from .quantization.files import EMITTERS, Written, assembled, bare, filed, package_parts
 from .quantization.levels import LEVELS
 from .quantization.samples import samples
-from .quantization.variant import open_float, settle, uniform_levels, write_onnx
+from .quantization.variant import open_float, settle, uniform_levels
 from .source import Opened, Source, Task
 from .to_onnx import convert
 
-__all__ = ["PRECISIONS", "check_place", "golden_photo", "write_pack"]
+__all__ = ["PRECISIONS", "TARGETS", "check_place", "golden_photo", "write_pack"]
 
-PRECISIONS = LEVELS
+# What each target can have: levels of the weights, and what is computed in beside integers where that is not float32.
+PRECISIONS = {
+    "onnx": LEVELS,
+    "openvino": (*LEVELS, "fp16+bf16", "w8+bf16", "w4+bf16", "int8+bf16"),
+    "coreml": (*LEVELS, *(f"{level}+fp16" for level in (*LEVELS[2:], *PALETTES))),
+}
+TARGETS = tuple(PRECISIONS)
 CALIBRATION_SIDE = 256  # pixels of the squares that give 8 bits their ranges
 GOLDEN_SIDE = 96  # pixels; the packed restoration is a crop of this size
 GOLDEN_SEED = 2024
@@ -54,19 +66,25 @@ def write_pack(
     *,
     name: str,
     photos: Sequence[Path],
-    precision: str = "fp32",
+    targets: Sequence[str] = ("onnx",),
+    precisions: Sequence[str] = ("fp32",),
+    system: str | None = None,
     trained_on: str = "",
 ) -> Manifest:
     """Export a model to `folder`, which appears whole or not at all.
 
     source: a DtpmSource, DiffirSource or Gen2ResSource, which says how it samples too. photos: clean ones; the first,
-    damaged, gives the golden restoration, all give int8 its ranges. precision: one of PRECISIONS. trained_on: what the
-    card says of the photos that the weights come from, Markdown. Raises UnknownNameError, UsageError for what cannot be
-    packed so, CheckpointError, PhotoWriteError when `folder` exists or cannot be written, GraphError where the packed
-    graphs do not do what PyTorch does.
+    damaged, gives the golden restoration, all give 8 bits their ranges. targets: of TARGETS. precisions: of those in
+    PRECISIONS, for each target; the pack has graphs in all of them and is run in the first. system: the oldest that is
+    to run Core ML packages, one of SYSTEMS; None for the oldest since iOS 17 that knows the precisions. trained_on:
+    what the card says of the photos that the weights come from, Markdown.
+
+    Raises UnknownNameError, UsageError for what cannot be packed so, CheckpointError, PhotoWriteError when `folder`
+    exists or cannot be written, GraphError where the packed graphs do not do what PyTorch does, MissingExtraError
+    without the toolchain of a target.
     """
-    if precision not in PRECISIONS:
-        raise UnknownNameError("precision", precision, PRECISIONS)
+    _check_precisions(targets, precisions)
+    _check_system(system, targets, precisions)
     if not photos:
         raise UsageError("no photo was given; a pack needs at least one, for its golden restoration")
     check_place(folder)
@@ -76,13 +94,44 @@ def write_pack(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             draft = Path(temporary) / folder.name
             draft.mkdir()
-            manifest = _fill(draft, source, opened, name, precision, photos[0], trained_on)
-            if precision != "fp32":
-                draft, manifest = _quantized(draft, precision, photos)
+            manifest = _draft(opened, name, source.digest())
+            programs = {name: traced(graph, manifest.size.multiple_of) for name, graph in opened.graphs.items()}
+            text = card(manifest, opened.about, ", ".join(precisions), trained_on)
+            manifest = _fill(draft, manifest, opened, programs, text, photos[0])
+            if "coreml" in targets:
+                manifest = _with_packages(draft, manifest, opened, programs, system or SYSTEM)
+            if (tuple(targets), tuple(precisions)) != (("onnx",), ("fp32",)):
+                draft, manifest = _emitted(draft, targets, precisions, photos)
             shutil.move(draft, folder)
     except OSError as error:
         raise PhotoWriteError(f"the pack {folder} cannot be written: {failure_reason(error)}") from error
     return manifest
+
+
+def _check_precisions(targets: Sequence[str], precisions: Sequence[str]) -> None:
+    for target in targets:
+        if target not in PRECISIONS:
+            raise UnknownNameError("target", target, PRECISIONS)
+        for precision in precisions:
+            if precision not in PRECISIONS[target]:
+                raise UnknownNameError(f"precision of {target}", precision, PRECISIONS[target])
+    for names in (targets, precisions):
+        if not names or len(names) != len(set(names)):
+            raise UsageError(f"'{','.join(names)}' was given; name one or more, each once")
+
+
+def _check_system(system: str | None, targets: Sequence[str], precisions: Sequence[str]) -> None:
+    if system is None:
+        return
+    if system not in SYSTEMS:
+        raise UnknownNameError("system", system, SYSTEMS)
+    if "coreml" not in targets:
+        raise UsageError(f"the system {system} was given; it is asked for by Core ML packages alone: add --to coreml")
+    for precision in precisions:
+        needed = NEEDS.get(precision.partition("+")[0], 0)
+        if needed > SYSTEMS[system]:
+            able = ", ".join(name for name, version in SYSTEMS.items() if version >= needed)
+            raise UsageError(f"{precision} was asked for, which {system} does not have; those that have it: {able}")
 
 
 def _check_windows(opened: Opened) -> None:
@@ -93,19 +142,12 @@ def _check_windows(opened: Opened) -> None:
 
 
 def _fill(
-    folder: Path,
-    source: Source,
-    opened: Opened,
-    name: str,
-    precision: str,
-    photo: Path,
-    trained_on: str,
+    folder: Path, draft: Manifest, opened: Opened, programs: Mapping[str, ExportedProgram], card: str, photo: Path
 ) -> Manifest:
-    """The pack in float32; its card says what it is to become."""
+    """The pack in float32 as ONNX."""
     graphs = opened.graphs
-    draft = _draft(opened, name, source.digest())
-    files = {name: _write_graph(folder, name, graph, draft) for name, graph in graphs.items()}
-    (folder / "CARD.md").write_text(card(draft, opened.about, precision, trained_on), encoding="utf-8")
+    files = {name: _write_graph(folder, name, graph, programs[name], draft) for name, graph in graphs.items()}
+    (folder / "CARD.md").write_text(card, encoding="utf-8")
     finished = dataclasses.replace(
         draft,
         graphs={
@@ -118,13 +160,35 @@ def _fill(
     return Manifest.load(folder)
 
 
-def _quantized(floats: Path, level: str, photos: Sequence[Path]) -> tuple[Path, Manifest]:
-    """The pack with every layer at one level, beside the one in float32."""
+def _with_packages(
+    folder: Path, manifest: Manifest, opened: Opened, programs: Mapping[str, ExportedProgram], system: str
+) -> Manifest:
+    """The pack with Core ML packages in float32 beside its other graphs."""
+    packages: dict[str, Written] = {}
+    for name, graph in opened.graphs.items():
+        package, multiple = f"{name}.mlpackage", manifest.size.multiple_of
+        metadata = _metadata(name, manifest)
+        convert_coreml(graph, programs[name], folder / package, multiple=multiple, metadata=metadata, system=system)
+        packages[name] = package_parts(folder, package, "fp32")
+    manifest = filed(manifest, "coreml", packages)
+    manifest.save(folder)
+    return manifest
+
+
+def _emitted(
+    floats: Path, targets: Sequence[str], precisions: Sequence[str], photos: Sequence[Path]
+) -> tuple[Path, Manifest]:
+    """The pack with the graphs that were asked for, beside the one with float32 ones."""
     manifest = Manifest.load(floats)
     pack = open_float(floats, samples(photos, manifest.tasks[0], CALIBRATION_SIDE))
-    folder = floats.with_name(f"{floats.name}.{level}")
+    folder = floats.with_name(f"{floats.name}.emitted")
     folder.mkdir()
-    settle(folder, write_onnx(pack, uniform_levels(pack.layers, level), folder, level), {})
+    manifest = bare(manifest)
+    for target in targets:
+        for precision in precisions:
+            levels = uniform_levels(pack.layers, precision.partition("+")[0])
+            manifest = filed(manifest, target, EMITTERS[target](pack, levels, folder, precision))
+    settle(folder, assembled(pack, folder, manifest), {})
     return folder, Manifest.load(folder)
 
 
@@ -163,10 +227,13 @@ def _measured(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _write_graph(folder: Path, name: str, graph: Graph, draft: Manifest) -> PackedFile:
-    metadata = {"pocketprior.graph": name, "pocketprior.manifest": mirror(draft)}
-    convert(graph, folder / f"{name}.onnx", multiple=draft.size.multiple_of, metadata=metadata)
+def _write_graph(folder: Path, name: str, graph: Graph, program: ExportedProgram, draft: Manifest) -> PackedFile:
+    convert(graph, program, folder / f"{name}.onnx", metadata=_metadata(name, draft))
     return packed_file(folder, f"{name}.onnx")
+
+
+def _metadata(name: str, draft: Manifest) -> dict[str, str]:
+    return {"pocketprior.graph": name, "pocketprior.manifest": mirror(draft)}
 
 
 def _add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, Graph], photo: Image) -> None:

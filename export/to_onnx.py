@@ -15,35 +15,25 @@ from .neutral import normalized
 __all__ = ["OPSET", "convert"]
 
 OPSET = 20  # the newest that ONNX Runtime and OpenVINO both take without trouble
-EXAMPLE = (32, 48)  # multiples of the sampling grid, different so that height and width cannot be confused
 
 
-def convert(graph: Graph, path: Path, *, multiple: int, metadata: dict[str, str]) -> None:
-    """Trace `graph` once and write it to `path`; heights and widths are free multiples of `multiple`."""
-    units = [torch.export.Dim(f"{symbol}_units", min=1, max=2**16) for symbol in ("h", "w")]
-    sizes = {symbol: multiple * unit for symbol, unit in zip(("h", "w"), units, strict=True)}
-    shapes = {
-        name: {axis: sizes[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} or None
-        for name, spec in graph.inputs.items()
-    }
-    example = graph.example(multiple * EXAMPLE[0], multiple * EXAMPLE[1])
+def convert(graph: Graph, program: torch.export.ExportedProgram, path: Path, *, metadata: dict[str, str]) -> None:
+    """Write `program`, what `traced` gives for `graph`, to `path`; its sizes stay free."""
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own deprecations and about optional packages.
         warnings.simplefilter("ignore")
         for chatty in ("torch.onnx", "onnxscript"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph.module,
-            tuple(example.values()),
+        exported = torch.onnx.export(
+            program,
             dynamo=True,
             opset_version=OPSET,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            dynamic_shapes=tuple(shapes.values()) if any(shapes.values()) else None,
             external_data=False,
             verbose=False,
         )
-    assert program is not None
-    model = normalized(program.model_proto, metadata)
+    assert exported is not None
+    model = normalized(exported.model_proto, metadata)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -19,7 +19,7 @@ from .options import ARITHMETIC, Options, arithmetic_of
 
 __all__ = ["RUNTIMES", "open_graphs"]
 
-RUNTIMES = ("onnxruntime", "openvino", "replay")
+RUNTIMES = ("onnxruntime", "openvino", "replay", "coreml")
 
 
 def open_graphs(
@@ -51,7 +51,7 @@ def open_graphs(
         packed, spec = manifest.graph_file(name, target), manifest.graphs[name]
         for file in (packed, *manifest.graph_parts(name, target)):
             check_file(folder, file)
-        options = Options(threads, device, arithmetic or arithmetic_of(manifest.precision[target][name]))
+        options = Options(threads, device, arithmetic or arithmetic_of(manifest.precision[target][name], target))
         graph = module.open(folder / packed.file, name, spec, options)
         graphs[name] = checked(name, graph, spec, manifest.size.multiple_of)
     return graphs

@@ -21,6 +21,9 @@ class Options(NamedTuple):
     arithmetic: str = "fp32"
 
 
-def arithmetic_of(precision: str) -> str:
+def arithmetic_of(precision: str, target: str) -> str:
     """What a graph file of this precision ("fp32", "int8", "int8+bf16" ...) is to be computed in beside integers."""
-    return "bf16" if precision.endswith("bf16") else "fp32"
+    _, plus, told = precision.rpartition("+")
+    # Without a plus, float16 is how weights are stored; a Core ML package says it of each of its values.
+    halves = told == "fp16" and (plus or target == "coreml")
+    return told if halves or told == "bf16" else "fp32"

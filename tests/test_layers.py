@@ -29,6 +29,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "export": frozenset({"core", "core.models", "kernels.mode"}),
     # One command takes an album and gives a pack: it trains and exports.
     "export.personalize": frozenset({"core", "core.models", "core.training", "export"}),
+    # The reference is written in the format, and with the recorder, of what replays it.
+    "export.parity": frozenset({"core", "core.models", "kernels", "kernels.mode", "export", "runtimes"}),
+    # One command knows the stages of a training and what comes after it; it runs the others as processes.
+    "export.build": frozenset({"core", "core.training"}),
     "runtimes": frozenset({"core"}),
     PACKAGE: frozenset({"core"}),
 }
@@ -42,6 +46,8 @@ MUST_NOT_LOAD: dict[str, frozenset[str]] = {
     "distill": RUNTIME_LIBRARIES,
     "export": frozenset(),
     "export.personalize": frozenset(),
+    "export.build": frozenset(),
+    "export.parity": frozenset(),
     "runtimes": TORCH,
     PACKAGE: TORCH | RUNTIME_LIBRARIES,
 }

@@ -17,7 +17,8 @@ from pocketprior.core.training.stages import SYSTEMS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = {
-    name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("models.md", "personalize.md", "training.md")
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("build.md", "export.md", "models.md", "parity.md", "personalize.md", "training.md")
 }
 
 

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 from ...core.commands.restore import size_in_bytes
 from ...core.errors import UsageError
-from ...core.manifest import Manifest
+from ...core.manifest import Limit, Manifest
 from ...core.photo_list import released_photos
 from ..place import check_place
 from . import plan as plans
+from .files import EMITTERS, assembled, bare, check_packages, coreml_files, filed, openvino_files, write_onnx
 from .layers import layers_of, load_graphs
 from .levels import LEVELS
 from .memory import Memory
@@ -24,11 +25,12 @@ from .plan import Plan, as_coreml, as_nncf, as_onnx
 from .report import Row, best_uniform, measure, table
 from .samples import Sample, samples
 from .search import OBJECTIVES, Found, fingerprint, search
-from .variant import FloatPack, Reference, add_ir, open_float, reference, settle, uniform_levels, write_onnx
+from .variant import FloatPack, Reference, open_float, reference, settle, uniform_levels
 
 __all__ = ["Draft", "Groups", "Offer", "add_arguments", "run"]
 
 LABEL = "mixed"  # the precision of graphs whose layers differ
+USUAL_DB = 40.0  # what parity expects of fewer bits, unless the pack says otherwise
 SIDE = 192  # pixels of the squares that are looked at
 PHOTOS = 10  # per group: calibration, search, and held back
 PROBE = (4, 128)  # photos of the search on which layers are measured one at a time, and the side of their squares
@@ -76,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--plan", type=Path, metavar="FILE", help="take this plan instead of searching for one")
     chosen.add_argument("--level", choices=LEVELS[1:], help="one level for every layer that can have it")
-    parser.add_argument("--to", choices=("onnx", "onnx,openvino"), default="onnx", help="graphs (default: %(default)s)")
+    parser.add_argument("--to", type=_targets, default=("onnx",), metavar="TARGETS", help=_TO)
     parser.add_argument("--photos", type=_count, default=PHOTOS, help="of each of the three groups (%(default)s)")
     parser.add_argument("--side", type=_count, default=SIDE, help="of the squares looked at, in pixels (%(default)s)")
     parser.add_argument("--probe", type=_count, nargs=2, default=PROBE, metavar=("PHOTOS", "SIDE"), help=_PROBE)
@@ -85,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the measurements for programs")
 
 
+_TO = f"comma-separated, of: {', '.join(EMITTERS)} (default: onnx)"
 _BUDGET = "PSNR to the float pack that the worst photo keeps (%(default)s)"
 _PROBE = f"on which layers are measured one at a time ({PROBE[0]} {PROBE[1]})"
 _OBJECTIVE = "smallest graphs, or the most integer arithmetic (%(default)s)"
@@ -94,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     """Search, write, measure; 1 where nothing meets the budget, and the pack is not written."""
     check_place(args.out)
     manifest = Manifest.load(args.pack)
+    if "coreml" in args.to:
+        check_packages(manifest)
     groups = _groups(args, manifest.tasks[0])
     folder = args.search or args.out.with_name(f"{args.out.name}.search")
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,12 +140,17 @@ def _finish(args: argparse.Namespace, pack: FloatPack, chosen: Plan | str, judge
         draft.folder.mkdir()
         manifest = write_onnx(pack, levels, draft.folder, label)
         rows = [measure("fp32", args.pack, judge, "onnxruntime"), measure(label, draft.folder, judge, "onnxruntime")]
-        made, runtimes = [rows[1]], ["onnxruntime"]
-        if args.to != "onnx":
+        made = [rows[1]]
+        if "openvino" in args.to:
             found, shipped = _add_openvino(draft, manifest, args.budget_db)
-            rows, made = [*rows, *found], [*made, shipped]
-            manifest, runtimes = Manifest.load(draft.folder), ["onnxruntime", "openvino"]
-        settle(draft.folder, manifest, {"plan": chosen.hash} if isinstance(chosen, Plan) else {}, runtimes)
+            rows, made, manifest = [*rows, *found], [*made, shipped], Manifest.load(draft.folder)
+        if "coreml" in args.to:
+            row = _add_coreml(draft, manifest)
+            rows, made, manifest = [*rows, row], [*made, row], Manifest.load(draft.folder)
+        if args.budget_db < USUAL_DB:
+            limit = Limit(f"made under a budget of {args.budget_db:g} dB for the worst photo", psnr_db=args.budget_db)
+            manifest = dataclasses.replace(manifest, limits={**manifest.limits, "coded": limit})
+        settle(draft.folder, manifest, {"plan": chosen.hash} if isinstance(chosen, Plan) else {})
         rows += _uniform(pack, judge) if args.compare else []
         _print(args, rows, chosen)
         problem = _problem(args, made)
@@ -161,17 +171,28 @@ def _add_openvino(draft: Draft, manifest: Manifest, budget_db: float) -> tuple[l
     for name, offer in {"fp32": Offer(floats), "bf16": Offer(floats), **_offers(draft)}.items():
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            add_ir(draft.pack, offer.levels, folder, write_onnx(draft.pack, floats, folder, "fp32"), name, offer.nncf)
+            written = openvino_files(draft.pack, offer.levels, folder, name, offer.nncf)
+            assembled(draft.pack, folder, filed(bare(draft.pack.manifest), "openvino", written))
             try:
                 rows[name] = measure(name, folder, draft.judge, "openvino")
             except UsageError as error:  # a processor without bf16
                 _log(f"{name} was not measured: {error}")
     offers = {name: row for name, row in rows.items() if name not in ("fp32", "bf16")}
     fitting = {name: row for name, row in offers.items() if row.worst_db >= budget_db}
-    best = min(fitting or offers, key=lambda name: offers[name].seconds)
+    best = min(fitting or offers, key=lambda name: offers[name].seconds or 0.0)
     _log(f"OpenVINO: {best} is the fastest here" + (" of those that keep the budget" if fitting else "; none fits"))
-    add_ir(draft.pack, _offers(draft)[best].levels, draft.folder, manifest, best, _offers(draft)[best].nncf)
+    offer = _offers(draft)[best]
+    written = openvino_files(draft.pack, offer.levels, draft.folder, best, offer.nncf)
+    assembled(draft.pack, draft.folder, filed(manifest, "openvino", written))
     return [*rows.values()], rows[best]
+
+
+def _add_coreml(draft: Draft, manifest: Manifest) -> Row:
+    """Add Core ML packages whose arithmetic beside integers is in float16, as Apple's processors have it."""
+    label = f"{draft.label}+fp16"
+    written = coreml_files(draft.pack, draft.levels, draft.folder, label)
+    assembled(draft.pack, draft.folder, filed(manifest, "coreml", written))
+    return measure(label, draft.folder, draft.judge, "coreml")
 
 
 def _offers(draft: Draft) -> dict[str, Offer]:
@@ -256,6 +277,13 @@ def _groups(args: argparse.Namespace, task: str) -> Groups:
         *(samples(group, task, args.side) for group in (calibration, looked_at, held_back)),
         probe=samples(looked_at[:photos], task, side),
     )
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    given = tuple(text.split(","))
+    if not set(given) <= set(EMITTERS) or "onnx" not in given or len(given) != len(set(given)):
+        raise argparse.ArgumentTypeError(f"'{text}' was given; give onnx, and others of: {', '.join(EMITTERS)}")
+    return given
 
 
 def _count(text: str) -> int:

@@ -8,15 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from ...core.eight_bits import LEAST
 from ...core.errors import PackError, UsageError
 from ...core.manifest import Manifest
 from ...core.pack import check_file
 
 __all__ = [
     "Layer",
+    "array_digest",
     "channel_axis",
     "graph_levels",
     "initializers",
@@ -27,7 +31,6 @@ __all__ = [
 ]
 
 KINDS = {"Conv": "conv", "Gemm": "dense", "MatMul": "dense"}
-LEAST = 256  # weights; what has fewer stays as it is: there is nothing to gain
 
 
 class Layer(NamedTuple):
@@ -111,8 +114,13 @@ def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 def weights_digest(tensor: onnx.TensorProto) -> str:
+    """`array_digest` of the weights."""
+    return array_digest(numpy_helper.to_array(tensor))
+
+
+def array_digest(weights: NDArray[np.float32]) -> str:
     """sha256 (hex) of the shape and the float32 weights."""
-    return hashlib.sha256(f"{list(tensor.dims)} ".encode() + numpy_helper.to_array(tensor).tobytes()).hexdigest()
+    return hashlib.sha256(f"{list(weights.shape)} ".encode() + weights.tobytes()).hexdigest()
 
 
 def graph_levels(model: onnx.ModelProto, levels: Mapping[str, str]) -> dict[str, str]:

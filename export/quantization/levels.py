@@ -3,12 +3,13 @@
 fp32    as trained
 fp16    weights rounded to float16, computed with in float
 w8      weights in 8 bits, symmetric per output channel, computed with in float
-w4      weights in 4 bits, symmetric in groups of up to 64 along an output channel, computed with in float
+w4      weights in 4 bits, symmetric in groups of whole kernels of some input channels, up to 72, computed with in float
 int8    weights as in w8 and inputs and outputs in 8 bits, asymmetric per array: integer arithmetic
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from .layers import Layer
 
-__all__ = ["LEVELS", "Coded", "coded", "decoded", "layer_bytes", "offered"]
+__all__ = ["LEVELS", "Coded", "bias_shift", "coded", "decoded", "layer_bytes", "offered"]
 
 LEVELS = ("fp32", "fp16", "w8", "w4", "int8")
 BITS = {"fp32": 32, "fp16": 16, "w8": 8, "w4": 4, "int8": 8}
-GROUP = 64  # largest number of 4-bit weights with one scale
+GROUP = 72  # largest number of 4-bit weights with one scale: 3x3 of 8 input channels
 CLIPS = np.linspace(0.7, 1.0, 13)  # shares of the largest weight that 4 bits may reach to; the best is taken
 
 
@@ -48,7 +49,7 @@ def coded(weights: NDArray[np.float32], level: str, axis: int = 0) -> Coded:
     """Weights of a layer in 8 (w8, int8) or 4 bits (w4); axis: of the output channels, 0 or 1 (of a matrix)."""
     rows = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
     if level == "w4":
-        return _four_bits(rows.reshape(-1, _group(rows.shape[1])))
+        return _four_bits(rows.reshape(-1, _group(rows.shape[1], math.prod(weights.shape[2:]))))
     largest = np.abs(rows).max(axis=1, keepdims=True)
     scales = (np.maximum(largest, np.finfo(np.float32).tiny * 127) / 127).astype(np.float32)
     return Coded(np.clip(np.round(rows / scales), -127, 127).astype(np.int8), scales)
@@ -59,6 +60,16 @@ def decoded(code: Coded, shape: tuple[int, ...], axis: int = 0) -> NDArray[np.fl
     channels_first = (shape[axis], *shape[:axis], *shape[axis + 1 :])
     rows = (code.codes.astype(np.float32) * code.scales).reshape(channels_first)
     return np.ascontiguousarray(np.moveaxis(rows, 0, axis))
+
+
+def bias_shift(change: NDArray[np.float32], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a change of the weights (O, I / groups, ...) adds to the mean of each output channel: (O).
+
+    means: of the input channels, (I). Borders, which are padded, are taken for the rest of the picture.
+    """
+    per_group = change.shape[1]
+    kernels = change.reshape(len(means) // per_group, -1, per_group, math.prod(change.shape[2:])).sum(axis=3)
+    return np.einsum("goi,gi->go", kernels, means.reshape(-1, per_group)).reshape(-1)
 
 
 def _four_bits(rows: NDArray[np.float32]) -> Coded:
@@ -77,10 +88,10 @@ def _four_bits(rows: NDArray[np.float32]) -> Coded:
     return Coded(codes, scales.astype(np.float32))
 
 
-def _group(row: int) -> int:
-    """The largest divisor of a row that is no larger than GROUP."""
-    return max(size for size in range(1, GROUP + 1) if row % size == 0)
+def _group(row: int, kernel: int) -> int:
+    """The largest divisor of a row that is no larger than GROUP and holds whole kernels; one kernel at least."""
+    return max((size for size in range(kernel, GROUP + 1, kernel) if row % size == 0), default=kernel)
 
 
 def _groups(layer: Layer) -> int:
-    return layer.count // _group(layer.count // layer.shape[layer.axis])
+    return layer.count // _group(layer.count // layer.shape[layer.axis], math.prod(layer.shape[2:]))

@@ -21,8 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..neutral import normalized
 from .layers import channel_axis, graph_levels, initializers, uses
-from .levels import coded, decoded
-from .ranges import Range, ends, unit
+from .levels import bias_shift, coded, decoded
+from .ranges import Range, ends, unit_of
 
 __all__ = ["MOVES", "emit"]
 
@@ -80,10 +80,7 @@ class _Draft:
         nodes = [n for n in self.nodes[weights] if n.op_type == "Conv" and n.input[0] in self.values]
         if not nodes:
             return
-        means = np.mean([self.values[node.input[0]].means for node in nodes], axis=0)  # (I)
-        groups = len(means) // change.shape[1]
-        by_group = change.sum(axis=(2, 3)).reshape(groups, -1, change.shape[1])  # (groups, O / groups, I / groups)
-        shift = np.einsum("goi,gi->go", by_group, means.reshape(groups, -1)).reshape(-1)  # (O)
+        shift = bias_shift(change, np.mean([self.values[node.input[0]].means for node in nodes], axis=0))
         for node in nodes:
             old = node.input[2] if len(node.input) > 2 else ""
             bias = numpy_helper.to_array(self.weights[old]) if old else np.zeros(len(shift), np.float32)
@@ -155,7 +152,7 @@ class _Draft:
 
     def bias(self, name: str, bias: str, before: str, scales: NDArray[np.float32]) -> str:
         """In 32 bits, in units of the products that it is added to."""
-        one = (scales * np.float32(unit(self.values[before])[0])).astype(np.float32)
+        one = (scales * np.float32(unit_of(self.values[before])[0])).astype(np.float32)
         given = numpy_helper.to_array(self.added[bias] if bias in self.added else self.weights[bias])
         units = np.round(given.astype(np.float64) / one)
         codes = self.constant(f"{name}/codes", np.clip(units, -(2**31) + 1, 2**31 - 1).astype(np.int32))
@@ -235,7 +232,7 @@ class _Draft:
 
     def unit(self, name: str) -> tuple[str, str]:
         """The constants by which an array is coded."""
-        scale, zero = unit(self.values[name])
+        scale, zero = unit_of(self.values[name])
         return (
             self.constant(f"{name}/scale", np.array(scale, np.float32)),
             self.constant(f"{name}/zero", np.array(zero, np.uint8)),

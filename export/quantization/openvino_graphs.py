@@ -29,12 +29,18 @@ ELEMENTWISE = ("Add", "AvgPool", "Concat", "Divide", "Gelu", "MatMul", "Multiply
 
 
 def write_ir(
-    model: onnx.ModelProto, levels: Mapping[str, str], scales: Mapping[str, Range] | Sequence[Feed], path: Path
+    model: onnx.ModelProto,
+    levels: Mapping[str, str],
+    scales: Mapping[str, Range] | Sequence[Feed],
+    path: Path,
+    *,
+    halves: bool = True,
 ) -> None:
     """Write `model` with its layers at `levels` (by the digest of their weights) to `path`, an .xml, and its .bin.
 
-    scales: of int8, from what `ranges` gives for the graph, or by NNCF from these calls of it. Raises
-    MissingExtraError without openvino, or without nncf where that is to find the scales of integers.
+    scales: of int8, from what `ranges` gives for the graph, or by NNCF from these calls of it. halves: whether what is
+    left in float has 16 bits in the file. Raises MissingExtraError without openvino, or without nncf where that is to
+    find the scales of integers.
     """
     openvino = _openvino()
     if isinstance(scales, Mapping):
@@ -49,7 +55,7 @@ def write_ir(
         if feeds and "int8" in graph_levels(model, levels).values():
             graph = _integers(graph, _integer_nodes(coded, levels), feeds)
         _name(graph)
-        openvino.save_model(graph, path, compress_to_fp16=True)
+        openvino.save_model(graph, path, compress_to_fp16=halves)
 
 
 def _integer_nodes(floats: onnx.ModelProto, levels: Mapping[str, str]) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +12,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from ...core.eight_bits import BINS, Unit, reach, unit
 from .layers import initializers, uses
 from .samples import Feed
 
-__all__ = ["Range", "ends", "operations", "ranges", "unit"]
-
-BINS = 2048  # of a histogram: 8 for each of 256 codes
-SHARES = np.linspace(0.5, 1.0, 11)  # of the least and of the largest value, that 8 bits may reach to
+__all__ = ["Range", "ends", "operations", "ranges", "unit_of"]
 
 
 class Range(NamedTuple):
@@ -37,8 +34,7 @@ class Range(NamedTuple):
 def ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Range]:
     """What goes into and comes out of every convolution, over all calls.
 
-    8 bits reach from a share of the least value to a share of the largest: those of SHARES that leave the least squared
-    error over all values. A percentile would cut off the white of a photo; this weighs what is cut off.
+    8 bits reach as far as `reach` says.
     """
     watched = sorted({name for node in uses(model) if node.op_type == "Conv" for name in ends(model, node)})
     session = _session(model, watched)
@@ -54,7 +50,7 @@ def ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Range]:
         counts[name] += np.histogram(values, BINS, extremes[name])[0]
     return {
         name: Range(
-            *_least_error(*extremes[name], counts[name]),
+            *reach(*extremes[name], counts[name]),
             sizes[name],
             tuple((sums[name] * len(sums[name]) / sizes[name]).tolist()),
         )
@@ -63,9 +59,9 @@ def ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Range]:
     }
 
 
-def unit(values: Range) -> tuple[float, int]:
-    """Scale and zero point of the unsigned 8 bits that hold an array."""
-    return _unit(values.least, values.largest)
+def unit_of(values: Range) -> Unit:
+    """The unit of the codes that hold an array."""
+    return unit(values.least, values.largest)
 
 
 def operations(model: onnx.ModelProto, values: Mapping[str, Range]) -> dict[str, int]:
@@ -112,23 +108,3 @@ def _arrays(
         made = session.run(asked, dict(feed)) if asked else []
         yield from ((name, np.asarray(values)) for name, values in zip(asked, made, strict=True))
         yield from ((name, feed[name]) for name in watched if name in feed)
-
-
-def _least_error(least: float, largest: float, counts: NDArray[np.int64]) -> tuple[float, float]:
-    """The shares of two extremes within which 8 bits are nearest to values with this histogram between them."""
-    if least == largest:
-        return least, largest
-    centres = least + (np.arange(BINS) + 0.5) * (largest - least) / BINS
-
-    def error(reach: tuple[float, float]) -> float:
-        scale, zero = _unit(*reach)
-        codes = np.clip(np.round(centres / scale) + zero, 0, 255)
-        return float(counts @ np.square((codes - zero) * scale - centres))
-
-    reaches = [(least * low, largest * high) for low, high in product(SHARES if least else [1.0], SHARES)]
-    return min(reversed(reaches), key=error)  # of equal ones the widest
-
-
-def _unit(least: float, largest: float) -> tuple[float, int]:
-    scale = float(np.float32(max((largest - least) / 255, 1e-12)))
-    return scale, int(np.clip(round(-least / scale), 0, 255))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ __all__ = ["Row", "best_uniform", "graph_bytes", "measure", "table"]
 @dataclass(frozen=True)
 class Row:
     """One pack in one runtime: its graphs' bytes; PSNR to the float pack in dB; PSNR in dB and HaarPSI to the truth,
-    means over the photos; CPU seconds per megapixel, one thread."""
+    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML."""
 
     name: str
     runtime: str
@@ -32,7 +33,7 @@ class Row:
     mean_db: float
     psnr: float
     haarpsi: float
-    seconds: float
+    seconds: float | None
 
 
 def graph_bytes(manifest: Manifest, target: str) -> int:
@@ -51,7 +52,7 @@ def measure(name: str, folder: Path, truth: Reference, runtime: str, arithmetic:
     ]
     restored, seconds = found[0]
     clean = [sample.clean for sample in truth.samples]
-    target = "openvino" if runtime == "openvino" and "openvino" in manifest.precision else "onnx"
+    target = runtime if runtime in manifest.precision else "onnx"
     return Row(
         name=name,
         runtime=runtime + (f" {arithmetic}" if arithmetic else ""),
@@ -60,7 +61,7 @@ def measure(name: str, folder: Path, truth: Reference, runtime: str, arithmetic:
         mean_db=fmean(decibels(max(error, 1e-12)) for error in errors),
         psnr=fmean(psnr(a, b) for a, b in zip(restored, clean, strict=True)),
         haarpsi=fmean(haarpsi(a, b) for a, b in zip(restored, clean, strict=True)),
-        seconds=seconds,
+        seconds=seconds if runtime != "coreml" or sys.platform == "darwin" else None,
     )
 
 
@@ -71,7 +72,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [
         f"| {row.name} | {row.runtime} | {row.bytes / 1e6:.3f} | {row.worst_db:.1f} | {row.mean_db:.1f} | "
         f"{row.psnr:.3f} | {rows[0].psnr - row.psnr:.3f} | {row.haarpsi:.4f} | {rows[0].haarpsi - row.haarpsi:.4f} | "
-        f"{row.seconds:.2f} |"
+        f"{'-' if row.seconds is None else f'{row.seconds:.2f}'} |"
         for row in rows
     ]
     return "\n".join([head, *lines])

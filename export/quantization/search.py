@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from ...core.errors import UnknownNameError
 from ...core.restore import graph_names
+from .files import write_onnx
 from .layers import Layer
 from .levels import layer_bytes, offered
 from .memory import Memory
 from .plan import FORMAT, Plan
 from .samples import digest, forms_of
 from .solve import Choice, Choices, decibels, least_error, mean_square, predicted, solve
-from .variant import FloatPack, Reference, errors, write_onnx
+from .variant import FloatPack, Reference, errors
 
 __all__ = ["OBJECTIVES", "Found", "NoPlan", "fingerprint", "search", "sensitivity", "together"]
 

@@ -13,30 +13,26 @@ import onnx
 from ...core.arrays import Image
 from ...core.errors import GraphError
 from ...core.manifest import Manifest
-from ...core.pack import packed_file
 from ...core.restore import Restorer, graph_names
-from ...core.verify import verify
+from ...core.verify import GoldenCheck, verify
+from ..coreml.palette import PALETTES
 from .layers import Layer, initializers, layers_of, load_graphs, weights_digest
 from .levels import offered
-from .onnx_graphs import emit
-from .openvino_graphs import write_ir
 from .ranges import Range, operations, ranges
 from .samples import Feed, Sample, calls, forms_of
 
 __all__ = [
     "FloatPack",
     "Reference",
-    "add_ir",
     "errors",
     "open_float",
     "reference",
     "settle",
     "uniform_levels",
-    "write_onnx",
 ]
 
-IR_CALLS = 40  # of a graph, which NNCF looks at: of a denoiser ten photos in four steps
-SLACK = 2  # grey levels by which processors may round integers differently
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}  # in which a target is verified
+SLACK = 2  # grey levels by which processors may round differently
 
 
 class FloatPack(NamedTuple):
@@ -95,93 +91,40 @@ def reference(folder: Path, samples: Sequence[Sample]) -> Reference:
     return Reference(samples, [restorer(sample.damaged, seed=sample.seed) for sample in samples])
 
 
-def write_onnx(
-    pack: FloatPack, levels: Mapping[str, str], folder: Path, label: str, graphs: Sequence[str] | None = None
-) -> Manifest:
-    """Write the pack with its layers at `levels` (by name) into the folder, which must be there; its manifest.
-
-    label: the precision that changed graphs are said to have. graphs: None for all; others are left in float. What has
-    not changed is linked or copied. The golden restorations stay those of the float pack.
-    """
-    by_digest = {layer.digest: levels[layer.name] for layer in pack.layers}
-    changed: dict[str, onnx.ModelProto] = {}
-    for name in graphs or pack.models:
-        if any(levels[layer.name] != "fp32" for layer in pack.layers if name in layer.graphs):
-            changed[name] = emit(pack.models[name], by_digest, pack.values[name])
-    specs, precision = dict(pack.manifest.graphs), dict(pack.manifest.precision["onnx"])
-    for name, model in changed.items():
-        file = f"{name}.{label}.onnx"
-        (folder / file).write_bytes(model.SerializeToString(deterministic=True))
-        specs[name] = dataclasses.replace(specs[name], files={"onnx": {label: packed_file(folder, file)}}, parts={})
-        precision[name] = label
-    for name in set(specs) - set(changed):
-        file = specs[name].files["onnx"]["fp32"]
-        specs[name] = dataclasses.replace(specs[name], files={"onnx": {"fp32": file}}, parts={})
-    manifest = dataclasses.replace(pack.manifest, graphs=specs, precision={"onnx": precision})
-    for file in manifest.files():
-        place = folder / file.file
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes((pack.folder / file.file).read_bytes())
-    manifest.save(folder)
-    return manifest
-
-
 def uniform_levels(layers: Sequence[Layer], level: str) -> dict[str, str]:
-    """Every layer at one level; what cannot have int8 has w8, what cannot have w4 has w8."""
-    return {layer.name: level if level in offered(layer) else "w8" for layer in layers}
+    """Every layer at one level, of LEVELS or PALETTES; what cannot have int8 has w8, what cannot have w4 has w8."""
+    return {layer.name: level if level in (*offered(layer), *PALETTES) else "w8" for layer in layers}
 
 
-def settle(
-    folder: Path, manifest: Manifest, made_by: Mapping[str, str], runtimes: Sequence[str] = ("onnxruntime",)
-) -> None:
-    """Measure how far the golden restorations are from those of the checkpoint, in each runtime, and allow for that.
+def settle(folder: Path, manifest: Manifest, made_by: Mapping[str, str]) -> None:
+    """Measure how far the golden restorations are from those of the checkpoint, for each target, and allow for that.
 
     made_by: what is added to the fields of that name. Raises GraphError where nothing is left of the restoration.
     """
     loose = {name: dataclasses.replace(golden, tolerance=255) for name, golden in manifest.golden.items()}
     facts = {**manifest.made_by, **made_by}
     dataclasses.replace(manifest, golden=loose, made_by=facts).save(folder)
-    checks = [check for runtime in runtimes for check in verify(folder, runtime).goldens]
-    found = {name: max(check.difference for check in checks if check.name == name) for name in loose}
+    checks = {target: verify(folder, RUNTIMES[target]).goldens for target in manifest.precision}
+    found = {
+        name: max(check.difference for c in checks.values() for check in c if check.name == name) for name in loose
+    }
     if max(found.values()) + SLACK > 255:
         raise GraphError("the quantized graphs restore something else altogether; choose other levels")
     golden = {
         name: dataclasses.replace(
             golden,
             tolerance=found[name] + SLACK,
-            reason=f"quantized graphs were {found[name]} levels from PyTorch float32 when they were made; processors "
-            "round integers differently",
+            reason=f"the graphs were {found[name]} levels from PyTorch float32 when they were made; processors round "
+            "differently",
         )
         for name, golden in loose.items()
     }
-    parity = {**manifest.parity, "onnx": {"golden_max_level_error": float(max(found.values()))}}
+    parity = {**manifest.parity, **{target: _largest(checks[target]) for target in checks}}
     dataclasses.replace(manifest, golden=golden, made_by=facts, parity=parity).save(folder)
 
 
-def add_ir(
-    pack: FloatPack, levels: Mapping[str, str], folder: Path, manifest: Manifest, label: str, nncf: bool = False
-) -> Manifest:
-    """Add the graphs as OpenVINO IR to the pack in `folder`; its manifest, saved. label: the precision of all of them.
-
-    nncf: whether it gives the scales of integers, instead of those of the ONNX graphs. Raises MissingExtraError without
-    openvino, or without nncf where that is asked for.
-    """
-    by_digest = {layer.digest: levels[layer.name] for layer in pack.layers}
-    specs = dict(manifest.graphs)
-    for name, model in pack.models.items():
-        path = folder / f"{name}.{label}.xml"
-        write_ir(model, by_digest, pack.feeds[name][:IR_CALLS] if nncf else pack.values[name], path)
-        weights = packed_file(folder, path.with_suffix(".bin").name)
-        specs[name] = dataclasses.replace(
-            specs[name],
-            files={**specs[name].files, "openvino": {label: packed_file(folder, path.name)}},
-            parts={**specs[name].parts, "openvino": {label: (weights,)}},
-        )
-    precision = {**manifest.precision, "openvino": dict.fromkeys(specs, label)}
-    manifest = dataclasses.replace(manifest, graphs=specs, precision=precision)
-    manifest.save(folder)
-    return manifest
+def _largest(checks: Sequence[GoldenCheck]) -> dict[str, float]:
+    return {"golden_max_level_error": float(max(check.difference for check in checks))}
 
 
 def errors(

@@ -22,7 +22,7 @@ from pocketprior.export import measure
 from pocketprior.export.diffir import diffir_graphs
 from pocketprior.export.dtpm import dtpm_graphs
 from pocketprior.export.gen2res import gen2res_graphs
-from pocketprior.export.graphs import Graph, receptive_field
+from pocketprior.export.graphs import Graph, receptive_field, traced
 from pocketprior.export.to_onnx import convert
 
 MULTIPLE = 4
@@ -30,7 +30,7 @@ MULTIPLE = 4
 
 def exported(graph: Graph, path: Path, *inputs: torch.Tensor) -> torch.Tensor:
     """What ONNX Runtime makes of the inputs, its first output."""
-    convert(graph, path, multiple=MULTIPLE, metadata={})
+    convert(graph, traced(graph, MULTIPLE), path, metadata={})
     feed = {name: array.numpy() for name, array in zip(graph.inputs, inputs, strict=True)}
     return torch.from_numpy(onnxruntime.InferenceSession(path).run(None, feed)[0])
 
@@ -48,7 +48,7 @@ def graphs() -> dict[str, Graph]:
 def files(graphs: dict[str, Graph], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("onnx")
     for name, graph in graphs.items():
-        convert(graph, folder / f"{name}.onnx", multiple=MULTIPLE, metadata={"answer": "42"})
+        convert(graph, traced(graph, MULTIPLE), folder / f"{name}.onnx", metadata={"answer": "42"})
     return {name: folder / f"{name}.onnx" for name in graphs}
 
 
@@ -65,7 +65,8 @@ def test_onnx_equals_torch(name: str, size: tuple[int, int], graphs: dict[str, G
 def test_export_is_reproducible_and_tells_nothing_of_the_machine(
     graphs: dict[str, Graph], files: dict[str, Path], tmp_path: Path
 ) -> None:
-    convert(graphs["denoise"], tmp_path / "again.onnx", multiple=MULTIPLE, metadata={"answer": "42"})
+    denoise = graphs["denoise"]
+    convert(denoise, traced(denoise, MULTIPLE), tmp_path / "again.onnx", metadata={"answer": "42"})
     written = (tmp_path / "again.onnx").read_bytes()
     assert written == files["denoise"].read_bytes()
     assert str(Path(__file__).parents[2]).encode() not in written

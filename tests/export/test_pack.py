@@ -21,7 +21,7 @@ from pocketprior.core.verify import verify
 from pocketprior.export.card import card
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource
-from pocketprior.export.pack import PRECISIONS, golden_photo, write_pack
+from pocketprior.export.pack import golden_photo, write_pack
 from pocketprior.export.source import About
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
@@ -30,11 +30,11 @@ PHOTOS = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
 def write(folder: Path, precision: str, name: str = "pack") -> Path:
     model, semantic = save_small(folder)
     source = DtpmSource(model, str(semantic), steps=2)
-    write_pack(source, folder / name, name="small", photos=PHOTOS, precision=precision)
+    write_pack(source, folder / name, name="small", photos=PHOTOS, precisions=[precision])
     return folder / name
 
 
-@pytest.fixture(scope="module", params=PRECISIONS)
+@pytest.fixture(scope="module", params=["fp32", "int8"])
 def precision(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -177,7 +177,7 @@ def test_unknown_sampler_lists_the_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_int8(tmp_path: Path, system: str) -> None:
     out = tmp_path / "pack"
-    manifest = write_pack(source_of(system, tmp_path), out, name="x", photos=PHOTOS[:1], precision="int8")
+    manifest = write_pack(source_of(system, tmp_path), out, name="x", photos=PHOTOS[:1], precisions=["int8"])
     assert "int8" in manifest.precision["onnx"].values()
     assert verify(out).ok
 

@@ -62,6 +62,16 @@ def test_openvino_gets_the_fastest_that_keeps_the_budget(
     assert verify(tmp_path / "out", "openvino").ok
 
 
+def test_coreml_needs_packages_to_start_from(
+    call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("--to", "onnx,coreml") == 2
+    assert "no float32 Core ML package of the graph" in capsys.readouterr().err
+    assert call("--to", "coreml") == 2
+    assert "give onnx, and others of: onnx, openvino, coreml" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_plan_is_said_with_what_is_missing(
     call: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,10 +48,11 @@ def test_four_bits_are_better_than_the_largest_weight_as_their_end() -> None:
     assert np.square(decoded(coded(array, "w4"), array.shape) - array).mean() < plain
 
 
-def test_groups_divide_a_channel() -> None:
+def test_groups_divide_a_channel_and_hold_whole_kernels() -> None:
     assert coded(weights(4, 27), "w4").codes.shape == (4, 27)
-    assert coded(weights(4, 32, 3, 3), "w4").codes.shape == (4 * 6, 48)
+    assert coded(weights(4, 12, 3, 3), "w4").codes.shape == (4 * 2, 54)
     assert coded(weights(2, 64, 3, 3), "w4").codes.shape[1] == GROUP
+    assert coded(weights(2, 4, 9, 9), "w4").codes.shape[1] == 81  # one kernel is more than GROUP
 
 
 def test_what_a_layer_can_have() -> None:
@@ -65,4 +66,4 @@ def test_bytes() -> None:
     assert layer_bytes(given, "fp32") == 4 * 4608
     assert layer_bytes(given, "fp16") == 2 * 4608
     assert layer_bytes(given, "w8") == 4608 + 4 * 8
-    assert layer_bytes(given, "w4") == 2304 + 2 * 72
+    assert layer_bytes(given, "w4") == 2304 + 2 * 64

@@ -1,0 +1,57 @@
+"""Float32 that is float32, and where it was computed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import torch
+
+from ...core.errors import UsageError
+
+__all__ = ["device_of", "environment", "exact"]
+
+
+def device_of(name: str) -> torch.device:
+    """The device "cpu", "cuda", or with "auto" a GPU if there is one. Raises UsageError for one that is not there."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UsageError("--device cuda was given; PyTorch finds no CUDA device here: choose cpu or auto")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Without TF32 in matrix products and convolutions, which cuDNN would use unasked; the same numbers each time."""
+    flags = ((torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32"))
+    before = [getattr(owner, name) for owner, name in flags], torch.backends.cudnn.deterministic
+    try:
+        for owner, name in flags:
+            setattr(owner, name, False)
+        torch.backends.cudnn.deterministic = True
+        yield
+    finally:
+        for (owner, name), value in zip(flags, before[0], strict=True):
+            setattr(owner, name, value)
+        torch.backends.cudnn.deterministic = before[1]
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Words by name; without a date, so that a repeated recording has the same bytes."""
+    found = {
+        "device": f"CPU ({platform.machine()})",
+        "arithmetic": "float32, TF32 off",
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("pocketprior", "torch", "numpy")},
+    }
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        found |= {
+            "device": torch.cuda.get_device_name(device),
+            "capability": f"{facts.major}.{facts.minor}",
+            "cuda": str(torch.version.cuda),
+            "triton": version("triton"),
+        }
+    return found

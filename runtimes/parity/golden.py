@@ -1,0 +1,75 @@
+"""What a pack itself brings along to be compared with, where there is no recording: its golden restorations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.arrays import Image
+from ...core.errors import GraphError, PackError
+from ...core.manifest import Golden
+from ...core.recording import read_arrays
+from ...core.restore import Restorer, graph_names
+from .finals import forms_of
+from .findings import Check, Stage
+from .legs import FLOAT, Leg, Pack
+from .measures import as_unit, measure
+from .recording import FORMAT, About, Call, Case, Recording, Writer, facts_of, taken
+
+__all__ = ["golden_stage", "recorded_here"]
+
+
+def golden_stage(pack: Pack, shipped: Leg, threads: int | None = None) -> Stage:
+    """The golden restorations of the pack, in every form, within their own tolerance: that of what it says to run."""
+    told = pack.manifest.precision[shipped.target]
+    if shipped.arithmetic not in (None, FLOAT) or shipped.manifest.precision[shipped.target] != told:
+        return Stage("golden", (), reason="their tolerance is for the precision that the pack says to run")
+    checks: list[Check] = []
+    for form in forms_of(shipped.manifest):
+        try:
+            restorer = Restorer(shipped.manifest, shipped.open(graph_names(shipped.manifest, form), threads))
+        except PackError as error:
+            checks.append(Check("", form, str(error)))
+            continue
+        for name, golden in shipped.manifest.golden.items():
+            checks.append(_golden(restorer, f"{form}, {name}", golden, read_arrays(pack.folder / golden.file.file)))
+    return Stage("golden", tuple(checks))
+
+
+def recorded_here(folder: Path, leg: Leg, threads: int | None = None) -> Recording:
+    """What a leg makes of the golden photos, as a recording: the reference where there is no other."""
+    writer, cases = Writer(), list[Case]()
+    for name, golden in leg.manifest.golden.items():
+        arrays = read_arrays(folder / golden.file.file)
+        photo = _deep(arrays["photo"])
+        options: dict[str, Any] = {"seed": int(arrays["seed"]), "strength": float(arrays["strength"])}
+        calls: dict[str, tuple[Call, ...]] = {}
+        pictures: dict[str, str] = {}
+        for form in forms_of(leg.manifest):
+            restorer = Restorer(leg.manifest, leg.open(graph_names(leg.manifest, form), threads))
+            picture, made = taken(restorer, photo, **options)
+            pictures[form] = writer.key(picture)
+            calls[form] = tuple(
+                Call(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {}) for call in made
+            )
+        cases.append(Case(name, **options, tile=None, photo=writer.key(photo), calls=calls, pictures=pictures))
+    about = About(FORMAT, "", facts_of(leg.manifest), {}, tuple(cases))
+    return Recording(about, writer.arrays, f"no recording: the golden photos in {leg}, here")
+
+
+def _golden(restorer: Restorer, place: str, golden: Golden, arrays: dict[str, NDArray[Any]]) -> Check:
+    try:
+        restored = restorer(arrays["photo"], seed=int(arrays["seed"]), strength=float(arrays["strength"]))
+    except GraphError as error:
+        return Check("", place, str(error))
+    levels = int(np.abs(restored.astype(np.int64) - arrays["restored"].astype(np.int64)).max())
+    problem = f"{levels} levels of difference, {golden.tolerance} allowed" if levels > golden.tolerance else ""
+    return Check("", place, problem, measure(as_unit(restored), as_unit(arrays["restored"])))
+
+
+def _deep(photo: Image) -> Image:
+    """The photo at 16 bits, so that its restoration is not rounded to 8."""
+    return photo if photo.dtype == np.uint16 else photo.astype(np.uint16) * np.uint16(257)

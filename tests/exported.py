@@ -1,0 +1,47 @@
+"""Small models as packs, with recordings of them in PyTorch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import packs
+from numpy.typing import NDArray
+from small import PHOTOS
+
+from pocketprior.export.pack import write_pack
+from pocketprior.export.parity.record import Shot, record
+from pocketprior.export.source import Source
+from pocketprior.runtimes.parity.findings import Report
+from pocketprior.runtimes.parity.run import Wanted, compare
+
+__all__ = ["Known", "exported"]
+
+
+class Known(NamedTuple):
+    pack: Path
+    recording: Path
+
+    def run(self, pack: Path | None = None, **options: Any) -> Report:
+        return compare(pack or self.pack, Wanted(against=self.recording, threads=1, **options))
+
+    def copy(self, place: Path) -> Path:
+        return Path(shutil.copytree(self.pack, place / "pack"))
+
+
+def exported(folder: Path, source: Source, sizes: tuple[tuple[int, int], ...]) -> Known:
+    write_pack(source, folder / "pack", name="small", photos=PHOTOS[:1])
+    shots = [
+        Shot(f"photo {i}", _bright(packs.photo(*size, np.uint16, seed=i)), i + 3, (1.0, 0.5)[i % 2])
+        for i, size in enumerate(sizes)
+    ]
+    record(source.open(), source.digest(), shots, folder / "known.npz", device="cpu")
+    return Known(folder / "pack", folder / "known.npz")
+
+
+def _bright(photo: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """With an area of white, where a clamp is needed."""
+    photo[: len(photo) // 4] = 65535
+    return photo

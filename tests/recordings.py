@@ -1,0 +1,78 @@
+"""Recordings for tests: of small trained-like models in PyTorch, and of tiny packs without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import packs
+from numpy.typing import NDArray
+
+from pocketprior.core.manifest import Manifest
+from pocketprior.core.restore import Restorer
+from pocketprior.core.tiles import smallest_tile
+from pocketprior.runtimes.parity.finals import forms_of
+from pocketprior.runtimes.parity.findings import Report
+from pocketprior.runtimes.parity.recording import FORMAT, About, Call, Case, Writer, facts_of, taken
+
+__all__ = ["CHECKPOINT", "accused", "deep", "known_pack", "record_pack"]
+
+CHECKPOINT = "the checkpoint of a tiny pack"
+Shots = Sequence[tuple[tuple[int, int], int, float]]  # (height, width), seed, strength
+
+
+def deep(height: int, width: int, seed: int) -> NDArray:  # type: ignore[type-arg]
+    """A photo of 16 bits with highlights that reach white."""
+    photo = packs.photo(height, width, np.uint16, seed=seed)
+    photo[: height // 4] = 65535
+    return photo
+
+
+def known_pack(folder: Path, tiny: packs.Tiny = packs.DTPM) -> Manifest:
+    """A tiny pack that says what it was made from."""
+    manifest = packs.build(folder, tiny)
+    manifest = replace(manifest, made_by={"checkpoint": CHECKPOINT})
+    manifest.save(folder)
+    return manifest
+
+
+def record_pack(folder: Path, path: Path, shots: Shots) -> None:
+    """What a tiny pack makes of photos in ONNX Runtime, as if PyTorch had made it."""
+    manifest, writer = Manifest.load(folder), Writer()
+    restorers = {form: Restorer.from_pack(folder, graphs=form, threads=1) for form in forms_of(manifest)}
+    cases = [_case(manifest, restorers, writer, *shot) for shot in shots]
+    environment = {"device": "a tiny pack in ONNX Runtime"}
+    writer.save(path, About(FORMAT, CHECKPOINT, facts_of(manifest), environment, tuple(cases)))
+
+
+def _case(
+    manifest: Manifest,
+    restorers: dict[str, Restorer],
+    writer: Writer,
+    size: tuple[int, int],
+    seed: int,
+    strength: float,
+) -> Case:
+    photo, tile = deep(*size, seed), _tile(manifest, size)
+    calls, pictures = {}, {}
+    for form, restorer in restorers.items():
+        picture, made = taken(restorer, photo, seed=seed, strength=strength, tile=tile)
+        calls[form] = tuple(Call(c.graph, writer.keys(c.inputs), writer.keys(c.outputs), {}, {}) for c in made)
+        pictures[form] = writer.key(picture)
+    return Case(f"{size} {seed}", seed, strength, tile, writer.key(photo), calls, pictures)
+
+
+def _tile(manifest: Manifest, size: tuple[int, int]) -> int | None:
+    if manifest.window(manifest.receptive_field) is not None:
+        return None
+    least = smallest_tile(manifest.radius(("fused",)), manifest.size.minimum)
+    return max(least, 4 * (max(size) // 8))
+
+
+def accused(report: Report) -> str:
+    """Stage, graph, place and problem that a report points at."""
+    assert report.first is not None
+    stage, check = report.first
+    return f"{stage.name}: {check}: {check.problem}"

@@ -1,0 +1,51 @@
+"""Fifty packs that are as they should be, of varied photos, seeds, sizes and strengths: nothing is accused."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import packs
+import pytest
+import system_packs
+from recordings import accused, known_pack, record_pack
+
+from pocketprior.runtimes.parity.run import Wanted, compare
+
+RUNS = 50
+SYSTEMS = {
+    "dtpm": packs.DTPM,
+    "diffir": system_packs.DIFFIR,
+    "gen2res": system_packs.GEN2RES,
+    "ancestral": system_packs.ANCESTRAL,
+}
+STRENGTHS = (0.0, 0.25, 0.5, 1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("clean")
+    for name, tiny in SYSTEMS.items():
+        known_pack(root / name, tiny)
+    return root
+
+
+@pytest.mark.parametrize("number", range(RUNS))
+def test_nothing_is_accused(number: int, folder: Path, tmp_path: Path) -> None:
+    draw = random.Random(number)
+    system = [*SYSTEMS][number % len(SYSTEMS)]
+    sizes = (draw.randint(1, 70), draw.randint(8, 150))
+    shots = [(size, draw.randrange(2**64), draw.choice(STRENGTHS[1:])) for size in (sizes, sizes[::-1])]
+    shots.append(((17, 23), number, draw.choice(STRENGTHS)))
+    record_pack(folder / system, tmp_path / "known.npz", shots)
+    runtime = "openvino" if number % 10 == 9 else "onnxruntime"
+    report = compare(folder / system, Wanted(runtime, against=tmp_path / "known.npz", threads=1))
+    assert report.ok, accused(report)
+    assert report.compared > 10
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_nothing_is_accused_without_a_recording(system: str, folder: Path) -> None:
+    report = compare(folder / system, Wanted(threads=1))
+    assert report.ok, accused(report)
+    assert report.reference.startswith("no recording")

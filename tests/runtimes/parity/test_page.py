@@ -1,0 +1,77 @@
+"""The table of packs, runtimes and precisions."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pocketprior.core.errors import UsageError
+from pocketprior.core.manifest import Manifest
+from pocketprior.core.pack import packed_file
+from pocketprior.runtimes import RUNTIMES
+from pocketprior.runtimes.parity.page import Row, fill, measured, text
+
+Known = tuple[Path, Path]
+PAGE = "# Parity\n\n<!-- table -->\nold\n<!-- /table -->\n\nThe end.\n"
+
+
+@pytest.fixture(scope="module")
+def rows(kept: Known, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """A pack with two precisions and a recording, and one without a recording."""
+    other = tmp_path_factory.mktemp("other") / "pack"
+    shutil.copytree(kept[0], other)
+    manifest = Manifest.load(other)
+    shutil.copy(other / "predict.onnx", other / "predict.w8.onnx")
+    graphs = dict(manifest.graphs)
+    files = {"onnx": {**graphs["predict"].files["onnx"], "w8": packed_file(other, "predict.w8.onnx")}}
+    graphs["predict"] = replace(graphs["predict"], files=files)
+    replace(manifest, graphs=graphs, name="two").save(other)
+    return list(measured([other, kept[0]], [kept[1]], threads=1))
+
+
+def test_every_runtime_and_precision_has_a_row(rows: list[Row]) -> None:
+    ways = [(row.pack, row.runtime, row.precision) for row in rows]
+    assert ways == [
+        ("two", "onnxruntime", "fp32"),
+        ("two", "onnxruntime", "w8"),
+        ("two", "openvino", "fp32"),
+        ("two", "openvino", "w8"),
+        ("tiny-cleanup", "onnxruntime", "fp32"),
+        ("tiny-cleanup", "openvino", "fp32"),
+    ]
+    assert {row.runtime for row in rows} <= set(RUNTIMES)
+    assert all(row.report is not None and row.report.ok for row in rows)
+
+
+def test_the_reference_is_told(rows: list[Row]) -> None:
+    assert "a tiny pack in ONNX Runtime" in text(rows)
+    assert "dB" in text(rows)
+
+
+def test_what_breaks_or_does_not_run_is_told(rows: list[Row]) -> None:
+    assert rows[0].report is not None
+    failed = replace(rows[0].report, stages=())
+    found = text([rows[0]._replace(report=failed), rows[1]._replace(report=None, reason="no bf16 here")])
+    assert "BREACH" in found
+    assert "- two in onnxruntime, fp32: FAIL  nothing was compared" in found
+    assert "- two in onnxruntime, w8: not run, no bf16 here" in found
+
+
+def test_a_page_is_filled_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    fill(page, "| new |")
+    fill(page, "| newer \\1 |")
+    assert page.read_text() == PAGE.replace("old", "\n| newer \\1 |\n")
+
+
+@pytest.mark.parametrize("content", [None, "# Parity\n"])
+def test_a_page_without_marks(content: str | None, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    if content is not None:
+        page.write_text(content)
+    with pytest.raises(UsageError, match="<!-- table -->"):
+        fill(page, "| new |")
