@@ -12,7 +12,7 @@ __all__ = ["BINS", "LEAST", "Unit", "reach", "unit"]
 
 LEAST = 256  # weights; a layer with fewer stays in float: there is nothing to gain
 BINS = 2048  # of a histogram: 8 for each of 256 codes
-SHARES = np.linspace(0.8, 1.0, 11)  # of the least and of the largest value, that codes may reach to
+SHARES = np.linspace(0.5, 1.0, 11)  # of the least and of the largest value, that codes may reach to
 
 
 class Unit(NamedTuple):

@@ -22,7 +22,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "kernels": frozenset(),
     "kernels.mode": frozenset(),
     # One command does on a GPU whatever there is to do on a GPU: it measures, records and trains.
-    "kernels.gpu": frozenset({"core", "core.models", "core.training", "kernels", "kernels.mode", "export", "runtimes"}),
+    "kernels.gpu": frozenset(
+        {"core", "core.models", "core.training", "kernels", "kernels.mode", "export", "export.parity", "runtimes"}
+    ),
     "core.models": frozenset({"core", "kernels", "kernels.mode"}),
     "core.training": frozenset({"core", "core.models", "kernels.mode"}),
     "distill": frozenset({"core", "core.models", "core.training"}),

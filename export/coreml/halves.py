@@ -125,7 +125,7 @@ class _Block:
         output.name = f"{name}__fp16"
         self.types[output.name], self.described[output.name] = FLOAT16, output.type
         self.cast(output.name, name, FLOAT32)
-        self.types[name] = FLOAT32
+        self.types[name], self.described[name] = FLOAT32, self.made[-1].outputs[0].type
         self.versions |= {output.name}
 
 

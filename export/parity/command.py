@@ -11,7 +11,8 @@ from ...core.errors import UsageError
 from ...core.photo_list import released_photos
 from ..command import source_of  # the same options make the same model
 from ..source import Opened
-from .record import record, shots
+from .record import record
+from .shots import shots
 
 __all__ = ["run"]
 

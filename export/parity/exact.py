@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -44,7 +44,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "device": f"CPU ({platform.machine()})",
         "arithmetic": "float32, TF32 off",
         "python": platform.python_version(),
-        **{package: version(package) for package in ("pocketprior", "torch", "numpy")},
+        **_versions("pocketprior", "torch", "numpy"),
     }
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
@@ -52,6 +52,17 @@ def environment(device: torch.device) -> dict[str, str]:
             "device": torch.cuda.get_device_name(device),
             "capability": f"{facts.major}.{facts.minor}",
             "cuda": str(torch.version.cuda),
-            "triton": version("triton"),
+            **_versions("triton"),
         }
+    return found
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed: a clone runs `scripts/gpu` without being so."""
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
     return found

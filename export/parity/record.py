@@ -26,13 +26,11 @@ from ...runtimes.parity.measures import measure
 from ...runtimes.parity.recording import FORMAT, About, Call, Case, Taken, Writer, facts_of, taken
 from ...runtimes.replay import TARGET
 from ..graphs import Graph
-from ..quantization.samples import Sample, samples
 from ..source import Opened
 from .exact import device_of, environment, exact
 
-__all__ = ["STRENGTHS", "Shot", "record", "shots"]
+__all__ = ["Shot", "record"]
 
-STRENGTHS = (1.0, 0.5)  # in turn, so that one that is ignored shows
 PENDING = PackedFile("pending", "0" * 64, 0)  # a reference has no files
 
 
@@ -92,19 +90,6 @@ def record(
     about = About(FORMAT, checkpoint, facts_of(model.manifest), environment(place), tuple(cases))
     writer.save(path, about)
     return about
-
-
-def shots(paths: Sequence[Path], task: str, side: int, strengths: Sequence[float] = STRENGTHS) -> list[Shot]:
-    """The centre of each photo, at most `side` pixels wide and high, damaged by a task; the seed is its place.
-
-    The strengths are taken in turn, a single photo once with each.
-    """
-    repeated = [paths[0] for _ in strengths] if len(paths) == 1 else list(paths)
-    return [_shot(sample, strengths[sample.seed % len(strengths)]) for sample in samples(repeated, task, side)]
-
-
-def _shot(sample: Sample, strength: float) -> Shot:
-    return Shot(f"{sample.name} {sample.seed}", sample.damaged, sample.seed, strength, sample.clean)
 
 
 def _model(opened: Opened, place: torch.device) -> _Model:

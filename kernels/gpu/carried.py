@@ -1,7 +1,6 @@
-"""The folder that goes to the machine with the GPU: what training continues with there, and photos to record.
+"""The folder that goes to the machine with the GPU: what training continues with there.
 
 pack.json                 what there is, with the hash of every file
-examples.npz              photos for the recording
 train.npz, val.npz        squares of photos whose use is "any"
 run/                      recipe, input hashes and resume state of the run that goes on
 KIND.safetensors          the checkpoints that its stage starts from
@@ -22,7 +21,6 @@ from ...core.errors import UsageError
 from ...core.recording import read_arrays
 
 __all__ = [
-    "EXAMPLES",
     "FORMAT",
     "NAME",
     "RUN",
@@ -36,7 +34,7 @@ __all__ = [
     "unpacked",
 ]
 
-NAME, EXAMPLES, TRAIN, VAL, RUN = "pack.json", "examples.npz", "train.npz", "val.npz", "run"
+NAME, TRAIN, VAL, RUN = "pack.json", "train.npz", "val.npz", "run"
 FORMAT = 1
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from ...core.errors import UsageError
 from ...core.files import atomic_output
+from ...core.systems import SYSTEMS
 from .leg import hashes
 from .page import FOLDER, write_measured
 from .pieces import join
-from .recording import NAME as RECORDING
+from .recording import REFERENCES
 from .results import Results, StageResult
 from .stage import stage_module
 from .training import PIECES
@@ -29,7 +30,7 @@ def collect(folder: Path, root: Path, *, dry_run: bool = False) -> list[Path]:
     """Put the results in `folder` into the clone `root`; the paths that were written.
 
     benchmarks/gpu/STAGE.json, where rows of the same device and sources are kept unless they were measured again;
-    benchmarks/gpu/recording.npz; runs/RUN-gpu with the run that was trained; the tables of docs/kernels.md. Raises
+    checkpoints/references/SYSTEM.npz; runs/RUN-gpu with the run that was trained; the tables of docs/kernels.md. Raises
     UsageError for files that are not those that the results name, and for a dry run unless one is expected.
     """
     results = Results.load(folder)
@@ -42,9 +43,10 @@ def collect(folder: Path, root: Path, *, dry_run: bool = False) -> list[Path]:
         raise UsageError(f"{folder / wrong[0]} is missing or not the file that was written; copy the folder again")
     (root / FOLDER).mkdir(parents=True, exist_ok=True)
     written = [_keep(root / FOLDER / f"{name}.json", name, stage, results) for name, stage in results.stages.items()]
-    if RECORDING in results.files:
-        shutil.copyfile(folder / RECORDING, root / FOLDER / RECORDING)
-        written.append(root / FOLDER / RECORDING)
+    for name in (f"{system}.npz" for system in SYSTEMS if f"{system}.npz" in results.files):
+        with atomic_output(root / REFERENCES / name, overwrite=True) as temporary:
+            shutil.copyfile(folder / name, temporary)
+        written.append(root / REFERENCES / name)
     pieces = [folder / name for name in sorted(results.files) if name.startswith(PIECES)]
     if pieces:
         run = pieces[0].name.removeprefix(PIECES).rpartition("-")[0].removesuffix(MARK)

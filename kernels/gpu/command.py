@@ -114,7 +114,6 @@ def _pack(root: Path, carried: Path, args: argparse.Namespace) -> int:
     pairs = [text.partition("=") for text in args.earlier]
     packed = pack(
         carried,
-        root=root,
         run=args.run or root / "runs" / "gen2res-base",
         stage=(system, stage),
         data=args.data,

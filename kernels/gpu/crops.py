@@ -44,13 +44,13 @@ def squares(paths: Sequence[Path], seed: int = 0) -> Iterator[Levels]:
             yield photo[y : y + SIDE, x : x + SIDE]
 
 
-def centres(paths: Sequence[Path], side: int = SIDE) -> Iterator[Levels]:
-    """The centre of every photo that is large enough, (side, side, 3) uint8."""
+def centres(paths: Sequence[Path]) -> Iterator[Levels]:
+    """The centre of every photo that is large enough, (SIDE, SIDE, 3) uint8."""
     for path in paths:
         photo = _photo(path)
-        y, x = ((length - side) // 2 for length in photo.shape[:2])
+        y, x = ((length - SIDE) // 2 for length in photo.shape[:2])
         if min(y, x) >= 0:
-            yield photo[y : y + side, x : x + side]
+            yield photo[y : y + SIDE, x : x + SIDE]
 
 
 def _photo(path: Path) -> Levels:

@@ -14,23 +14,20 @@ from safetensors import safe_open
 
 from ...core.errors import UsageError
 from ...core.photo_list import released_photos
-from ...core.recording import write_arrays
 from ...core.training.resume import STATE_NAME
 from ...core.training.stages import stage_module
 from . import crops
-from .carried import EXAMPLES, FORMAT, NAME, RUN, TRAIN, VAL, Packed, hashes
+from .carried import FORMAT, NAME, RUN, TRAIN, VAL, Packed, hashes
 
 __all__ = ["LIMIT", "pack"]
 
 LIMIT = 34 * 2**20  # bytes of the folder: beside the clone, what may be carried to a lent machine
-EXAMPLE_SIDE = 48  # pixels; a recording holds some 60 arrays of this size for each photo
 VAL_SHARE = 0.2  # of the room for squares, at most, that held-back ones take
 
 
 def pack(
     folder: Path,
     *,
-    root: Path,
     run: Path,
     stage: tuple[str, str],
     data: Path,
@@ -57,7 +54,6 @@ def pack(
         for kind, path in earlier.items():
             shutil.copyfile(path, draft / f"{kind}.safetensors")
         _write_run(draft / RUN, run, stage, settings)
-        write_arrays(draft / EXAMPLES, {p.stem: next(crops.centres([p], EXAMPLE_SIDE)) for p in _examples(root)})
         squares = _write_squares(draft, data, limit)
         _write_inputs(draft, kinds)
         files = {kind: f"{kind}.safetensors" for kind in kinds}
@@ -81,11 +77,6 @@ def _write_run(folder: Path, run: Path, stage: tuple[str, str], settings: Sequen
         raise UsageError(f"{run} has done its {done} steps; give it more with --set steps=NUMBER")
     for name in (STATE_NAME, "log.csv"):
         shutil.copyfile(run / name, folder / name)
-
-
-def _examples(root: Path) -> list[Path]:
-    """The photos of examples/, without results beside them."""
-    return [path for path in sorted((root / "examples").glob("*.jpg")) if path.name.count(".") == 1]
 
 
 def _write_squares(draft: Path, data: Path, limit: int) -> dict[str, int]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from ...core.errors import UsageError
 from ...core.files import atomic_output
+from ...core.systems import SYSTEMS
 
 __all__ = ["FILES", "FILE_BYTES", "cut", "join"]
 
-FILES = 8  # that a run may leave, results and recording among them
+FILES = 8  # that a run may leave, results and recordings among them
 FILE_BYTES = 15 * 2**20  # how large each may be
-PIECES = FILES - 2
+PIECES = FILES - 1 - len(SYSTEMS)
 
 
 def cut(paths: Sequence[Path], folder: Path, name: str) -> list[Path]:

@@ -23,9 +23,9 @@ STAGES = {
     "probe": 0.04,
     "compile": 0.1,
     "verify": 0.14,
-    "bench": 0.34,
+    "bench": 0.32,
     "models": 0.14,
-    "recording": 0.04,
+    "recording": 0.06,
     "training": 0.2,
 }
 

@@ -3,12 +3,10 @@ promised to be there, and what comes back is put in its place in a copy of the c
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -29,12 +27,14 @@ from pocketprior.kernels.gpu.collect import collect
 from pocketprior.kernels.gpu.command import main
 from pocketprior.kernels.gpu.page import FOLDER, NOT_MEASURED, PAGE, blocks
 from pocketprior.kernels.gpu.pieces import FILE_BYTES, FILES, cut, join
+from pocketprior.kernels.gpu.recording import REFERENCES
 from pocketprior.kernels.gpu.results import NAME, Results
 from pocketprior.kernels.gpu.stage import STAGES, stage_module
-from pocketprior.runtimes import replay
+from pocketprior.runtimes.parity.graphs import sites
+from pocketprior.runtimes.parity.recording import load
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("core", "kernels", "export", "runtimes", "checkpoints")
+CODE = ("core", "kernels", "export", "runtimes")
 # What the package is installed with, but scripts/gpu must do without.
 ABSENT = """
 import sys
@@ -44,6 +44,10 @@ class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name.partition(".")[0] in {names} else super().find_spec(name, path, target)
+
+    @classmethod
+    def find_distributions(cls, *args, **options):
+        return (found for found in super().find_distributions(*args, **options) if found.name not in {installed})
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 """.format(
@@ -58,7 +62,8 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Without
         "tomli_w",
         "tqdm",
         "webdataset",
-    }
+    },
+    installed={"pocketprior"},
 )
 RECIPE = replace(
     base.RECIPE,
@@ -114,6 +119,11 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / "clone/docs").mkdir()
     for name in CODE:
         (tmp_path / "clone" / name).symlink_to(ROOT / name)
+    (tmp_path / "clone/checkpoints").mkdir()
+    for path in (ROOT / "checkpoints").iterdir():
+        if path.name != REFERENCES.name:
+            (tmp_path / "clone/checkpoints" / path.name).symlink_to(path)
+    shutil.copytree(ROOT / REFERENCES, tmp_path / "clone" / REFERENCES)
     shutil.copy(ROOT / "scripts/gpu", tmp_path / "clone/scripts/gpu")
     shutil.copy(ROOT / PAGE, tmp_path / "clone" / PAGE)
     return tmp_path / "clone"
@@ -146,26 +156,31 @@ def test_what_is_left_is_small(out: Path) -> None:
     assert set(Results.load(out).files) == {path.name for path in files} - {NAME}
 
 
-def test_the_recording_can_be_replayed(out: Path) -> None:
-    with np.load(out / "recording.npz") as recording:
-        arrays: Mapping[str, np.ndarray] = dict(recording)
-    about = json.loads(arrays["about"].tobytes())
-    assert set(about["systems"]) == set(SYSTEMS)
-    assert about["environment"] == Results.load(out).environment
-    for system in SYSTEMS:
-        graph = replay.open(out / "recording.npz", f"{system}-denoise", spec=None)
-        start = f"{system}-denoise/0/"
-        inputs = {
-            key.removeprefix(f"{start}in/"): value for key, value in arrays.items() if key.startswith(f"{start}in/")
-        }
-        for name, values in graph(**inputs).items():
-            np.testing.assert_array_equal(values, arrays[f"{start}out/{name}"])
-        assert arrays[f"pictures/{system}/split/golden"].dtype == np.uint8
+def test_the_references_are_recorded_again(out: Path) -> None:
+    """The same photos, seeds and strengths; on the same kind of device, the same numbers but for the order of sums."""
+    rows = {row["system"]: row for row in Results.load(out).stages["recording"].rows}
+    assert set(rows) == set(SYSTEMS)
+    for system, row in rows.items():
+        known, again = load(ROOT / REFERENCES / f"{system}.npz"), load(out / f"{system}.npz")
+        assert again.about.facts == known.about.facts
+        assert again.about.checkpoint == known.about.checkpoint == row["checkpoint"]
+        for before, now in zip(known.about.cases, again.about.cases, strict=True):
+            assert (now.name, now.seed, now.strength) == (before.name, before.seed, before.strength)
+            assert (now.photo, now.clean) == (before.photo, before.clean)
+        calls, repeated = list(sites(known)), list(sites(again))
+        assert sum(row["calls"].values()) >= len(calls)
+        for before, now in zip(calls, repeated, strict=True):
+            for name, values in known.named(before.call.outputs).items():
+                found = again.named(now.call.outputs)[name]
+                np.testing.assert_allclose(found, values, rtol=1e-3, atol=1e-3 * np.abs(values).max())
+        assert set(row["difference"].values()) == {0.0}, "a CPU was held against itself"
 
 
 def test_what_came_back_finds_its_place(out: Path, clone: Path) -> None:
     assert main(clone, ["--collect", str(out), "--dry-run"]) == 0
-    assert {path.name for path in (clone / FOLDER).iterdir()} == {*(f"{name}.json" for name in STAGES), "recording.npz"}
+    assert {path.name for path in (clone / FOLDER).iterdir()} == {f"{name}.json" for name in STAGES}
+    for system in SYSTEMS:
+        assert (clone / REFERENCES / f"{system}.npz").read_bytes() == (out / f"{system}.npz").read_bytes()
     run = clone / "runs/toy-gpu"
     assert load_file(run / "resume.safetensors")["done"] == 6
     assert {"model.safetensors", "recipe.toml", "inputs.json", "log.csv"} <= {path.name for path in run.iterdir()}
@@ -207,12 +222,13 @@ def test_a_damaged_pack_is_refused(carried: Path, tmp_path: Path) -> None:
 
 
 def test_a_failing_stage_does_not_stop_the_next(carried: Path, clone: Path, tmp_path: Path) -> None:
-    (clone / "checkpoints").unlink()  # so that nothing can be recorded
+    shutil.rmtree(clone / REFERENCES)  # so that nothing can be recorded
     arguments = ["--dry-run", "--stages", "recording,training", "--carry", carried, "--out", tmp_path / "out"]
     assert main(clone, [*map(str, arguments)]) == 1
     stages = Results.load(tmp_path / "out").stages
     assert stages["recording"].state == "failed"
-    assert "Traceback" in stages["recording"].errors["recording.npz"]
+    assert set(stages["recording"].errors) == set(SYSTEMS)
+    assert all("Traceback" in error for error in stages["recording"].errors.values())
     assert stages["training"].state == "done"
     assert stages["training"].rows[-1]["step"] == 6
 

@@ -14,7 +14,8 @@ from small import PHOTOS, save_small, source_of
 from pocketprior.core.manifest import Manifest
 from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.pack import write_pack
-from pocketprior.export.parity.record import record, shots
+from pocketprior.export.parity.record import record
+from pocketprior.export.parity.shots import shots
 from pocketprior.export.source import Source
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.inside_coreml import inside

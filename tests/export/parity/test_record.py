@@ -19,7 +19,8 @@ from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.gen2res import Gen2ResSource
 from pocketprior.export.parity import record as recording_of
 from pocketprior.export.parity.exact import device_of, environment, exact
-from pocketprior.export.parity.record import Shot, record, shots
+from pocketprior.export.parity.record import Shot, record
+from pocketprior.export.parity.shots import shots
 from pocketprior.export.source import Source
 from pocketprior.runtimes.parity.recording import Recording, load
 
