@@ -212,8 +212,8 @@ def _problem(args: argparse.Namespace, made: Sequence[Row]) -> str:
     for row in made:
         if row.worst_db < args.budget_db:
             return (
-                f"on photos that the search did not see the worst keeps {row.worst_db:.1f} dB in {row.runtime}, "
-                f"{args.budget_db - row.worst_db:.1f} dB less than asked for; give more --photos, or lower --budget-db"
+                f"on photos that the search did not see the worst keeps {row.worst_db:.2f} dB in {row.runtime}, "
+                f"{args.budget_db - row.worst_db:.2f} dB less than asked for; give more --photos, or lower --budget-db"
             )
         if args.max_size is not None and row.bytes > args.max_size:
             return (

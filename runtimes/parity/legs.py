@@ -139,7 +139,14 @@ def _labels(manifest: Manifest, target: str, precision: str | None) -> dict[str,
     known = dict.fromkeys(label for files in offered.values() for label in files)
     if precision not in known:
         raise UnknownNameError(f"precision of {target}", precision, known)
-    return {name: precision if precision in files else FLOAT for name, files in offered.items()}
+    labels = {name: precision if precision in files else FLOAT for name, files in offered.items()}
+    missing = [name for name, label in labels.items() if label not in offered[name]]
+    if missing:
+        raise UsageError(
+            f"{precision} was asked for, of which the pack '{manifest.name}' has no file of the graph '{missing[0]}'; "
+            f"choose one of: {', '.join(known)}"
+        )
+    return labels
 
 
 def _target(manifest: Manifest, runtime: str) -> tuple[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from ...core.manifest import Manifest
 from ...core.markdown import table
 from .. import RUNTIMES
 from .findings import Report, Stage
-from .legs import STAGES, described
+from .legs import FLOAT, STAGES, described
 from .recording import load
 from .run import Wanted, compare
 from .text import decibels, verdict
@@ -96,8 +96,11 @@ def _ways(manifest: Manifest) -> Iterator[tuple[str, str]]:
         targets = () if runtime in NOT_RUN else import_module(f"..{runtime}", __package__).TARGETS
         target = next((target for target in targets if target in manifest.precision), None)
         if target is not None:
-            labels = dict.fromkeys(label for spec in manifest.graphs.values() for label in spec.files[target])
-            yield from ((runtime, label) for label in labels)
+            offered = [spec.files[target] for spec in manifest.graphs.values()]
+            labels = dict.fromkeys(label for files in offered for label in files)
+            # A graph that a plan does not change is in float32 beside others that are not.
+            whole = all(FLOAT in files for files in offered)
+            yield from ((runtime, label) for label in labels if whole or label != FLOAT)
 
 
 def _line(row: Row) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import pytest
 from pocketprior.core.errors import PackError, UnknownNameError, UsageError
 from pocketprior.core.manifest import Manifest
 from pocketprior.runtimes.parity.legs import Chain, Pack, chain, float_leg
+from pocketprior.runtimes.parity.page import _ways
 
 
 def told(found: Chain) -> list[str]:
@@ -123,3 +124,19 @@ def test_what_there_is_not(manifest: Manifest, tmp_path: Path) -> None:
         chain(Pack(tmp_path, manifest), "tensorflow")
     with pytest.raises(PackError, match="has no graphs for coreml; it has: onnx"):
         chain(Pack(tmp_path, manifest), "coreml")
+
+
+def test_float_graphs_beside_others_are_no_float_pack(manifest: Manifest) -> None:
+    """What a plan does not change stays in float32: that is not the pack in float32."""
+    mixed = with_labels(manifest, "int8", first="int8")
+    name = next(iter(mixed.graphs))
+    kept = replace(mixed.graphs[name], files=manifest.graphs[name].files)
+    known = replace(
+        mixed,
+        graphs={**mixed.graphs, name: kept},
+        precision={"onnx": {**mixed.precision["onnx"], name: "fp32"}},
+    )
+    with pytest.raises(UsageError, match=r"fp32 was asked for, of which the pack .* has no file of the graph"):
+        chain(Pack(Path("pack"), known), "onnxruntime", precision="fp32")
+    assert [label for _, label in _ways(known) if label == "fp32"] == []
+    assert ("onnxruntime", "int8") in _ways(known)
