@@ -1,18 +1,19 @@
 """The manifest of a pack: all that a program needs to run it, as numbers and names, never as recipes.
 
 A pack is a folder with `manifest.json`, the graphs of one model for one or more targets, golden inputs with their
-outputs, and a model card. Which graphs there are, and what goes in and out, is in `systems.py`.
+outputs, and a model card. Which graphs there are, and what goes in and out, is in `systems.py`. A pack of several tasks
+has graphs for each of them, whose files share their weights; `Manifest.of` gives the manifest of one task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, cast
 
-from .errors import PackError, PackVersionError
+from .errors import PackError, PackVersionError, UnknownNameError
 from .files import atomic_output, failure_reason
 from .noise import NOISE_SPEC
 from .strict_json import as_text, as_tree, decode, parse
@@ -30,6 +31,7 @@ __all__ = [
     "Manifest",
     "PackedFile",
     "Size",
+    "TaskFacts",
     "mirror",
 ]
 
@@ -86,7 +88,9 @@ class Conditions:
 class GraphSpec:
     """Inputs and outputs by name, and the files: target -> precision -> file.
 
-    parts: target -> precision -> what lies beside that file and belongs to it, such as the weights of an OpenVINO IR.
+    parts: target -> precision -> what lies beside that file and belongs to it, such as the weights of an OpenVINO IR;
+    another graph may have the same. function: the graph's name in a Core ML package of several tasks, "" for that of
+    the graph itself.
     """
 
     inputs: Mapping[str, ArraySpec]
@@ -95,6 +99,7 @@ class GraphSpec:
     parts: Mapping[str, Mapping[str, tuple[PackedFile, ...]]] = field(
         default_factory=dict[str, Mapping[str, tuple[PackedFile, ...]]]
     )
+    function: str = ""
 
     def __post_init__(self) -> None:
         for name, array in {**self.inputs, **self.outputs}.items():
@@ -106,6 +111,8 @@ class GraphSpec:
         for target, parts in self.parts.items():
             known = set(self.files.get(target, {}))
             _require(set(parts) <= known, f"parts of {target}", sorted(parts), _one_of(sorted(known)))
+        named = not self.function or self.function.isidentifier()
+        _require(named, "function", self.function, "letters, digits and _, or nothing")
 
     @property
     def spatial(self) -> bool:
@@ -147,6 +154,22 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class TaskFacts:
+    """What a further task of a pack has in the place of the fields of these names in `Manifest`."""
+
+    residual_scale: float
+    receptive_field: Mapping[str, int | Window]
+    graphs: Mapping[str, GraphSpec]
+    precision: Mapping[str, Mapping[str, str]]
+    parameters: Mapping[str, int]
+    macs_per_pixel: Mapping[str, float]
+    bytes_per_pixel: Mapping[str, int]
+    parity: Mapping[str, Mapping[str, float]]
+    made_by: Mapping[str, str]
+    golden: Mapping[str, Golden]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything the pipeline knows about a model. Made by `load` or by an exporter; it checks itself when made.
 
@@ -157,7 +180,8 @@ class Manifest:
     residual_scale. gain: the share of what the model adds to the photo, or to base, at strength 1. bytes_per_pixel:
     measured peak working memory of a graph per pixel of its tile. precision: target -> graph -> which of its files is
     run. parity: where the export was compared with the checkpoint, a name -> measure -> number. limits: of parity, by
-    the class of what is compared ("fp32", "half", "coded", "form", "host", "task").
+    the class of what is compared ("fp32", "half", "coded", "form", "host", "task"). further: each task after the first,
+    with what is its own; empty where all tasks have the same graphs.
     """
 
     format: int
@@ -187,6 +211,7 @@ class Manifest:
     card: PackedFile
     golden: Mapping[str, Golden]
     limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
+    further: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
 
     def __post_init__(self) -> None:
         _check_words(self)
@@ -194,6 +219,7 @@ class Manifest:
         _check_names(self)
         _check_graphs(self)
         _check_files(self)
+        _check_further(self)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -226,6 +252,20 @@ class Manifest:
                     f"the pack {folder} has no file '{packed.file}', which its manifest lists; "
                     "copy the whole folder again"
                 )
+
+    def of(self, task: str | None) -> Manifest:
+        """The manifest of one task, None for the first, as if its graphs were the only ones; UnknownNameError."""
+        if task is not None and task not in self.tasks:
+            raise UnknownNameError("task", task, self.tasks)
+        if not self.further:
+            return self
+        one = task or self.tasks[0]
+        own = vars(self.further[one]) if one in self.further else {}
+        return replace(self, tasks=(one,), further={}, **own)
+
+    def alone(self) -> list[Manifest]:
+        """The manifest of each task that has graphs of its own; of all tasks together where they have the same."""
+        return [self.of(task) for task in (self.tasks if self.further else self.tasks[:1])]
 
     def condition_arrays(self) -> Mapping[str, ArraySpec]:
         """The global conditions by name: what `encode` gives."""
@@ -261,13 +301,13 @@ class Manifest:
 def mirror(manifest: Manifest) -> str:
     """The facts that are also written into the graph files (ONNX `metadata_props`): all but files and measurements.
 
-    A graph file cannot hold its own hash, so the fields that come after it are left out.
+    A graph file cannot hold its own hash, so the fields that come after it are left out, as are further tasks.
     """
     tree = as_tree(manifest)
-    for name in ("golden", "card", "parity", "limits", "precision", "bytes_per_pixel"):
+    for name in ("golden", "card", "parity", "limits", "precision", "bytes_per_pixel", "further"):
         del tree[name]
     for graph in tree["graphs"].values():
-        del graph["files"], graph["parts"]
+        del graph["files"], graph["parts"], graph["function"]
     return as_text(tree)
 
 
@@ -415,6 +455,17 @@ def _check_files(m: Manifest) -> None:
     _check_precision(m)
 
 
+def _check_further(m: Manifest) -> None:
+    """Every task but the first, or none; each with the rest of the manifest must be one in its own right."""
+    if m.further:
+        _require(set(m.further) == set(m.tasks[1:]), "further", sorted(m.further), f"just: {', '.join(m.tasks[1:])}")
+    for task in m.further:
+        try:
+            m.of(task)
+        except PackError as error:
+            raise type(error)(f"further: {task}: {error}") from None
+
+
 def _check_file(packed: PackedFile) -> None:
     path = PurePosixPath(packed.file)
     inside = str(path) == packed.file and not path.is_absolute() and ".." not in path.parts
@@ -438,10 +489,11 @@ def _check_precision(m: Manifest) -> None:
 
 def _all_files(m: Manifest) -> Iterator[PackedFile]:
     yield m.card
-    yield from (golden.file for golden in m.golden.values())
-    for graph in m.graphs.values():
-        for by_precision in graph.files.values():
-            yield from by_precision.values()
-        for parts in graph.parts.values():
-            for beside in parts.values():
-                yield from beside
+    for task in (m, *m.further.values()):
+        yield from (golden.file for golden in task.golden.values())
+        for graph in task.graphs.values():
+            for by_precision in graph.files.values():
+                yield from by_precision.values()
+            for parts in graph.parts.values():
+                for beside in parts.values():
+                    yield from beside

@@ -8,7 +8,10 @@ from pathlib import Path
 from .errors import PackError, PackTamperedError
 from .manifest import FILE, PackedFile
 
-__all__ = ["check_file", "default_pack", "packed_file"]
+__all__ = ["SHARED", "check_file", "default_pack", "packed_file"]
+
+# Weights that the graph files of a target have together, in a pack of several tasks. Core ML packages hold their own.
+SHARED = {"onnx": "onnx.bin", "openvino": "openvino.bin"}
 
 _DEFAULT = Path(__file__).parent / "packs" / "cleanup"
 

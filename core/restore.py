@@ -62,17 +62,19 @@ class Restorer:
         threads: int | None = None,
         device: str = "CPU",
         arithmetic: str | None = None,
+        task: str | None = None,
     ) -> Restorer:
         """Open the pack in the folder `path` (None: the one that comes with the package).
 
         graphs: "fused" for the restoration in one graph, "split" for the steps here, "auto" for fused where the pack
         has it. threads: for one graph call, None for the runtime's own choice. device: a name that the runtime knows.
-        arithmetic: "fp32", "bf16" or "fp16", None for what the pack says. Raises PackError and its kinds for a pack
-        that cannot be used, UnknownNameError for another runtime or another word for `graphs`, UsageError for an option
-        that the runtime does not have.
+        arithmetic: "fp32", "bf16" or "fp16", None for what the pack says. task: whose graphs are opened, None for the
+        first; it matters where the manifest has `further` tasks. Raises PackError and its kinds for a pack that cannot
+        be used, UnknownNameError for another runtime, task or word for `graphs`, UsageError for an option that the
+        runtime does not have.
         """
         folder = default_pack() if path is None else Path(path)
-        manifest = Manifest.load(folder)
+        manifest = Manifest.load(folder).of(task)
         names = graph_names(manifest, graphs)
         runtimes = import_module("..runtimes", __package__)
         opened = runtimes.open_graphs(
@@ -93,12 +95,12 @@ class Restorer:
     ) -> Image:
         """Restore a photo of any size: (H, W, 3) uint8 or uint16, the result alike.
 
-        task: one of the manifest's, None for its first. strength: share of what the model adds, in a DTPM to its
-        predictor, in the others to the photo itself: 0 gives the predictor alone, or the photo as it is. seed: of the
-        noise, in [0, 2^64). tile: edge in pixels of what a graph gets, for a pack whose tiles may vary; or max_memory:
-        bytes of the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need more). The
-        result depends on neither, but for rounding. progress: called with (tiles done, tiles in all), at the start
-        too.
+        task: one that the open graphs are for, None for the first. strength: share of what the model adds, in a DTPM
+        to its predictor, in the others to the photo itself: 0 gives the predictor alone, or the photo as it is. seed:
+        of the noise, in [0, 2^64). tile: edge in pixels of what a graph gets, for a pack whose tiles may vary; or
+        max_memory: bytes of the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need
+        more). The result depends on neither, but for rounding. progress: called with (tiles done, tiles in all), at
+        the start too.
 
         Raises UsageError for another array or an option out of its range, GraphError where a graph fails or gives NaN.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,10 @@ class FileCheck:
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """One golden restoration in one form, "fused" or "split"; `difference` is the largest, in levels of the photo."""
+    """One golden restoration in one form, "fused" or "split"; `difference` is the largest, in levels of the photo.
+
+    name: TASK/NAME in a pack whose tasks have graphs of their own.
+    """
 
     name: str
     form: str
@@ -51,7 +54,7 @@ class Report:
 
 
 def verify(folder: Path, runtime: str = "onnxruntime") -> Report:
-    """Check the pack in `folder`; each golden restoration is run fused and split, as far as the pack has both.
+    """Check the pack in `folder`; each golden restoration of each task is run fused and split, as far as there is both.
 
     Raises PackError where the manifest itself is wrong, GraphError where a graph fails.
     """
@@ -59,14 +62,22 @@ def verify(folder: Path, runtime: str = "onnxruntime") -> Report:
     files = tuple(_check(folder, packed) for packed in manifest.files())
     if any(check.problem for check in files):
         return Report(runtime, files, ())
-    forms = [form for form, graph in (("fused", "fused"), ("split", "denoise")) if graph in manifest.graphs]
-    restorers = {form: Restorer.from_pack(folder, runtime, form) for form in forms}
     goldens = [
-        _compare(folder, name, golden, form, restorer)
-        for name, golden in manifest.golden.items()
-        for form, restorer in restorers.items()
+        replace(check, name=f"{task.tasks[0]}/{check.name}") if manifest.further else check
+        for task in manifest.alone()
+        for check in _goldens(folder, runtime, task)
     ]
     return Report(runtime, files, tuple(goldens))
+
+
+def _goldens(folder: Path, runtime: str, task: Manifest) -> list[GoldenCheck]:
+    forms = [form for form, graph in (("fused", "fused"), ("split", "denoise")) if graph in task.graphs]
+    restorers = {form: Restorer.from_pack(folder, runtime, form, task=task.tasks[0]) for form in forms}
+    return [
+        _compare(folder, name, golden, form, restorer)
+        for name, golden in task.golden.items()
+        for form, restorer in restorers.items()
+    ]
 
 
 def write_golden(folder: Path, file: str, *, photo: Image, seed: int, strength: float, restored: Image) -> PackedFile:

@@ -1,4 +1,4 @@
-"""`pocketprior export`: a trained checkpoint becomes a pack."""
+"""`pocketprior export`: a trained checkpoint becomes a pack, or those of several tasks around one prior do."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .dtpm import DtpmSource
 from .gen2res import Gen2ResSource
 from .pack import TARGETS, write_pack
 from .source import Source
+from .tasks import write_tasks
 
 __all__ = ["SOURCES", "add_arguments", "run", "source_of"]
 
@@ -30,13 +31,14 @@ SOURCES: dict[str, type[DtpmSource | DiffirSource | Gen2ResSource]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checkpoint", type=Path, help="model.safetensors of a finished DTPM, DiffIR or Gen2Res")
+    parser.add_argument("checkpoint", type=Path, nargs="+", help=_CHECKPOINT)
     parser.add_argument("--data", type=Path, required=True, help="photos for calibration and the golden restoration")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the pack; must not exist")
     parser.add_argument("--name", help="name of the pack (that of its folder)")
     parser.add_argument("--to", default="onnx", metavar="TARGETS", help=_TO)
     parser.add_argument("--precision", default="fp32", metavar="PRECISIONS", help=_PRECISION)
     parser.add_argument("--system", help=f"oldest that runs Core ML packages: {', '.join(SYSTEMS)} ({SYSTEM})")
+    parser.add_argument("--split", action="store_true", help="DTPM: leave out the fused graph, for a smaller pack")
     parser.add_argument("--trained-on", type=Path, metavar="FILE", help=_TRAINED_ON)
     parser.add_argument("--gain", type=_gain, help="share of what the model adds at strength 1 (DTPM 0.5, others 1)")
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help=_WINDOW)
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help="Gen2Res: ddim (default) or ancestral")
 
 
+_CHECKPOINT = "model.safetensors of a finished DTPM, DiffIR or Gen2Res; of a DTPM one per task that shares its prior"
 _TO = f"comma-separated, of: {', '.join(TARGETS)} (default: %(default)s)"
 _PRECISION = "comma-separated, such as fp32,fp16,w8,int8; the first one is run (default: %(default)s)"
 _TRAINED_ON = "text for the model card: the photos that the weights come from, and their licences"
@@ -54,19 +57,26 @@ _WINDOW = "pixels: tiles of a model that sees all of its tile (256 32)"
 
 def run(args: argparse.Namespace) -> int:
     """Write the pack and say what is in it."""
-    manifest = write_pack(
-        source_of(args),
-        args.out,
-        name=args.name or args.out.name,
-        photos=released_photos(args.data, split="val")[:PHOTOS],
-        targets=args.to.split(","),
-        precisions=args.precision.split(","),
-        system=args.system,
-        trained_on=_text(args.trained_on),
-    )
-    golden = manifest.golden["photo"]
+    sources = [source_of(argparse.Namespace(**{**vars(args), "checkpoint": path})) for path in args.checkpoint]
+    options: dict[str, Any] = {
+        "name": args.name or args.out.name,
+        "photos": released_photos(args.data, split="val")[:PHOTOS],
+        "targets": args.to.split(","),
+        "precisions": args.precision.split(","),
+        "system": args.system,
+        "trained_on": _text(args.trained_on),
+        "fused": not args.split,
+    }
+    shared = [source for source in sources if isinstance(source, DtpmSource)]
+    if len(sources) == 1:
+        manifest = write_pack(sources[0], args.out, **options)
+    elif len(shared) == len(sources):
+        manifest = write_tasks(shared, args.out, **options)
+    else:
+        raise UsageError("several checkpoints were given; only those of DTPMs can share a pack: export one at a time")
     size = sum(file.bytes for file in manifest.files())
-    print(f"{args.out}: {size / 1e6:.2f} MB, {golden.reason}")
+    reasons = dict.fromkeys(task.golden["photo"].reason for task in manifest.alone())
+    print(f"{args.out}: {size / 1e6:.2f} MB, {', '.join(manifest.tasks)}, {'; '.join(reasons)}")
     return 0
 
 

@@ -138,6 +138,10 @@ class DtpmSource:
         }
         return Opened(graphs, facts, _about(task, len(sampling.times)), TASKS[task])
 
+    def task(self) -> str:
+        """What the checkpoint was trained for."""
+        return str(checkpoints.load(self.model, "dtpm").facts["task"])
+
     def digest(self) -> str:
         """As in `Source`."""
         return digest(self.model, semantic_file(self.semantic))

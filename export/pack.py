@@ -70,6 +70,7 @@ def write_pack(
     precisions: Sequence[str] = ("fp32",),
     system: str | None = None,
     trained_on: str = "",
+    fused: bool = True,
 ) -> Manifest:
     """Export a model to `folder`, which appears whole or not at all.
 
@@ -77,7 +78,8 @@ def write_pack(
     damaged, gives the golden restoration, all give 8 bits their ranges. targets: of TARGETS. precisions: of those in
     PRECISIONS, for each target; the pack has graphs in all of them and is run in the first. system: the oldest that is
     to run Core ML packages, one of SYSTEMS; None for the oldest since iOS 17 that knows the precisions. trained_on:
-    what the card says of the photos that the weights come from, Markdown.
+    what the card says of the photos that the weights come from, Markdown. fused: whether the pack has the fused graph
+    of a model that has one; without it the pack is smaller.
 
     Raises UnknownNameError, UsageError for what cannot be packed so, CheckpointError, PhotoWriteError when `folder`
     exists or cannot be written, GraphError where the packed graphs do not do what PyTorch does, MissingExtraError
@@ -88,7 +90,7 @@ def write_pack(
     if not photos:
         raise UsageError("no photo was given; a pack needs at least one, for its golden restoration")
     check_place(folder)
-    opened = source.open()
+    opened = source.open() if fused else _without_fused(source.open())
     _check_windows(opened)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
@@ -139,6 +141,19 @@ def _check_windows(opened: Opened) -> None:
     for window in opened.facts["receptive_field"].values():
         if isinstance(window, Window) and not size.takes(window):
             raise UsageError(f"a window of {window.edge} {window.overlap} was given; expected {size.expected(window)}")
+
+
+def _without_fused(opened: Opened) -> Opened:
+    if "fused" not in opened.graphs:
+        raise UsageError(
+            f"a pack without its fused graph was asked for; a {opened.facts['model']} has none: leave the option out"
+        )
+    facts = {**opened.facts, "receptive_field": _rest(opened.facts["receptive_field"])}
+    return dataclasses.replace(opened, graphs=_rest(opened.graphs), facts=facts)
+
+
+def _rest(graphs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fact for name, fact in graphs.items() if name != "fused"}
 
 
 def _fill(

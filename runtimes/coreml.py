@@ -38,7 +38,8 @@ def engine() -> str:
 
 
 def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:
-    """Open the package that `path`, its Manifest.json, belongs to; of its functions the one called `name`, or "main".
+    """Open the package that `path`, its Manifest.json, belongs to; of its functions the one that `spec` names, else the
+    one called `name`, or "main".
 
     Core ML has the devices CPU, GPU, NPU and ALL, and computes in the types that the program declares; the interpreter
     has the CPU, and rounds to them only in fp16 arithmetic. Neither lets its threads be chosen.
@@ -49,7 +50,7 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
     """
     _check_options(options)
     package = read_package(path.parent)
-    function = package.name(name)
+    function = package.name(spec.function or name)
     for kind, features, expected in zip(
         ("inputs", "outputs"), package.functions[function], (spec.inputs, spec.outputs), strict=True
     ):

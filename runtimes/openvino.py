@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ..core.errors import GraphError, MissingExtraError, PackError, UsageError
 from ..core.manifest import ArraySpec, GraphSpec
+from ..core.pack import SHARED
 from ..core.restore import Graph
 from .check import check_interface
 from .options import Options
 
-__all__ = ["TARGETS", "open"]
+__all__ = ["TARGETS", "open", "weights_of"]
 
 TARGETS = ("openvino", "onnx")
 DEFAULT = Options()
@@ -43,7 +44,7 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
     core = runtime.Core()
     _check_options(core, options)
     try:
-        model = core.read_model(path)
+        model = core.read_model(path) if path.suffix == ".onnx" else core.read_model(path, weights_of(path))
     except RuntimeError as error:
         raise PackError(
             f"OpenVINO {runtime.__version__} cannot open {path} ({_short(error)}); "
@@ -52,6 +53,12 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
     check_interface(f"{path}, inputs", _interface(model.inputs, spec.inputs), spec.inputs)
     check_interface(f"{path}, outputs", _interface(model.outputs, spec.outputs), spec.outputs)
     return _graph(name, _compiler(core, model, list(spec.inputs), options), spec)
+
+
+def weights_of(path: Path) -> Path:
+    """The weights of the IR file `path`: its own, or those that all IR files of the pack have together."""
+    own = path.with_suffix(".bin")
+    return own if own.exists() else path.with_name(SHARED["openvino"])
 
 
 def _graph(name: str, compiled: Callable[[_Shapes], Any], spec: GraphSpec) -> Graph:

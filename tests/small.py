@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ DIFFIR = DiffirConfig(
 GEN2RES = Gen2ResConfig(
     widths=(8, 8), blocks=1, attention=(4,), unshuffle=2, embedding=16, groups=4, dropout=0.0
 )  # downscales 2 and 4: attention at the lower level
+TASKS = ("cleanup", "rain", "haze")  # around one prior
 SYSTEMS = ("diffir", "gen2res")  # of which there are packs beside the DTPM's
 WINDOW = Window(64, 8)
 START, STEPS = 200, 3
@@ -43,8 +45,8 @@ LEVELS, TIMES = trailing(2, cosine())
 SAMPLING = Sampling(tuple(LEVELS), tuple(TIMES), 0.5)
 
 
-def _shaken(module: torch.nn.Module, scale: float = 0.15) -> None:
-    random = torch.Generator().manual_seed(0)
+def _shaken(module: torch.nn.Module, scale: float = 0.15, seed: int = 0) -> None:
+    random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(scale * torch.randn(parameter.shape, generator=random))
@@ -85,6 +87,26 @@ def save_small(folder: Path) -> tuple[Path, Path]:
     encoder = {f"encoder.{name}": tensor for name, tensor in small_encoder().state_dict().items()}
     checkpoints.save(paths[1], "semantic", CONFIG.semantic, encoder, {})
     return paths
+
+
+def save_tasks(folder: Path, config: DtpmConfig = CONFIG, scale: float = 0.15) -> tuple[list[Path], Path]:
+    """Checkpoints of DTPMs for three tasks around one prior and one predictor, and their semantic encoder."""
+    first, encoder = Dtpm(config), SemanticEncoder(config.semantic)
+    paths = [folder / f"{task}.safetensors" for task in TASKS]
+    _shaken(first, scale)
+    _shaken(encoder, scale)
+    checkpoints.save(paths[0], "dtpm", config, first.state_dict(), {"task": TASKS[0]})
+    further = replace(config, predictor=replace(config.predictor, lora=4))
+    for seed, (path, task) in enumerate(zip(paths[1:], TASKS[1:], strict=True), 1):
+        model = Dtpm(further)
+        model.load_state_dict(first.state_dict(), strict=False)
+        own = [model.get_submodule(name) for name in ("adapters", *model.predictor_parts())]
+        _shaken(torch.nn.ModuleList(own), scale, seed)
+        checkpoints.save(path, "dtpm", further, model.state_dict(), {"task": task})
+    semantic = folder / "semantic.safetensors"
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    checkpoints.save(semantic, "semantic", config.semantic, tensors, {})
+    return paths, semantic
 
 
 def save_diffir(folder: Path) -> Path:

@@ -102,6 +102,7 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("strength", f"0 to 1; 1 adds {manifest.gain:g} of {_ADDED[manifest.model]}"),
         *[(f"{target}", _graphs(manifest, target)) for target in manifest.precision],
         ("parameters", _numbers(manifest.parameters)),
+        *[(task, f"parameters: {_numbers(facts.parameters)}") for task, facts in manifest.further.items()],
         ("MAC/pixel", _numbers(manifest.macs_per_pixel)),
         ("reach", ", ".join(f"{graph} {_reach(reach)}" for graph, reach in manifest.receptive_field.items())),
         ("size", f"{_bytes(manifest) / 1e6:.1f} MB in {len(manifest.files())} files"),

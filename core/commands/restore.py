@@ -80,7 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore photo after photo; one that fails does not stop the others."""
     jobs, left_out = plan_jobs(args.photos, args.out)
-    restorer = Restorer.from_pack(args.pack, args.runtime, device=args.device, arithmetic=args.arithmetic)
+    restorer = Restorer.from_pack(
+        args.pack, args.runtime, device=args.device, arithmetic=args.arithmetic, task=args.task
+    )
     restorer.check(**_options(args))
     if left_out:
         _log(f"{len(left_out)} earlier results, such as '{left_out[0]}', are left out; name one alone to restore it")

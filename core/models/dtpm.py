@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import guidance_adapter
-from ..errors import UnknownNameError
+from ..errors import UnknownNameError, UsageError
 from ..samplers import ddim
 from ..schedule import SCHEDULES
 from .blocks import Unet, UnetBody, sinusoid, weights
+from .lora import add_lora, factor_names
 from .naf import NafUnet
 from .naf_edge import NafEdgeUnet
 from .semantic import SemanticConfig, SemanticEncoder
@@ -54,7 +55,8 @@ class PredictorConfig:
 
     body: "rep" (Rep-edge blocks) or "naf-edge" (NAF-edge blocks), both from half resolution on, or "naf" (NAFNet, from
     full resolution on); widths, blocks and decoder as `UnetBody` takes them; expansion: hidden channels of a block per
-    channel.
+    channel; lora: rank of the factors beside the convolutions of a predictor that is another task's but for these, 0
+    for a predictor of its own.
     """
 
     body: str = "rep"
@@ -62,14 +64,22 @@ class PredictorConfig:
     blocks: tuple[int, ...] = (1, 2)
     decoder: tuple[int, ...] = ()
     expansion: float = 1.0
+    lora: int = 0
 
     def __post_init__(self) -> None:
         _check("body", self.body, BODIES)
+        if self.lora < 0:
+            raise UsageError(f"lora is the rank of a predictor's factors, 0 for none; got {self.lora}")
+        if self.lora and self.body != "rep":
+            raise UsageError(
+                f"lora={self.lora} was given for a predictor with the body '{self.body}'; only one with the body 'rep' "
+                "can share its weights"
+            )
 
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """The texture prior f_theta and the adapters around it; the first five fields as in `PredictorConfig`."""
+    """The texture prior f_theta and the adapters around it; the first fields as in `PredictorConfig`."""
 
     body: str = "rep"
     widths: tuple[int, ...] = (32, 64)
@@ -151,6 +161,12 @@ class Predictor(nn.Module):
     def __init__(self, config: PredictorConfig) -> None:
         super().__init__()
         self.unet = _body(config, 3)
+        if config.lora:
+            add_lora(self.unet, config.lora)
+
+    def own_parts(self) -> list[str]:
+        """The parts that are the task's own: all of it (""), or the factors where the rest is another task's."""
+        return factor_names(self) or [""]
 
     def forward(self, image: Tensor) -> Tensor:
         """image: (N, 3, H, W) in [0, 1]. Returns y_E, same shape, not clipped."""
@@ -238,6 +254,10 @@ class Dtpm(nn.Module):
         self.adapters = Adapters(self.denoiser)
         self.register_buffer("residual_scale", torch.tensor(0.05))
         self.multiple_of = max(self.predictor.unet.multiple_of, self.denoiser.unet.multiple_of)
+
+    def predictor_parts(self) -> list[str]:
+        """The submodules of the predictor that are the task's own."""
+        return [f"predictor.{name}".rstrip(".") for name in self.predictor.own_parts()]
 
     def encode(self, encoder: nn.Module, thumbnail: Tensor) -> Tensor:
         """The semantic code (N, K) of the damaged photos with these thumbnails, (N, 3, S, S) in [0, 1].

@@ -2,7 +2,8 @@
 
 W' = W + up down, with `down` (rank, inputs) random and `up` (outputs, rank) zero at first, so a fresh model is the
 unchanged one. A convolution's kernel is taken as a matrix (outputs, inputs * height * width). The product is added in
-weight space: training costs one convolution, and merging is exact. The names of the frozen weights stay.
+weight space: training costs one convolution, and merging is exact. The names of the frozen weights stay. Where models
+share the frozen weights, the two are deployed side by side: a convolution beside a low-rank one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Factors", "LoraConv2d", "LoraLinear", "add_lora", "factor_names", "merge_lora"]
+from .blocks import RepConv
+
+__all__ = [
+    "Factors",
+    "LoraConv2d",
+    "LoraLinear",
+    "LoraRepConv",
+    "LowRank",
+    "add_lora",
+    "factor_names",
+    "is_factor",
+    "merge_lora",
+]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -59,20 +72,73 @@ class LoraLinear(nn.Linear):
         return F.linear(input, self.kernel(), self.bias)
 
 
-ADAPTED: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: LoraConv2d, nn.Linear: LoraLinear}
+class LoraRepConv(RepConv):
+    """A re-parameterised convolution with `factors` beside the kernel that its branches amount to."""
+
+    factors: Factors
+
+    def kernel(self) -> Tensor:
+        """The kernel that all three amount to, (outputs, inputs, 3, 3)."""
+        return super().kernel() + self.factors().view_as(self.direct.weight)
+
+    def base(self) -> nn.Conv2d:
+        """The convolution without the factors."""
+        conv = self.merged()
+        conv.weight.data.copy_(super().kernel().detach())
+        return conv
+
+
+class LowRank(nn.Module):
+    """conv(x) + up(down(x)), what a convolution with factors computes, its own weights left as they are."""
+
+    def __init__(self, layer: LoraConv2d | LoraRepConv) -> None:
+        super().__init__()
+        plain = layer.base() if isinstance(layer, LoraRepConv) else _plain(layer)
+        down, up = layer.factors.down, layer.factors.up
+        (outputs, rank), inputs = up.shape, plain.in_channels
+        assert plain.groups == 1, "a grouped convolution and its factors are no two convolutions"
+        self.conv = plain
+        shape = plain.kernel_size, plain.stride, plain.padding
+        self.down = nn.Conv2d(inputs, rank, *shape, bias=False)  # type: ignore[arg-type]
+        self.up = nn.Conv2d(rank, outputs, 1, bias=False)
+        self.down.weight.data.copy_(down.detach().view_as(self.down.weight))
+        self.up.weight.data.copy_(up.detach().view_as(self.up.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, inputs, H, W). Returns (N, outputs, H', W')."""
+        return self.conv(x) + self.up(self.down(x))
+
+
+def _plain(layer: LoraConv2d) -> nn.Conv2d:
+    """The convolution without its factors."""
+    plain = copy.deepcopy(layer)
+    del plain.factors
+    plain.__class__ = nn.Conv2d  # type: ignore[assignment]
+    return plain
+
+
+ADAPTED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: LoraConv2d,
+    nn.Linear: LoraLinear,
+    RepConv: LoraRepConv,
+}
+PLAIN = {adapted: plain for plain, adapted in ADAPTED.items()}
 
 
 def add_lora(module: nn.Module, rank: int) -> None:
     """Give every convolution and linear layer of `module` factors of `rank`, in place.
 
-    A layer that is thinner than `rank` gets factors of its own full rank. Only the class of a layer changes: it keeps
-    its tensors, its settings and its names.
+    A layer that is thinner than `rank` gets factors of its own full rank; the branches of a re-parameterised
+    convolution get one pair together. Only the class of a layer changes: it keeps its tensors, its settings and its
+    names.
     """
-    for layer in list(module.modules()):
-        if type(layer) is nn.Conv2d or type(layer) is nn.Linear:
-            outputs, inputs = layer.weight.flatten(1).shape
-            layer.factors = Factors(inputs, outputs, min(rank, inputs, outputs)).to(layer.weight)
-            layer.__class__ = ADAPTED[type(layer)]  # type: ignore[assignment]
+    branches = {layer.direct for layer in module.modules() if isinstance(layer, RepConv)}
+    for layer in [layer for layer in module.modules() if type(layer) in ADAPTED and layer not in branches]:
+        weight = layer.direct.weight if isinstance(layer, RepConv) else layer.weight
+        assert isinstance(weight, Tensor)
+        outputs, inputs = weight.flatten(1).shape
+        layer.factors = Factors(inputs, outputs, min(rank, inputs, outputs)).to(weight)
+        layer.__class__ = ADAPTED[type(layer)]  # type: ignore[assignment]
 
 
 def factor_names(module: nn.Module) -> list[str]:
@@ -80,13 +146,21 @@ def factor_names(module: nn.Module) -> list[str]:
     return [name for name, child in module.named_modules() if isinstance(child, Factors)]
 
 
+def is_factor(name: str) -> bool:
+    """Whether a tensor of this name is one of `Factors`, not of the weights beside them."""
+    return "factors" in name.split(".")
+
+
 def merge_lora(module: Module) -> Module:
     """A copy of `module` with the factors multiplied into plain layers (exact but for rounding)."""
     module = copy.deepcopy(module)
     for layer in module.modules():
-        if isinstance(layer, LoraConv2d | LoraLinear):
+        plain = PLAIN.get(type(layer))
+        if plain is not None:
+            weight = layer.direct.weight if isinstance(layer, LoraRepConv) else layer.weight
+            assert isinstance(weight, Tensor)
             with torch.no_grad():
-                layer.weight.copy_(layer.kernel())
+                weight.add_(layer.factors().view_as(weight))  # type: ignore[operator]
             del layer.factors
-            layer.__class__ = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear  # type: ignore[assignment]
+            layer.__class__ = plain  # type: ignore[assignment]
     return module

@@ -1,6 +1,7 @@
 """Exact rewrites of trained networks for deployment: the same function, up to the rounding of float32, in fewer nodes.
 
     Rep blocks   the branches of a re-parameterised convolution become one kernel.
+    LoRA         low-rank factors become a thin convolution beside that of the weights that are shared.
     NAF blocks   the gate is the product of two parallel branches: nothing is computed together to be split again.
                  beta and gamma go into the 1x1 before the residual. The affine part of a normalisation goes into the
                  unpadded 1x1 that follows, or into the layer that makes the FiLM vectors.
@@ -24,6 +25,7 @@ from ...kernels.naf_block import EPS as NAF_EPS
 from .blocks import Module, RepConv, replaced
 from .dirformer import Modulation
 from .gen2res import ResBlock
+from .lora import LoraConv2d, LoraRepConv, LowRank
 from .naf import NafBlock
 from .naf_edge import NafEdgeBlock
 
@@ -224,6 +226,8 @@ def rewritten(module: Module) -> Module:
     """
     makers = {
         RepConv: RepConv.merged,
+        LoraRepConv: LowRank,
+        LoraConv2d: LowRank,
         NafBlock: SplitNafBlock,
         NafEdgeBlock: SplitNafEdgeBlock,
         Modulation: FoldedModulation,

@@ -21,6 +21,7 @@ SYSTEMS: dict[str, dict[str, str]] = {  # system -> stage -> its module
         "prior": ".dtpm.prior",
         "adapters": ".dtpm.adapters",
         "finish": ".dtpm.finish",
+        "delta": ".dtpm.delta",
     },
     "diffir": {
         "pretrain": ".diffir.pretrain",

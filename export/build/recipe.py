@@ -73,6 +73,11 @@ class BuildRecipe:
     parity: Parity = field(default_factory=Parity)
 
     def __post_init__(self) -> None:
+        if "delta" in self.train:
+            raise UsageError(
+                "[train]: 'delta' starts from the model of another task; build that first, and train this one with "
+                "`pocketprior train`"
+            )
         provided = {kind_of(self.system, stage) for stage in self.train}
         for stage in self.train:
             for kind in stage_module(self.system, stage).EARLIER:

@@ -22,9 +22,21 @@ from numpy.typing import NDArray
 
 from .toolchain import coremltools
 
-__all__ = ["FLOAT16", "FLOAT32", "INT4", "Package", "blocks", "packed_bits", "raise_version", "write"]
+__all__ = [
+    "FLOAT16",
+    "FLOAT32",
+    "FUNCTIONS",
+    "INT4",
+    "Package",
+    "blob_places",
+    "blocks",
+    "packed_bits",
+    "raise_version",
+    "write",
+]
 
 FLOAT16, FLOAT32, INT4 = 10, 11, 25  # of MIL's DataType
+FUNCTIONS = 9  # version of the specification from which a package may hold several functions: iOS 18
 _DTYPES = {1: "bool", 10: "float16", 11: "float32", 21: "int8", 23: "int32", 31: "uint8", 33: "uint32"}
 _CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
 # How weight.bin tells the types of its records apart (coremltools, StorageFormat).
@@ -145,6 +157,11 @@ def raise_version(spec: Any, version: int) -> None:
         old, function.opset = function.opset, f"CoreML{version - 1}"
         function.block_specializations[function.opset].CopyFrom(function.block_specializations[old])
         del function.block_specializations[old]
+
+
+def blob_places(spec: Any) -> Iterator[Any]:
+    """Where each constant that is stored beside the specification lies: values whose `offset` can be changed."""
+    return (value.blobFileValue for value in _stored_values(spec))
 
 
 def write(package: Package, folder: Path) -> None:

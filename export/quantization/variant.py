@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ...core.arrays import Image
-from ...core.errors import GraphError
+from ...core.errors import GraphError, UsageError
 from ...core.manifest import Manifest
 from ...core.restore import Restorer, graph_names
 from ...core.verify import GoldenCheck, verify
@@ -59,8 +59,16 @@ class Reference(NamedTuple):
 
 
 def open_float(folder: Path, calibration: Sequence[Sample]) -> FloatPack:
-    """Read a pack and run it on the calibration samples. Raises as `Manifest.load` and `load_graphs` do."""
+    """Read a pack and run it on the calibration samples.
+
+    Raises UsageError for a pack whose tasks share their weights, and as `Manifest.load` and `load_graphs` do.
+    """
     manifest = Manifest.load(folder)
+    if manifest.further:
+        raise UsageError(
+            f"the pack '{manifest.name}' has the tasks {', '.join(manifest.tasks)}, which share their weights; it gets "
+            "other precisions when it is exported: pocketprior export CHECKPOINT CHECKPOINT --precision ..."
+        )
     models = load_graphs(folder, manifest)
     feeds = calls(manifest, folder, calibration)
     values = {name: ranges(model, feeds[name]) for name, model in models.items()}

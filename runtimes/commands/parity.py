@@ -59,6 +59,7 @@ def _add_sampling(parser: ArgumentParser) -> None:
 def _add_run(parser: ArgumentParser) -> None:
     parser.set_defaults(act=_run)
     parser.add_argument("pack", type=Path, metavar="PACK", help="folder of the pack")
+    parser.add_argument("--task", help="one of a pack whose tasks have graphs of their own (the first)")
     parser.add_argument("--against", type=Path, metavar="RECORDING", help="the reference (what the pack brings along)")
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
     parser.add_argument("--precision", metavar="LABEL", help="of the files, such as fp16 (what the pack says)")
@@ -85,7 +86,7 @@ def _record(args: Namespace) -> int:
 
 
 def _run(args: Namespace) -> int:
-    names = ("runtime", "arithmetic", "precision", "against", "floats", "layers", "threads")
+    names = ("runtime", "arithmetic", "precision", "against", "floats", "layers", "threads", "task")
     report = compare(args.pack, Wanted(**{name: getattr(args, name) for name in names}))
     for path, write in ((args.json, as_json), (args.junit, as_junit), (args.html, as_html)):
         if path is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.errors import MissingExtraError
 from ...core.recording import Array
+from ..openvino import weights_of
 from .findings import Value
 from .inside_onnx import exposed
 
@@ -32,7 +33,7 @@ def inside(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str)
         content, made = exposed(path)
         model = core.read_model(content)
     else:
-        model = core.read_model(path)
+        model = core.read_model(path, weights_of(path))
         made = _opened(model)
     model.reshape({name: list(array.shape) for name, array in inputs.items()})
     run = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[arithmetic]})

@@ -109,7 +109,8 @@ def _inside(leg: Leg, graph: str, inputs: Mapping[str, Array]) -> dict[str, Valu
         raise UsageError(f"the runtime '{leg.runtime}' does not tell its layers; leave --layers out")
     label = leg.manifest.precision[leg.target][graph]
     module = import_module(f".{INSIDE[leg.runtime]}", __package__)
-    return module.inside(leg.file(graph), graph, inputs, leg.arithmetic or arithmetic_of(label, leg.target))
+    function = leg.manifest.graphs[graph].function or graph
+    return module.inside(leg.file(graph), function, inputs, leg.arithmetic or arithmetic_of(label, leg.target))
 
 
 def _layer(graph: str, before: Value, after: Value, scale: float) -> Layer:

@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
     """How a pack is to be run, and against what; None for what the pack says, or brings along.
 
     precision: of the files. against: a recording. floats: the pack that it was quantized from. layers: whether to look
-    into graphs.
+    into graphs. task: of a pack whose tasks have graphs of their own.
     """
 
     runtime: str = "onnxruntime"
@@ -46,6 +46,7 @@ class Wanted(NamedTuple):
     floats: Path | None = None
     layers: bool = False
     threads: int | None = None
+    task: str | None = None
 
 
 class _Run(NamedTuple):
@@ -69,13 +70,13 @@ def compare(folder: Path, wanted: Wanted) -> Report:
     """Compare the pack in `folder` with its reference.
 
     Raises PackError and its kinds for a manifest or a recording that cannot be used, UsageError for options that do
-    not fit.
+    not fit, UnknownNameError for a task that the pack does not have.
     """
-    pack = Pack(folder, Manifest.load(folder))
+    pack = Pack(folder, Manifest.load(folder).of(wanted.task))
     files = _files_stage(pack)
     if files.broken:
         return _report(pack, wanted, "none: the files come first", [files])
-    floats = None if wanted.floats is None else Pack(wanted.floats, Manifest.load(wanted.floats))
+    floats = None if wanted.floats is None else Pack(wanted.floats, Manifest.load(wanted.floats).of(wanted.task))
     found = chain(pack, wanted.runtime, wanted.arithmetic, floats, wanted.precision)
     other = None if floats is None or found.legs[0].folder == floats.folder else float_leg(floats)
     if wanted.against is None:

@@ -12,8 +12,8 @@ import packs
 import pytest
 import system_packs
 
-from pocketprior.core.errors import PackError, PackVersionError
-from pocketprior.core.manifest import FILE, Manifest, PackedFile, mirror
+from pocketprior.core.errors import PackError, PackVersionError, UnknownNameError
+from pocketprior.core.manifest import FILE, Manifest, PackedFile, TaskFacts, mirror
 from pocketprior.core.tiles import Window
 
 Tree = dict[str, Any]
@@ -316,3 +316,47 @@ def test_a_pack_of_fewer_graphs(tmp_path: Path) -> None:
 def test_a_manifest_made_in_memory_checks_itself(manifest: Manifest) -> None:
     with pytest.raises(PackError, match="64 hexadecimal"):
         replace(manifest, card=PackedFile("README.md", "0", 1))
+
+
+def facts_of(manifest: Manifest, **changes: Any) -> TaskFacts:
+    """A further task that has what the first has, but for `changes`."""
+    own = {name: getattr(manifest, name) for name in TaskFacts.__dataclass_fields__}
+    return TaskFacts(**(own | changes))
+
+
+def test_further_tasks_are_read_back_and_taken_apart(pack: Path, manifest: Manifest) -> None:
+    named = {name: replace(spec, function=f"rain__{name}") for name, spec in manifest.graphs.items()}
+    further = {"rain": facts_of(manifest, graphs=named, residual_scale=0.125)}
+    both = replace(manifest, tasks=("cleanup", "rain"), further=further)
+    both.save(pack)
+    assert Manifest.load(pack) == both
+    assert both.of(None) == both.of("cleanup") == replace(both, tasks=("cleanup",), further={})
+    assert both.of("rain") == replace(manifest, tasks=("rain",), graphs=named, residual_scale=0.125)
+    assert [one.tasks for one in both.alone()] == [("cleanup",), ("rain",)]
+    with pytest.raises(UnknownNameError, match=r"'haze'.*cleanup, rain"):
+        both.of("haze")
+
+
+def test_tasks_without_graphs_of_their_own_share_all(manifest: Manifest) -> None:
+    both = replace(manifest, tasks=("cleanup", "rain"))
+    assert both.of("rain") is both
+    assert both.alone() == [both]
+
+
+def test_the_files_of_all_tasks_are_listed_and_must_be_there(pack: Path, manifest: Manifest) -> None:
+    lost = PackedFile("rain.predict.onnx", "0" * 64, 1)
+    graph = replace(manifest.graphs["predict"], files={"onnx": {"fp32": lost}})
+    further = {"rain": facts_of(manifest, graphs={**manifest.graphs, "predict": graph})}
+    both = replace(manifest, tasks=("cleanup", "rain"), further=further)
+    assert lost in both.files()
+    with pytest.raises(PackError, match=r"no file 'rain\.predict\.onnx'"):
+        both.save(pack)
+    again = PackedFile(manifest.card.file, "1" * 64, 1)
+    other = replace(graph, files={"onnx": {"fp32": again}})
+    with pytest.raises(PackError, match=f"file {manifest.card.file}"):
+        replace(both, further={"rain": facts_of(manifest, graphs={**manifest.graphs, "predict": other})})
+
+
+def test_a_function_that_is_no_name(manifest: Manifest) -> None:
+    with pytest.raises(PackError, match="function: given 'rain predict', expected letters"):
+        replace(manifest.graphs["predict"], function="rain predict")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +147,16 @@ def test_a_function_goes_by_the_name_of_the_graph(tmp_path: Path) -> None:
         assert found.max() == factor
     with pytest.raises(PackError, match="has no function 'fused', and no 'main'; it has: denoise, predict"):
         coreml.open(manifest, "fused", SPEC)
+
+
+@pytest.mark.usefixtures("linux")
+def test_a_function_that_the_manifest_names(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "all.mlpackage", predict=0.5, rain__predict=0.25)
+    for function, factor in (("", 0.5), ("rain__predict", 0.25)):
+        graph = coreml.open(manifest, "predict", replace(SPEC, function=function), Options(arithmetic="fp16"))
+        assert graph(image=np.ones_like(IMAGES))["base"].max() == factor
+    with pytest.raises(PackError, match="has no function 'haze__predict'"):
+        coreml.open(manifest, "predict", replace(SPEC, function="haze__predict"))
 
 
 WITHOUT_TORCH = """

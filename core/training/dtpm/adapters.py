@@ -87,7 +87,7 @@ class AdapterStage:
         self.encode = partial(dtpm.encode, encoder)
         self.bars = SCHEDULES[self.config.schedule]()
         self.held_back = HeldBack(data.val, recipe.task, encoder, self.bars)
-        self.trained = {"adapters": 1.0, "predictor": recipe.predictor_rate}
+        self.trained = {"adapters": 1.0, **dict.fromkeys(dtpm.predictor_parts(), recipe.predictor_rate)}
         if recipe.film_rate > 0:
             films = [name for name, _ in dtpm.named_modules() if name.endswith(".film")]
             self.trained |= dict.fromkeys(films, recipe.film_rate)

@@ -91,7 +91,7 @@ class FinishStage:
         bars = SCHEDULES[self.config.schedule]()
         self.sampling = trailing(recipe.sampling_steps, bars)
         self.held_back = HeldBack(data.val, recipe.task, encoder, bars, recipe.sampling_steps)
-        self.trained = {"adapters": 1.0, "predictor": recipe.predictor_rate}
+        self.trained = {"adapters": 1.0, **dict.fromkeys(dtpm.predictor_parts(), recipe.predictor_rate)}
         self.frozen = nn.ModuleList([encoder])
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:

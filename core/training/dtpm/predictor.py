@@ -10,6 +10,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
+from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import DtpmConfig, Predictor
 from ..photos import Data, Pool, pair, planar, val_pairs
@@ -37,11 +38,16 @@ STRUCTURES = False
 def build(recipe: PredictorRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> PredictorStage:
     """The stage, from nothing."""
     del earlier
+    if recipe.model.predictor.lora:
+        raise UsageError(
+            "factors were asked for (model.predictor.lora) without a predictor to put them beside; train them with: "
+            "pocketprior train dtpm delta --dtpm FILE"
+        )
     return PredictorStage(recipe, data)
 
 
 class PredictorStage:
-    """Trains E to restore as well as regression can."""
+    """Trains E, or its factors where the rest is another task's, to restore as well as regression can."""
 
     kind = "predictor"
 
@@ -52,7 +58,7 @@ class PredictorStage:
         predictor = Predictor(recipe.model.predictor)
         recipe.check_crop(predictor.unet.multiple_of)
         self.model: nn.Module = predictor
-        self.trained = {"": 1.0}
+        self.trained = dict.fromkeys(predictor.own_parts(), 1.0)
         self.frozen = nn.ModuleList()
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pocketprior.core.models.lora import Factors, add_lora, factor_names, merge_lora
+from pocketprior.core.models.blocks import RepBlock, merge_branches
+from pocketprior.core.models.lora import Factors, LowRank, add_lora, factor_names, is_factor, merge_lora
+from pocketprior.core.models.rewrite import rewritten
 
 
 @pytest.fixture
@@ -74,3 +76,37 @@ def test_gradients_reach_the_factors(network: nn.Module) -> None:
     for name, parameter in network.named_parameters():
         learns = ".factors." in name
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == learns, name
+
+
+@pytest.fixture
+def branched() -> nn.Module:
+    """Re-parameterised convolutions whose branches all do something."""
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(3, 8, 2, stride=2), RepBlock(8, 6))
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return block
+
+
+def test_branches_get_one_pair_of_factors_together(branched: nn.Module) -> None:
+    plain = merge_branches(branched)(picture())
+    adapted = trained(branched)
+    assert factor_names(adapted) == ["0.factors", "1.first.factors", "1.second.factors"]
+    assert not torch.allclose(adapted(picture()), plain, atol=1e-2)
+    merged = merge_lora(adapted)
+    torch.testing.assert_close(merged(picture()), adapted(picture()), rtol=0, atol=1e-5)
+    assert set(merged.state_dict()) == {name for name in adapted.state_dict() if not is_factor(name)}
+
+
+def test_side_by_side_it_is_the_same_function_around_the_same_weights(branched: nn.Module) -> None:
+    """What tasks share is bit by bit what it is without factors."""
+    alone = merge_branches(branched)
+    adapted = trained(branched)
+    apart = rewritten(adapted)
+    torch.testing.assert_close(apart(picture()), adapted(picture()), rtol=0, atol=1e-5)
+    layers = [module for module in apart.modules() if isinstance(module, LowRank)]
+    convolutions = [module for module in alone.modules() if isinstance(module, nn.Conv2d)]
+    assert len(layers) == len(convolutions) == 3
+    for layer, conv in zip(layers, convolutions, strict=True):
+        assert torch.equal(layer.conv.weight, conv.weight)
+        assert layer.down.weight.shape[0] == layer.up.weight.shape[1] == 4

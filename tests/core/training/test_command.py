@@ -14,8 +14,10 @@ from pocketprior.core.degradations import TASKS
 from pocketprior.core.errors import UnknownNameError
 from pocketprior.core.image import read, write
 from pocketprior.core.models import checkpoints
+from pocketprior.core.models.lora import is_factor
 from pocketprior.core.training import command
 from pocketprior.core.training.dtpm.predictor import PredictorRecipe
+from pocketprior.export.tasks import check_prior
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SETTINGS = ("steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32")
@@ -66,6 +68,22 @@ def test_stage_two_holds_the_prior_of_stage_one(runs: Path) -> None:
     prior = checkpoints.load(runs / "prior" / "model.safetensors", "prior")
     part = whole.part("denoiser")
     assert all(part[name].equal(tensor) for name, tensor in prior.tensors.items())
+
+
+def test_a_further_task_shares_all_but_factors_and_adapters(runs: Path, tmp_path: Path) -> None:
+    first, semantic, prior = (str(runs / name / "model.safetensors") for name in ("adapters", "semantic", "prior"))
+    task = ("--task", "rain")
+    assert train("delta", tmp_path / "delta", "--dtpm", first, *task) == 0
+    predictor = str(tmp_path / "delta" / "model.safetensors")
+    ready = ["--semantic", semantic, "--prior", prior, "--predictor", predictor, *task]
+    assert train("adapters", tmp_path / "rain", *ready, "--set", "model.predictor.lora=4") == 0
+    further = str(tmp_path / "rain" / "model.safetensors")
+    before, after = (checkpoints.load(Path(path), "dtpm").tensors for path in (first, further))
+    shared = {name for name in after if not (is_factor(name) or name.startswith(("adapters", "residual_scale")))}
+    assert shared < set(before)
+    assert all(before[name].equal(after[name]) for name in shared)
+    assert any(is_factor(name) and name.endswith("up") and after[name].any() for name in after)
+    check_prior([Path(first), Path(further)])
 
 
 def test_last_stage_exports_to_a_pack_that_verifies(runs: Path, tmp_path: Path) -> None:

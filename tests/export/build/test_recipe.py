@@ -116,6 +116,7 @@ def test_packs_are_of_the_last_student_and_held_against_it(tmp_path: Path) -> No
     [
         ('system = "dtpm"', 'system = "magic"', "unknown system 'magic'"),
         ("prior = []", "priors = []", "unknown stage of dtpm 'priors'"),
+        ("prior = []\n", "prior = []\ndelta = []\n", "'delta' starts from the model of another task"),
         ("prior = []\n", "", "'adapters' needs a stage that gives 'prior'"),
         ('adapters = ["steps=7", "rate=1e-3"]\n', "", "no stage gives a whole dtpm; name one of: adapters, finish"),
         ('data = "photos"\n', "", "the field 'data' is missing"),
