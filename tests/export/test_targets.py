@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from small import PHOTOS, save_small, source_of
 
-from pocketprior.core.cli import main
 from pocketprior.core.errors import PocketPriorError, UnknownNameError, UsageError
 from pocketprior.core.manifest import Manifest
 from pocketprior.core.models.eager import eager
@@ -130,28 +127,6 @@ def test_no_file_tells_of_the_machine(made: Packs) -> None:
         for path in folder.rglob("*"):
             content = path.read_bytes() if path.is_file() else b""
             assert not [word for word in (*words, str(folder.parent)) if word.encode() in content], path
-
-
-def test_a_plan_is_the_same_for_every_target(made: Packs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By `pocketprior quantize`, which measures what each target restores."""
-    _, folder = made("gen2res")
-    pixels, photos = np.asarray(Image.open(PHOTOS[0])), tmp_path / "photos"
-    photos.mkdir()
-    for i in range(6):
-        Image.fromarray(pixels[40 * i : 40 * i + 40, :40]).save(photos / f"{i}.png")
-    out, search = tmp_path / "out", tmp_path / "search"
-    arguments = ["quantize", str(folder), "--data", str(photos), "-o", str(out), "--side", "32", "--probe", "1", "32"]
-    options = ["--search", str(search), "--budget-db", "30", "--to", "onnx,openvino,coreml", "--json"]
-    assert main([*arguments, *options]) == 0
-    rows = {row["runtime"]: row for row in json.loads(capsys.readouterr().out)["rows"] if row["name"] != "fp32"}
-    assert all(rows[runtime]["worst_db"] >= 30 for runtime in RUNTIMES.values())
-    assert abs(rows["coreml"]["worst_db"] - rows["onnxruntime"]["worst_db"]) < 1
-    manifest = Manifest.load(out)
-    assert set(manifest.precision["coreml"].values()) == {"mixed+fp16"}
-    plan = json.loads((search / "plan.json").read_text(encoding="utf-8"))
-    assert manifest.made_by["plan"] == json.loads((search / "coreml.json").read_text(encoding="utf-8"))["plan"]
-    assert "w4" in plan["levels"].values()
-    assert all(verify(out, runtime).ok for runtime in RUNTIMES.values())
 
 
 def test_weights_are_fewer_bytes(made: Packs) -> None:
