@@ -12,11 +12,6 @@ from pocketprior.core.manifest import Manifest
 from pocketprior.core.restore import Restorer
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `apart` come last, where nothing is left that they could disturb."""
-    items.sort(key=lambda item: item.get_closest_marker("apart") is not None)
-
-
 @pytest.fixture(scope="session")
 def built_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small real pack, made once; not to be changed."""

@@ -12,8 +12,6 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.dtpm import DtpmConfig, Predictor, PredictorConfig
 from pocketprior.export.bench_edge import METRICS, RUNTIMES, SIDE
 
-pytestmark = pytest.mark.apart
-
 LIST = "file,split,set,role,use\n"
 
 

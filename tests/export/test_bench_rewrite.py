@@ -8,8 +8,6 @@ from pocketprior.core.models.dtpm import Predictor as DtpmPredictor
 from pocketprior.core.models.dtpm import PredictorConfig
 from pocketprior.export.bench_rewrite import NETWORKS, RUNTIMES, Network, measure, naive
 
-pytestmark = pytest.mark.apart
-
 
 def small(body: str) -> Network:
     config = PredictorConfig(body, (8, 16), (1, 1))

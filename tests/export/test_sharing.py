@@ -56,7 +56,6 @@ def test_onnx_graphs_do_the_same_with_one_file_of_weights(tmp_path: Path) -> Non
         np.testing.assert_array_equal(ours.run(None, x)[0], theirs.run(None, x)[0])
 
 
-@pytest.mark.apart
 def test_ir_does_the_same_without_what_it_says_twice(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     from xml.etree import ElementTree

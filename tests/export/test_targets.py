@@ -21,8 +21,6 @@ from pocketprior.export.pack import PRECISIONS, TARGETS, write_pack
 from pocketprior.export.source import Source
 from pocketprior.runtimes import open_graphs
 
-pytestmark = pytest.mark.apart  # OpenVINO and coremltools in one process leave it fit to crash
-
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 MADE = ("fp32", "fp16", "int8")
 LEAST = {"fp32": 110, "fp16": 55, "int8": 25}  # dB; the small models are random, which 8 bits suit least

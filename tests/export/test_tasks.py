@@ -31,8 +31,6 @@ from pocketprior.export.pack import write_pack
 from pocketprior.export.quantization.variant import open_float
 from pocketprior.export.tasks import SYSTEM, check_prior, join
 
-pytestmark = pytest.mark.apart  # OpenVINO and coremltools in one process leave it fit to crash
-
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 FIRST = {"onnx": "encode.onnx", "openvino": "encode.fp32.xml"}  # the first task's file
 SEMANTIC = "semantic.safetensors"

@@ -23,8 +23,6 @@ from pocketprior.core.verify import verify
 from pocketprior.runtimes import openvino
 from pocketprior.runtimes.options import Options
 
-pytestmark = pytest.mark.apart
-
 PHOTO = Path(__file__).parents[2] / "examples" / "dog.jpg"
 
 

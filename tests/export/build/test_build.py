@@ -19,8 +19,6 @@ from pocketprior.export.build.run import STATE, build
 from pocketprior.export.build.run import execute as in_own_process
 from pocketprior.export.build.steps import Step, steps_of
 
-pytestmark = pytest.mark.apart  # plans are measured in OpenVINO's bf16
-
 EXAMPLE = Path(__file__).parents[3] / "examples" / "dog.jpg"
 QUICK = '"steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32"'
 RECIPE = f"""

@@ -13,8 +13,6 @@ from pocketprior.core.manifest import Manifest
 from pocketprior.core.verify import verify
 from pocketprior.export.quantization.plan import load
 
-pytestmark = pytest.mark.apart
-
 
 @pytest.fixture
 def call(built_pack: Path, photos: Path, tmp_path: Path) -> Callable[..., int]:

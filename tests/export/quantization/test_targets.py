@@ -15,8 +15,6 @@ from pocketprior.core.manifest import Manifest
 from pocketprior.core.verify import verify
 from pocketprior.export.pack import write_pack
 
-pytestmark = pytest.mark.apart  # OpenVINO is measured in bf16 as well
-
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 
 

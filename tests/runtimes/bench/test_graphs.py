@@ -11,8 +11,6 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.manifest import Manifest
 from pocketprior.runtimes.bench.graphs import Method, inputs, methods, race, table
 
-pytestmark = pytest.mark.apart
-
 
 def test_inputs_have_the_shapes_of_the_graph(built_pack):
     spec = Manifest.load(built_pack).graphs["fused"]
