@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,17 +40,25 @@ def open_onnxruntime(path: Path) -> Run:
     return run
 
 
+@cache
+def _core() -> Any:
+    """Kept until the process ends: a Core that goes takes the stack of signals with it (OpenVINO 2026.4)."""
+    import openvino
+
+    return openvino.Core()
+
+
 def open_openvino(path: Path, arithmetic: str) -> Run:
     """An ONNX or IR file in OpenVINO, on one thread; arithmetic: "f32" or "bf16", beside integers.
 
     Raises MissingExtraError without openvino.
     """
     try:
-        import openvino
+        core = _core()
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino", "measuring OpenVINO") from error
     properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": arithmetic, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    compiled = openvino.Core().compile_model(path, "CPU", properties)
+    compiled = core.compile_model(path, "CPU", properties)
     return lambda feed: compiled(list(feed))[0].copy()
 
 

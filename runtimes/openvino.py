@@ -7,7 +7,7 @@ half of their speed. The arithmetic is always told: OpenVINO's own choice is 16 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..core.restore import Graph
 from .check import check_interface
 from .options import Options
 
-__all__ = ["TARGETS", "open", "weights_of"]
+__all__ = ["TARGETS", "open", "the_core", "weights_of"]
 
 TARGETS = ("openvino", "onnx")
 DEFAULT = Options()
@@ -40,8 +40,7 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
     openvino, UsageError for a device that is not there or has not the arithmetic; a call raises GraphError when it
     fails.
     """
-    runtime = _runtime()
-    core = runtime.Core()
+    runtime, core = _runtime(), the_core()
     _check_options(core, options)
     try:
         model = core.read_model(path) if path.suffix == ".onnx" else core.read_model(path, weights_of(path))
@@ -94,6 +93,16 @@ def _runtime() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino", "the runtime 'openvino'") from error
     return openvino
+
+
+@cache
+def the_core() -> Any:
+    """The one `openvino.Core` of this process, kept until its end; MissingExtraError without openvino.
+
+    Each Core that computes gives signals a stack of its own, and puts back the one before it when it goes, though that
+    may be gone already (OpenVINO 2026.4): after two Cores the next signal, such as Ctrl-C, would end the process.
+    """
+    return _runtime().Core()
 
 
 def _check_options(core: Any, options: Options) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import MissingExtraError
 from ...core.recording import Array
-from ..openvino import weights_of
+from ..openvino import the_core, weights_of
 from .findings import Value
 from .inside_onnx import exposed
 
@@ -24,11 +23,7 @@ def inside(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str)
 
     Raises MissingExtraError without openvino, or for an ONNX file without onnx.
     """
-    try:
-        import openvino
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("openvino", "openvino", "the runtime 'openvino'") from error
-    core = openvino.Core()
+    core = the_core()
     if path.suffix == ".onnx":
         content, made = exposed(path)
         model = core.read_model(content)

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pocketprior.core.pack import default_pack
 from pocketprior.export.sharing import ALIGNMENT, Store, shared_ir, shared_onnx
+from pocketprior.runtimes.openvino import the_core
 
 WEIGHTS = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
 
@@ -60,7 +61,7 @@ def test_ir_does_the_same_without_what_it_says_twice(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     from xml.etree import ElementTree
 
-    core = openvino.Core()
+    core = the_core()
     openvino.save_model(core.read_model(default_pack() / "predict.onnx"), tmp_path / "own.xml", compress_to_fp16=False)
     store = Store()
     store.place(b"of another graph")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,15 +93,42 @@ def test_verifies_the_embedded_pack() -> None:
 
 @needed
 def test_16_bit_arithmetic_is_used_or_refused() -> None:
-    import openvino as library
-
     photo = np.ascontiguousarray(read(PHOTO).pixels[:96, :96])
-    if "BF16" not in library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino.the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(UsageError, match=r"bf16 arithmetic was asked for; .* choose fp32"):
             Restorer.from_pack(runtime="openvino", arithmetic="bf16")
         return
     exact, rounded = (Restorer.from_pack(runtime="openvino", arithmetic=a)(photo) for a in ("fp32", "bf16"))
     assert 40 < psnr(rounded, exact) < 90
+
+
+SIGNALLED = """
+import signal, sys
+from pathlib import Path
+from pocketprior.core.pack import default_pack
+from pocketprior.core.restore import Restorer
+import numpy as np
+
+def restore():
+    restorer = Restorer.from_pack(runtime="openvino")
+    restorer(np.zeros((32, 32, 3), np.uint8))
+    return restorer
+
+first, second = restore(), restore()
+del first
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+@needed
+def test_a_signal_after_graphs_are_gone() -> None:
+    """OpenVINO lets a second Core leave a stack for signals that is gone."""
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 
 @needed

@@ -15,6 +15,7 @@ from planted import edited, nth, weight
 
 from pocketprior.core.manifest import Manifest
 from pocketprior.core.pack import packed_file
+from pocketprior.runtimes.openvino import the_core
 from pocketprior.runtimes.parity.findings import Report
 from pocketprior.runtimes.parity.inside_onnx import MODULE, inside
 from pocketprior.runtimes.parity.inside_openvino import inside as inside_openvino
@@ -75,7 +76,7 @@ def inputs(manifest: Manifest) -> dict[str, packs.NDArray]:
 def test_ir_keeps_the_names_of_onnx(inputs: dict[str, packs.NDArray], built_pack: Path, tmp_path: Path) -> None:
     """What OpenVINO's own files give, layer by layer, is what the ONNX graph gives."""
     source = built_pack / "denoise.onnx"
-    openvino.save_model(openvino.Core().read_model(source), tmp_path / "denoise.xml", compress_to_fp16=False)
+    openvino.save_model(the_core().read_model(source), tmp_path / "denoise.xml", compress_to_fp16=False)
     expected = inside(source, "denoise", inputs, "fp32")
     for path in (source, tmp_path / "denoise.xml"):
         found = inside_openvino(path, "denoise", inputs, "fp32")
