@@ -379,8 +379,9 @@ def _check_names(m: Manifest) -> None:
     _require(given <= set(known), "graphs", sorted(given), f"names from: {', '.join(known)}")
     steps = [name for name in system.split if name != "encode"]
     whole = given.issuperset(steps) or ("fused" in given and given.isdisjoint(steps))
-    fused = ", or fused, or all of them" if "fused" in known else ""
-    _require(whole, "graphs", sorted(given), " and ".join(steps) + fused)
+    _require(whole, "graphs", sorted(given), " and ".join(steps) + ", or fused, or all of them")
+    told = "fused" not in given or m.sampler != "ancestral"
+    _require(told, "graphs", sorted(given), "no fused graph for a sampler that adds noise on the way")
     conditioned = (system.thumbnail and "encode" in given) == (m.conditions is not None)
     _require(conditioned, "conditions", m.conditions, "a thumbnail size with encode of a thumbnail, null without")
     tiled = {name for name, graph in m.graphs.items() if graph.spatial}

@@ -1,13 +1,14 @@
 """The steps of a restoration: what is computed once for a photo, and what becomes of each of its tiles.
 
     dtpm      base = predict(image);  residual = sample(denoise), from noise, under the guidance of base
-              restored = base + strength gain residual_scale residual;  or all of it in one graph, `fused`
+              restored = base + strength gain residual_scale residual
     diffir    prior = sample(denoise), one vector for the photo, from noise, under the means of encode over the photo
               restored = image + strength gain (compose(image, prior) - image)
     gen2res   x = sample(denoise), from the noised image
               restored = image + strength gain (0.5 + residual_scale x - image)
 
-Global conditions are what `encode` gives, and the prior; every graph gets those that it takes.
+Global conditions are what `encode` gives, and the prior; every graph gets those that it takes. What comes after encode
+may be one graph, `fused`, which is given the noise.
 """
 
 from __future__ import annotations
@@ -64,13 +65,14 @@ class Job:
 
 def tiled_graphs(manifest: Manifest, graphs: Iterable[str], strength: float) -> tuple[str, ...]:
     """Those of the open `graphs` that every tile goes through in turn; none where the photo stays as it is."""
-    given = set(graphs)
+    given, split = set(graphs), SYSTEMS[manifest.model].split
     if strength == 0 and "predict" in given:
         return ("predict",)
+    if strength == 0 and "predict" not in split:
+        return ()
     if "fused" in given:
         return ("fused",)
-    steps = [name for name in SYSTEMS[manifest.model].split if name != "encode" and manifest.graphs[name].spatial]
-    return () if strength == 0 else tuple(steps)
+    return tuple(name for name in split if name != "encode" and manifest.graphs[name].spatial)
 
 
 def prepare(
@@ -80,14 +82,17 @@ def prepare(
     job = Job(manifest, graphs, stages, image, seed, strength, {})
     if "encode" in graphs:
         job = replace(job, conditions=_thumbnail_conditions(job) if manifest.conditions else _mean_conditions(job))
-    if SYSTEMS[manifest.model].vector:
-        noise = normal_vector(seed, 0, int(manifest.state[1]))
-        job = replace(job, conditions={**job.conditions, "prior": _sample(job, "", noise)})
+    if "compose" in stages:
+        job = replace(job, conditions={**job.conditions, "prior": _sample(job, "", _start(job))})
     return job
 
 
 def restore_tile(job: Job, box: Box) -> Batch:
-    """What the `box` of the padded photo becomes: (1, 3, height, width)."""
+    """What the `box` of the padded photo becomes: (1, 3, height, width), clipped to [0, 1] as fused graphs clip it."""
+    return np.clip(_restored(job, box), 0, 1)
+
+
+def _restored(job: Job, box: Box) -> Batch:
     where = f", tile at row {box.y0}, column {box.x0}"
     image = to_batch(cut(job.image, box))
     match job.stages:
@@ -95,8 +100,7 @@ def restore_tile(job: Job, box: Box) -> Batch:
             return job.run("predict", where, image=image)["base"]
         case ("fused",):
             strength = np.array([job.strength], np.float32)
-            noise = normal(job.seed, 0, box.rows, box.cols)
-            return job.run("fused", where, image=image, noise=noise, strength=strength)["restored"]
+            return job.run("fused", where, image=image, noise=_start(job, box), strength=strength)["restored"]
         case ("compose",):
             return _towards(job, image, job.run("compose", where, image=image)["restored"])
         case ("denoise",):
@@ -131,7 +135,7 @@ def _textured(job: Job, where: str, image: Batch, box: Box) -> Batch:
     base = job.run("predict", where, image=image)["base"]
     guides = {"image": image, "base": base}
     taken = {name: guides[name] for name in guides if name in job.manifest.graphs["denoise"].inputs}
-    residual = _sample(job, where, normal(job.seed, 0, box.rows, box.cols), box, **taken)
+    residual = _sample(job, where, _start(job, box), box, **taken)
     scale = np.float32(job.strength * job.manifest.gain * job.manifest.residual_scale)
     texture: State = scale * residual
     return base + texture
@@ -141,8 +145,7 @@ def _regenerated(job: Job, where: str, image: Batch, box: Box) -> Batch:
     """Gen2Res: the photo that is sampled from the noised image."""
     level, scale = job.manifest.levels[0], np.float32(job.manifest.residual_scale)
     clean: State = image / scale - np.float32(0.5 / job.manifest.residual_scale)
-    noise = normal(job.seed, 0, box.rows, box.cols)
-    x = _sample(job, where, noised(clean, noise, level), box)
+    x = _sample(job, where, noised(clean, _start(job, box), level), box)
     return scale * x + np.float32(0.5)
 
 
@@ -152,6 +155,14 @@ def _towards(job: Job, image: Batch, restored: Batch) -> Batch:
     change: Batch = restored - image
     change *= share
     return image + change
+
+
+def _start(job: Job, box: Box | None = None) -> State:
+    """The noise that sampling starts with: of a tile, or the one vector of the photo."""
+    if SYSTEMS[job.manifest.model].vector:
+        return normal_vector(job.seed, 0, int(job.manifest.state[1]))
+    assert box is not None
+    return normal(job.seed, 0, box.rows, box.cols)
 
 
 def _sample(job: Job, where: str, x: State, box: Box | None = None, **inputs: NDArray[np.float32]) -> State:

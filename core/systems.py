@@ -5,16 +5,17 @@ All arrays are float32; h and w, the size of a tile, are multiples of `size.mult
     dtpm      encode    thumbnail (1, 3, s, s)                      -> global conditions, such as code (1, n)
               predict   image (1, 3, h, w)                          -> base (1, 3, h, w)
               denoise   x, base (1, 3, h, w), t (1,)                -> v, or x0, of the texture residual (1, 3, h, w)
-              fused     image, noise (1, 3, h, w), strength (1,)    -> restored (1, 3, h, w): all of it in one graph
     diffir    encode    image (1, 3, h, w)                          -> global conditions: their means over the tile
               denoise   x (1, n), t (1,)                            -> x0 of the prior vector (1, n)
               compose   image (1, 3, h, w), prior (1, n)            -> restored (1, 3, h, w)
     gen2res   denoise   x (1, 3, h, w), t (1,)                      -> eps of the photo (1, 3, h, w)
+    any       fused     image (1, 3, h, w), noise, strength (1,)    -> restored (1, 3, h, w): all but encode
 
 Every graph but encode may take any of the global conditions as well; denoise of a DTPM may take image beside base,
 that of a Gen2Res may give `variance` (1, 3, h, w) for the sampler "ancestral": where, from -1 to 1, the logarithm of
-the step's variance lies between its two bounds. A DTPM has predict and denoise, or fused, or all three, and encode
-where something takes its conditions.
+the step's variance lies between its two bounds. noise has the shape of x. A pack has fused, or all graphs of the steps
+but encode, or both, and encode where something takes its conditions. No graph is fused for "ancestral", which adds
+noise on the way.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Interface(NamedTuple):
         return told(self.inputs), told(self.outputs)
 
 
+FUSED = Interface({"image": IMAGE, "noise": STATE, "strength": SCALAR}, {"restored": IMAGE})
+
+
 class System(NamedTuple):
     """What the manifest of one system may say.
 
@@ -91,7 +95,7 @@ SYSTEMS: dict[str, System] = {
                 {PREDICTED: STATE},
                 optional=frozenset({"image"}),
             ),
-            "fused": Interface({"image": IMAGE, "noise": STATE, "strength": SCALAR}, {"restored": IMAGE}),
+            "fused": FUSED,
         },
     ),
     "diffir": System(
@@ -103,6 +107,7 @@ SYSTEMS: dict[str, System] = {
         graphs={
             "denoise": Interface({"x": STATE, "t": SCALAR}, {PREDICTED: STATE}),
             "compose": Interface({"image": IMAGE, "prior": STATE}, {"restored": IMAGE}),
+            "fused": FUSED,
         },
     ),
     "gen2res": System(
@@ -116,7 +121,8 @@ SYSTEMS: dict[str, System] = {
                 {"x": STATE, "t": SCALAR},
                 {PREDICTED: STATE, "variance": STATE},
                 optional=frozenset({"variance"}),
-            )
+            ),
+            "fused": FUSED,
         },
     ),
 }

@@ -43,5 +43,5 @@ def _cost(manifest: Manifest) -> float:
     """Multiply-adds per pixel of a whole restoration."""
     macs = manifest.macs_per_pixel
     if "fused" in macs:
-        return macs["fused"]
+        return macs["fused"] + macs.get("encode", 0)
     return sum(cost * (len(manifest.times) if graph == "denoise" else 1) for graph, cost in macs.items())

@@ -1,7 +1,11 @@
-"""DiffIR as a pack: encode to means over the photo, denoise a prior vector, compose the photo under it."""
+"""DiffIR as a pack: encode to means over the photo, denoise a prior vector, compose the photo under it.
+
+And the last two in one graph.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,12 @@ from ..core.degradations import TASKS
 from ..core.errors import UsageError
 from ..core.manifest import Size
 from ..core.models import checkpoints
-from ..core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser
+from ..core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser, sampled
 from ..core.models.rewrite import rewritten
 from ..core.systems import IMAGE, SCALAR, ArraySpec
 from ..core.tiles import Window
-from .graphs import Graph
-from .source import WINDOW, About, Opened, digest
+from .graphs import Graph, part_way
+from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 
 __all__ = ["DiffirSource", "diffir_graphs"]
 
@@ -53,8 +57,24 @@ class _Compose(nn.Module):
         return self.dirformer(image, prior)
 
 
-def diffir_graphs(model: Diffir) -> dict[str, Graph]:
-    """encode, denoise and compose, ready to be traced. Raises UsageError for a model whose pack nothing could run."""
+class _Fused(nn.Module):
+    """The prior from its noise, once more for each tile: it is small."""
+
+    def __init__(self, model: Diffir, denoiser: PriorDenoiser, gain: float) -> None:
+        super().__init__()
+        self.head, self.denoiser, self.dirformer = model.cpen.head, denoiser, model.dirformer
+        self.levels, self.gain = model.levels, gain
+
+    def forward(self, image: Tensor, noise: Tensor, features: Tensor, strength: Tensor) -> Tensor:
+        prior = sampled(self.denoiser, self.head(features), noise, self.levels)
+        return part_way(image, self.dirformer(image, prior), self.gain * strength)
+
+
+def diffir_graphs(model: Diffir, gain: float) -> dict[str, Graph]:
+    """encode, denoise, compose and, up to FUSED_STEPS, fused, ready to be traced; gain: as in `DiffirSource`.
+
+    Raises UsageError for a model whose pack nothing could run.
+    """
     config = model.config
     if model.denoiser is None:
         raise UsageError("this DiffIR was trained without diffusion (steps 0); a pack needs a model with steps")
@@ -68,13 +88,17 @@ def diffir_graphs(model: Diffir) -> dict[str, Graph]:
     assert denoiser is not None
     prior = ArraySpec("float32", (1, config.ipr))
     features = ArraySpec("float32", (1, 4 * config.cpen.width))
-    return {
+    graphs = {
         "encode": Graph(_Encode(model), {"image": IMAGE}, {"features": features}),
         "denoise": Graph(
             _Denoise(model.cpen, denoiser), {"x": prior, "features": features, "t": SCALAR}, {"x0": prior}
         ),
         "compose": Graph(_Compose(model), {"image": IMAGE, "prior": prior}, {"restored": IMAGE}),
     }
+    if config.steps <= FUSED_STEPS:
+        inputs = {"image": IMAGE, "noise": prior, "features": features, "strength": SCALAR}
+        graphs["fused"] = Graph(_Fused(model, denoiser, gain), inputs, {"restored": IMAGE})
+    return graphs
 
 
 @dataclass(frozen=True)
@@ -90,13 +114,19 @@ class DiffirSource:
         checkpoint = checkpoints.load(self.model, "diffir")
         model = Diffir(checkpoints.from_dict(DiffirConfig, checkpoint.config))
         checkpoint.fill(model)
-        graphs = diffir_graphs(model)
+        graphs = diffir_graphs(model, self.gain)
         task = checkpoint.facts["task"]
-        return Opened(graphs, self._facts(model, task), _about(task, model.config.steps), TASKS[task])
+        facts = self._facts(model, task) | {"receptive_field": self._reach(graphs)}
+        return Opened(graphs, facts, _about(task, model.config.steps), TASKS[task])
 
     def digest(self) -> str:
         """As in `Source`."""
         return digest(self.model)
+
+    def _reach(self, graphs: Container[str]) -> dict[str, Window]:
+        """All but that of denoise, which is not run on tiles."""
+        whole = {"fused": self.window} if "fused" in graphs else {}
+        return {"encode": Window(MEANS_EDGE, 0), "compose": self.window, **whole}
 
     def _facts(self, model: Diffir, task: str) -> dict[str, Any]:
         steps, multiple = model.config.steps, model.multiple_of
@@ -104,7 +134,6 @@ class DiffirSource:
             "model": "diffir",
             "tasks": (task,),
             "size": Size(multiple_of=multiple, minimum=multiple),
-            "receptive_field": {"encode": Window(MEANS_EDGE, 0), "compose": self.window},
             "sampler": "posterior_mean",
             "predicts": "x0",
             "start": "noise",

@@ -21,7 +21,7 @@ from ..core.schedule import SCHEDULES, trailing
 from ..core.systems import IMAGE, SCALAR, ArraySpec
 from ..core.tiles import Window
 from .graphs import Graph, receptive_field
-from .source import WINDOW, About, Opened, digest
+from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 
 __all__ = ["DtpmSource", "Sampling", "dtpm_graphs"]
 
@@ -86,14 +86,17 @@ class _Fused(nn.Module):
 
 
 def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str, Graph]:
-    """encode, predict, denoise and fused, ready to be traced. encoder: with a `config`, as `encoder_of` gives it."""
+    """encode, predict, denoise and, up to FUSED_STEPS, fused, ready to be traced.
+
+    encoder: with a `config`, as `encoder_of` gives it.
+    """
     model, encoder = rewritten(model), rewritten(encoder)
     config: Any = encoder.config
     code = ArraySpec("float32", (1, config.code))
     thumbnail = ArraySpec("float32", (1, 3, config.size, config.size))
     beside = model.config.structure_slot == "y_d"
     structure = {"image": IMAGE, "base": IMAGE} if beside else {"base": IMAGE}
-    return {
+    graphs = {
         "encode": Graph(_Encode(model, encoder), {"thumbnail": thumbnail}, {"code": code}),
         "predict": Graph(_Predict(model), {"image": IMAGE}, {"base": IMAGE}),
         "denoise": Graph(
@@ -101,12 +104,11 @@ def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str
             {"x": IMAGE, **structure, "code": code, "t": SCALAR},
             {model.config.prediction: IMAGE},
         ),
-        "fused": Graph(
-            _Fused(model, sampling),
-            {"image": IMAGE, "noise": IMAGE, "code": code, "strength": SCALAR},
-            {"restored": IMAGE},
-        ),
     }
+    if len(sampling.times) <= FUSED_STEPS:
+        inputs = {"image": IMAGE, "noise": IMAGE, "code": code, "strength": SCALAR}
+        graphs["fused"] = Graph(_Fused(model, sampling), inputs, {"restored": IMAGE})
+    return graphs
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,9 @@ class DtpmSource:
     def _reach(self, model: Dtpm, graphs: dict[str, Graph], steps: int) -> dict[str, int | Window]:
         """The fused reach is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
-            return dict.fromkeys(("predict", "denoise", "fused"), self.window)
-        predict, denoise = (
-            receptive_field(graphs[name], model.multiple_of, reach=64) for name in ("predict", "denoise")
-        )
-        return {"predict": predict, "denoise": denoise, "fused": predict + steps * denoise}
+            return {name: self.window for name in graphs if name != "encode"}
+        reach = {name: receptive_field(graphs[name], model.multiple_of, reach=64) for name in ("predict", "denoise")}
+        return reach | ({"fused": reach["predict"] + steps * reach["denoise"]} if "fused" in graphs else {})
 
 
 def _facts(model: Dtpm, encoder: nn.Module, sampling: Sampling, task: str) -> dict[str, Any]:

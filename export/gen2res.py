@@ -1,4 +1,4 @@
-"""Gen2Res as a pack: one graph, which denoises the noised photo itself."""
+"""Gen2Res as a pack: a graph that denoises the noised photo itself, and all of a few steps in one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from ..core.errors import UnknownNameError, UsageError
 from ..core.manifest import Size
 from ..core.models import checkpoints
-from ..core.models.gen2res import Denoiser, build
+from ..core.models.gen2res import Denoiser, build, restore
 from ..core.models.rewrite import rewritten
-from ..core.models.steps import own_steps
+from ..core.models.steps import Steps, own_steps
 from ..core.schedule import ddpm, strided
 from ..core.systems import IMAGE, SCALAR, SYSTEMS
 from ..core.tiles import Window
-from .graphs import Graph
-from .source import WINDOW, About, Opened, digest
+from .graphs import Graph, part_way
+from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 
 __all__ = ["Gen2ResSource", "gen2res_graphs"]
 
@@ -43,12 +43,31 @@ class _EpsAndVariance(nn.Module):
         return self.denoiser(x, t).chunk(2, dim=1)
 
 
-def gen2res_graphs(denoiser: Denoiser, sampler: str) -> dict[str, Graph]:
-    """denoise, ready to be traced; the learned variance comes out only where the sampler needs it, in "ancestral"."""
+class _Fused(nn.Module):
+    """`restore` of the model, by DDIM."""
+
+    def __init__(self, denoiser: Denoiser, steps: Steps, gain: float) -> None:
+        super().__init__()
+        self.denoiser, self.steps, self.gain = denoiser, steps, gain
+
+    def forward(self, image: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+        restored = restore(self.denoiser, image, lambda _: noise, *self.steps, "ddim")
+        return part_way(image, restored, self.gain * strength)
+
+
+def gen2res_graphs(denoiser: Denoiser, sampler: str, steps: Steps, gain: float) -> dict[str, Graph]:
+    """denoise and, for up to FUSED_STEPS of "ddim", fused, ready to be traced; gain: as in `Gen2ResSource`.
+
+    The learned variance comes out only where the sampler needs it, in "ancestral".
+    """
     denoiser, inputs = rewritten(denoiser), {"x": IMAGE, "t": SCALAR}
     if sampler == "ancestral":
         return {"denoise": Graph(_EpsAndVariance(denoiser), inputs, {"eps": IMAGE, "variance": IMAGE})}
-    return {"denoise": Graph(_Eps(denoiser), inputs, {"eps": IMAGE})}
+    graphs = {"denoise": Graph(_Eps(denoiser), inputs, {"eps": IMAGE})}
+    if steps.count <= FUSED_STEPS:
+        taken = {"image": IMAGE, "noise": IMAGE, "strength": SCALAR}
+        graphs["fused"] = Graph(_Fused(denoiser, steps, gain), taken, {"restored": IMAGE})
+    return graphs
 
 
 @dataclass(frozen=True)
@@ -69,13 +88,15 @@ class Gen2ResSource:
 
     def open(self) -> Opened:
         """As in `Source`."""
-        levels, times = self.schedule()
+        chosen = Steps.of(*self.schedule())
         checkpoint = checkpoints.load(self.model, "gen2res")
-        if own := own_steps(checkpoint.facts):  # a student: neither start nor steps are free
-            levels, times = list(own.levels), list(own.times)
+        steps = own_steps(checkpoint.facts) or chosen  # of a student neither start nor steps are free
         denoiser = build(checkpoint)
-        about = _about(self.sampler, len(times), album=checkpoint.facts.get("constrained", False))
-        return Opened(gen2res_graphs(denoiser, self.sampler), self._facts(denoiser, levels, times), about)
+        graphs = gen2res_graphs(denoiser, self.sampler, steps, self.gain)
+        facts = self._facts(denoiser, steps) | {"receptive_field": dict.fromkeys(graphs, self.window)}
+        return Opened(
+            graphs, facts, _about(self.sampler, steps.count, album=checkpoint.facts.get("constrained", False))
+        )
 
     def digest(self) -> str:
         """As in `Source`."""
@@ -98,18 +119,17 @@ class Gen2ResSource:
             )
         return strided(steps, bars, self.start)
 
-    def _facts(self, denoiser: Denoiser, levels: list[float], times: list[float]) -> dict[str, Any]:
+    def _facts(self, denoiser: Denoiser, steps: Steps) -> dict[str, Any]:
         multiple = denoiser.multiple_of
         return {
             "model": "gen2res",
             "tasks": (TASK,),
             "size": Size(multiple_of=multiple, minimum=multiple),
-            "receptive_field": {"denoise": self.window},
             "sampler": self.sampler,
             "predicts": "eps",
             "start": "image",
-            "levels": tuple(levels),
-            "times": tuple(times),
+            "levels": steps.levels,
+            "times": steps.times,
             "state": IMAGE.shape,
             "residual_scale": 0.5,
             "gain": self.gain,

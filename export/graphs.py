@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.systems import ArraySpec
 
-__all__ = ["Graph", "receptive_field", "traced"]
+__all__ = ["Graph", "part_way", "receptive_field", "traced"]
 
 EXAMPLE = (32, 48)  # multiples of the sampling grid, different so that height and width cannot be confused
 
@@ -34,6 +34,11 @@ class Graph(NamedTuple):
             name: torch.rand([sizes.get(s, s) if isinstance(s, str) else s for s in spec.shape], generator=random)  # type: ignore[misc]
             for name, spec in self.inputs.items()
         }
+
+
+def part_way(image: Tensor, restored: Tensor, share: Tensor) -> Tensor:
+    """The image (N, 3, H, W), changed by this share (N,) of what a model made of it, clipped to [0, 1]."""
+    return (image + share.reshape(-1, 1, 1, 1) * (restored - image)).clamp(0, 1)
 
 
 def traced(graph: Graph, multiple: int) -> torch.export.ExportedProgram:

@@ -14,8 +14,9 @@ from ..core.degradations import TASKS, Picture
 from ..core.tiles import Window
 from .graphs import Graph
 
-__all__ = ["WINDOW", "About", "Opened", "Source", "Task", "digest"]
+__all__ = ["FUSED_STEPS", "WINDOW", "About", "Opened", "Source", "Task", "digest"]
 
+FUSED_STEPS = 8  # at most: a graph of more steps is large, and gains little over the steps one by one
 WINDOW = Window(256, 32)  # tiles of a model that sees all of its tile, unless told otherwise
 
 Task = Callable[[Picture, np.random.Generator], Picture]

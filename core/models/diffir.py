@@ -12,6 +12,7 @@ whoever calls pads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,6 +37,7 @@ __all__ = [
     "Teacher",
     "composed",
     "cost_parts",
+    "sampled",
 ]
 
 CLEAN_FOLD = 4  # the ground truth is pixel-unshuffled by this: the estimators work at a quarter of its size
@@ -213,6 +215,17 @@ def composed(image: Tensor, restored: Tensor) -> Tensor:
     return (mask * restored + (1 - mask) * image[:, :3]).clamp(0, 1)
 
 
+def sampled(denoiser: PriorDenoiser, condition: Tensor, noise: Tensor, levels: Sequence[float]) -> Tensor:
+    """The prior Z^ (N, ipr) from `noise`, (N, ipr) like the condition, by all steps of `levels`."""
+    steps = len(levels) - 1
+
+    def denoise(x: Tensor, step: int) -> Tensor:
+        time = x.new_full((len(x), 1), (steps - 1 - step) / (PERIOD * steps))
+        return denoiser(condition, time, x)
+
+    return posterior_mean(denoise, noise, levels)
+
+
 class Teacher(nn.Module):
     """Stage 1: CPEN_S1, which sees the ground truth, and the DIRformer that restores under its prior."""
 
@@ -253,16 +266,7 @@ class Diffir(nn.Module):
 
         Without diffusion (steps = 0) the condition is the prior and `noise` is not used.
         """
-        denoiser = self.denoiser
-        if denoiser is None:
-            return condition
-        steps = self.config.steps
-
-        def denoise(x: Tensor, step: int) -> Tensor:
-            time = x.new_full((len(x), 1), (steps - 1 - step) / (PERIOD * steps))
-            return denoiser(condition, time, x)
-
-        return posterior_mean(denoise, noise, self.levels)
+        return condition if self.denoiser is None else sampled(self.denoiser, condition, noise, self.levels)
 
     def restore(self, image: Tensor, prior: Tensor) -> Tensor:
         """The restored picture (N, 3, scale H, scale W) under a prior, not clipped.

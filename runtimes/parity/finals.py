@@ -170,13 +170,13 @@ def _restored(restorer: Restorer, recording: Recording, case: Case, tile: int | 
 
 
 def _tile(restorer: Restorer, recording: Recording, case: Case) -> Batch:
-    """The first tile of a photo, limited to 0 to 1 as a picture is."""
+    """The first tile of a photo."""
     manifest, photo = restorer.manifest, recording.arrays[case.photo]
     stages = tiled_graphs(manifest, restorer.graphs, case.strength)
     window = manifest.window(stages)
     height, width = (_padded(min(side, window.edge if window else side), photo, manifest) for side in photo.shape[:2])
     job = prepare(manifest, restorer.graphs, stages, photo, case.seed, case.strength)
-    return np.clip(restore_tile(job, Box(0, height, 0, width)), 0, 1)
+    return restore_tile(job, Box(0, height, 0, width))
 
 
 def _padded(side: int, photo: Image, manifest: Manifest) -> int:

@@ -17,7 +17,9 @@ from small_stages import MODELS
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.diffir import PERIOD
 from pocketprior.core.models.eager import eager
+from pocketprior.core.models.steps import Steps
 from pocketprior.core.samplers import ddim
+from pocketprior.core.schedule import ddpm, strided
 from pocketprior.export import measure
 from pocketprior.export.diffir import diffir_graphs
 from pocketprior.export.dtpm import dtpm_graphs
@@ -26,6 +28,7 @@ from pocketprior.export.graphs import Graph, receptive_field, traced
 from pocketprior.export.to_onnx import convert
 
 MULTIPLE = 4
+FEW = Steps.of(*strided(3, ddpm(), 200))  # of a Gen2Res
 
 
 def exported(graph: Graph, path: Path, *inputs: torch.Tensor) -> torch.Tensor:
@@ -153,12 +156,16 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 @pytest.fixture(scope="module")
 def global_graphs() -> dict[str, Graph]:
     """Those that see all of a tile, by the folder and the name of their file."""
-    denoise = gen2res_graphs(small_gen2res(), "ancestral")["denoise"]
-    return {f"diffir/{n}": graph for n, graph in diffir_graphs(small_diffir()).items()} | {"gen2res/denoise": denoise}
+    denoise = gen2res_graphs(small_gen2res(), "ancestral", FEW, 1.0)["denoise"]
+    return {f"diffir/{n}": graph for n, graph in diffir_graphs(small_diffir(), 1.0).items()} | {
+        "gen2res/denoise": denoise
+    }
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 20), (36, 12)])
-@pytest.mark.parametrize("name", ["diffir/encode", "diffir/denoise", "diffir/compose", "gen2res/denoise"])
+@pytest.mark.parametrize(
+    "name", ["diffir/encode", "diffir/denoise", "diffir/compose", "diffir/fused", "gen2res/denoise"]
+)
 def test_onnx_equals_torch_in_the_other_systems(
     name: str, size: tuple[int, int], global_graphs: dict[str, Graph], written: Callable[[str], Path]
 ) -> None:
@@ -189,7 +196,7 @@ def test_diffir_graphs_are_the_model(global_graphs: dict[str, Graph]) -> None:
 @pytest.mark.parametrize("change", [{"scale": 2}, {"inputs": 4}, {"steps": 0}])
 def test_diffir_that_no_pack_can_hold(change: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="a pack"):
-        diffir_graphs(small_diffir(replace(DIFFIR, **change)))
+        diffir_graphs(small_diffir(replace(DIFFIR, **change)), 1.0)
 
 
 @pytest.mark.parametrize("change", [{"structure_slot": "y_d"}, {"code_of": "y_E"}, {"prediction": "x0"}])
@@ -220,7 +227,7 @@ def test_attention_needs_memory_for_its_scores() -> None:
             rows = x.flatten(2).transpose(1, 2)[:, None] * t
             return torch.nn.functional.scaled_dot_product_attention(rows, rows, rows)
 
-    graph = Graph(Attended(), gen2res_graphs(small_gen2res(), "ddim")["denoise"].inputs, {})
+    graph = Graph(Attended(), gen2res_graphs(small_gen2res(), "ddim", FEW, 1.0)["denoise"].inputs, {})
     for tile in (8, 16):  # scores before and after the softmax, beside queries and the result
         scores, rows = 2 * 4 * tile**2, 4 * 3
         assert measure.bytes_per_pixel(graph, tile) == pytest.approx(measure.ALLOCATOR * (scores + 3 * rows), rel=0.15)
@@ -240,5 +247,5 @@ def test_exported_dtpm_is_the_trained_one(body: str, tmp_path: Path) -> None:
 
 def test_exported_gen2res_is_the_trained_one(tmp_path: Path) -> None:
     model, x, t = small_gen2res(), torch.randn(1, 3, 16, 24), torch.tensor([0.4])
-    graph = gen2res_graphs(model, "ddim")["denoise"]
+    graph = gen2res_graphs(model, "ddim", FEW, 1.0)["denoise"]
     assert_same(exported(graph, tmp_path / "denoise.onnx", x, t), model(x, t)[:, :3])

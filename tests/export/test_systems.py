@@ -96,7 +96,7 @@ def test_something_is_restored_in_windows(pack: Path) -> None:
 def test_pack_verifies_here(pack: Path) -> None:
     report = verify(pack)
     assert report.ok
-    assert [check.form for check in report.goldens] == ["split"]
+    assert [check.form for check in report.goldens] == (["fused"] * (pack.name == "diffir")) + ["split"]
 
 
 def test_facts_are_those_of_the_model(pack: Path) -> None:
@@ -104,8 +104,8 @@ def test_facts_are_those_of_the_model(pack: Path) -> None:
     if manifest.model == "diffir":
         assert manifest.tasks == ("cleanup",)
         assert manifest.state == (1, DIFFIR.ipr)
-        assert manifest.receptive_field == {"encode": Window(512, 0), "compose": WINDOW}
-        assert set(manifest.macs_per_pixel) == {"encode", "compose"}
+        assert manifest.receptive_field == {"encode": Window(512, 0), "compose": WINDOW, "fused": WINDOW}
+        assert set(manifest.macs_per_pixel) == {"encode", "compose", "fused"}
     else:
         assert manifest.tasks == ("blind",)
         assert len(manifest.times) == STEPS
@@ -161,6 +161,14 @@ def test_ddim_takes_all_levels_where_steps_are_zero(tmp_path: Path) -> None:
     opened = Gen2ResSource(save_gen2res(tmp_path), start=50, steps=0).open()
     assert len(opened.facts["times"]) == 50
     assert set(opened.graphs["denoise"].outputs) == {"eps"}
+    assert set(opened.graphs) == {"denoise"}  # too many steps for one graph
+
+
+def test_few_steps_of_ddim_are_one_graph(tmp_path: Path) -> None:
+    checkpoint = save_gen2res(tmp_path)
+    for steps, graphs in ((8, {"denoise", "fused"}), (9, {"denoise"})):
+        assert set(Gen2ResSource(checkpoint, steps=steps).open().graphs) == graphs
+    assert set(Gen2ResSource(checkpoint, "ancestral", steps=8).open().graphs) == {"denoise"}
 
 
 @pytest.mark.parametrize("facts", [{}, {"constrained": True}])
@@ -190,7 +198,7 @@ class Halved(torch.nn.Module):
 
 
 def test_graphs_that_do_not_do_what_torch_does_are_not_packed(tmp_path: Path) -> None:
-    opened = Gen2ResSource(save_gen2res(tmp_path), steps=1).open()
+    opened = Gen2ResSource(save_gen2res(tmp_path), steps=9).open()  # too many for a fused graph
     graph = opened.graphs["denoise"]._replace(module=Halved())
 
     class Changed(Gen2ResSource):
