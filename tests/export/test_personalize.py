@@ -76,7 +76,7 @@ def test_the_pack_does_what_the_constrained_checkpoint_does(pack: Path) -> None:
     assert checkpoint.config["lora"] == RECIPE.rank
     denoiser = gen2res.build(checkpoint)
     x, t = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)), torch.tensor([0.2])
-    graph = Restorer.from_pack(pack, threads=1).graphs["denoise"]
+    graph = Restorer.from_pack(pack, graphs="split", threads=1).graphs["denoise"]
     (eps,) = graph(x=x.numpy(), t=t.numpy()).values()
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(eps), denoiser(x, t)[:, :3], rtol=1e-3, atol=1e-4)

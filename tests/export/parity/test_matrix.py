@@ -78,7 +78,7 @@ def test_a_pack_holds(system: str, runtime: str, precision: str, known: Callable
     measured = {stage.name for stage in report.stages if stage.checks}
     assert ("runtime" in measured) == (runtime != "onnxruntime")
     assert ("precision" in measured) == (precision == "fp16")
-    assert ("forms" in measured) == (system == "dtpm")
+    assert ("forms" in measured) == (system != "gen2res")  # it is sampled with noise on the way
 
 
 def test_layers_of_a_core_ml_program(known: Callable[[str], Known]) -> None:
@@ -92,5 +92,5 @@ def test_layers_of_a_core_ml_program(known: Callable[[str], Known]) -> None:
     assert abs(found["x0"].array - recording.named(call.outputs)["x0"]).max() < 1e-4
     assert any("linear" in value.operator for value in found.values())
     report = compare(pack, Wanted("coreml", precision="fp16", against=path, layers=True))
-    assert {layer.graph for layer in report.layers} == {"encode", "denoise", "compose"}
+    assert {layer.graph for layer in report.layers} == {"encode", "denoise", "compose", "fused"}
     assert any("denoiser" in layer.name for layer in report.layers)

@@ -121,12 +121,12 @@ def _job(**changes: Callable[[Any], Any]) -> Callable[[Real], Real]:
 
 
 def _wrapped(real: Real) -> Real:
-    """Levels beyond white begin again at black."""
+    """One level too many: white begins again at black."""
     del real
 
     def to_image(values: Any, dtype: Any) -> Any:
-        top = np.iinfo(dtype).max
-        return np.floor(values[0].transpose(1, 2, 0) * np.float64(top) + 0.5).astype(np.int64).astype(dtype)
+        levels = np.iinfo(dtype).max + 1
+        return np.floor(values[0].transpose(1, 2, 0) * np.float64(levels)).astype(np.int64).astype(dtype)
 
     return to_image
 
