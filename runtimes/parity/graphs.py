@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ...core.errors import GraphError, PackError
 from ...core.manifest import Manifest
 from ...core.restore import Graph
+from ...core.samplers import PREDICTIONS
+from ...core.systems import SYSTEMS
 from .findings import Check, Stage
 from .legs import BASE, CLASSES, Chain, Leg
 from .limits import Limit, breach, limit_of, sharpened
@@ -64,12 +66,12 @@ def replay(chain: Chain, recording: Recording, known: Manifest, threads: int | N
         except PackError as error:
             stages.append(Stage(leg.stage, (Check("", str(leg), str(error)),), limit))
             break
-        shares = _shares(known) if leg.stage in LOSSY else {}
-        measures = {key: unit * shares.get(key[0], 1.0) for key, unit in units.items()}
+        shares = _shares(known, recording) if leg.stage in LOSSY else {}
         outputs = {_id(site.call): site for site in places}
         answers = {key: _answer(graphs, site.call, recording) for key, site in outputs.items()}
         checks: list[Check] = []
         for key, site in outputs.items():
+            measures = {name: units[site.call.graph, name] * shares.get((key, name), 1.0) for name in site.call.outputs}
             found = _compare(
                 site, answers[key], before[key], measures, partial(_limit, leg, limit, floors, site.call.graph)
             )
@@ -120,10 +122,25 @@ def _limit(leg: Leg, limit: Limit, floors: Mapping[tuple[str, str], float], grap
     return sharpened(limit, floors[graph, output])
 
 
-def _shares(known: Manifest) -> Mapping[str, float]:
-    """graph -> how many units of what it gives make one of the picture: of a residual that is sampled, many."""
-    picture_like = isinstance(known.state[-1], str)
-    return {"denoise": 1 / (known.residual_scale * known.gain)} if picture_like else {}
+def _shares(known: Manifest, recording: Recording) -> Mapping[tuple[str, str], float]:
+    """(call, output) -> how many units of a prediction make one of the picture.
+
+    Of a residual many, and the more the less of it the clean state takes at the level of the step: the last ones.
+    """
+    if SYSTEMS[known.model].vector:
+        return {}
+    steps = [site.call for site in sites(recording) if site.call.graph == "denoise"]
+    scale = known.residual_scale * known.gain
+    return {
+        (_id(call), known.predicts): 1 / (scale * _taken(known, recording.arrays[call.inputs["t"]])) for call in steps
+    }
+
+
+def _taken(known: Manifest, t: NDArray[np.float32]) -> float:
+    """How far the clean state moves where what is predicted at the time `t` moves by 1."""
+    level = known.levels[int(np.argmin(np.abs(np.array(known.times) - t[0])))]
+    clean, _ = PREDICTIONS[known.predicts](0.0, 1.0, level)
+    return abs(clean)
 
 
 def _answer(graphs: Mapping[str, Graph], call: Call, recording: Recording) -> _Outputs | str:
@@ -138,7 +155,7 @@ def _compare(
     site: Site,
     answer: _Outputs | str,
     before: _Outputs | None,
-    units: Mapping[tuple[str, str], float],
+    units: Mapping[str, float],
     limit_of_output: Callable[[str], Limit],
 ) -> Sequence[Check]:
     graph = site.call.graph
@@ -151,7 +168,7 @@ def _compare(
         if name not in answer or answer[name].shape != expected.shape:
             checks.append(Check(graph, site.place(name), "the output is missing, or of another shape"))
             continue
-        found = measure(answer[name], expected, units[graph, name])
+        found = measure(answer[name], expected, units[name])
         checks.append(
             Check(graph, site.place(name), breach(found, limit_of_output(name), picture=name in PICTURES), found)
         )
