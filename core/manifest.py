@@ -52,10 +52,11 @@ class PackedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Size:
-    """What heights and widths the graphs take."""
+    """What heights and widths the graphs take: multiples from `minimum` on, or, where they are fixed, that alone."""
 
     multiple_of: int
     minimum: int
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         _require(self.multiple_of >= 1, "multiple_of", self.multiple_of, "1 or more")
@@ -64,14 +65,16 @@ class Size:
 
     def takes(self, window: Window) -> bool:
         """Whether a photo can be cut into the tiles of this window."""
-        return window.overlap >= 0 and window.edge >= self._least(window) and window.edge % self.multiple_of == 0
+        edge = window.edge == self.minimum if self.fixed else window.edge % self.multiple_of == 0
+        return window.overlap >= 0 and window.edge >= self._least(window) and edge
 
     def expected(self, window: Window) -> str:
         """What a window with this overlap must be, for a message."""
-        return f"[edge, overlap], an edge of {self._least(window)} or more, a multiple of {self.multiple_of}"
+        which = f"just {self.minimum}" if self.fixed else f"a multiple of {self.multiple_of}"
+        return f"[edge, overlap], an edge of {self._least(window)} or more, {which}"
 
     def _least(self, window: Window) -> int:
-        return smallest_tile(max(0, window.overlap), self.minimum)
+        return max(smallest_tile(max(0, window.overlap), self.multiple_of), self.minimum)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,19 @@ class GraphSpec:
             _require(set(parts) <= known, f"parts of {target}", sorted(parts), _one_of(sorted(known)))
         named = not self.function or self.function.isidentifier()
         _require(named, "function", self.function, "letters, digits and _, or nothing")
+
+    def sized(self, size: Size) -> GraphSpec:
+        """As its files have it: with numbers in the place of "h" and "w" where these are fixed."""
+        if not size.fixed:
+            return self
+
+        def told(arrays: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
+            return {
+                name: ArraySpec(dtype, tuple(size.minimum if isinstance(s, str) else s for s in shape))
+                for name, (dtype, shape) in arrays.items()
+            }
+
+        return replace(self, inputs=told(self.inputs), outputs=told(self.outputs))
 
     @property
     def spatial(self) -> bool:
@@ -293,9 +309,11 @@ class Manifest:
         return sum(r * runs.get(name, 1) for name, r in reach.items() if isinstance(r, int))
 
     def window(self, graphs: Iterable[str]) -> Window | None:
-        """The tiles that `graphs` must be run on, where the reach of one of them has no limit."""
-        reach = (self.receptive_field[name] for name in graphs)
-        return next((r for r in reach if isinstance(r, Window)), None)
+        """The tiles that `graphs` must be run on, where the reach of one of them has no limit, or sizes are fixed."""
+        names = list(graphs)
+        windows = (r for r in map(self.receptive_field.__getitem__, names) if isinstance(r, Window))
+        free = Window(self.size.minimum, self.radius(names)) if self.size.fixed else None
+        return next(windows, free)
 
 
 def mirror(manifest: Manifest) -> str:
@@ -403,6 +421,15 @@ def _check_reach(m: Manifest, tiled: Set[str]) -> None:
     _require(alone, "receptive_field of encode", m.receptive_field.get("encode"), "[edge, 0], without overlap")
     shared = sorted(set(windows.values()))
     _require(len(shared) <= 1, "receptive_field", shared, "the same [edge, overlap] for all of these graphs")
+    for names in (tiled - {"encode", "fused"}, tiled & {"fused"}):
+        window = m.window(names)
+        if m.size.fixed and window is not None:
+            _require(
+                m.size.takes(window),
+                "size",
+                m.size.minimum,
+                f"{smallest_tile(window.overlap, 1)} or more: tiles that are larger than the reach of the graphs",
+            )
 
 
 def _check_facts(field: str, facts: Mapping[str, float], needed: Set[str], allowed: Set[str]) -> None:

@@ -120,9 +120,9 @@ def _mean_conditions(job: Job) -> _Arrays:
     height, width = job.image.shape[:2]
     window, size = job.manifest.receptive_field["encode"], job.manifest.size
     assert isinstance(window, Window)
-    multiple = size.multiple_of if min(height, width) >= size.minimum else size.minimum
+    multiple = size.minimum if size.fixed else size.multiple_of
     totals: dict[str, NDArray[np.float64]] = {}
-    for box in split(height, width, window.edge, multiple):
+    for box in split(height, width, window.edge, multiple, size.minimum):
         share = (min(box.y1, height) - box.y0) * (min(box.x1, width) - box.x0) / (height * width)
         where = f", window at row {box.y0}, column {box.x0}"
         for name, mean in job.run("encode", where, image=to_batch(cut(job.image, box))).items():

@@ -150,29 +150,30 @@ class Restorer:
                 f"a tile of {tile} pixels was given; the pack '{self.manifest.name}' gives its result on tiles of "
                 f"{window.edge} pixels alone: leave the tile out"
             )
-        plan(1, 1, tile, self.manifest.radius(stages), self.manifest.size.minimum)
+        size = self.manifest.size
+        plan(1, 1, tile, self.manifest.radius(stages), size.multiple_of, size.minimum)
 
     def _layout(self, image: Image, stages: Sequence[str], tile: int | None, max_memory: int | None) -> Plan:
         """Tiles that overlap by the receptive field of `stages`, or by what their window tells."""
         height, width = image.shape[:2]
         size, window = self.manifest.size, self.manifest.window(stages)
-        multiple = size.multiple_of if min(height, width) >= size.minimum else size.minimum
         if window is not None:
-            self._check_memory(image, max_memory)
-            return plan(height, width, window.edge, window.overlap, multiple)
+            self._check_memory(image, max_memory, window)
+            return plan(height, width, window.edge, window.overlap, size.multiple_of, size.minimum)
         overlap = self.manifest.radius(stages)
         if tile is None:
             bytes_per_pixel = HOST_BYTES_PER_PIXEL + sum(self.manifest.bytes_per_pixel[name] for name in stages)
-            tile = tile_edge(image, max_memory, bytes_per_pixel, overlap, multiple)
-        return plan(height, width, tile, overlap, multiple)
+            tile = tile_edge(image, max_memory, bytes_per_pixel, overlap, size.multiple_of, size.minimum)
+        return plan(height, width, tile, overlap, size.multiple_of, size.minimum)
 
-    def _check_memory(self, image: Image, max_memory: int | None) -> None:
+    def _check_memory(self, image: Image, max_memory: int | None, window: Window) -> None:
         """Raise UsageError where windows, whose size is given, need more than `max_memory`."""
         needed = PROCESS_BYTES + 2 * image.nbytes
         for name in self.graphs:
             reach = self.manifest.receptive_field.get(name)
-            if isinstance(reach, Window):
-                height, width = (min(padded_size(s, self.manifest.size.minimum), reach.edge) for s in image.shape[:2])
+            if reach is not None:
+                edge, size = reach.edge if isinstance(reach, Window) else window.edge, self.manifest.size
+                height, width = (min(padded_size(s, size.multiple_of, size.minimum), edge) for s in image.shape[:2])
                 needed += height * width * (HOST_BYTES_PER_PIXEL + self.manifest.bytes_per_pixel[name])
         if max_memory is not None and needed > max_memory:
             raise _too_little(max_memory, image, needed)
@@ -209,10 +210,12 @@ def _make_grey(image: Image) -> None:
         row[...] = ((2 * total + 3) // 6)[:, np.newaxis]
 
 
-def tile_edge(image: Image, max_memory: int | None, bytes_per_pixel: int, overlap: int, multiple: int) -> int:
+def tile_edge(
+    image: Image, max_memory: int | None, bytes_per_pixel: int, overlap: int, multiple: int, minimum: int = 0
+) -> int:
     """Edge of the tiles; the photo and its result, which are in memory too, are taken off the limit first."""
-    height, width = (padded_size(size, multiple) for size in image.shape[:2])
-    smallest = smallest_tile(overlap, multiple)
+    height, width = (padded_size(size, multiple, minimum) for size in image.shape[:2])
+    smallest = max(smallest_tile(overlap, multiple), minimum)
     least = bytes_per_pixel * min(height * width, smallest**2)
     fixed = PROCESS_BYTES + 2 * image.nbytes
     if max_memory is None:

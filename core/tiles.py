@@ -1,8 +1,8 @@
 """A photo of any size in tiles of one size, and the tiles back in one photo, with bounded memory.
 
-The photo is padded at the bottom and right to a multiple of the graph's downsampling (reflected; where that runs out,
-the first pixel repeats). Tiles are windows of the padded photo that start on multiples too, so that a graph sees in a
-tile just what it sees in the whole. Along either axis:
+The photo is padded at the bottom and right to a multiple of the graph's downsampling, and to the least that it takes
+(reflected; where that runs out, the first pixel repeats). Tiles are windows of the padded photo that start on multiples
+too, so that a graph sees in a tile just what it sees in the whole. Along either axis:
 
     |<------------- read, tile k -------------->|
     |<-overlap->|<------- write, k ---->|<-overlap->|
@@ -97,7 +97,7 @@ class Tile:
 class Window(NamedTuple):
     """The only tiles that a graph of unlimited reach is run on.
 
-    edge: of the tile, in pixels, or the photo's own where that is shorter; overlap: as in `plan`.
+    edge: of the tile, in pixels, or the padded photo's own where that is shorter; overlap: as in `plan`.
     """
 
     edge: int
@@ -122,9 +122,9 @@ class _Span:
     done: tuple[int, int]
 
 
-def padded_size(size: int, multiple: int) -> int:
-    """`size` rounded up to a multiple of `multiple`."""
-    return -(-size // multiple) * multiple
+def padded_size(size: int, multiple: int, minimum: int = 0) -> int:
+    """`size` rounded up to a multiple of `multiple`, `minimum` at least."""
+    return max(-(-size // multiple) * multiple, minimum)
 
 
 def smallest_tile(overlap: int, multiple: int) -> int:
@@ -148,46 +148,47 @@ def choose_tile(max_memory_bytes: int, bytes_per_pixel: int, overlap: int, multi
     return edge
 
 
-def plan(height: int, width: int, tile: int, overlap: int, multiple: int) -> Plan:
+def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimum: int = 0) -> Plan:
     """Tiles for a photo of `height` x `width` pixels.
 
     `tile` is the edge of what a graph gets, rounded down to a multiple of `multiple`; `overlap` is at least the
-    receptive field's radius. Raises UsageError for sizes below 1 and for a tile below `smallest_tile`.
+    receptive field's radius; `minimum` is the least that a graph takes, a multiple too. Raises UsageError for sizes
+    below 1 and for a tile below `smallest_tile` or `minimum`.
     """
     if min(height, width, multiple) < 1 or overlap < 0:
         raise UsageError(
             f"a plan for {height} x {width} pixels, overlap {overlap}, multiple {multiple} was asked for; "
             "expected sizes and multiple of at least 1 and an overlap of at least 0"
         )
-    if tile < smallest_tile(overlap, multiple):
+    smallest = max(smallest_tile(overlap, multiple), minimum)
+    if tile < smallest:
         raise UsageError(
-            f"a tile of {tile} pixels was given; an overlap of {overlap} needs at least "
-            f"{smallest_tile(overlap, multiple)}: choose a larger tile"
+            f"a tile of {tile} pixels was given; an overlap of {overlap} needs at least {smallest}: "
+            "choose a larger tile"
         )
     edge = tile // multiple * multiple
-    down = _spans(height, edge, overlap, multiple)
-    across = _spans(width, edge, overlap, multiple)
+    down, across = (_spans(side, edge, overlap, multiple, minimum) for side in (height, width))
     return Plan(height, width, tuple(_tile(y, x) for y in down for x in across))
 
 
-def split(height: int, width: int, edge: int, multiple: int) -> list[Box]:
+def split(height: int, width: int, edge: int, multiple: int, minimum: int = 0) -> list[Box]:
     """The padded photo in as few boxes of at most `edge` pixels as there can be, about equally large, without overlap.
 
-    For what is averaged over a photo. `edge` is at least `multiple`.
+    For what is averaged over a photo. `edge` is at least `multiple` and `minimum`; they are as in `plan`.
     """
-    down, across = _cuts(height, edge, multiple), _cuts(width, edge, multiple)
+    down, across = (_cuts(side, edge, multiple, minimum) for side in (height, width))
     return [Box(*y, *x) for y in down for x in across]
 
 
-def _cuts(size: int, edge: int, multiple: int) -> list[tuple[int, int]]:
-    units = padded_size(size, multiple) // multiple
+def _cuts(size: int, edge: int, multiple: int, minimum: int) -> list[tuple[int, int]]:
+    units = padded_size(size, multiple, minimum) // multiple
     parts = -(-units // (edge // multiple))
     bounds = [multiple * (i * units // parts) for i in range(parts + 1)]
     return list(pairwise(bounds))
 
 
-def _spans(size: int, tile: int, overlap: int, multiple: int) -> list[_Span]:
-    padded = padded_size(size, multiple)
+def _spans(size: int, tile: int, overlap: int, multiple: int, minimum: int) -> list[_Span]:
+    padded = padded_size(size, multiple, minimum)
     if padded <= tile:
         return [_Span((0, padded), (0, size), (0, size))]
     step = (tile - 2 * overlap - FEATHER) // multiple * multiple
@@ -218,10 +219,10 @@ def cut(image: Image, box: Box) -> Image:
     return image[_source(height, *box.rows)[:, np.newaxis], _source(width, *box.cols)]
 
 
-def pad_to_multiple(batch: Batch, multiple: int) -> Batch:
+def pad_to_multiple(batch: Batch, multiple: int, minimum: int = 0) -> Batch:
     """Batch (N, C, H, W) -> the padded photo whole: H and W rounded up to multiples, the same pixels as `cut`'s."""
     height, width = batch.shape[2:]
-    rows, cols = padded_size(height, multiple), padded_size(width, multiple)
+    rows, cols = (padded_size(side, multiple, minimum) for side in (height, width))
     if (rows, cols) == (height, width):
         return batch
     return np.ascontiguousarray(batch[:, :, _source(height, 0, rows)[:, np.newaxis], _source(width, 0, cols)])

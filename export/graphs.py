@@ -41,21 +41,25 @@ def part_way(image: Tensor, restored: Tensor, share: Tensor) -> Tensor:
     return (image + share.reshape(-1, 1, 1, 1) * (restored - image)).clamp(0, 1)
 
 
-def traced(graph: Graph, multiple: int) -> torch.export.ExportedProgram:
-    """The graph in PyTorch's operators, from which each target is written; heights and widths are free multiples."""
+def traced(graph: Graph, multiple: int, tile: int | None = None) -> torch.export.ExportedProgram:
+    """The graph in PyTorch's operators, from which each target is written.
+
+    Heights and widths are free multiples of `multiple`, or, where that is told, `tile`.
+    """
+    height, width = (tile, tile) if tile else (multiple * side for side in EXAMPLE)
     units = [torch.export.Dim(f"{symbol}_units", min=1, max=2**16) for symbol in ("h", "w")]
     sizes = {symbol: multiple * unit for symbol, unit in zip(("h", "w"), units, strict=True)}
     shapes = {
         name: {axis: sizes[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} or None
         for name, spec in graph.inputs.items()
     }
-    example = graph.example(multiple * EXAMPLE[0], multiple * EXAMPLE[1])
+    free = tile is None and any(shapes.values())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # PyTorch warns about its own deprecations
         return torch.export.export(
             graph.module,
-            tuple(example.values()),
-            dynamic_shapes=tuple(shapes.values()) if any(shapes.values()) else None,
+            tuple(graph.example(height, width).values()),
+            dynamic_shapes=tuple(shapes.values()) if free else None,
         )
 
 

@@ -71,6 +71,7 @@ def write_pack(
     system: str | None = None,
     trained_on: str = "",
     fused: bool = True,
+    tile: int | None = None,
 ) -> Manifest:
     """Export a model to `folder`, which appears whole or not at all.
 
@@ -79,7 +80,8 @@ def write_pack(
     PRECISIONS, for each target; the pack has graphs in all of them and is run in the first. system: the oldest that is
     to run Core ML packages, one of SYSTEMS; None for the oldest since iOS 17 that knows the precisions. trained_on:
     what the card says of the photos that the weights come from, Markdown. fused: whether the pack has the fused graph
-    of a model that has one; without it the pack is smaller.
+    of a model that has one; without it the pack is smaller. tile: edge in pixels of the only tiles that the graphs
+    take, None for tiles of any size; some processors, Apple's among them, run graphs of fixed sizes faster or alone.
 
     Raises UnknownNameError, UsageError for what cannot be packed so, CheckpointError, PhotoWriteError when `folder`
     exists or cannot be written, GraphError where the packed graphs do not do what PyTorch does, MissingExtraError
@@ -91,13 +93,15 @@ def write_pack(
         raise UsageError("no photo was given; a pack needs at least one, for its golden restoration")
     check_place(folder)
     opened = source.open() if fused else _without_fused(source.open())
+    opened = opened if tile is None else opened.in_tiles(tile)
     _check_windows(opened)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             draft = Path(temporary) / folder.name
             draft.mkdir()
             manifest = _draft(opened, name, source.digest())
-            programs = {name: traced(graph, manifest.size.multiple_of) for name, graph in opened.graphs.items()}
+            multiple = manifest.size.multiple_of
+            programs = {name: traced(graph, multiple, tile) for name, graph in opened.graphs.items()}
             text = card(manifest, opened.about, ", ".join(precisions), trained_on)
             manifest = _fill(draft, manifest, opened, programs, text, photos[0])
             if "coreml" in targets:
@@ -181,9 +185,16 @@ def _with_packages(
     """The pack with Core ML packages in float32 beside its other graphs."""
     packages: dict[str, Written] = {}
     for name, graph in opened.graphs.items():
-        package, multiple = f"{name}.mlpackage", manifest.size.multiple_of
-        metadata = _metadata(name, manifest)
-        convert_coreml(graph, programs[name], folder / package, multiple=multiple, metadata=metadata, system=system)
+        package, size = f"{name}.mlpackage", manifest.size
+        convert_coreml(
+            graph,
+            programs[name],
+            folder / package,
+            multiple=size.multiple_of,
+            tile=size.minimum if size.fixed else None,
+            metadata=_metadata(name, manifest),
+            system=system,
+        )
         packages[name] = package_parts(folder, package, "fp32")
     manifest = filed(manifest, "coreml", packages)
     manifest.save(folder)
@@ -233,8 +244,9 @@ def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
 
 def _measured(opened: Opened) -> dict[str, Any]:
     """Costs; per pixel for the graphs that are run on tiles, on the tile that they are run on where that is fixed."""
-    graphs, reach = opened.graphs, opened.facts["receptive_field"]
-    tiles = {name: window.edge if isinstance(window, Window) else TILE for name, window in reach.items()}
+    graphs, reach, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
+    usual = size.minimum if size.fixed else TILE
+    tiles = {name: window.edge if isinstance(window, Window) else usual for name, window in reach.items()}
     return {
         "parameters": {name: parameters(graph) for name, graph in graphs.items()},
         "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..core.degradations import TASKS, Picture
+from ..core.errors import UsageError
+from ..core.manifest import Size
 from ..core.tiles import Window
 from .graphs import Graph
 
@@ -43,6 +45,18 @@ class Opened:
     facts: Mapping[str, Any]
     about: About
     damage: Task = TASKS["cleanup"]
+
+    def in_tiles(self, edge: int) -> Opened:
+        """The model for tiles of just `edge` x `edge` pixels. Raises UsageError for an edge that it cannot have."""
+        multiple: int = self.facts["size"].multiple_of
+        if edge < 1 or edge % multiple:
+            raise UsageError(f"tiles of {edge} pixels were asked for; choose a multiple of {multiple}")
+        reach: Mapping[str, int | Window] = self.facts["receptive_field"]
+        facts = {
+            "size": Size(multiple, edge, fixed=True),
+            "receptive_field": {n: Window(edge, r.overlap) if isinstance(r, Window) else r for n, r in reach.items()},
+        }
+        return replace(self, facts={**self.facts, **facts})
 
 
 class Source(Protocol):

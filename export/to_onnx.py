@@ -1,4 +1,4 @@
-"""A graph as an ONNX file: standard operators only, any size that is a multiple, equal bytes for equal weights."""
+"""A graph as an ONNX file: standard operators only, free or fixed sizes, equal bytes for equal weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPSET = 20  # the newest that ONNX Runtime and OpenVINO both take without troubl
 
 
 def convert(graph: Graph, program: torch.export.ExportedProgram, path: Path, *, metadata: dict[str, str]) -> None:
-    """Write `program`, what `traced` gives for `graph`, to `path`; its sizes stay free."""
+    """Write `program`, what `traced` gives for `graph`, to `path`, with its free or fixed sizes."""
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own deprecations and about optional packages.
         warnings.simplefilter("ignore")

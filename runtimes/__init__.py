@@ -48,7 +48,7 @@ def open_graphs(
     target = next((target for target in module.TARGETS if target in manifest.precision), module.TARGETS[0])
     graphs: dict[str, Graph] = {}
     for name in manifest.graphs if names is None else names:
-        packed, spec = manifest.graph_file(name, target), manifest.graphs[name]
+        packed, spec = manifest.graph_file(name, target), manifest.graphs[name].sized(manifest.size)
         for file in (packed, *manifest.graph_parts(name, target)):
             check_file(folder, file)
         options = Options(threads, device, arithmetic or arithmetic_of(manifest.precision[target][name], target))

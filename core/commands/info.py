@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import MissingExtraError, UsageError
-from ..manifest import Manifest
+from ..manifest import Manifest, Size
 from ..pack import default_pack
 from ..strict_json import as_tree
 from ..tiles import Window
@@ -98,7 +98,7 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("model", manifest.model),
         ("tasks", ", ".join(manifest.tasks)),
         ("steps", f"{len(manifest.times)} ({manifest.sampler})"),
-        ("sizes", f"any; tiles from {size.minimum} pixels, multiples of {size.multiple_of}"),
+        ("sizes", f"any; tiles {_tiles(size)}"),
         ("strength", f"0 to 1; 1 adds {manifest.gain:g} of {_ADDED[manifest.model]}"),
         *[(f"{target}", _graphs(manifest, target)) for target in manifest.precision],
         ("parameters", _numbers(manifest.parameters)),
@@ -112,6 +112,12 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
 
 def _graphs(manifest: Manifest, target: str) -> str:
     return ", ".join(f"{graph} {precision}" for graph, precision in manifest.precision[target].items())
+
+
+def _tiles(size: Size) -> str:
+    if size.fixed:
+        return f"of {size.minimum} x {size.minimum} pixels alone"
+    return f"from {size.minimum} pixels, multiples of {size.multiple_of}"
 
 
 def _reach(reach: int | Window) -> str:

@@ -1,4 +1,4 @@
-"""A graph as a Core ML package (ML program) in float32: any size that is a multiple, equal bytes for equal weights.
+"""A graph as a Core ML package (ML program) in float32, of free or of fixed sizes, equal bytes for equal weights.
 
 coremltools turns PyTorch's trace into MIL. Values are named after the modules that they are
 from, so that a layer that differs can be told by its name; nothing in the package tells of the machine or the day.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -28,7 +29,7 @@ SYSTEMS = {"iOS16": 7, "iOS17": 8, "iOS18": 9}  # and the macOS of the same autu
 SYSTEM = "iOS17"  # unless told otherwise
 # What would change the weights of layers, by which a plan for fewer bits finds them.
 MERGING = {"common::fuse_conv_batchnorm", "common::fuse_conv_bias", "common::fuse_conv_scale"}
-LARGEST = 4096  # pixels: the range of sizes must end somewhere
+LARGEST, DEFAULT = 4096, 256  # pixels: the range of sizes must end somewhere, and names one of them
 
 
 def convert(
@@ -37,17 +38,18 @@ def convert(
     path: Path,
     *,
     multiple: int,
+    tile: int | None = None,
     metadata: dict[str, str],
     system: str = SYSTEM,
 ) -> None:
-    """Write `program`, what `traced` gives for `graph`, to `path`; heights and widths are free multiples of `multiple`.
+    """Write `program`, what `traced` gives for `graph` with the same `multiple` and `tile`, to `path`.
 
     system: one of SYSTEMS, the oldest that can run the package. Raises UnknownNameError, MissingExtraError without
     coremltools.
     """
     if system not in SYSTEMS:
         raise UnknownNameError("system", system, SYSTEMS)
-    package = _converted(graph, program, multiple, system)
+    package = _converted(graph, program, _side(multiple, tile), system)
     described = package.spec.description
     described.metadata.Clear()
     package.spec.mlProgram.attributes.clear()
@@ -56,12 +58,16 @@ def convert(
     write(package, path)
 
 
-def _converted(graph: Graph, program: torch.export.ExportedProgram, multiple: int, system: str) -> Package:
+def _side(multiple: int, tile: int | None) -> Callable[[], Any]:
+    """Makes a height or width; free ones are objects that must not be the same for both."""
+    if tile is not None:
+        return lambda: tile
+    default, highest = multiple * max(1, DEFAULT // multiple), LARGEST // multiple * multiple
+    return lambda: coremltools().RangeDim(multiple, highest, default=default)
+
+
+def _converted(graph: Graph, program: torch.export.ExportedProgram, side: Callable[[], Any], system: str) -> Package:
     tools = coremltools()
-
-    def side() -> Any:
-        return tools.RangeDim(multiple, LARGEST // multiple * multiple, default=multiple * max(1, 256 // multiple))
-
     inputs = [
         tools.TensorType(name=name, shape=[side() if isinstance(s, str) else s for s in spec.shape], dtype=np.float32)
         for name, spec in graph.inputs.items()

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...core.errors import UsageError
 from ...core.photo_list import released_photos
 from ..command import source_of  # the same options make the same model
-from ..source import Opened
+from ..source import Opened, Source
 from .record import record
 from .shots import shots
 
@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     if not args.out.parent.is_dir():
         raise UsageError(f"-o '{args.out}' lies in a folder that does not exist; make it first")
     source = source_of(args)
-    opened = source.open()
+    opened = _opened(source, args.tile)
     chosen = shots(_photos(args.photos), opened.facts["tasks"][0], args.side)
     teacher = None if args.teacher is None else _teacher(args)
     about = record(opened, source.digest(), chosen, args.out, device=args.device, teacher=teacher)
@@ -32,6 +32,10 @@ def run(args: Namespace) -> int:
     size = args.out.stat().st_size / 1e6
     print(f"{args.out}: {size:.1f} MB, {calls} calls of {len(about.cases)} restorations, {about.environment['device']}")
     return 0
+
+
+def _opened(source: Source, tile: int | None) -> Opened:
+    return source.open() if tile is None else source.open().in_tiles(tile)
 
 
 def _photos(given: Sequence[Path]) -> list[Path]:
@@ -45,6 +49,5 @@ def _photos(given: Sequence[Path]) -> list[Path]:
 
 def _teacher(args: Namespace) -> Opened:
     """The model that this one learned from, with its own steps."""
-    return source_of(
-        argparse.Namespace(**{**vars(args), "checkpoint": args.teacher, "steps": args.teacher_steps})
-    ).open()
+    teacher = argparse.Namespace(**{**vars(args), "checkpoint": args.teacher, "steps": args.teacher_steps})
+    return _opened(source_of(teacher), args.tile)

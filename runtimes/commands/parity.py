@@ -51,6 +51,7 @@ def _add_sampling(parser: ArgumentParser) -> None:
     parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
     parser.add_argument("--gain", type=_positive_number, help="share of what the model adds, as in 'export'")
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help="tiles, as in 'export'")
+    parser.add_argument("--tile", type=_positive, metavar="EDGE", help="the only size of tiles, as in 'export'")
     parser.add_argument("--steps", type=int, help="sampling steps, as in 'export'")
     parser.add_argument("--start", type=int, help="Gen2Res: level to which a photo is noised, as in 'export'")
     parser.add_argument("--sampler", help="Gen2Res: ddim or ancestral, as in 'export'")

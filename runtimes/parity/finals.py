@@ -174,14 +174,14 @@ def _tile(restorer: Restorer, recording: Recording, case: Case) -> Batch:
     manifest, photo = restorer.manifest, recording.arrays[case.photo]
     stages = tiled_graphs(manifest, restorer.graphs, case.strength)
     window = manifest.window(stages)
-    height, width = (_padded(min(side, window.edge if window else side), photo, manifest) for side in photo.shape[:2])
+    height, width = (_padded(min(side, window.edge) if window else side, manifest) for side in photo.shape[:2])
     job = prepare(manifest, restorer.graphs, stages, photo, case.seed, case.strength)
     return restore_tile(job, Box(0, height, 0, width))
 
 
-def _padded(side: int, photo: Image, manifest: Manifest) -> int:
+def _padded(side: int, manifest: Manifest) -> int:
     size = manifest.size
-    return padded_size(side, size.multiple_of if min(photo.shape[:2]) >= size.minimum else size.minimum)
+    return padded_size(side, size.multiple_of, size.minimum)
 
 
 def _is_cut(recording: Recording, case: Case) -> bool:
@@ -192,7 +192,7 @@ def _is_cut(recording: Recording, case: Case) -> bool:
 def _whole_edge(recording: Recording, case: Case, manifest: Manifest) -> int:
     photo = recording.arrays[case.photo]
     assert case.tile is not None
-    return max(case.tile, *(_padded(side, photo, manifest) for side in photo.shape[:2]))
+    return max(case.tile, *(_padded(side, manifest) for side in photo.shape[:2]))
 
 
 def _untiled(manifest: Manifest) -> str:

@@ -204,7 +204,7 @@ WRONG_DIFFIR: dict[str, tuple[Callable[[Tree], object], str]] = {
         r"inputs of compose: .*expected.*prior float32 \[1, 7\]",
     ),
     "window off the grid": (put("receptive_field", "compose", [98, 16]), "of compose: given .*a multiple of 4"),
-    "window that is all overlap": (put("receptive_field", "compose", [48, 16]), "an edge of 56 or more"),
+    "window that is all overlap": (put("receptive_field", "compose", [48, 16]), "an edge of 52 or more"),
     "overlap below zero": (put("receptive_field", "compose", [96, -1]), r"expected \[edge, overlap\]"),
     "window of one number": (put("receptive_field", "compose", [96]), "expected a list of 2: edge, overlap"),
     "window of words": (put("receptive_field", "compose", ["96", 16]), 'edge: given "96", expected int'),
