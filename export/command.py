@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help=f"oldest that runs Core ML packages: {', '.join(SYSTEMS)} ({SYSTEM})")
     parser.add_argument("--split", action="store_true", help="leave out the fused graph, for a smaller pack")
     parser.add_argument("--tile", type=int, metavar="EDGE", help=_TILE)
+    parser.add_argument("--pictures", action="store_true", help=_PICTURES)
     parser.add_argument("--trained-on", type=Path, metavar="FILE", help=_TRAINED_ON)
     parser.add_argument("--gain", type=_gain, help="share of what the model adds at strength 1 (DTPM 0.5, others 1)")
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help=_WINDOW)
@@ -53,6 +54,7 @@ _CHECKPOINT = "model.safetensors of a finished DTPM, DiffIR or Gen2Res; of a DTP
 _TO = f"comma-separated, of: {', '.join(TARGETS)} (default: %(default)s)"
 _PRECISION = "comma-separated, such as fp32,fp16,w8,int8; the first one is run (default: %(default)s)"
 _TILE = "pixels: graphs take tiles of just this height and width, as some processors want them (any that fit)"
+_PICTURES = "Core ML: packages are given 'image' as an RGB picture of 8 bits, not as an array"
 _TRAINED_ON = "text for the model card: the photos that the weights come from, and their licences"
 _WINDOW = "pixels: tiles of a model that sees all of its tile (256 32)"
 
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         "trained_on": _text(args.trained_on),
         "fused": not args.split,
         "tile": args.tile,
+        "pictures": args.pictures,
     }
     shared = [source for source in sources if isinstance(source, DtpmSource)]
     if len(sources) == 1:

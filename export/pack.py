@@ -72,6 +72,7 @@ def write_pack(
     trained_on: str = "",
     fused: bool = True,
     tile: int | None = None,
+    pictures: bool = False,
 ) -> Manifest:
     """Export a model to `folder`, which appears whole or not at all.
 
@@ -82,6 +83,7 @@ def write_pack(
     what the card says of the photos that the weights come from, Markdown. fused: whether the pack has the fused graph
     of a model that has one; without it the pack is smaller. tile: edge in pixels of the only tiles that the graphs
     take, None for tiles of any size; some processors, Apple's among them, run graphs of fixed sizes faster or alone.
+    pictures: whether Core ML packages are given `image` as a picture of 8 bits, not as an array.
 
     Raises UnknownNameError, UsageError for what cannot be packed so, CheckpointError, PhotoWriteError when `folder`
     exists or cannot be written, GraphError where the packed graphs do not do what PyTorch does, MissingExtraError
@@ -89,6 +91,8 @@ def write_pack(
     """
     _check_precisions(targets, precisions)
     _check_system(system, targets, precisions)
+    if pictures and "coreml" not in targets:
+        raise UsageError("pictures were asked for, which Core ML packages alone can be given: add --to coreml")
     if not photos:
         raise UsageError("no photo was given; a pack needs at least one, for its golden restoration")
     check_place(folder)
@@ -105,7 +109,7 @@ def write_pack(
             text = card(manifest, opened.about, ", ".join(precisions), trained_on)
             manifest = _fill(draft, manifest, opened, programs, text, photos[0])
             if "coreml" in targets:
-                manifest = _with_packages(draft, manifest, opened, programs, system or SYSTEM)
+                manifest = _with_packages(draft, manifest, opened, programs, system or SYSTEM, pictures)
             if (tuple(targets), tuple(precisions)) != (("onnx",), ("fp32",)):
                 draft, manifest = _emitted(draft, targets, precisions, photos)
             shutil.move(draft, folder)
@@ -180,7 +184,12 @@ def _fill(
 
 
 def _with_packages(
-    folder: Path, manifest: Manifest, opened: Opened, programs: Mapping[str, ExportedProgram], system: str
+    folder: Path,
+    manifest: Manifest,
+    opened: Opened,
+    programs: Mapping[str, ExportedProgram],
+    system: str,
+    pictures: bool,
 ) -> Manifest:
     """The pack with Core ML packages in float32 beside its other graphs."""
     packages: dict[str, Written] = {}
@@ -192,6 +201,7 @@ def _with_packages(
             folder / package,
             multiple=size.multiple_of,
             tile=size.minimum if size.fixed else None,
+            pictures=pictures,
             metadata=_metadata(name, manifest),
             system=system,
         )

@@ -23,13 +23,17 @@ from .mil.features import Feature
 from .mil.program import ARITHMETIC
 from .options import Options
 
-__all__ = ["CORE_ML", "INTERPRETER", "TARGETS", "engine", "open"]
+__all__ = ["CORE_ML", "INTERPRETER", "TARGETS", "engine", "in_levels", "open"]
 
 TARGETS = ("coreml",)
 CORE_ML, INTERPRETER = "Core ML", "MIL interpreter"
+PICTURE = "image"  # the input that a package may be given as a picture of 8 bits
 DEFAULT = Options()
 
 _UNITS = {"CPU": "CPU_ONLY", "GPU": "CPU_AND_GPU", "NPU": "CPU_AND_NE", "ALL": "ALL"}  # device -> compute units
+
+
+_Array = NDArray[np.float32]
 
 
 def engine() -> str:
@@ -60,9 +64,23 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
     return _interpreted(package.function(function), options.arithmetic)
 
 
+def in_levels(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, _Array]:
+    """The inputs of a program, those that it takes as pictures rounded to the levels 0 to 255 of 8 bits."""
+    return {name: _levels(array) if _is_picture(features[name]) else array for name, array in inputs.items()}
+
+
+def _levels(image: _Array) -> _Array:
+    levels: _Array = np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5))
+    return levels
+
+
+def _is_picture(feature: Feature) -> bool:
+    return (feature.name, feature.colour) == (PICTURE, "rgb")
+
+
 def _interpreted(program: Program, arithmetic: str) -> Graph:
-    def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        return program.run(inputs, arithmetic)
+    def call(**inputs: _Array) -> dict[str, _Array]:
+        return program.run(in_levels(inputs, program.inputs), arithmetic)
 
     return call
 
@@ -80,14 +98,26 @@ def _native(package: Package, function: str, name: str, outputs: list[str], opti
             f"Core ML cannot open {package.path} ({_short(error)}); copy the pack again, or export it again"
         ) from error
 
-    def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    features, _ = package.functions[function]
+
+    def call(**inputs: _Array) -> dict[str, _Array]:
         try:
-            results = model.predict(inputs)
+            results = model.predict(_with_pictures(in_levels(inputs, features), features))
         except Exception as error:  # coremltools raises no narrower ones
             raise GraphError(f"graph '{name}': Core ML could not run it ({_short(error)})") from error
         return {output: np.array(results[output], np.float32) for output in outputs}
 
     return call
+
+
+def _with_pictures(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, Any]:
+    """As coremltools takes them: pictures as objects of Pillow."""
+    from PIL import Image
+
+    return {
+        name: Image.fromarray(array[0].transpose(1, 2, 0).astype(np.uint8)) if _is_picture(features[name]) else array
+        for name, array in inputs.items()
+    }
 
 
 def _library() -> Any:
@@ -113,8 +143,11 @@ def _check_options(options: Options) -> None:
 
 
 def _arrays(features: Mapping[str, Feature]) -> dict[str, ArraySpec]:
-    """What a package has. An image is no array of a pack: it is named by its colours."""
-    return {name: ArraySpec(one.colour or one.dtype, one.open_shape()) for name, one in features.items()}
+    """What a package has. The picture to be restored may be one of 8 bits; another is named by its colours."""
+    return {
+        name: ArraySpec(one.dtype if _is_picture(one) else one.colour or one.dtype, one.open_shape())
+        for name, one in features.items()
+    }
 
 
 def _short(error: Exception) -> str:

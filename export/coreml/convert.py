@@ -21,6 +21,7 @@ import torch
 from ...core.errors import UnknownNameError
 from ..graphs import Graph
 from .package import Package, write
+from .pictures import given_pictures
 from .toolchain import coremltools
 
 __all__ = ["SYSTEM", "SYSTEMS", "convert"]
@@ -39,13 +40,14 @@ def convert(
     *,
     multiple: int,
     tile: int | None = None,
+    pictures: bool = False,
     metadata: dict[str, str],
     system: str = SYSTEM,
 ) -> None:
     """Write `program`, what `traced` gives for `graph` with the same `multiple` and `tile`, to `path`.
 
-    system: one of SYSTEMS, the oldest that can run the package. Raises UnknownNameError, MissingExtraError without
-    coremltools.
+    pictures: whether the input `image` is a picture of 8 bits. system: one of SYSTEMS, the oldest that can run the
+    package. Raises UnknownNameError, MissingExtraError without coremltools.
     """
     if system not in SYSTEMS:
         raise UnknownNameError("system", system, SYSTEMS)
@@ -55,7 +57,7 @@ def convert(
     package.spec.mlProgram.attributes.clear()
     for key in sorted(metadata):
         described.metadata.userDefined[key] = metadata[key]
-    write(package, path)
+    write(given_pictures(package) if pictures else package, path)
 
 
 def _side(multiple: int, tile: int | None) -> Callable[[], Any]:

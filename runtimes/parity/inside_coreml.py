@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...core.recording import Array
+from ..coreml import in_levels
 from ..mil import read_package
 from .findings import Value
 
@@ -20,5 +21,6 @@ def inside(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str)
         if array.dtype.kind == "f":
             found[output] = Value(array, output, op, "")
 
-    read_package(path.parent).function(graph).run(inputs, arithmetic, observe)
+    program = read_package(path.parent).function(graph)
+    program.run(in_levels(inputs, program.inputs), arithmetic, observe)
     return found

@@ -1,0 +1,133 @@
+"""Core ML packages that are given a picture of 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import PHOTOS, save_small, source_of
+
+from pocketprior.core.arrays import to_batch
+from pocketprior.core.cli import main
+from pocketprior.core.errors import UsageError
+from pocketprior.core.image import read
+from pocketprior.core.manifest import Manifest
+from pocketprior.core.systems import IMAGE
+from pocketprior.core.verify import verify
+from pocketprior.export.coreml.package import Package
+from pocketprior.export.coreml.pictures import given_pictures
+from pocketprior.export.coreml.toolchain import coremltools
+from pocketprior.export.dtpm import DtpmSource
+from pocketprior.export.graphs import Graph, traced
+from pocketprior.export.pack import write_pack
+from pocketprior.export.source import Source
+from pocketprior.runtimes import open_graphs
+from pocketprior.runtimes.coreml import in_levels
+from pocketprior.runtimes.mil import read_package
+
+Made = Callable[[bool], Path]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The same DTPM, with pictures and without."""
+    known: dict[bool, Path] = {}
+
+    def pack(pictures: bool) -> Path:
+        if pictures not in known:
+            folder = tmp_path_factory.mktemp("pictures")
+            known[pictures] = folder / "pack"
+            write(dtpm(folder), folder / "pack", pictures=pictures)
+        return known[pictures]
+
+    return pack
+
+
+def dtpm(folder: Path) -> Source:
+    model, semantic = save_small(folder)
+    return DtpmSource(model, str(semantic), steps=1)
+
+
+def write(source: Source, folder: Path, **options: Any) -> None:
+    targets, precisions = ("onnx", "coreml"), ("fp32", "fp16", "int8")
+    write_pack(source, folder, name="x", photos=PHOTOS[:2], targets=targets, precisions=precisions, **options)
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * 2
+
+
+@pytest.mark.filterwarnings("ignore")  # coremltools 9 warns of itself
+@pytest.mark.parametrize("fixed", [False, True])
+def test_is_described_as_coremltools_does(fixed: bool) -> None:
+    """The description of an image input that coremltools itself writes."""
+    tools = coremltools()
+    side = (lambda: 16) if fixed else (lambda: tools.RangeDim(4, 64, default=16))
+    shape = [1, 3, side(), side()]
+    graph = Graph(Doubled(), {"image": IMAGE}, {"doubled": IMAGE})
+    program = traced(graph, 4, 16 if fixed else None).run_decompositions({})
+
+    def described(array: Any) -> Any:
+        model = tools.convert(program, inputs=[array], convert_to="mlprogram", skip_model_load=True)
+        return Package.of(model.get_spec(), Path(model.weights_dir) / "weight.bin")
+
+    theirs = described(tools.ImageType(name="image", shape=shape, color_layout=tools.colorlayout.RGB, scale=1 / 255))
+    ours = given_pictures(described(tools.TensorType(name="image", shape=shape, dtype=np.float32)))
+    assert ours.spec.description.input[0].type.imageType == theirs.spec.description.input[0].type.imageType
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_gives_what_the_array_gives(made: Made, precision: str) -> None:
+    """For photos of 8 bits: bit by bit in float32, where the same numbers arrive."""
+    image = to_batch(np.ascontiguousarray(read(PHOTOS[0]).pixels[40:80, 60:84]))
+    results = []
+    for pictures in (True, False):
+        manifest = Manifest.load(made(pictures))
+        run = {n: precision if precision in spec.files["coreml"] else "fp32" for n, spec in manifest.graphs.items()}
+        manifest = manifest.__class__(**{**vars(manifest), "precision": {**manifest.precision, "coreml": run}})
+        results.append(open_graphs(manifest, made(pictures), "coreml", names=["predict"])["predict"](image=image))
+    given, expected = (result["base"] for result in results)
+    assert np.abs(given - expected).max() <= (0 if precision == "fp32" else 2e-3)
+
+
+def test_only_the_image_is_a_picture(made: Made) -> None:
+    for name, spec in Manifest.load(made(True)).graphs.items():
+        inputs, outputs = read_package((made(True) / spec.files["coreml"]["fp32"].file).parent).functions["main"]
+        assert {n for n, feature in inputs.items() if feature.colour} == {"image"} & set(spec.inputs), name
+        assert not any(feature.colour for feature in outputs.values())
+
+
+def test_pack_verifies(made: Made) -> None:
+    assert verify(made(True), "coreml").ok
+
+
+def test_numbers_between_levels_are_rounded(made: Made) -> None:
+    file = Manifest.load(made(True)).graphs["predict"].files["coreml"]["fp32"].file
+    program = read_package((made(True) / file).parent).function("predict")
+    image = np.float32([-1, 0.0, 0.4 / 255, 0.5 / 255, 1, 2]).reshape(1, 1, 1, 6).repeat(3, axis=1)
+    levels = in_levels({"image": image}, program.inputs)["image"]
+    assert levels[0, 0, 0].tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_is_for_core_ml_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pictures were asked for, which Core ML packages alone can be given"):
+        write_pack(source_of("gen2res", tmp_path), tmp_path / "p", name="x", photos=PHOTOS, pictures=True)
+
+
+def test_commands(tmp_path: Path) -> None:
+    """Parity holds: what is recorded has 8 bits, as damaged photos have."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one.jpg").write_bytes(PHOTOS[0].read_bytes())
+    checkpoint = str(source_of("diffir", tmp_path).model)  # type: ignore[attr-defined]
+    pack, recording = str(tmp_path / "pack"), str(tmp_path / "known.npz")
+    options = ["--to", "onnx,coreml", "--pictures", "--window", "64", "8"]
+    assert main(["export", checkpoint, "--data", str(photos), "-o", pack, *options]) == 0
+    told = [checkpoint, "-o", recording, "--photos", str(PHOTOS[0]), "--side", "64", "--device", "cpu", *options[-3:]]
+    assert main(["parity", "record", *told]) == 0
+    assert main(["parity", "run", pack, "--against", recording, "--runtime", "coreml"]) == 0
