@@ -158,7 +158,7 @@ class DtpmSource:
         levels, times = own or trailing(steps, bars)
         return Sampling(tuple(levels), tuple(times), self.gain)
 
-    def _reach(self, model: Dtpm, graphs: dict[str, Graph], steps: int) -> dict[str, int | Window]:
+    def _reach(self, model: Dtpm, graphs: Mapping[str, Graph], steps: int) -> Mapping[str, int | Window]:
         """The fused reach is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
             return {name: self.window for name in graphs if name != "encode"}

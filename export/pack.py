@@ -170,15 +170,9 @@ def _fill(
     """The pack in float32 as ONNX."""
     graphs = opened.graphs
     files = {name: _write_graph(folder, name, graph, programs[name], draft) for name, graph in graphs.items()}
+    finished = filed(bare(draft), "onnx", files)
     (folder / "CARD.md").write_text(card, encoding="utf-8")
-    finished = dataclasses.replace(
-        draft,
-        graphs={
-            graph: dataclasses.replace(spec, files={"onnx": {"fp32": files[graph]}})
-            for graph, spec in draft.graphs.items()
-        },
-        card=packed_file(folder, "CARD.md"),
-    )
+    finished = dataclasses.replace(finished, card=packed_file(folder, "CARD.md"))
     _add_golden(folder, finished, graphs, golden_photo(photo, opened.damage))
     return Manifest.load(folder)
 
@@ -264,9 +258,10 @@ def _measured(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _write_graph(folder: Path, name: str, graph: Graph, program: ExportedProgram, draft: Manifest) -> PackedFile:
-    convert(graph, program, folder / f"{name}.onnx", metadata=_metadata(name, draft))
-    return packed_file(folder, f"{name}.onnx")
+def _write_graph(folder: Path, name: str, graph: Graph, program: ExportedProgram, draft: Manifest) -> Written:
+    path = folder / f"{name}.onnx"
+    beside = convert(graph, program, path, metadata=_metadata(name, draft))
+    return Written("fp32", packed_file(folder, path.name), tuple(packed_file(folder, part.name) for part in beside))
 
 
 def _metadata(name: str, draft: Manifest) -> dict[str, str]:

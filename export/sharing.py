@@ -37,13 +37,13 @@ class Store:
         return self.places[constant]
 
 
-def shared_onnx(model: onnx.ModelProto, store: Store) -> onnx.ModelProto:
-    """The graph with its large constants in `store`, which is to be written to the file SHARED["onnx"] beside it."""
+def shared_onnx(model: onnx.ModelProto, store: Store, file: str = SHARED["onnx"]) -> onnx.ModelProto:
+    """The graph with its large constants in `store`, which is to be written to `file` beside it."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     for tensor in result.graph.initializer:
         if len(tensor.raw_data) >= LEAST:
-            facts = {"location": SHARED["onnx"], "offset": store.place(tensor.raw_data), "length": len(tensor.raw_data)}
+            facts = {"location": file, "offset": store.place(tensor.raw_data), "length": len(tensor.raw_data)}
             tensor.ClearField("raw_data")
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in facts.items():

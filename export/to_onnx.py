@@ -6,19 +6,24 @@ import logging
 import warnings
 from pathlib import Path
 
-import onnx
 import torch
 
 from .graphs import Graph
 from .neutral import normalized
+from .onnx_file import write_graph
 
 __all__ = ["OPSET", "convert"]
 
 OPSET = 20  # the newest that ONNX Runtime and OpenVINO both take without trouble
 
 
-def convert(graph: Graph, program: torch.export.ExportedProgram, path: Path, *, metadata: dict[str, str]) -> None:
-    """Write `program`, what `traced` gives for `graph`, to `path`, with its free or fixed sizes."""
+def convert(
+    graph: Graph, program: torch.export.ExportedProgram, path: Path, *, metadata: dict[str, str]
+) -> tuple[Path, ...]:
+    """Write `program`, what `traced` gives for `graph`, to `path`, with its free or fixed sizes.
+
+    Returns what was written beside it and belongs to it: weights, where they are large.
+    """
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own deprecations and about optional packages.
         warnings.simplefilter("ignore")
@@ -34,6 +39,4 @@ def convert(graph: Graph, program: torch.export.ExportedProgram, path: Path, *, 
             verbose=False,
         )
     assert exported is not None
-    model = normalized(exported.model_proto, metadata)
-    onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    return write_graph(normalized(exported.model_proto, metadata), path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from ..coreml.coded import emit as emit_coreml
 from ..coreml.halves import halved
 from ..coreml.package import Package
 from ..coreml.package import write as write_package
+from ..onnx_file import write_graph
 from .layers import initializers, uses, weights_digest
 from .onnx_graphs import emit
 from .openvino_graphs import write_ir
@@ -61,13 +63,15 @@ def onnx_files(
         coded = (layer for layer in pack.layers if name in layer.graphs and levels[layer.name] != "fp32")
         if (graphs is None or name in graphs) and any(coded):
             file = f"{name}.{label}.onnx"
-            emitted = emit(model, by_digest, pack.values[name])
-            (folder / file).write_bytes(emitted.SerializeToString(deterministic=True))
-            written[name] = Written(label, packed_file(folder, file))
+            beside = write_graph(emit(model, by_digest, pack.values[name]), folder / file)
+            written[name] = Written(
+                label, packed_file(folder, file), tuple(packed_file(folder, p.name) for p in beside)
+            )
         else:
-            file = pack.manifest.graphs[name].files["onnx"]["fp32"].file
-            (folder / file).write_bytes((pack.folder / file).read_bytes())
-            written[name] = Written("fp32", packed_file(folder, file))
+            spec = pack.manifest.graphs[name]
+            written[name] = Written("fp32", spec.files["onnx"]["fp32"], spec.parts.get("onnx", {}).get("fp32", ()))
+            for packed in (written[name].file, *written[name].parts):
+                shutil.copyfile(pack.folder / packed.file, folder / packed.file)
     return written
 
 
