@@ -10,7 +10,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_output", "failure_reason"]
+from .errors import UsageError
+
+__all__ = ["atomic_output", "failure_reason", "write_text"]
 
 _REASONS = {
     errno.EACCES: "permission denied; choose a folder you may write to",
@@ -47,6 +49,15 @@ def _check_target(target: Path, overwrite: bool) -> None:
 def _flush_to_disk(path: Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one piece, in the place of an older one; UsageError, with advice, where that cannot be."""
+    try:
+        with atomic_output(path, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written: {failure_reason(error)}") from error
 
 
 @contextmanager

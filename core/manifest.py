@@ -424,12 +424,8 @@ def _check_reach(m: Manifest, tiled: Set[str]) -> None:
     for names in (tiled - {"encode", "fused"}, tiled & {"fused"}):
         window = m.window(names)
         if m.size.fixed and window is not None:
-            _require(
-                m.size.takes(window),
-                "size",
-                m.size.minimum,
-                f"{smallest_tile(window.overlap, 1)} or more: tiles that are larger than the reach of the graphs",
-            )
+            least = smallest_tile(window.overlap, m.size.multiple_of)
+            _require(m.size.takes(window), "size", m.size.minimum, f"{least} or more, for what the graphs see")
 
 
 def _check_facts(field: str, facts: Mapping[str, float], needed: Set[str], allowed: Set[str]) -> None:

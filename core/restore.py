@@ -21,7 +21,7 @@ from .pack import default_pack
 from .photo import Photo
 from .pipeline import Graph, prepare, restore_tile, tiled_graphs
 from .systems import SYSTEMS
-from .tiles import Plan, Window, choose_tile, join, padded_size, plan, smallest_tile
+from .tiles import LARGEST, Plan, Window, choose_tile, join, padded_size, plan, smallest_tile
 
 __all__ = ["FORMS", "Graph", "Options", "Progress", "Restorer", "graph_names", "tile_edge"]
 
@@ -223,8 +223,8 @@ def tile_edge(
     if fixed + least > max_memory:
         raise _too_little(max_memory, image, fixed + least)
     if bytes_per_pixel * height * width <= max_memory - fixed:
-        return max(height, width, smallest)
-    return choose_tile(max_memory - fixed, bytes_per_pixel, overlap, multiple)
+        return max(min(max(height, width), LARGEST), smallest)
+    return min(choose_tile(max_memory - fixed, bytes_per_pixel, overlap, multiple), LARGEST)
 
 
 def _too_little(max_memory: int, image: Image, needed: int) -> UsageError:

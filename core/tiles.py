@@ -35,6 +35,7 @@ from .native import library
 
 __all__ = [
     "FEATHER",
+    "LARGEST",
     "Box",
     "Plan",
     "Tile",
@@ -51,6 +52,7 @@ __all__ = [
     "split",
 ]
 
+LARGEST = 4096  # pixels: the edge of tiles, where they may vary; Core ML packages end there
 FEATHER = 16  # pixels over which one tile turns into the next
 _RAMP: NDArray[np.float32] = np.arange(1, FEATHER + 1, dtype=np.float32) / np.float32(FEATHER + 1)
 

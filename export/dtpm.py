@@ -132,6 +132,8 @@ class DtpmSource:
         checkpoint.fill(model)
         model.eval()
         encoder = encoder_of(open_semantic(self.semantic))
+        if encoder.config != model.config.semantic:
+            raise UsageError(f"{self.semantic} is not the encoder that this DTPM was trained with; give that one")
         sampling = self._sampling(model.config.schedule, checkpoint.facts)
         graphs = dtpm_graphs(model, encoder, sampling)
         task = checkpoint.facts["task"]

@@ -18,7 +18,8 @@ def write_graph(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
 
     Weights of LARGE bytes and more are external data in the file NAME.onnx.data. Equal graphs give equal bytes.
     """
-    if model.ByteSize() < LARGE:
+    # Not ByteSize, which fails for what is too large to be written in one piece.
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < LARGE:
         onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
         return ()

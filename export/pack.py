@@ -40,7 +40,7 @@ from .place import check_place
 from .quantization.files import EMITTERS, Written, assembled, bare, filed, package_parts
 from .quantization.levels import LEVELS
 from .quantization.samples import samples
-from .quantization.variant import open_float, settle, uniform_levels
+from .quantization.variant import FLOAT_SLACK, open_float, settle, uniform_levels
 from .source import Opened, Source, Task
 from .to_onnx import convert
 
@@ -56,7 +56,6 @@ TARGETS = tuple(PRECISIONS)
 CALIBRATION_SIDE = 256  # pixels of the squares that give 8 bits their ranges
 GOLDEN_SIDE = 96  # pixels; the packed restoration is a crop of this size
 GOLDEN_SEED = 2024
-FLOAT_SLACK = 2  # grey levels by which rounding may move a float32 restoration
 PENDING = PackedFile("pending", "0" * 64, 0)  # stands where a hash comes
 
 
@@ -154,7 +153,7 @@ def _check_windows(opened: Opened) -> None:
 def _without_fused(opened: Opened) -> Opened:
     if "fused" not in opened.graphs:
         raise UsageError(
-            f"a pack without its fused graph was asked for; a {opened.facts['model']} has none: leave the option out"
+            f"a pack without its fused graph was asked for; this {opened.facts['model']} has none: leave the option out"
         )
     facts = {**opened.facts, "receptive_field": _rest(opened.facts["receptive_field"])}
     return dataclasses.replace(opened, graphs=_rest(opened.graphs), facts=facts)

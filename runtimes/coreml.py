@@ -54,7 +54,7 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
     """
     _check_options(options)
     package = read_package(path.parent)
-    function = package.name(spec.function or name)
+    function = package.name(name) if not spec.function else package.own(spec.function)
     for kind, features, expected in zip(
         ("inputs", "outputs"), package.functions[function], (spec.inputs, spec.outputs), strict=True
     ):
@@ -66,7 +66,8 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
 
 def in_levels(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, _Array]:
     """The inputs of a program, those that it takes as pictures rounded to the levels 0 to 255 of 8 bits."""
-    return {name: _levels(array) if _is_picture(features[name]) else array for name, array in inputs.items()}
+    pictures = {name for name, feature in features.items() if _is_picture(feature)}
+    return {name: _levels(array) if name in pictures else array for name, array in inputs.items()}
 
 
 def _levels(image: _Array) -> _Array:

@@ -21,13 +21,13 @@ from ..core.restore import Graph
 from .check import check_interface
 from .options import Options
 
-__all__ = ["TARGETS", "open", "the_core", "weights_of"]
+__all__ = ["HINTS", "TARGETS", "open", "the_core", "weights_of"]
 
 TARGETS = ("openvino", "onnx")
 DEFAULT = Options()
 
 SIZES = 4  # of tiles, for which a graph is kept compiled
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 
 _Shapes = tuple[tuple[int, ...], ...]
@@ -74,7 +74,7 @@ def _graph(name: str, compiled: Callable[[_Shapes], Any], spec: GraphSpec) -> Gr
 
 def _compiler(core: Any, model: Any, names: Sequence[str], options: Options) -> Callable[[_Shapes], Any]:
     """The model for arrays of given shapes, compiled when they are first asked for."""
-    properties = {"INFERENCE_PRECISION_HINT": _HINTS[options.arithmetic], "PERFORMANCE_HINT": "LATENCY"}
+    properties = {"INFERENCE_PRECISION_HINT": HINTS[options.arithmetic], "PERFORMANCE_HINT": "LATENCY"}
     if options.threads is not None:
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
 

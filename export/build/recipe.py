@@ -86,7 +86,7 @@ class BuildRecipe:
         if self.system not in provided:
             stages = [s for s in SYSTEMS[self.system] if kind_of(self.system, s) == self.system]
             raise UsageError(f"[train]: no stage gives a whole {self.system}; name one of: {', '.join(stages)}")
-        if self.quantize and ("onnx" not in self.export.to or "fp32" not in self.export.precision):
+        if self.quantize and ("onnx" not in self.export.to or self.export.precision[:1] != ("fp32",)):
             raise UsageError("[quantize] starts from ONNX graphs in fp32; name these in [export]")
 
     @property

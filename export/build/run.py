@@ -24,7 +24,12 @@ Execute = Callable[[Sequence[str]], int]  # arguments of `pocketprior` -> exit c
 
 def execute(arguments: Sequence[str]) -> int:
     """Run a command in a process of its own: its memory goes back, and a crash of a library ends only that step."""
-    return subprocess.run([sys.executable, "-m", "pocketprior", *arguments], check=False).returncode
+    with subprocess.Popen([sys.executable, "-m", "pocketprior", *arguments]) as command:
+        while True:
+            try:
+                return command.wait()
+            except KeyboardInterrupt:  # the terminal told the command too: it saves what it has, which may take a while
+                _log("interrupted; waiting for the step to save its state")
 
 
 def build(steps: Sequence[Step], folder: Path, run: Execute = execute) -> int:
@@ -40,6 +45,7 @@ def build(steps: Sequence[Step], folder: Path, run: Execute = execute) -> int:
         if step.name in done and step.output.exists():
             _log(f"{title}: done before")
             continue
+        _forget(steps[number - 1 :], done, folder)
         _clear(step, folder)
         _log(f"{title}: pocketprior {' '.join(step.arguments)}")
         start = monotonic()
@@ -55,6 +61,15 @@ def build(steps: Sequence[Step], folder: Path, run: Execute = execute) -> int:
         _save(folder / STATE, done)
         _log(f"{title}: done in {monotonic() - start:.0f} s")
     return 0
+
+
+def _forget(steps: Sequence[Step], done: dict[str, str], folder: Path) -> None:
+    """Steps that are to be done again: what comes after one was made from its older result."""
+    known = [step.name for step in steps if step.name in done]
+    for name in known:
+        del done[name]
+    if known:
+        _save(folder / STATE, done)
 
 
 def _known(path: Path) -> dict[str, str]:
@@ -83,7 +98,7 @@ def _check(steps: Sequence[Step], done: dict[str, str], folder: Path) -> None:
 def _clear(step: Step, folder: Path) -> None:
     """Take away what a killed step left behind, and an older result where the command would refuse to write."""
     for left in folder.glob(f".{_place(step).name}-*"):
-        shutil.rmtree(left)
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     _place(step).parent.mkdir(parents=True, exist_ok=True)
     if step.fresh and _place(step).is_dir():
         shutil.rmtree(_place(step))

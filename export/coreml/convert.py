@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UnknownNameError
+from ...core.tiles import LARGEST
 from ..graphs import Graph
 from .package import Package, write
 from .pictures import given_pictures
@@ -30,7 +31,7 @@ SYSTEMS = {"iOS16": 7, "iOS17": 8, "iOS18": 9}  # and the macOS of the same autu
 SYSTEM = "iOS17"  # unless told otherwise
 # What would change the weights of layers, by which a plan for fewer bits finds them.
 MERGING = {"common::fuse_conv_batchnorm", "common::fuse_conv_bias", "common::fuse_conv_scale"}
-LARGEST, DEFAULT = 4096, 256  # pixels: the range of sizes must end somewhere, and names one of them
+DEFAULT = 256  # pixels: a range of sizes names one of them
 
 
 def convert(

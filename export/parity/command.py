@@ -10,7 +10,7 @@ from pathlib import Path
 from ...core.errors import UsageError
 from ...core.photo_list import released_photos
 from ..command import source_of  # the same options make the same model
-from ..source import Opened, Source
+from ..source import Opened
 from .record import record
 from .shots import shots
 
@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     if not args.out.parent.is_dir():
         raise UsageError(f"-o '{args.out}' lies in a folder that does not exist; make it first")
     source = source_of(args)
-    opened = _opened(source, args.tile)
+    opened = source.open() if args.tile is None else source.open().in_tiles(args.tile)
     chosen = shots(_photos(args.photos), opened.facts["tasks"][0], args.side)
     teacher = None if args.teacher is None else _teacher(args)
     about = record(opened, source.digest(), chosen, args.out, device=args.device, teacher=teacher)
@@ -32,10 +32,6 @@ def run(args: Namespace) -> int:
     size = args.out.stat().st_size / 1e6
     print(f"{args.out}: {size:.1f} MB, {calls} calls of {len(about.cases)} restorations, {about.environment['device']}")
     return 0
-
-
-def _opened(source: Source, tile: int | None) -> Opened:
-    return source.open() if tile is None else source.open().in_tiles(tile)
 
 
 def _photos(given: Sequence[Path]) -> list[Path]:
@@ -50,4 +46,4 @@ def _photos(given: Sequence[Path]) -> list[Path]:
 def _teacher(args: Namespace) -> Opened:
     """The model that this one learned from, with its own steps."""
     teacher = argparse.Namespace(**{**vars(args), "checkpoint": args.teacher, "steps": args.teacher_steps})
-    return _opened(source_of(teacher), args.tile)
+    return source_of(teacher).open()

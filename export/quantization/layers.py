@@ -65,7 +65,8 @@ def load_graphs(folder: Path, manifest: Manifest) -> dict[str, onnx.ModelProto]:
                 f"the pack '{manifest.name}' has no float32 ONNX file of the graph '{name}'; quantize a pack that was "
                 "exported with --precision fp32"
             )
-        check_file(folder, packed)
+        for file in (packed, *spec.parts.get("onnx", {}).get("fp32", ())):
+            check_file(folder, file)
         models[name] = onnx.load(folder / packed.file)
     return models
 

@@ -33,6 +33,8 @@ __all__ = [
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}  # in which a target is verified
 SLACK = 2  # grey levels by which processors may round differently
+FLOAT_SLACK = 2  # by which rounding may move a float32 restoration
+COARSE_SLACK = 253  # by which fewer bits may: how good they are is for a plan and its budget, and for parity, to say
 
 
 class FloatPack(NamedTuple):
@@ -61,13 +63,20 @@ class Reference(NamedTuple):
 def open_float(folder: Path, calibration: Sequence[Sample]) -> FloatPack:
     """Read a pack and run it on the calibration samples.
 
-    Raises UsageError for a pack whose tasks share their weights, and as `Manifest.load` and `load_graphs` do.
+    Raises UsageError for a pack whose tasks share their weights or that is not run in float32, and as `Manifest.load`
+    and `load_graphs` do.
     """
     manifest = Manifest.load(folder)
     if manifest.further:
         raise UsageError(
             f"the pack '{manifest.name}' has the tasks {', '.join(manifest.tasks)}, which share their weights; it gets "
             "other precisions when it is exported: pocketprior export CHECKPOINT CHECKPOINT --precision ..."
+        )
+    coarse = sorted(set(manifest.precision.get("onnx", {}).values()) - {"fp32"})
+    if coarse:
+        raise UsageError(
+            f"the pack '{manifest.name}' is run in {', '.join(coarse)}; quantize a pack that is run in float32: "
+            "export it with --precision fp32, or with fp32 first"
         )
     models = load_graphs(folder, manifest)
     feeds = calls(manifest, folder, calibration)
@@ -107,7 +116,8 @@ def uniform_levels(layers: Sequence[Layer], level: str) -> dict[str, str]:
 def settle(folder: Path, manifest: Manifest, made_by: Mapping[str, str]) -> None:
     """Measure how far the golden restorations are from those of the checkpoint, for each target, and allow for that.
 
-    made_by: what is added to the fields of that name. Raises GraphError where nothing is left of the restoration.
+    made_by: what is added to the fields of that name. Raises GraphError where they are further than their numbers
+    explain: float32 further than rounding is, fewer bits so far that little is left of the restoration.
     """
     loose = {name: dataclasses.replace(golden, tolerance=255) for name, golden in manifest.golden.items()}
     facts = {**manifest.made_by, **made_by}
@@ -116,8 +126,8 @@ def settle(folder: Path, manifest: Manifest, made_by: Mapping[str, str]) -> None
     found = {
         name: max(check.difference for c in checks.values() for check in c if check.name == name) for name in loose
     }
-    if max(found.values()) + SLACK > 255:
-        raise GraphError("the quantized graphs restore something else altogether; choose other levels")
+    for target, run in manifest.precision.items():
+        _check_close(target, set(run.values()), max(check.difference for check in checks[target]))
     golden = {
         name: dataclasses.replace(
             golden,
@@ -129,6 +139,17 @@ def settle(folder: Path, manifest: Manifest, made_by: Mapping[str, str]) -> None
     }
     parity = {**manifest.parity, **{target: _largest(checks[target]) for target in checks}}
     dataclasses.replace(manifest, golden=golden, made_by=facts, parity=parity).save(folder)
+
+
+def _check_close(target: str, labels: set[str], found: int) -> None:
+    exact = labels <= {"fp32"}
+    most = FLOAT_SLACK if exact else COARSE_SLACK
+    if found > most:
+        advice = "the model cannot be packed: report it, with its configuration" if exact else "choose other levels"
+        raise GraphError(
+            f"the {target} graphs ({', '.join(sorted(labels))}) are {found} grey levels from PyTorch, at most {most} "
+            f"can be allowed; {advice}"
+        )
 
 
 def _largest(checks: Sequence[GoldenCheck]) -> dict[str, float]:

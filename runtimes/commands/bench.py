@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...core.errors import UsageError
-from ...core.files import atomic_output, failure_reason
+from ...core.files import write_text
 from ...core.manifest import FILE, Manifest
 from ...core.pack import default_pack
 from ...core.restore import Restorer
@@ -102,7 +102,7 @@ def _quality(args: Namespace) -> int:
 
 def _report(args: Namespace, report: Report) -> int:
     if args.out is not None:
-        _write(args.out, report.as_markdown())
+        write_text(args.out, report.as_markdown())
     if args.json:
         print(report.as_json())
     elif args.out is None:
@@ -142,14 +142,6 @@ def _command(args: Namespace) -> str:
     words += [f"--runtime {args.runtime}"] if args.runtime != "onnxruntime" else []
     words += [f"--arithmetic {args.arithmetic}"] if args.arithmetic else []
     return " ".join([*words, f"--bm3d {args.bm3d}"])
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        with atomic_output(path, overwrite=True) as temporary:
-            temporary.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {failure_reason(error)}") from error
 
 
 def _speed(args: Namespace) -> int:

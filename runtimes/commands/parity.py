@@ -8,8 +8,7 @@ from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from pathlib import Path
 
-from ...core.errors import UsageError
-from ...core.files import atomic_output, failure_reason
+from ...core.files import write_text
 from ..options import ARITHMETIC
 from ..parity import page
 from ..parity.as_html import as_html
@@ -89,10 +88,10 @@ def _record(args: Namespace) -> int:
 def _run(args: Namespace) -> int:
     names = ("runtime", "arithmetic", "precision", "against", "floats", "layers", "threads", "task")
     report = compare(args.pack, Wanted(**{name: getattr(args, name) for name in names}))
+    print("\n".join(lines(report)))
     for path, write in ((args.json, as_json), (args.junit, as_junit), (args.html, as_html)):
         if path is not None:
-            _write(path, write(report))
-    print("\n".join(lines(report)))
+            write_text(path, write(report))
     return 0 if report.ok else 1
 
 
@@ -103,14 +102,6 @@ def _table(args: Namespace) -> int:
     held = [row.report is not None and row.report.ok for row in rows]
     print(f"{args.out}: {len(rows)} rows, {sum(held)} held")
     return 0 if rows and all(held) else 1
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with atomic_output(path, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {failure_reason(error)}") from error
 
 
 def _positive(text: str) -> int:

@@ -49,6 +49,12 @@ class Package:
         known = ", ".join(self.functions)
         raise PackError(f"{self.path} has no function '{wanted}', and no 'main'; it has: {known}")
 
+    def own(self, wanted: str) -> str:
+        """The name `wanted`, if it is that of a function; PackError else."""
+        if wanted not in self.functions:
+            raise PackError(f"{self.path} has no function '{wanted}'; it has: {', '.join(self.functions)}")
+        return wanted
+
     def function(self, wanted: str) -> Program:
         """The program of the function `wanted`, to be run here.
 

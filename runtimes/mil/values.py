@@ -24,6 +24,13 @@ def read_value(value: Any, find: FindWeights, where: str) -> Constant:
 
     Raises PackError, which begins with `where`, for a value that is none or does not fill its type.
     """
+    try:
+        return _read(value, find, where)
+    except (IndexError, OverflowError, TypeError, ValueError) as error:
+        raise PackError(f"{where}: a damaged constant was found ({error}); copy the package again") from error
+
+
+def _read(value: Any, find: FindWeights, where: str) -> Constant:
     declared = tensor_type(value.type, where)
     if declared.shape is None or None in declared.shape:
         raise PackError(f"{where}: a constant of the type {declared} was found; its sizes must be known")
@@ -54,5 +61,13 @@ def _immediate(tensor: Any, declared: TensorType, count: int, where: str) -> Arr
         return np.frombuffer(stored, element.dtype)
     for field in ("floats", "ints", "bools", "strings", "longInts", "doubles"):
         if tensor.HasField(field):
-            return np.array(getattr(tensor, field).values, element.dtype)
+            return _exact(np.array(getattr(tensor, field).values), element.dtype)
     raise PackError(f"{where}: a constant without a value was found, of the type {declared}; export the package again")
+
+
+def _exact(numbers: Array, dtype: Any) -> Array:
+    """The numbers in a type; ValueError for whole ones that it does not have."""
+    given = numbers.astype(dtype)
+    if numbers.dtype.kind in "iu" and not np.array_equal(given.astype(numbers.dtype), numbers):
+        raise ValueError(f"{numbers[given.astype(numbers.dtype) != numbers][0]} is no {np.dtype(dtype)}")
+    return given

@@ -9,7 +9,8 @@ from .text import decibels
 
 __all__ = ["as_junit"]
 
-NOT_XML = dict.fromkeys({*range(32)} - {9, 10, 13})  # control characters, which XML 1.0 cannot say
+# What XML 1.0 cannot say: control characters, halves of surrogate pairs, and two that are no characters.
+NOT_XML = dict.fromkeys({*range(32)} - {9, 10, 13} | {*range(0xD800, 0xE000), 0xFFFE, 0xFFFF})
 
 
 def as_junit(report: Report) -> str:

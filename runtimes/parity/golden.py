@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,11 +38,11 @@ def golden_stage(pack: Pack, shipped: Leg, threads: int | None = None) -> Stage:
     return Stage("golden", tuple(checks))
 
 
-def recorded_here(folder: Path, leg: Leg, threads: int | None = None) -> Recording:
+def recorded_here(leg: Leg, threads: int | None = None) -> Recording:
     """What a leg makes of the golden photos, as a recording: the reference where there is no other."""
     writer, cases = Writer(), list[Case]()
     for name, golden in leg.manifest.golden.items():
-        arrays = read_arrays(folder / golden.file.file)
+        arrays = read_arrays(leg.folder / golden.file.file)
         photo = _deep(arrays["photo"])
         options: dict[str, Any] = {"seed": int(arrays["seed"]), "strength": float(arrays["strength"])}
         calls: dict[str, tuple[Call, ...]] = {}

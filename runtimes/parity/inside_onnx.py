@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import MissingExtraError
+from ...core.errors import GraphError, MissingExtraError
 from ...core.recording import Array
 from .findings import Value
 
@@ -21,7 +21,7 @@ FEWEST = 3  # severity of messages of ONNX Runtime that are shown: errors
 def inside(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str) -> dict[str, Value]:  # noqa: ARG001
     """All float32 arrays of the graph, by name, in the order of computation; ONNX Runtime computes in float32 alone.
 
-    Raises MissingExtraError without onnx.
+    Raises MissingExtraError without onnx, GraphError for a graph that cannot be run.
     """
     import onnxruntime
 
@@ -29,8 +29,11 @@ def inside(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FEWEST
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    arrays: list[Any] = list(session.run(list(made), dict(inputs)))
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        arrays: list[Any] = list(session.run(list(made), dict(inputs)))
+    except Exception as error:  # its exceptions have no class in common
+        raise GraphError(f"{path}: ONNX Runtime could not run it ({str(error)[:200]})") from error
     return {name: Value(np.asarray(array), *made[name]) for name, array in zip(made, arrays, strict=True)}
 
 

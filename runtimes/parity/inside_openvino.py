@@ -8,31 +8,34 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import GraphError
 from ...core.recording import Array
-from ..openvino import the_core, weights_of
+from ..openvino import HINTS, the_core, weights_of
 from .findings import Value
 from .inside_onnx import exposed
 
 __all__ = ["inside"]
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-
 
 def inside(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str) -> dict[str, Value]:  # noqa: ARG001
     """All float arrays of the graph, by name, in the order of computation.
 
-    Raises MissingExtraError without openvino, or for an ONNX file without onnx.
+    Raises MissingExtraError without openvino, or for an ONNX file without onnx, GraphError for a graph that cannot be
+    run.
     """
     core = the_core()
-    if path.suffix == ".onnx":
-        content, made = exposed(path)
-        model = core.read_model(content)
-    else:
-        model = core.read_model(path, weights_of(path))
-        made = _opened(model)
-    model.reshape({name: list(array.shape) for name, array in inputs.items()})
-    run = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[arithmetic]})
-    results = run({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+    try:
+        if path.suffix == ".onnx":
+            content, made = exposed(path)
+            model = core.read_model(content)
+        else:
+            model = core.read_model(path, weights_of(path))
+            made = _opened(model)
+        model.reshape({name: list(array.shape) for name, array in inputs.items()})
+        run = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[arithmetic]})
+        results = run({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+    except RuntimeError as error:
+        raise GraphError(f"{path}: OpenVINO could not run it ({str(error)[-200:].strip()})") from error
     return {name: Value(np.array(results[name]), *made[name]) for name in made}
 
 

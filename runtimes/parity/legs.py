@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from ...core.errors import PackError, UnknownNameError, UsageError
@@ -99,9 +100,7 @@ def chain(
     UnknownNameError for a runtime or precision that does not exist, UsageError where `floats` is of another model,
     PackError for a pack that the runtime has no graphs of.
     """
-    if runtime not in RUNTIMES:
-        raise UnknownNameError("runtime", runtime, RUNTIMES)
-    if floats is not None and facts_of(floats.manifest) != facts_of(pack.manifest):
+    if floats is not None and _model(floats.manifest) != _model(pack.manifest):
         raise UsageError(f"--float {floats.folder} is of another model than {pack.folder}; give what it was made from")
     target, targets = _target(pack.manifest, runtime)
     labels = _labels(pack.manifest, target, precision)
@@ -119,9 +118,19 @@ def chain(
     return Chain(legs, _missing({leg.stage for leg in legs}, runtime, bool(narrow), coded), kind)
 
 
+def _module(runtime: str) -> ModuleType:
+    if runtime not in RUNTIMES:
+        raise UnknownNameError("runtime", runtime, RUNTIMES)
+    return import_module(f"..{runtime}", __package__)
+
+
+def _model(manifest: Manifest) -> tuple[str, str | None]:
+    return facts_of(manifest), manifest.made_by.get("checkpoint")
+
+
 def described(runtime: str) -> str:
     """The runtime, and of one that has several engines which of them runs here."""
-    engine = getattr(import_module(f"..{runtime}", __package__), "engine", None)
+    engine = getattr(_module(runtime), "engine", None)
     return runtime if engine is None else f"{runtime} ({engine()})"
 
 
@@ -151,7 +160,7 @@ def _labels(manifest: Manifest, target: str, precision: str | None) -> dict[str,
 
 def _target(manifest: Manifest, runtime: str) -> tuple[str, tuple[str, ...]]:
     """Whose files a runtime runs of this pack, and whose it could."""
-    targets = import_module(f"..{runtime}", __package__).TARGETS
+    targets = _module(runtime).TARGETS
     found = next((target for target in targets if target in manifest.precision), None)
     if found is None:
         raise PackError(

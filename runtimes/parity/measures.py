@@ -19,8 +19,8 @@ class Difference:
     """What `measure` found, in units of the scale: 1 is white for a picture.
 
     shift: the mean difference of the channel that moved most, with its sign. broken: values that are not finite where
-    they should be, or not the same where they should not; the other numbers are about the rest. count: values that were
-    compared.
+    they should be, or not the same where they should not; the other numbers are about the rest, psnr_db is -inf where
+    there is none. count: values that were compared.
     """
 
     max_abs: float
@@ -43,11 +43,15 @@ def measure(given: NDArray[Any], expected: NDArray[Any], scale: float = 1.0) -> 
     return Difference(
         max_abs=float(np.abs(distance).max()),
         rmse=rmse,
-        psnr_db=math.inf if rmse == 0 else -20 * math.log10(rmse),
+        psnr_db=_decibels(rmse) if finite.any() else -math.inf,
         shift=float(means[np.abs(means).argmax()]),
         broken=int(np.count_nonzero(~finite & (given != expected))),
         count=int(finite.size),
     )
+
+
+def _decibels(rmse: float) -> float:
+    return math.inf if rmse == 0 else -20 * math.log10(rmse)
 
 
 def scale_of(*expected: NDArray[Any]) -> float:

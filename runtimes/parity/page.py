@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...core.errors import UsageError
-from ...core.files import atomic_output, failure_reason
+from ...core.files import write_text
 from ...core.manifest import Manifest
 from ...core.markdown import table
 from .. import RUNTIMES
@@ -83,11 +83,7 @@ def fill(page: Path, content: str) -> None:
     )
     if found != 1:
         raise UsageError(f"'{page}' has no {start} ... {end}; put them where the table belongs")
-    try:
-        with atomic_output(page, overwrite=True) as temporary:
-            temporary.write_text(new, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"'{page}' cannot be written: {failure_reason(error)}") from error
+    write_text(page, new)
 
 
 def _ways(manifest: Manifest) -> Iterator[tuple[str, str]]:

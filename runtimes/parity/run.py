@@ -72,8 +72,9 @@ def compare(folder: Path, wanted: Wanted) -> Report:
     Raises PackError and its kinds for a manifest or a recording that cannot be used, UsageError for options that do
     not fit, UnknownNameError for a task that the pack does not have.
     """
-    pack = Pack(folder, Manifest.load(folder).of(wanted.task))
-    files = _files_stage(pack)
+    whole = Manifest.load(folder)
+    pack = Pack(folder, whole.of(wanted.task))
+    files = _files_stage(Pack(folder, whole))
     if files.broken:
         return _report(pack, wanted, "none: the files come first", [files])
     floats = None if wanted.floats is None else Pack(wanted.floats, Manifest.load(wanted.floats).of(wanted.task))
@@ -82,7 +83,7 @@ def compare(folder: Path, wanted: Wanted) -> Report:
     if wanted.against is None:
         base, *others = found.legs
         try:
-            recording = recorded_here(folder, base, wanted.threads)
+            recording = recorded_here(base, wanted.threads)
         except (PackError, GraphError) as error:
             broken = Stage(base.stage, (Check("", str(base), str(error)),))
             return _report(pack, wanted, "none: the graphs come first", [files, broken])
@@ -239,8 +240,13 @@ def _layers(run: _Run, replayed: Replayed) -> tuple[list[Layer], str]:
     """The layers worth a look; and why there are none."""
     known = [site for site in sites(run.recording) if site.call.graph in run.pack.manifest.graphs]
     looked, said = pairs(run.legs, replayed.first, known, run.floats)
-    found = [compared(pair, run.recording, limit_of(pair.kind, run.pack.manifest)) for pair in looked]
-    return [layer for layers in found for layer in layers], said
+    layers: list[Layer] = []
+    for pair in looked:
+        try:
+            layers += compared(pair, run.recording, limit_of(pair.kind, run.pack.manifest))
+        except (GraphError, PackError) as error:
+            said = f"layers of {pair.site.call.graph} could not be looked at: {error}"
+    return layers, said
 
 
 def _references(run: _Run) -> dict[tuple[str, str], Image]:

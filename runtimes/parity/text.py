@@ -41,7 +41,9 @@ def verdict(report: Report) -> str:
 
 def decibels(value: float) -> str:
     """A PSNR in words."""
-    return "equal" if math.isinf(value) else f"{value:.1f} dB"
+    if math.isinf(value):
+        return "equal" if value > 0 else "not finite"
+    return f"{value:.1f} dB"
 
 
 def allowed(limit: Limit | None) -> str:

@@ -252,9 +252,11 @@ def test_without_a_limit_a_large_photo_gets_working_memory(monkeypatch: pytest.M
     assert 0.98 < edge * edge * 1000 / restore_module.WORKING_BYTES <= 1
 
 
-def test_a_long_strip_that_fits_is_one_tile() -> None:
-    image = np.broadcast_to(np.uint8(0), (5, 60001, 3))
-    assert restore_module.tile_edge(image, None, bytes_per_pixel=500, overlap=100, multiple=4) == 60004
+def test_what_fits_is_one_tile_up_to_the_largest() -> None:
+    """Core ML packages take no longer ones."""
+    for width, edge in ((4001, 4004), (60001, 4096)):
+        image = np.broadcast_to(np.uint8(0), (5, width, 3))
+        assert restore_module.tile_edge(image, None, bytes_per_pixel=500, overlap=100, multiple=4) == edge
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import CONFIG, PHOTOS, TASKS, save_diffir, save_tasks
+from small import CONFIG, PHOTOS, TASKS, save_diffir, save_gen2res, save_tasks
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import PackError, PackTamperedError, UnknownNameError, UsageError
@@ -285,8 +285,8 @@ def test_only_tasks_of_a_dtpm_share(tmp_path: Path, capsys: pytest.CaptureFixtur
     argv = ["--data", str(PHOTOS[0].parent), "-o", str(tmp_path / "pack")]
     assert main(["export", str(diffir), str(diffir), *argv]) == 2
     assert "only those of DTPMs can share a pack" in capsys.readouterr().err
-    assert main(["export", str(diffir), "--split", *argv]) == 2
-    assert "a diffir has none" in capsys.readouterr().err
+    assert main(["export", str(save_gen2res(tmp_path)), "--steps", "9", "--split", *argv]) == 2
+    assert "this gen2res has none" in capsys.readouterr().err
 
 
 def test_one_pack_alone_stores_what_its_graphs_share_once(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_another_size_is_refused(fixed: Packs) -> None:
         ("gen2res", 66, UsageError, "tiles of 66 pixels were asked for; choose a multiple of 4"),
         ("gen2res", 0, UsageError, "tiles of 0 pixels"),
         ("gen2res", 24, UsageError, "a window of 24 8 was given; expected .* 36 or more, just 24"),
-        ("dtpm", 32, PackError, r"size: given 32, expected \d+ or more: tiles that are larger than the reach"),
+        ("dtpm", 32, PackError, r"size: given 32, expected \d+ or more, for what the graphs see"),
     ],
 )
 def test_tiles_that_cannot_be(tmp_path: Path, system: str, tile: int, error: type[Exception], words: str) -> None:

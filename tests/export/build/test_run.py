@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,6 +91,40 @@ def test_a_result_that_was_removed_is_made_again(folder: Path, commands: Command
     (folder / "reference.npz").unlink()
     build(steps(folder), folder, commands)
     assert [call[0] for call in commands.calls] == ["train", "export", "parity", "parity"]
+
+
+def test_what_was_made_from_a_result_is_made_again_with_it(folder: Path, commands: Commands) -> None:
+    build(steps(folder), folder, commands)
+    (folder / "pack/manifest.json").unlink()
+    commands.fails["parity"] = 1
+    assert build(steps(folder), folder, commands) == 1
+    assert build(steps(folder), folder, commands) == 0
+    assert [call[0] for call in commands.calls[3:]] == ["export", "parity", "parity"]
+
+
+def test_an_interrupted_command_is_waited_for(tmp_path: Path) -> None:
+    """As a terminal does it, Ctrl-C reaches the whole group of processes; the command saves and ends by itself."""
+    ready, program, fake = (tmp_path / name for name in ("ready", "program.py", "python"))
+    program.write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: (time.sleep(1), sys.exit(130)))\n"
+        f"open({str(ready)!r}, 'w').close()\n"
+        "while True: time.sleep(0.01)"
+    )
+    fake.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
+    fake.chmod(0o755)
+    runner = (
+        "import sys\nfrom pocketprior.export.build import run\nrun.sys.executable = sys.argv[1]\n"
+        "raise SystemExit(run.execute([]))"
+    )
+    command = [sys.executable, "-c", runner, str(fake)]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
+        while not ready.exists():
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"waiting for the step to save its state" in told
 
 
 def test_an_unlisted_result_is_not_trusted(folder: Path, commands: Commands) -> None:
