@@ -1,7 +1,8 @@
 """The restoration of a whole photo of any size, tile by tile, in whatever runs the graphs; `pipeline.py` has the steps.
 
-Tiles are as large as memory allows, where the graphs' reach has a limit: the result is that of the whole photo. Where
-it has none, tiles have the one size that the manifest tells, so that the result does not depend on memory either.
+Tiles are as large as memory allows, where the graphs' reach has a limit and sizes are free: the result is that of the
+whole photo. Elsewhere tiles have the one size that the manifest tells, so that the result does not depend on memory
+either.
 """
 
 from __future__ import annotations

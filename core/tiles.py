@@ -97,7 +97,7 @@ class Tile:
 
 
 class Window(NamedTuple):
-    """The only tiles that a graph of unlimited reach is run on.
+    """The only tiles that a graph is run on, because it sees all of its tile or takes no other size.
 
     edge: of the tile, in pixels, or the padded photo's own where that is shorter; overlap: as in `plan`.
     """

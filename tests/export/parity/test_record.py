@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -186,4 +185,3 @@ def test_strength_is_that_of_the_restorer(tmp_path: Path) -> None:
         restorer: Restorer = model.restorer("fused")
         again = restorer(found.arrays[case.photo], seed=case.seed, strength=case.strength, tile=case.tile)
         np.testing.assert_array_equal(again, found.arrays[case.pictures["fused"]])
-    assert replace(found.about.cases[0], name="") != replace(found.about.cases[1], name="")

@@ -1,4 +1,4 @@
-"""Fifty packs that are as they should be, of varied photos, seeds, sizes and strengths: nothing is accused."""
+"""Fifty runs of packs that are as they should be, of varied photos, seeds, sizes and strengths: nothing is accused."""
 
 from __future__ import annotations
 
