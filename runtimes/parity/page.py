@@ -39,18 +39,27 @@ class Row(NamedTuple):
 
 
 def measured(packs: Sequence[Path], recordings: Sequence[Path], threads: int | None = None) -> Iterator[Row]:
-    """Every pack in every runtime that has graphs of it, in every precision that these have.
+    """Every pack, and each of its tasks, in every runtime that has graphs of it, in every precision that these have.
 
-    A recording is taken for the packs of its checkpoint; for others, what they bring along. Raises as `compare` does.
+    A recording is taken for the packs of its checkpoint; for others, what they bring along. Raises UsageError for a
+    recording of no pack here, and as `compare` does.
     """
     known = {load(path).about.checkpoint: path for path in recordings}
-    for folder in packs:
-        manifest = Manifest.load(folder)
+    chosen = [
+        (folder, task, manifest.of(task))
+        for folder, manifest in ((folder, Manifest.load(folder)) for folder in packs)
+        for task in (manifest.tasks if manifest.further else [None])
+    ]
+    for checkpoint in set(known) - {manifest.made_by.get("checkpoint") for *_, manifest in chosen}:
+        raise UsageError(f"{known[checkpoint]} is of no pack that was given, by its checkpoint; leave it out")
+    for folder, task, manifest in chosen:
         against = known.get(manifest.made_by.get("checkpoint", ""))
         for runtime, precision in _ways(manifest):
-            names = (manifest.model, manifest.name, described(runtime), precision)
+            name = manifest.name if task is None else f"{manifest.name}, {task}"
+            names = (manifest.model, name, described(runtime), precision)
+            wanted = Wanted(runtime, precision=precision, against=against, threads=threads, task=task)
             try:
-                report = compare(folder, Wanted(runtime, precision=precision, against=against, threads=threads))
+                report = compare(folder, wanted)
             except UsageError as error:  # without the runtime, or on a processor without its arithmetic
                 yield Row(*names, None, str(error))
             else:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.pack import packed_file
+from pocketprior.core.manifest import Manifest, TaskFacts
+from pocketprior.core.pack import default_pack, packed_file
 from pocketprior.runtimes import RUNTIMES
 from pocketprior.runtimes.parity.page import Row, fill, measured, text
 
@@ -58,6 +58,21 @@ def test_what_breaks_or_does_not_run_is_told(rows: list[Row]) -> None:
     assert "BREACH" in found
     assert "- two in onnxruntime, fp32: FAIL  nothing was compared" in found
     assert "- two in onnxruntime, w8: not run, no bf16 here" in found
+
+
+def test_every_task_has_a_row(kept: Known, tmp_path: Path) -> None:
+    shutil.copytree(kept[0], tmp_path / "pack")
+    manifest = Manifest.load(tmp_path / "pack")
+    rain = TaskFacts(**{field.name: getattr(manifest, field.name) for field in fields(TaskFacts)})
+    replace(manifest, tasks=("cleanup", "rain"), further={"rain": rain}).save(tmp_path / "pack")
+    rows = list(measured([tmp_path / "pack"], [], threads=1))
+    assert [row.pack for row in rows] == [f"tiny-cleanup, {task}" for task in ("cleanup", "rain") for _ in range(2)]
+    assert all(row.report is not None and row.report.ok for row in rows)
+
+
+def test_a_recording_of_no_pack_is_refused(kept: Known) -> None:
+    with pytest.raises(UsageError, match="is of no pack that was given, by its checkpoint"):
+        list(measured([default_pack()], [kept[1]]))
 
 
 def test_a_page_is_filled_between_its_marks(tmp_path: Path) -> None:
