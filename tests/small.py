@@ -18,7 +18,7 @@ from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
 from pocketprior.core.schedule import cosine, trailing
 from pocketprior.core.tiles import Window
 from pocketprior.export.diffir import DiffirSource
-from pocketprior.export.dtpm import Sampling
+from pocketprior.export.dtpm import DtpmSource, Sampling
 from pocketprior.export.gen2res import Gen2ResSource
 from pocketprior.export.source import Source
 
@@ -123,8 +123,11 @@ def save_gen2res(folder: Path, facts: Mapping[str, Any] | None = None) -> Path:
     return path
 
 
-def source_of(system: str, folder: Path) -> Source:
-    """What a pack of one of SYSTEMS is written from, the checkpoint in `folder`."""
+def source_of(system: str, folder: Path, steps: int = 2) -> Source:
+    """What a pack of a system is written from, the checkpoint in `folder`; steps: of a DTPM."""
+    if system == "dtpm":
+        model, semantic = save_small(folder)
+        return DtpmSource(model, str(semantic), steps=steps)
     if system == "diffir":
         return DiffirSource(save_diffir(folder), window=WINDOW)
     return Gen2ResSource(save_gen2res(folder), "ancestral", START, STEPS, window=WINDOW)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small import PHOTOS, START, STEPS, WINDOW, save_gen2res, save_small, source_of
+from small import PHOTOS, START, STEPS, WINDOW, save_gen2res, source_of
 
 from pocketprior.core.errors import PocketPriorError, UnknownNameError, UsageError
 from pocketprior.core.image import read
@@ -20,7 +20,6 @@ from pocketprior.core.pipeline import prepare, restore_tile, tiled_graphs
 from pocketprior.core.restore import Restorer
 from pocketprior.core.tiles import Box
 from pocketprior.core.verify import verify
-from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.gen2res import Gen2ResSource
 from pocketprior.export.pack import PRECISIONS, TARGETS, write_pack
 from pocketprior.export.source import Source
@@ -35,15 +34,8 @@ SIZES = ((16, 24), (40, 8))
 Packs = Callable[[str], tuple[Source, Path]]
 
 
-def small_source(system: str, folder: Path) -> Source:
-    if system != "dtpm":
-        return source_of(system, folder)
-    model, semantic = save_small(folder)
-    return DtpmSource(model, str(semantic), steps=2)
-
-
 def write(system: str, folder: Path) -> tuple[Source, Path]:
-    source = small_source(system, folder)
+    source = source_of(system, folder)
     write_pack(source, folder / "pack", name="x", photos=PHOTOS[:2], targets=TARGETS, precisions=MADE)
     return source, folder / "pack"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
-from small import PHOTOS, save_small, source_of
+from small import PHOTOS, save_diffir, source_of
 
+from pocketprior.core.arrays import Image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import GraphError, PackError, UsageError
 from pocketprior.core.image import read
@@ -20,22 +20,14 @@ from pocketprior.core.models.eager import eager
 from pocketprior.core.restore import Restorer
 from pocketprior.core.tiles import Window
 from pocketprior.core.verify import verify
-from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.pack import TARGETS, write_pack
-from pocketprior.export.source import Source
 
 TILE = 128
+STEPS = 1  # of the DTPM: the reach of two is more than the tile
 SYSTEMS = ("dtpm", "diffir", "gen2res")
 SIZES = ((1, 1), (40, 300), (128, 128), (150, 131), (60, 24))
 
 Packs = Callable[[str], Path]
-
-
-def small(system: str, folder: Path) -> Source:
-    if system != "dtpm":
-        return source_of(system, folder)
-    model, semantic = save_small(folder)
-    return DtpmSource(model, str(semantic), steps=1)  # the reach of two is more than the tile
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +37,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Packs:
     def pack(system: str) -> Path:
         if system not in known:
             folder = tmp_path_factory.mktemp(system)
-            source = small(system, folder)
+            source = source_of(system, folder, STEPS)
             targets = TARGETS if system == "dtpm" else TARGETS[:1]  # the way to the others is the same
             write_pack(source, folder / "pack", name="x", photos=PHOTOS[:1], targets=targets, tile=TILE)
             known[system] = folder / "pack"
@@ -54,8 +46,8 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Packs:
     return pack
 
 
-def photo(height: int, width: int) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(read(PHOTOS[0]).pixels[40 : 40 + height, 60 : 60 + width])  # type: ignore[return-value]
+def photo(height: int, width: int) -> Image:
+    return np.ascontiguousarray(read(PHOTOS[0]).pixels[40 : 40 + height, 60 : 60 + width])
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -85,7 +77,7 @@ def test_photos_of_any_size_are_restored(fixed: Packs, system: str, runtime: str
 @pytest.mark.parametrize(("system", "window"), [("dtpm", None), ("gen2res", Window(TILE, 8))])
 def test_tiles_are_those_of_free_sizes(fixed: Packs, tmp_path: Path, system: str, window: Window | None) -> None:
     """On a photo that needs no padding to the tile: of a DTPM because the reach is kept, of a Gen2Res by its window."""
-    manifest, opened = Manifest.load(fixed(system)), small(system, tmp_path).open()
+    manifest, opened = Manifest.load(fixed(system)), source_of(system, tmp_path, STEPS).open()
     graphs = {name: eager(graph.module, list(graph.inputs), *graph.outputs) for name, graph in opened.graphs.items()}
     reach = manifest.receptive_field if window is None else dict.fromkeys(manifest.receptive_field, window)
     free = Restorer(replace(manifest, size=opened.facts["size"], receptive_field=reach), graphs)
@@ -114,7 +106,7 @@ def test_another_size_is_refused(fixed: Packs) -> None:
 )
 def test_tiles_that_cannot_be(tmp_path: Path, system: str, tile: int, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        write_pack(small(system, tmp_path), tmp_path / "pack", name="x", photos=PHOTOS[:1], tile=tile)
+        write_pack(source_of(system, tmp_path, STEPS), tmp_path / "pack", name="x", photos=PHOTOS[:1], tile=tile)
     assert not (tmp_path / "pack").exists()
 
 
@@ -123,8 +115,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "one.jpg").write_bytes(PHOTOS[0].read_bytes())
-    source = small("diffir", tmp_path)
-    checkpoint, options = str(source.model), ["--window", "64", "8", "--tile", "64"]  # type: ignore[attr-defined]
+    checkpoint, options = str(save_diffir(tmp_path)), ["--window", "64", "8", "--tile", "64"]
     pack, recording = str(tmp_path / "pack"), str(tmp_path / "known.npz")
     assert main(["export", checkpoint, "--data", str(photos), "-o", pack, *options]) == 0
     assert main(["info", pack]) == 0

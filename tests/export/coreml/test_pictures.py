@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import PHOTOS, save_small, source_of
+from small import PHOTOS, save_diffir, source_of
 
 from pocketprior.core.arrays import to_batch
 from pocketprior.core.cli import main
@@ -21,7 +21,6 @@ from pocketprior.core.verify import verify
 from pocketprior.export.coreml.package import Package
 from pocketprior.export.coreml.pictures import given_pictures
 from pocketprior.export.coreml.toolchain import coremltools
-from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.graphs import Graph, traced
 from pocketprior.export.pack import write_pack
 from pocketprior.runtimes import open_graphs
@@ -33,10 +32,8 @@ from pocketprior.runtimes.mil import read_package
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DTPM whose Core ML packages are given pictures."""
     folder = tmp_path_factory.mktemp("pictures")
-    model, semantic = save_small(folder)
     options: dict[str, Any] = {"targets": ("onnx", "coreml"), "precisions": ("fp32", "fp16", "int8"), "fused": False}
-    source = DtpmSource(model, str(semantic), steps=1)
-    write_pack(source, folder / "pack", name="x", photos=PHOTOS[:1], pictures=True, **options)
+    write_pack(source_of("dtpm", folder), folder / "pack", name="x", photos=PHOTOS[:1], pictures=True, **options)
     return folder / "pack"
 
 
@@ -107,7 +104,7 @@ def test_commands(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "one.jpg").write_bytes(PHOTOS[0].read_bytes())
-    checkpoint = str(source_of("diffir", tmp_path).model)  # type: ignore[attr-defined]
+    checkpoint = str(save_diffir(tmp_path))
     pack, recording = str(tmp_path / "pack"), str(tmp_path / "known.npz")
     options = ["--to", "onnx,coreml", "--split", "--pictures", "--window", "64", "8"]
     assert main(["export", checkpoint, "--data", str(photos), "-o", pack, *options]) == 0

@@ -9,14 +9,12 @@ from typing import NamedTuple
 import pytest
 from planted import facts
 from recordings import accused
-from small import PHOTOS, save_small, source_of
+from small import PHOTOS, source_of
 
 from pocketprior.core.manifest import Manifest
-from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.pack import write_pack
 from pocketprior.export.parity.record import record
 from pocketprior.export.parity.shots import shots
-from pocketprior.export.source import Source
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.inside_coreml import inside
 from pocketprior.runtimes.parity.recording import load
@@ -42,7 +40,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Known]:
     def made(system: str) -> Known:
         found = Known(root / system, root / f"{system}.npz")
         if not found.pack.exists():
-            source = _source(system, root)
+            source = source_of(system, root)
             photos = PHOTOS[:1]
             write_pack(
                 source,
@@ -59,13 +57,6 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Known]:
         return found
 
     return made
-
-
-def _source(system: str, folder: Path) -> Source:
-    if system != "dtpm":
-        return source_of(system, folder)
-    model, semantic = save_small(folder)
-    return DtpmSource(model, str(semantic), steps=2)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
