@@ -18,7 +18,7 @@ from .graphs import Graph
 
 __all__ = ["FUSED_STEPS", "WINDOW", "About", "Opened", "Source", "Task", "digest"]
 
-FUSED_STEPS = 8  # at most: a graph of more steps is large, and gains little over the steps one by one
+FUSED_STEPS = 8  # at most: such a graph repeats the nodes of the denoiser for each step
 WINDOW = Window(256, 32)  # tiles of a model that sees all of its tile, unless told otherwise
 
 Task = Callable[[Picture, np.random.Generator], Picture]

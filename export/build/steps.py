@@ -15,8 +15,8 @@ from .recipe import BuildRecipe, kind_of
 __all__ = ["RUNTIMES", "Step", "steps_of"]
 
 MODEL = "model.safetensors"
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}  # that prove a target
 PHOTOS = 2  # that packs are held against, unless the recipe names some
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}  # that prove a target
 
 
 @dataclass(frozen=True)
