@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import DtpmConfig, Predictor
-from ..photos import Data, Pool, pair, planar, val_pairs
+from ..photos import Data, Pool, planar, val_pairs
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .losses import psnr_loss
@@ -63,8 +63,8 @@ class PredictorStage:
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean and damaged, (3, crop, crop)."""
-        cut = pool.crop(crop, rng)
-        return {"clean": planar(cut.clean), "damaged": planar(pair(cut, self.task, rng))}
+        cut = pool.crop(crop, rng, self.task)
+        return {"clean": planar(cut.clean), "damaged": planar(cut.damaged)}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Minus PSNR."""
