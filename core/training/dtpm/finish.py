@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import Dtpm, DtpmConfig
+from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
 from ...schedule import SCHEDULES, STEPS, trailing
 from ..photos import Data, Pool, pair, planar
 from ..recipe import Recipe
@@ -41,7 +41,7 @@ class FinishRecipe(Recipe):
     """
 
     task: str = "cleanup"
-    model: DtpmConfig = field(default_factory=DtpmConfig)
+    model: DtpmConfig = field(default_factory=lambda: MOBILE)
     sampling_steps: int = 4
     predictor_rate: float = 0.1  # share of the rate at which the predictor learns
     code_drop: float = CODE_DROP
@@ -63,6 +63,7 @@ class FinishRecipe(Recipe):
 
 RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, final_rate=1e-6, ema=0.999)
 EARLIER = ("semantic", "dtpm")
+OPTIONAL = ("semantic",)
 STRUCTURES = False
 
 
@@ -110,9 +111,9 @@ class FinishStage:
         """PSNR, L1 and local contrast of the picture that the sampler restores, and L1 of the predictor."""
         code = noisy_code(self.encode, batch)
         damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
-        base = self.dtpm.predictor(damaged).float()
+        base, scale = (x.float() for x in self.dtpm.predict(damaged))
         residual = self.dtpm.residual(damaged, base, code, noise, *self.sampling)
-        restored, clean = base + self.dtpm.residual_scale * residual, batch["clean"]
+        restored, clean = base + scale * residual, batch["clean"]
         figures = {
             "psnr": psnr_loss(restored, clean),
             "l1": F.l1_loss(restored, clean),
