@@ -26,7 +26,7 @@ from ..core.schedule import SCHEDULES, STEPS, trailing
 from ..core.training.dtpm.codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool, pair, planar
+from ..core.training.photos import Pool, planar
 from ..core.training.stage import Arrays
 from .paths import split
 from .recipe import DistillRecipe
@@ -89,11 +89,11 @@ class DtpmSystem:
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean, damaged and noise (3, crop, crop), and the code."""
-        cut = pool.crop(crop, rng)
+        cut = pool.crop(crop, rng, self.task)
         clean = planar(cut.clean)
         return {
             "clean": clean,
-            "damaged": planar(pair(cut, self.task, rng)),
+            "damaged": planar(cut.damaged),
             "noise": rng.standard_normal(clean.shape, dtype=np.float32),
             **draw_code(cut.thumbnail, self.config.semantic.code, CODE_DROP, CODE_NOISE, rng),
         }

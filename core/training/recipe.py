@@ -27,7 +27,7 @@ class Recipe:
     steps: int  # optimiser steps
     batch: int = 32  # crops per step, over all processes
     accumulate: int = 1  # parts that a process computes its share of a batch in, one after the other
-    crop: int = 96  # side of a crop, pixels
+    crop: int = 128  # side of a crop, pixels
     rate: float = 1e-3  # peak learning rate
     final_rate: float = 1e-5  # learning rate at the end of the cosine
     warmup: int = 500  # steps of linear warm-up

@@ -23,7 +23,7 @@ from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
 from ...schedule import SCHEDULES
 from ..diffusion import draw_level, mix
-from ..photos import Data, Pool, pair, planar
+from ..photos import Data, Pool, planar
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
@@ -116,10 +116,10 @@ class AdapterStage:
         return float(torch.stack(squares).mean().sqrt())
 
     def _pair(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        cut = pool.crop(crop, rng)
+        cut = pool.crop(crop, rng, self.recipe.task)
         return {
             "clean": planar(cut.clean),
-            "damaged": planar(pair(cut, self.recipe.task, rng)),
+            "damaged": planar(cut.damaged),
             "thumbnail": cut.thumbnail,
         }
 

@@ -21,7 +21,7 @@ from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
 from ...schedule import SCHEDULES, STEPS, trailing
-from ..photos import Data, Pool, pair, planar
+from ..photos import Data, Pool, planar
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
@@ -97,12 +97,12 @@ class FinishStage:
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean, damaged and noise (3, crop, crop), and the code."""
-        cut = pool.crop(crop, rng)
+        cut = pool.crop(crop, rng, self.recipe.task)
         clean = planar(cut.clean)
         recipe, length = self.recipe, self.config.semantic.code
         return {
             "clean": clean,
-            "damaged": planar(pair(cut, recipe.task, rng)),
+            "damaged": planar(cut.damaged),
             "noise": rng.standard_normal(clean.shape, dtype=np.float32),
             **draw_code(cut.thumbnail, length, recipe.code_drop, recipe.code_noise, rng),
         }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, DamageEstimator, DtpmConfig, Predictor
-from ..photos import Data, Pool, pair, planar, val_pairs
+from ..photos import Data, Pool, planar, val_pairs
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .losses import damage_loss, local_damage, psnr_loss, sigma_loss
@@ -75,8 +75,8 @@ class PredictorStage:
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean and damaged, (3, crop, crop); jitter, (): of the true damage, 0 to restore under the estimate."""
-        cut = pool.crop(crop, rng)
-        arrays = {"clean": planar(cut.clean), "damaged": planar(pair(cut, self.task, rng))}
+        cut = pool.crop(crop, rng, self.task)
+        arrays = {"clean": planar(cut.clean), "damaged": planar(cut.damaged)}
         if self.predictor.calibrated:
             jitter = 0 if rng.random() < self.recipe.blind else np.exp(rng.normal(0, JITTER))
             arrays["jitter"] = np.array(jitter, np.float32)
