@@ -58,7 +58,7 @@ class AdapterRecipe(Recipe):
             raise UsageError(f"content must be above 0, or nothing would teach the predictor; got {self.content}")
 
 
-RECIPE = AdapterRecipe(steps=20_000, rate=1e-3, final_rate=1e-6, ema=0.9995)
+RECIPE = AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995)
 EARLIER = ("semantic", "prior", "predictor")
 STRUCTURES = False
 SCALE_BATCHES, SCALE_BATCH = 8, 32  # crops on which the scale of the residual is measured

@@ -30,7 +30,7 @@ class PredictorRecipe(Recipe):
     model: DtpmConfig = field(default_factory=DtpmConfig)
 
 
-RECIPE = PredictorRecipe(steps=60_000, rate=1.5e-3, final_rate=1e-6)
+RECIPE = PredictorRecipe(steps=60_000, rate=1.5e-3)
 EARLIER: tuple[str, ...] = ()
 STRUCTURES = False
 
