@@ -64,9 +64,8 @@ class AdapterRecipe(Recipe):
             )
 
 
-RECIPE = AdapterRecipe(steps=20_000, rate=1e-3, final_rate=1e-6, ema=0.9995, predictor_rate=0.0)
+RECIPE = AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995, predictor_rate=0.0)
 EARLIER = ("semantic", "prior", "predictor")
-OPTIONAL = ("semantic",)
 STRUCTURES = False
 SCALE_BATCHES, SCALE_BATCH = 8, 32  # crops on which the scale of the residual is measured
 LARGEST = 10.0  # of the scaled residual: single pixels at an edge do not rule the loss

@@ -61,9 +61,8 @@ class FinishRecipe(Recipe):
             raise UsageError(f"sampling_steps must be in 1..{STEPS}, got {self.sampling_steps}")
 
 
-RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, final_rate=1e-6, ema=0.999)
+RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, ema=0.999)
 EARLIER = ("semantic", "dtpm")
-OPTIONAL = ("semantic",)
 STRUCTURES = False
 
 

@@ -39,7 +39,7 @@ class PredictorRecipe(Recipe):
     blind: float = 0.5
 
 
-RECIPE = PredictorRecipe(steps=60_000, rate=1.5e-3, final_rate=1e-6)
+RECIPE = PredictorRecipe(steps=60_000, rate=1.5e-3)
 JITTER = 0.1  # standard deviation of the logarithm of what the true damage is multiplied by
 FLOOR = 1e-5  # mean squared error, 50 dB: clean crops do not outweigh the others
 EARLIER: tuple[str, ...] = ()

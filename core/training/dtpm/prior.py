@@ -44,9 +44,8 @@ class PriorRecipe(Recipe):
     snr_cap: float = 0.0  # min-SNR weighting, 0 for none; see `diffusion_loss`
 
 
-RECIPE = PriorRecipe(steps=60_000, rate=1.5e-3, final_rate=1e-6, ema=0.9995)
+RECIPE = PriorRecipe(steps=60_000, rate=1.5e-3, ema=0.9995)
 EARLIER = ("semantic",)
-OPTIONAL = ("semantic",)
 STRUCTURES = True
 VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32
 SAMPLING_STEPS = 4  # of the picture that validation shows
