@@ -226,7 +226,8 @@ class DamageEstimator(nn.Module):
     """
 
     cell = 16  # pixels on a side
-    unit = 0.05  # damage of which the network gives about 1: 13 grey levels
+    unit = 0.05  # 13 grey levels: what a fresh network estimates
+    log_range = 5.0  # estimates lie within exp(+-5) of it: from 0.1 grey levels on
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -246,7 +247,8 @@ class DamageEstimator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.unit * F.softplus(self.layers(image - 0.5))
+        logarithm = self.layers(image - 0.5)
+        return self.unit * torch.exp(logarithm.clamp(-self.log_range, self.log_range))
 
 
 class Predictor(nn.Module):
@@ -269,6 +271,7 @@ class Predictor(nn.Module):
         if self.calibrated:
             self.damage = DamageEstimator(config.damage)
             self.condition = nn.Conv2d(1, config.widths[0], 1)
+            _zero(self.unet.end)  # at first the image itself, and a sigma of SIGMA
             self.multiple_of = max(self.multiple_of, DamageEstimator.cell)
         if config.lora:
             add_lora(self, config.lora)
@@ -406,7 +409,7 @@ class SharedAdapters(nn.Module):
         return self.damage(F.pixel_unshuffle(10 * (image - base), self.finest))
 
 
-def _zero(layer: nn.Conv2d) -> None:
+def _zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
@@ -496,7 +499,7 @@ class Composed(nn.Module):
         return scale * (scale.square() / (scale.square() + knee**2)) if knee else scale
 
     def compose(self, base: Tensor, scale: Tensor, residual: Tensor, strength: Tensor) -> Tensor:
-        """y_E + strength * amplitude * residual, clipped to [0, 1]; base, scale: as `predict` gave them, strength: (N,)."""
+        """y_E + strength * amplitude * residual, clipped; base, scale: what `predict` gave; strength: (N,)."""
         return (base + strength.reshape(-1, 1, 1, 1) * self.amplitude(scale) * residual).clamp(0, 1)
 
 

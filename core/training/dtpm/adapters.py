@@ -59,8 +59,8 @@ class AdapterRecipe(Recipe):
             raise UsageError(f"content must be above 0, or nothing would teach the predictor; got {self.content}")
         if self.predictor_rate and self.model.predictor.damage:
             raise UsageError(
-                "a calibrated predictor stays as it is in stage II, or its sigma would no longer be that of its errors; "
-                f"got predictor_rate={self.predictor_rate:g}, give --set predictor_rate=0"
+                "a calibrated predictor stays as it is in stage II, so that its sigma remains that of its errors; got "
+                f"predictor_rate={self.predictor_rate:g}, give --set predictor_rate=0"
             )
 
 
