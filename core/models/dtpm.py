@@ -49,6 +49,7 @@ __all__ = [
     "GuidanceAdapter",
     "Predictor",
     "PredictorConfig",
+    "SharedAdapter",
     "SharedAdapters",
     "cost_parts",
     "guided",
