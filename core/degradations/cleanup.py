@@ -14,8 +14,8 @@ from numpy.random import Generator
 
 from . import grain
 from .camera import Camera, mosaic_noise
-from .compression import Subsampling, jpeg, shifted_jpeg
-from .filters import gaussian_blur
+from .compression import Subsampling, blocks, jpeg, shifted_jpeg
+from .filters import softened
 from .light import Picture, quantize
 from .noise import gaussian_noise, poisson_noise, sensor_noise
 from .resizing import Kernel, resize
@@ -23,8 +23,6 @@ from .windows import Damage, Window
 
 __all__ = ["cleanup"]
 
-BLOCK = 16  # pixels: the largest unit of a JPEG with 4:2:0
-CHROMA_REACH = 2  # pixels over which its decoder interpolates chroma
 KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 
 
@@ -45,7 +43,7 @@ def _white(window: Window, rng: Generator) -> Picture:
 
 def _compressed(window: Window, rng: Generator, lowest: int = 5) -> Picture:
     """One JPEG, quality `lowest` to 98."""
-    wide = window.widened(CHROMA_REACH, BLOCK)
+    wide = blocks(window)
     return wide.cut(jpeg(wide.pixels(), int(rng.integers(lowest, 99)), _subsampling(rng)), window)
 
 
@@ -64,25 +62,20 @@ def _slight(window: Window, rng: Generator) -> Picture:
     if kind < 0.5:
         picture = window.pixels()
         return quantize(picture + grain.with_deviation(_field(picture, rng), rng.uniform(0, 3)))
-    return _compressed(window, rng, 91) if kind < 0.85 else quantize(_soft(window, rng.uniform(0.1, 0.4)))
+    return _compressed(window, rng, 91) if kind < 0.85 else quantize(softened(window, rng.uniform(0.1, 0.4)))
 
 
 def _combined(window: Window, rng: Generator) -> Picture:
     """Mild blur, noise of any kind and JPEG once or twice, in this order, each present or not."""
     times = int(rng.choice(3, p=(0.4, 0.35, 0.25)))
-    wide = window.widened(CHROMA_REACH, BLOCK) if times else window
-    picture = _soft(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
+    wide = blocks(window, times)
+    picture = softened(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
     if times == 0 or rng.random() < 0.85:
         picture = _noisy(picture, rng)
     if times == 2:
         picture = _compressed_before(picture, rng)
     picture = jpeg(picture, int(rng.integers(5, 99)), _subsampling(rng)) if times else quantize(picture)
     return wide.cut(picture, window)
-
-
-def _soft(window: Window, sigma: float) -> Picture:
-    wide = window.widened(math.ceil(3 * sigma))
-    return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
 
 
 def _noisy(picture: Picture, rng: Generator) -> Picture:

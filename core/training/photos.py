@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..degradations import TASKS, Picture, Window
+from ..degradations import TASKS, Picture, Shrink, Task, Window
 from ..errors import TrainingError
 from ..texture import structure
 from ..thumbnail import thumbnail
@@ -27,7 +27,6 @@ __all__ = [
     "Levels",
     "Pool",
     "Source",
-    "damage",
     "gather",
     "levels",
     "load",
@@ -68,11 +67,13 @@ class Pool:
         del step
         return self
 
-    def crop(self, size: int, rng: Generator, task: str | None = None) -> Crop:
+    def crop(
+        self, size: int, rng: Generator, task: str | None = None, tasks: Mapping[str, Task | Shrink] = TASKS
+    ) -> Crop:
         """A random square, turned and mirrored at random; photos are drawn in proportion to their area.
 
-        task: what damages the photo, unless the pool is paired. The whole photo is damaged, not the square alone: what
-        lies around the square counts.
+        task: of `tasks`; what damages the photo, unless the pool is paired. The whole photo is damaged, not the square
+        alone: what lies around the square counts.
         """
         index = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
@@ -89,7 +90,8 @@ class Pool:
             damaged = window(self.damaged[index]).pixels()
         elif task is not None:
             clean = replace(clean, grey=rng.random() < GREY)
-            damaged = damage(clean, task, rng)
+            damaged = tasks[task].damage(clean, rng)
+            damaged = _grey(damaged) if clean.grey else damaged
         smooth = window(self.structures[index]).pixels() if self.structures else EMPTY
         return Crop(clean.pixels(), smooth, damaged, self.contexts[row])
 
@@ -114,13 +116,9 @@ class Data:
     val: Pool
 
 
-def damage(window: Window, task: str, rng: Generator) -> Picture:
-    """What a task makes of a window of a photo. That of a greyscale photo stays grey: its noise has no colour.
-
-    One channel stands for all three then, so that noise keeps its strength.
-    """
-    damaged = TASKS[task].damage(window, rng)
-    return np.repeat(damaged[..., 1:2], 3, axis=2) if window.grey else damaged
+def _grey(damaged: Picture) -> Picture:
+    """The damage of a greyscale photo has no colour; one channel stands for all, so that noise keeps its strength."""
+    return np.repeat(damaged[..., 1:2], 3, axis=2)
 
 
 def planar(picture: Picture) -> Picture:
@@ -144,7 +142,7 @@ def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
 def _damaged(pool: Pool, index: int, task: str) -> Picture:
     if pool.damaged:
         return Window.whole(pool.damaged[index]).pixels()
-    return damage(Window.whole(pool.photos[index]), task, np.random.default_rng(index))
+    return TASKS[task].damage(Window.whole(pool.photos[index]), np.random.default_rng(index))
 
 
 def _centre(picture: Picture, size: int) -> Picture:

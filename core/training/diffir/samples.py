@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
-from ...errors import UnknownNameError
+from ...errors import TrainingError, UnknownNameError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
-from ..photos import Crop, Pool, planar, val_pairs
+from ..photos import Pool, planar, val_pairs
 from ..recipe import Recipe
 from ..stage import Arrays
 
@@ -45,17 +45,19 @@ class DiffirRecipe(Recipe):
 
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
-    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32."""
-    square = pool.crop(crop, rng, recipe.task if recipe.model.inputs == 3 and recipe.model.scale == 1 else None)
-    return {"image": _image(square, recipe, rng), "clean": planar(square.clean)}
+    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32.
 
-
-def _image(square: Crop, recipe: DiffirRecipe, rng: Generator) -> NDArray[np.float32]:
+    Raises TrainingError for pairs, whose two photos have one size, when the model enlarges.
+    """
     if recipe.model.inputs == 4:
-        return _masked(square.clean, cast(Thickness, recipe.mask), rng)
-    if recipe.model.scale > 1:
-        return planar(SHRINKS[recipe.task](square.clean, rng))
-    return planar(square.damaged)
+        clean = pool.crop(crop, rng).clean
+        return {"image": _masked(clean, cast(Thickness, recipe.mask), rng), "clean": planar(clean)}
+    if recipe.model.scale > 1 and pool.damaged:
+        raise TrainingError(
+            f"a model that enlarges {recipe.model.scale} times cannot learn from pairs of one size; give clean photos"
+        )
+    square = pool.crop(crop, rng, recipe.task, SHRINKS if recipe.model.scale > 1 else TASKS)
+    return {"image": planar(square.damaged), "clean": planar(square.clean)}
 
 
 def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:

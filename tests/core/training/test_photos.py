@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from pocketprior.core import texture
-from pocketprior.core.degradations import TASKS, Window
 from pocketprior.core.errors import TrainingError
 from pocketprior.core.image import read
 from pocketprior.core.photo_list import LIST_NAME, released_photos
@@ -87,10 +86,7 @@ def test_pair_of_two_sizes_is_refused(tmp_path: Path) -> None:
         photos.load([tmp_path / "clean.png"], damaged=[tmp_path / "damaged.png"], minimum=8, side=0, structures=False)
 
 
-def test_damage_without_pairs_is_the_tasks_own(pool: photos.Pool) -> None:
-    window = Window(pool.photos[0], 10, 20, 32, 32)
-    expected = TASKS["cleanup"].damage(window, np.random.default_rng(1))
-    np.testing.assert_array_equal(photos.damage(window, "cleanup", np.random.default_rng(1)), expected)
+def test_held_back_photos_are_damaged_as_a_whole(pool: photos.Pool) -> None:
     damaged, clean = photos.val_pairs(pool, "cleanup", size=64)
     again, _ = photos.val_pairs(pool, "cleanup", size=64)
     assert damaged.equal(again)
