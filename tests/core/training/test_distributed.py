@@ -18,10 +18,8 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.training.recipe import Recipe
 
 PROGRAM = Path(__file__).parents[2] / "toy_training.py"
-SMALL = (
-    "rate=1e-4",
-    "muon_rate=1e-3",
-)  # Adam turns the rounding of a gradient near zero into a step of up to the learning rate
+# Adam turns the rounding of a gradient near zero into a step of up to the learning rate.
+SMALL = ("rate=1e-4", "muon_rate=1e-3")
 RUN = RECIPE.with_settings(SMALL)
 
 
