@@ -83,16 +83,16 @@ def train(
     if start >= recipe.steps:
         return
     rank, processes = accelerator.process_index, accelerator.num_processes
-    clock = _Clock(minutes)
     with ExitStack() as stack:
         parts = batches(stage, data.train, recipe, start=start, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
-        progress = Progress(recipe, start, clock.end) if accelerator.is_main_process else None
-        report = stack.enter_context(_Report(run, start, board, progress)) if progress else None
+        report = stack.enter_context(_Report(run, start, board, recipe)) if accelerator.is_main_process else None
+        progress = report.progress if report else None
         interrupt = stack.enter_context(Interrupt())
         used = threads.adjust() if threads else torch.get_num_threads()
+        clock = _Clock(minutes)
         if progress:
-            progress.say(f"{stage.kind}: {trainer.described()}, {used} threads")
+            progress.begin(f"{stage.kind}: {trainer.described()}, threads: {used}", clock.end)
         for step in range(start, recipe.steps):
             trainer.step(step, parts)
             done = step + 1
@@ -333,10 +333,10 @@ class _Trainer:
 class _Report:
     """The log and the progress of a run, for the main process."""
 
-    def __init__(self, run: Path, start: int, board: bool, progress: Progress) -> None:
+    def __init__(self, run: Path, start: int, board: bool, recipe: Recipe) -> None:
         with clear_errors(run):
             self.log = Log(run, start, board)
-        self.progress = progress
+        self.progress = Progress(start, recipe)
 
     def __enter__(self) -> _Report:
         return self

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import safetensors
@@ -44,8 +44,10 @@ def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
         return
     before = type(recipe).load(run / RECIPE_NAME)
     if before != recipe and (recipe.cooldown or replace(before, steps=recipe.steps) != recipe):
+        other = ", ".join(f.name for f in fields(recipe) if getattr(before, f.name) != getattr(recipe, f.name))
         raise TrainingError(
-            f"{run} was started with another recipe ({run / RECIPE_NAME}); go on with that one or use a new folder"
+            f"{run} was started with another recipe ({run / RECIPE_NAME} differs in: {other}); go on with that one or "
+            "use a new folder"
         )
     noted = json.loads((run / INPUTS_NAME).read_text()) if (run / INPUTS_NAME).exists() else {}
     changed = sorted(name for name in {*noted, *inputs} if noted.get(name) != inputs.get(name))
