@@ -36,8 +36,10 @@ from .semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 __all__ = [
     "CONFIGS",
     "FIRST_MOBILE",
+    "LARGE",
     "MOBILE",
     "NAF_EDGE",
+    "TINY",
     "Adapters",
     "Composed",
     "DamageEstimator",
@@ -184,18 +186,34 @@ def _naf(predictor: int, denoiser: int) -> DtpmConfig:
 
 # What `mobile` was before it was calibrated; packs and checkpoints of it are still read.
 FIRST_MOBILE = DtpmConfig()
-MOBILE = DtpmConfig(
-    PredictorConfig("conv", (32, 96, 160), (1, 1, 2), (1, 1), damage=32),
-    DenoiserConfig("conv", (64, 96), (1, 1), (1,), expansion=1.0, adapter_minimum=32, finest=4),
-    NO_SEMANTIC,
-    adapters="shared",
-    damage_input="adapters",
-    knee=0.03,
-)
+
+
+def _conv(predictor: PredictorConfig, widths: tuple[int, ...], blocks: tuple[int, ...], adapter: int) -> DtpmConfig:
+    """A calibrated model of plain convolutions, for processors of phones; widths, blocks: of its denoiser."""
+    return DtpmConfig(
+        predictor,
+        DenoiserConfig("conv", widths, blocks, expansion=1.0, adapter_minimum=adapter, finest=4),
+        NO_SEMANTIC,
+        adapters="shared",
+        damage_input="adapters",
+        knee=0.03,
+    )
+
+
+# 24, 67 and 237 kMAC per pixel, one denoising step counted; most of it a quarter of the resolution, in many channels.
+TINY = _conv(PredictorConfig("conv", (16, 64, 96), (1, 1, 2), (1, 1), damage=16), (48,), (1,), 16)
+MOBILE = _conv(PredictorConfig("conv", (32, 96, 160), (1, 1, 2), (1, 1), damage=32), (64, 96), (1, 1), 32)
+LARGE = _conv(PredictorConfig("conv", (64, 144, 256), (1, 3, 2), (1, 2), damage=32), (96,), (3,), 48)
 # A predictor of the other edge block that takes about as long as that of MOBILE.
 NAF_EDGE = PredictorConfig("naf-edge", (32, 64), (2, 8), (2,))
 # The predictor of `base` is our choice: half the width of `paper`'s, as its denoiser is.
-CONFIGS = {"mobile": MOBILE, "base": _naf(predictor=16, denoiser=32), "paper": _naf(predictor=32, denoiser=64)}
+CONFIGS = {
+    "tiny": TINY,
+    "mobile": MOBILE,
+    "large": LARGE,
+    "base": _naf(predictor=16, denoiser=32),
+    "paper": _naf(predictor=32, denoiser=64),
+}
 
 
 def _body(

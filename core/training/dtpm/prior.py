@@ -112,7 +112,10 @@ class PriorStage:
         errors = torch.tensor([self._errors(model, batch) for batch in self._held_back])
         with_code, without = errors.mean(dim=0).tolist()
         picture = self._picture(model, self._held_back[0])
-        return Validation({"val_loss": with_code, "val_loss_without_code": without}, picture)
+        figures = {"val_loss": with_code}
+        if self.config.semantic.code:
+            figures["val_loss_without_code"] = without
+        return Validation(figures, picture)
 
     def _errors(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[float]:
         batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
