@@ -76,10 +76,13 @@ class Recipe:
         if self.crop % multiple:
             raise UsageError(f"crop is {self.crop}, this model needs a multiple of {multiple}; give --set crop=...")
 
-    def share_of_rate(self, step: int) -> float:
-        """What the schedule makes of the peak rates at a step, counted from 0: above 0, at most 1."""
+    def share_of_rate(self, step: int, start: int = 0) -> float:
+        """What the schedule makes of the peak rates at a step, counted from 0: above 0, at most 1.
+
+        start: step that the optimiser started at, from weights that others had trained.
+        """
         cooling = round(self.cooldown * (self.steps - self.warmup))
-        return min(1.0, (step + 1) / max(1, self.warmup), (self.steps - step) / max(1, cooling))
+        return min(1.0, (step + 1 - start) / max(1, self.warmup), (self.steps - step) / max(1, cooling))
 
     def with_settings(self, settings: Sequence[str]) -> Self:
         """A copy changed by `name=value` texts, one after the other.
