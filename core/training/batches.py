@@ -47,7 +47,8 @@ class _Parts(Dataset[dict[str, Tensor]]):
         step, part = divmod(k, self.recipe.accumulate)
         pool = self.source.at(step)
         first = step * self.recipe.batch + (part * self.processes + self.rank) * self.share
-        samples = [self.draw(pool, self.recipe.crop, self._random(first + i)) for i in range(self.share)]
+        crop = self.recipe.crop_at(step)
+        samples = [self.draw(pool, crop, self._random(first + i)) for i in range(self.share)]
         return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
     def _random(self, number: int) -> np.random.Generator:

@@ -62,6 +62,16 @@ class Recipe:
         if self.crop % multiple:
             raise UsageError(f"crop is {self.crop}, this model needs a multiple of {multiple}; give --set crop=...")
 
+    def crop_at(self, step: int) -> int:
+        """Side of the crops of a step, pixels. A recipe whose crops grow replaces this and `largest_crop`."""
+        del step
+        return self.crop
+
+    @property
+    def largest_crop(self) -> int:
+        """Side of the largest crop of any step, pixels: photos must be at least as large."""
+        return self.crop
+
     def left(self, done: float) -> float:
         """Share of the way from `rate` to `final_rate` that is left when `done`, 0 to 1, is behind: a half cosine."""
         return (1 + math.cos(math.pi * done)) / 2

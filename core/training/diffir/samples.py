@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import fmean
 from typing import cast
 
 import numpy as np
@@ -13,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
-from ...errors import UnknownNameError
+from ...errors import UnknownNameError, UsageError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
 from ..photos import Crop, Pool, pair, planar, val_pairs
 from ..recipe import Recipe
-from ..stage import Arrays
+from ..stage import Arrays, Validation
 
-__all__ = ["DiffirRecipe", "draw_pair", "held_back", "psnr", "strip"]
+__all__ = ["DiffirRecipe", "draw_pair", "held_back", "psnr", "strip", "validation"]
 
 THICKNESSES: tuple[Thickness, ...] = ("thin", "medium", "thick")
 VAL_SIDE = 256  # of the crops that figures are measured on, pixels
@@ -27,10 +30,16 @@ VAL_SIDE = 256  # of the crops that figures are measured on, pixels
 
 @dataclass(frozen=True)
 class DiffirRecipe(Recipe):
-    """A recipe of any stage of DiffIR. Raises UsageError for a task, mask or crop that does not suit the model."""
+    """A recipe of any stage of DiffIR.
+
+    Crops can grow, as in the paper. Raises UsageError for a task, mask or crop that does not suit the model, and for
+    crops that do not grow.
+    """
 
     task: str = "motionblur"  # of TASKS; for super-resolution of SHRINKS
     mask: str = "medium"  # what is missing when the model is for inpainting (and then instead of the task)
+    grown: tuple[int, ...] = ()  # sides of the crops after `crop`, pixels, each for `grow_every` steps, the last on
+    grow_every: int = 2000  # steps
     model: DiffirConfig = field(default_factory=lambda: CONFIGS["mobile"])
 
     def __post_init__(self) -> None:
@@ -42,6 +51,21 @@ class DiffirRecipe(Recipe):
         if self.mask not in THICKNESSES:
             raise UnknownNameError("mask", self.mask, THICKNESSES)
         self.check_crop(scale * self.model.multiple_of)
+        self.at_least_one("grow_every")
+        sides = (self.crop, *self.grown)
+        if any(a >= b for a, b in pairwise(sides)):
+            raise UsageError(f"the crops are to grow from {self.crop} to {self.grown}; give sizes that rise")
+        for side in self.grown:
+            replace(self, crop=side, grown=())
+
+    def crop_at(self, step: int) -> int:
+        """As in `Recipe`."""
+        return (self.crop, *self.grown)[min(step // self.grow_every, len(self.grown))]
+
+    @property
+    def largest_crop(self) -> int:
+        """As in `Recipe`."""
+        return (self.crop, *self.grown)[-1]
 
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
@@ -87,3 +111,21 @@ def strip(image: Tensor, restored: Tensor, clean: Tensor) -> Tensor:
     """Input, restored and ground truth of one picture side by side, (3, H, 3 W)."""
     size = clean.shape[2:]
     return torch.cat([F.interpolate(image[:, :3], size), composed(image, restored.float()), clean], dim=3)[0].cpu()
+
+
+def validation(
+    pairs: Sequence[tuple[Tensor, Tensor]], priors: Sequence[Tensor], restore: Callable[[Tensor, Tensor], Tensor]
+) -> Validation:
+    """What the priors of held-back photos are worth, PSNR in dB: each photo's own, the next photo's, the mean of all.
+
+    pairs: (image, clean), priors: (1, ipr), one of each per photo. restore: (image, prior) -> restored picture. The
+    strip of the first photo is the picture.
+    """
+    mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
+    given = {"val_psnr": priors, "val_psnr_other": [*priors[1:], priors[0]], "val_psnr_mean": [mean] * len(priors)}
+    figures = {
+        name: fmean(psnr(image, restore(image, z), clean) for (image, clean), z in zip(pairs, chosen, strict=True))
+        for name, chosen in given.items()
+    }
+    image, clean = pairs[0]
+    return Validation(figures, {"restored": strip(image, restore(image, priors[0]), clean)})
