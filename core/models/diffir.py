@@ -5,8 +5,9 @@ ground truth, CPEN_S1, says Z, and a transformer, the DIRformer, learns to resto
 sees the damaged image alone, CPEN_S2, gives a condition D under which a small network denoises Z from noise in T = 4
 steps: restored = DIRformer(image, Z^).
 
-With `prior_norm` (ours; on at size `mobile`) Z has a root mean square of 1, and what estimates it is not bounded below.
-In the published form Z is small beside the picture's error and tends to become the same for all photos.
+With `prior_norm` (ours; on at size `mobile`) Z has a root mean square of 1, what estimates it is not bounded below, and
+scales in the DIRformer start around 1. In the published form Z is small beside the picture's error, and tends to become
+the same for all photos, as only what is common to them lets the transformer work at all.
 
 Pictures are (N, 3, H, W) in [0, 1]; an `image`, the input, is one too, or (N, 4, H, W) with the mask of what is missing
 (1 = missing) as fourth channel for inpainting. Vectors are (N, ipr). Sides are multiples of `Diffir.multiple_of`;
@@ -66,7 +67,7 @@ class DiffirConfig:
     scale: int = 1  # side of the restored picture / side of the image: 1, 2 or 4
     ipr: int = 256  # length of the prior vector
     steps: int = 4  # T of the diffusion; 0: the condition vector is the prior (ablation "no diffusion", V1)
-    prior_norm: bool = False  # True: CPEN_S1's vector has unit rms, and its estimates are not bounded
+    prior_norm: bool = False  # True: the prior has unit rms, estimates of it any sign, what it modulates a bias
     cpen: CpenConfig = field(default_factory=CpenConfig)
     dirformer: DirformerConfig = field(default_factory=DirformerConfig)
 
@@ -222,7 +223,7 @@ class PriorDenoiser(nn.Module):
 
 
 def _dirformer(config: DiffirConfig) -> Dirformer:
-    return Dirformer(config.dirformer, config.inputs, config.scale, config.ipr)
+    return Dirformer(config.dirformer, config.inputs, config.scale, config.ipr, bias=config.prior_norm)
 
 
 def composed(image: Tensor, restored: Tensor) -> Tensor:
