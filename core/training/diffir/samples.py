@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
-from ...errors import UnknownNameError, UsageError
+from ...errors import TrainingError, UnknownNameError, UsageError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
-from ..photos import Crop, Pool, pair, planar, val_pairs
+from ..photos import Pool, planar, val_pairs
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 
@@ -67,19 +67,30 @@ class DiffirRecipe(Recipe):
         """As in `Recipe`."""
         return (self.crop, *self.grown)[-1]
 
+    def megapixels(self, steps: int) -> float:
+        """As in `Recipe`, crops that grow counted at their sizes."""
+        starts = [min(steps, i * self.grow_every) for i in range(len(self.grown) + 1)]
+        counts = [last - first for first, last in pairwise([*starts, steps])]
+        return (
+            sum(count * self.batch * side**2 for count, side in zip(counts, (self.crop, *self.grown), strict=True))
+            / 1e6
+        )
+
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
-    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32."""
-    square = pool.crop(crop, rng)
-    return {"image": _image(square, recipe, rng), "clean": planar(square.clean)}
+    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32.
 
-
-def _image(square: Crop, recipe: DiffirRecipe, rng: Generator) -> NDArray[np.float32]:
+    Raises TrainingError for pairs, whose two photos have one size, when the model enlarges.
+    """
     if recipe.model.inputs == 4:
-        return _masked(square.clean, cast(Thickness, recipe.mask), rng)
-    if recipe.model.scale > 1:
-        return planar(SHRINKS[recipe.task](square.clean, rng))
-    return planar(pair(square, recipe.task, rng))
+        clean = pool.crop(crop, rng).clean
+        return {"image": _masked(clean, cast(Thickness, recipe.mask), rng), "clean": planar(clean)}
+    if recipe.model.scale > 1 and pool.damaged:
+        raise TrainingError(
+            f"a model that enlarges {recipe.model.scale} times cannot learn from pairs of one size; give clean photos"
+        )
+    square = pool.crop(crop, rng, recipe.task, SHRINKS if recipe.model.scale > 1 else TASKS)
+    return {"image": planar(square.damaged), "clean": planar(square.clean)}
 
 
 def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:

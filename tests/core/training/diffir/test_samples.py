@@ -105,5 +105,8 @@ def test_crops_grow_by_the_number_of_the_step() -> None:
     recipe = SMALL.with_settings(["grown=48,64", "grow_every=3"])
     assert [recipe.crop_at(step) for step in range(8)] == [32, 32, 32, 48, 48, 48, 64, 64]
     assert recipe.largest_crop == 64
+    assert [recipe.megapixels(step) for step in (0, 2, 4, 7)] == [
+        sum(recipe.batch * recipe.crop_at(i) ** 2 for i in range(step)) / 1e6 for step in (0, 2, 4, 7)
+    ]
     assert [SMALL.crop_at(step) for step in (0, 10**6)] == [32, 32]
     assert SMALL.largest_crop == 32
