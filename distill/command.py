@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             args.val,
             use=args.use,
             seed=recipe.seed,
-            crop=recipe.crop,
+            crop=recipe.largest_crop,
             side=system.thumbnail_side,
             structures=False,
         )

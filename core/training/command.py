@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
             args.val,
             use=args.use,
             seed=recipe.seed,
-            crop=recipe.crop,
+            crop=recipe.largest_crop,
             side=thumbnail_side(recipe),
             structures=module.STRUCTURES,
         )
