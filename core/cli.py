@@ -7,6 +7,7 @@ check did not hold, 2 the call is wrong, 130 interrupted. Logs go to stderr, wha
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -92,6 +93,9 @@ def _run(arguments: list[str]) -> int:
     parser, commands = _parsers()
     if name not in COMMANDS:
         parser.parse_args(arguments)  # leaves by --help, --version or an error: a command is required
+    if "train" in EXTRAS.get(name, ""):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: threads that wait must not
+        os.environ.setdefault("KMP_BLOCKTIME", "0")  # spin beside the processes that draw data
     try:
         module = import_module(f"..{COMMANDS[name][0]}", __package__)
         module.add_arguments(commands[name])

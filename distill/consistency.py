@@ -43,9 +43,7 @@ class ConsistencyRecipe(DistillRecipe):
             raise UsageError(f"recipe field 'slow' must be at most 1, got {self.slow}")
 
 
-RECIPE = ConsistencyRecipe(
-    steps=3000, batch=16, crop=64, rate=5e-4, final_rate=1e-6, warmup=100, ema=0.995, save_every=500
-)
+RECIPE = ConsistencyRecipe(steps=3000, batch=16, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=500)
 SYSTEMS = ("dtpm",)
 
 

@@ -52,9 +52,7 @@ class OneStepRecipe(DistillRecipe):
             raise UsageError("score or l1 must be above 0, or nothing would hold the picture")
 
 
-RECIPE = OneStepRecipe(
-    steps=1500, batch=8, crop=64, rate=2e-4, final_rate=1e-6, warmup=50, ema=0.995, save_every=250, sampling_steps=1
-)
+RECIPE = OneStepRecipe(steps=1500, batch=8, crop=64, rate=2e-4, warmup=50, ema=0.995, save_every=250, sampling_steps=1)
 SYSTEMS = ("dtpm", "gen2res")
 RANGE = (0.02, 0.98)  # of the teacher's levels at which scores are compared, as shares of its steps
 

@@ -26,7 +26,7 @@ from .system import Problem, System
 
 __all__ = ["RECIPE", "SYSTEMS", "Chain", "ProgressiveStage", "build", "loss"]
 
-RECIPE = DistillRecipe(steps=3200, batch=16, crop=64, rate=5e-4, final_rate=1e-6, warmup=100, ema=0.995, save_every=400)
+RECIPE = DistillRecipe(steps=3200, batch=16, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=400)
 SYSTEMS = ("dtpm",)
 
 

@@ -49,7 +49,6 @@ RECIPE = QuantizedRecipe(
     batch=8,
     crop=64,
     rate=1e-4,
-    final_rate=1e-6,
     warmup=50,
     ema=0.995,
     precision="fp32",

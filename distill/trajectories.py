@@ -21,6 +21,7 @@ from torch import Tensor
 from ..core.models.steps import Steps
 from ..core.training.bars import bar
 from ..core.training.photos import Pool
+from ..core.training.precision import resolve
 from ..core.training.resume import clear_errors
 from ..core.training.stage import Arrays
 from .recipe import DistillRecipe
@@ -98,10 +99,14 @@ class _Teacher(NamedTuple):
         rng = np.random.Generator(np.random.Philox(key=[KEY + self.recipe.seed, index]))
         return self.system.draw(self.pool, self.recipe.crop, rng)
 
+    @property
+    def precision(self) -> str:
+        return resolve(self.recipe.precision, self.device)
+
     @torch.no_grad()
     def states(self, batch: dict[str, Tensor]) -> NDArray[np.float32]:
         """At the end of each of the kept steps, (N, kept, ...)."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             problem = self.system.problem({name: tensor.to(self.device) for name, tensor in batch.items()})
             passed: list[Tensor] = []
             end = problem.sample(self.system.teacher, problem.start, self.steps, passed)
@@ -133,7 +138,7 @@ def _fill(rows: NDArray[Any], teacher: _Teacher) -> None:
 def _hash(teacher: _Teacher, count: int) -> str:
     """Of the teacher's weights and of everything else that decides the path."""
     recipe = teacher.recipe
-    facts = (teacher.steps, teacher.kept, teacher.system.task, count, recipe.crop, recipe.seed, recipe.precision)
+    facts = (teacher.steps, teacher.kept, teacher.system.task, count, recipe.crop, recipe.seed, teacher.precision)
     digest = hashlib.sha256(repr(facts).encode())
     for name, tensor in sorted(teacher.system.teacher.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

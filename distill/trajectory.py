@@ -22,9 +22,7 @@ from .trajectories import STATES, TrajectoryRecipe, trajectories
 
 __all__ = ["RECIPE", "SYSTEMS", "build", "loss"]
 
-RECIPE = TrajectoryRecipe(
-    steps=3000, batch=8, crop=64, rate=1e-3, final_rate=1e-6, warmup=100, ema=0.995, save_every=500
-)
+RECIPE = TrajectoryRecipe(steps=3000, batch=8, crop=64, rate=1e-3, warmup=100, ema=0.995, save_every=500)
 SYSTEMS = ("dtpm", "gen2res")
 
 

@@ -44,7 +44,7 @@ class UnrolledRecipe(TrajectoryRecipe):
             raise UsageError("end, psnr or l1 must be above 0, or nothing would hold the picture")
 
 
-RECIPE = UnrolledRecipe(steps=2000, batch=8, crop=64, rate=5e-4, final_rate=1e-6, warmup=100, ema=0.995, save_every=500)
+RECIPE = UnrolledRecipe(steps=2000, batch=8, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=500)
 SYSTEMS = ("dtpm", "gen2res", "diffir")
 LONG = 8  # steps of the teacher above which its chain is not run again for every batch
 

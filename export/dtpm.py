@@ -72,7 +72,7 @@ class _DenoiseBeside(_Denoise):
     """The guided prior where the damaged photo takes the place of the structure."""
 
     def forward(self, x: Tensor, image: Tensor, base: Tensor, code: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
-        return self.denoiser(x, image, code, t, self.adapters, base)
+        return self.denoiser(x, image, code, t, self.adapters, image, base)
 
 
 class _Fused(nn.Module):

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -104,6 +106,16 @@ def train_toy(run: Path, recipe: Recipe = RECIPE, **options: Any) -> list[Step]:
     """Train until the end, in this process; options are those of `ToyStage`."""
     data = toy_data()
     return list(train(ToyStage(data, **options), data, recipe, run, workers=0))
+
+
+def record(run: Path) -> dict[str, Any]:
+    """All that two runs over the same path must share bit for bit: what `run` holds, without the hours."""
+    files = {name: (run / name).read_bytes() for name in ("model.safetensors", "recipe.toml", "inputs.json")}
+    state = safetensors.torch.load_file(run / "resume.safetensors")
+    state["seconds"].zero_()
+    with (run / "log.csv").open(newline="") as file:
+        log = [{**row, "hours": ""} for row in csv.DictReader(file)]
+    return {**files, "state": safetensors.torch.save(state), "log": log}
 
 
 def main(arguments: list[str]) -> None:

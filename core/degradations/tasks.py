@@ -1,7 +1,8 @@
 """The tasks: what a model learns to undo, and how strong the damage may be.
 
-A task is a function (picture, rng) -> picture of the same size and range; it draws its strength from the generator and
-leaves the levels of an 8-bit file. The damage itself, with its strength as an argument, is in the other modules.
+A task makes of (picture, rng) a picture of the same size and range, or a window of it; it draws its strength from the
+generator and leaves the levels of an 8-bit file. The damage itself, with its strength as an argument, is in the other
+modules.
 """
 
 from __future__ import annotations
@@ -17,47 +18,20 @@ from numpy.typing import NDArray
 
 from . import age, blur, drops, fields, weather
 from .camera import Camera, mosaic_noise
+from .cleanup import cleanup
 from .compression import Subsampling, jpeg, shifted_jpeg
 from .depth import depth_map
 from .filters import gaussian_blur
 from .light import Picture, Plane, blend, encoded, light, quantize
+from .mixed import mixed_v1
 from .noise import gaussian_noise, poisson_noise, sensor_noise
 from .realworld import worn_and_shrunk
 from .resizing import enlarge, shrink
+from .windows import Task, local
 
-__all__ = ["SHRINKS", "TASKS", "cleanup"]
+__all__ = ["SHRINKS", "TASKS"]
 
-Task: TypeAlias = Callable[[Picture, Generator], Picture]
-
-
-def cleanup(picture: Picture, rng: Generator) -> Picture:
-    """The task `cleanup`: what phones and messengers do to a photo, at random strength.
-
-    Mild blur (sigma up to 1.2 pixels), Gaussian noise (up to sigma 55) or shot noise (30 to 1000 photons), JPEG
-    (quality 8 to 95), each present or not; the result has 8-bit levels.
-    """
-    kind = rng.random()
-    if kind < 0.35:
-        return quantize(_some_noise(picture, rng))
-    if kind < 0.55:
-        return _some_jpeg(picture, rng)
-    if rng.random() < 0.5:
-        picture = gaussian_blur(picture, rng.uniform(0.2, 1.2))
-    if rng.random() < 0.75:
-        picture = _some_noise(picture, rng)
-    return _some_jpeg(picture, rng) if rng.random() < 0.75 else quantize(picture)
-
-
-def _some_noise(picture: Picture, rng: Generator) -> Picture:
-    if rng.random() < 0.75:
-        return gaussian_noise(picture, rng.uniform(1, 55), rng)
-    photons = math.exp(rng.uniform(math.log(30), math.log(1000)))
-    return gaussian_noise(poisson_noise(picture, photons, rng), rng.uniform(0, 10), rng)
-
-
-def _some_jpeg(picture: Picture, rng: Generator) -> Picture:
-    subsampling: Subsampling = "4:2:0" if rng.random() < 0.75 else "4:4:4"
-    return jpeg(picture, int(rng.integers(8, 96)), subsampling)
+Shrink: TypeAlias = Callable[[Picture, Generator], Picture]
 
 
 def _noise(picture: Picture, rng: Generator) -> Picture:
@@ -100,7 +74,7 @@ def _wild(picture: Picture, rng: Generator, *, factor: int) -> Picture:
     return quantize(worn_and_shrunk(picture, factor, rng))
 
 
-def _enlarged(picture: Picture, rng: Generator, *, small: Task, factor: int) -> Picture:
+def _enlarged(picture: Picture, rng: Generator, *, small: Shrink, factor: int) -> Picture:
     height, width = picture.shape[:2]
     return quantize(enlarge(small(picture, rng), factor)[:height, :width])
 
@@ -241,26 +215,33 @@ def _worn(picture: Picture, rng: Generator) -> Picture:
 
 
 # Super-resolution: (H, W, 3) -> (ceil(H / n), ceil(W / n), 3) for the n at the end of the name.
-SHRINKS: dict[str, Task] = {
+SHRINKS: dict[str, Shrink] = {
     "sr2": partial(_bicubic, factor=2),
     "sr4": partial(_bicubic, factor=4),
     "realsr2": partial(_wild, factor=2),
     "realsr4": partial(_wild, factor=4),
 }
 
+STREAK = 64  # pixels: the longest streak of rain, and some
+ENLARGED = 32  # pixels that super-resolution looks at around one: five of the small picture's
+
 TASKS: dict[str, Task] = {
-    "cleanup": cleanup,
-    "noise": _noise,
-    "realnoise": _realnoise,
-    "jpeg": _jpeg,
-    **{name: partial(_enlarged, small=small, factor=int(name[-1])) for name, small in SHRINKS.items()},
-    "motionblur": _motionblur,
-    "defocus": _defocus,
-    "rain": _rain,
-    "rainhaze": _rainhaze,
-    "raindrop": _raindrop,
-    "snow": _snow,
-    "haze": _haze,
-    "lowlight": _lowlight,
-    "oldphoto": _oldphoto,
+    "cleanup": Task(cleanup),
+    "mixed-v1": local(mixed_v1, margin=4, grid=16),
+    "noise": local(_noise),
+    "realnoise": local(_realnoise, margin=2),
+    "jpeg": local(_jpeg, margin=2, grid=16),
+    **{
+        name: local(partial(_enlarged, small=small, factor=int(name[-1])), margin=ENLARGED, grid=int(name[-1]))
+        for name, small in SHRINKS.items()
+    },
+    "motionblur": local(_motionblur, margin=31),
+    "defocus": local(_defocus, margin=32),
+    "rain": local(_rain, margin=STREAK),
+    "rainhaze": local(_rainhaze, margin=STREAK),
+    "raindrop": local(_raindrop, margin=64),
+    "snow": local(_snow, margin=32),
+    "haze": local(_haze),
+    "lowlight": local(_lowlight),
+    "oldphoto": local(_oldphoto, margin=4),
 }

@@ -30,6 +30,9 @@ class _NoBar:
     def update(self) -> None:
         pass
 
+    def set_postfix_str(self, text: str, *, refresh: bool) -> None:
+        pass
+
     def write(self, text: str, file: TextIO) -> None:
         print(text, file=file)
 

@@ -17,6 +17,7 @@ from ..degradations import TASKS
 from ..errors import UnknownNameError, UsageError
 from ..models import checkpoints
 from ..models.semantic import open_semantic, semantic_file
+from .cooling import cool
 from .loop import train
 from .pairs import Use
 from .processes import close
@@ -24,10 +25,13 @@ from .recipe import Recipe
 from .resume import STATE_NAME
 from .sources import file_hash, open_data
 from .stages import SYSTEMS, StageModule, stage_module, thumbnail_side
+from .threads import Threads, parse_threads
 
 __all__ = ["add_arguments", "run"]
 
 INTERRUPTED = 130
+SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
+COOLED = "cooled"
 
 
 class _LateParser(argparse.ArgumentParser):
@@ -64,7 +68,8 @@ def _declare(system: str, stage: str, parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run there is continued")
     for kind in module.EARLIER:
-        parser.add_argument(f"--{kind}", type=Path, required=True, help=f"'{kind}' checkpoint that this stage needs")
+        needed = "of a model that has a semantic code" if kind == SEMANTIC else "that this stage needs"
+        parser.add_argument(f"--{kind}", type=Path, required=kind != SEMANTIC, help=f"'{kind}' checkpoint {needed}")
     parser.add_argument("--recipe", type=Path, help="recipe file (.toml or .json) instead of the default recipe")
     if hasattr(module.RECIPE, "model"):
         parser.add_argument("--size", choices=_sizes(system), help="size of the model")
@@ -72,6 +77,14 @@ def _declare(system: str, stage: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--task", help=f"what damages the photos: {', '.join(TASKS)}")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (default 1)")
+    parser.add_argument("--threads", default="auto", help="number of threads; 'auto' (default): those of idle cores")
+    parser.add_argument("--minutes", type=float, help="save and leave after so long; the same command goes on")
+    parser.add_argument(
+        "--cool",
+        type=int,
+        metavar="STEPS",
+        help=f"train a copy of the run in its folder '{COOLED}' for so many steps, the rate falling to zero",
+    )
 
 
 def _sizes(system: str) -> Mapping[str, Any]:
@@ -84,8 +97,12 @@ def run(args: argparse.Namespace) -> int:
     recipe = _recipe(args, module)
     if args.workers < 0:
         raise UsageError(f"{args.workers} workers were given; choose 0 (draw in the training process) or more")
+    if args.minutes is not None and args.minutes <= 0:
+        raise UsageError(f"{args.minutes:g} minutes were given; give a number above 0")
+    threads = Threads(parse_threads(args.threads), args.out)
     try:
-        paths = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
+        given = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
+        paths = {kind: path for kind, path in given.items() if path is not None}
         earlier = {kind: _open(kind, str(path)) for kind, path in paths.items()}
         data, inputs = open_data(
             args.data,
@@ -99,7 +116,17 @@ def run(args: argparse.Namespace) -> int:
         inputs |= {kind: file_hash(semantic_file(str(path))) for kind, path in paths.items()}
         torch.manual_seed(recipe.seed)
         stage = module.build(recipe, earlier, data)
-        for _ in train(stage, data, recipe, args.out, inputs=inputs, workers=args.workers):
+        options: dict[str, Any] = {
+            "inputs": inputs,
+            "workers": args.workers,
+            "minutes": args.minutes,
+            "threads": threads,
+        }
+        if args.cool is None:
+            steps = train(stage, data, recipe, args.out, **options)
+        else:
+            steps = cool(stage, data, recipe, args.out, args.out / COOLED, args.cool, **options)
+        for _ in steps:
             pass
     except KeyboardInterrupt:
         if (args.out / STATE_NAME).exists():
@@ -111,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(kind: str, source: str) -> checkpoints.Checkpoint:
-    return open_semantic(source) if kind == "semantic" else checkpoints.load(Path(source), kind)
+    return open_semantic(source) if kind == SEMANTIC else checkpoints.load(Path(source), kind)
 
 
 def _recipe(args: argparse.Namespace, module: StageModule) -> Recipe:

@@ -46,5 +46,5 @@ class Guard:
 
 _ADVICE = (
     "the last good state is saved: start again in a new --out folder with a lower rate (--set rate=...), a longer "
-    "warm-up (--set warmup=...) or a smaller gradient norm (--set clip=...)"
+    "warm-up (--set warmup=...) or clipped gradients (--set clip=1)"
 )

@@ -7,6 +7,7 @@ import io
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from ..errors import MissingExtraError
 from .bars import bar
+from .recipe import Recipe
 
 __all__ = ["Log", "Progress"]
 
 CSV_NAME = "log.csv"
+LINE_EVERY = 10.0  # seconds between lines where no terminal shows a bar
 
 
 class Log:
@@ -72,28 +75,62 @@ class Log:
             file.write(text.getvalue())
 
 
-class Progress:
-    """Speed and time left: a bar on a terminal, and with every save a line."""
+@dataclass
+class _Span:
+    """The last moment that speed is counted from."""
 
-    def __init__(self, start: int, steps: int) -> None:
-        self.steps = steps
-        self._bar = bar(None, "steps", "step", total=steps, initial=start)
-        self._since, self._count = time.monotonic(), 0
+    step: int
+    since: float = field(default_factory=time.monotonic)
+    waited: float = 0.0  # seconds for data until then
+
+
+class Progress:
+    """Where a run is, how fast it goes and how long it will take: a bar on a terminal, lines elsewhere.
+
+    end: when it stops whatever is left, as `time.monotonic` counts; None where nothing but the steps ends it.
+    """
+
+    def __init__(self, recipe: Recipe, start: int, end: float | None) -> None:
+        self.recipe, self.end = recipe, end
+        self._bar = bar(None, "steps", "step", total=recipe.steps, initial=start)
+        self._lines = not sys.stderr.isatty()
+        self._spans = {"shown": _Span(start), "saved": _Span(start)}
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._bar.write(line, file=sys.stderr)
 
     def step(self) -> None:
         """One more step is done."""
         self._bar.update()
-        self._count += 1
+
+    def show(self, done: int, loss: float, waited: float) -> None:
+        """Say where the run is: on the bar, or every ten seconds in a line. waited: seconds for data, so far."""
+        span, now = self._spans["shown"], time.monotonic()
+        if self._lines and now - span.since < LINE_EVERY:
+            return
+        data = (waited - span.waited) / max(now - span.since, 1e-9)
+        text = f"loss {loss:.4g}  {self._speed(span, done, now)}  data {data:.0%}"
+        if self._lines:
+            self.say(f"{done}/{self.recipe.steps}  {self.recipe.megapixels(done):.4g} Mpx  {text}")
+        else:
+            self._bar.set_postfix_str(text, refresh=False)
+        if now - span.since >= LINE_EVERY:
+            self._spans["shown"] = _Span(done, now, waited)
 
     def report(self, figures: Mapping[str, float]) -> None:
         """Print the figures of a save, the speed since the last one and the time left."""
-        now = time.monotonic()
-        speed = self._count / max(now - self._since, 1e-9)
-        left = (self.steps - int(figures["step"])) / max(speed, 1e-9)
+        done, now = int(figures["step"]), time.monotonic()
         rest = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if name != "step")
-        line = f"{int(figures['step'])}/{self.steps}  {rest}  {speed:.3g} steps/s  {_duration(left)} left"
-        self._bar.write(line, file=sys.stderr)
-        self._since, self._count = now, 0
+        self.say(f"{done}/{self.recipe.steps}  {rest}  {self._speed(self._spans['saved'], done, now)}")
+        self._spans["saved"] = _Span(done, now)
+
+    def _speed(self, span: _Span, done: int, now: float) -> str:
+        speed = (done - span.step) / max(now - span.since, 1e-9)
+        left = (self.recipe.steps - done) / max(speed, 1e-9)
+        if self.end is not None:
+            left = min(left, max(0.0, self.end - now))
+        return f"{self.recipe.megapixels(1) * speed:.3g} Mpx/s  {_duration(left)} left"
 
     def close(self) -> None:
         """Leave the terminal tidy."""

@@ -9,9 +9,12 @@ unchanged.
 from __future__ import annotations
 
 import copy
+import sys
+import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,31 +25,27 @@ from .batches import batches, share_of
 from .guard import Guard
 from .interrupt import Interrupt
 from .log import Log, Progress
+from .optimizers import optimizers
 from .photos import Data
+from .precision import resolve
 from .processes import Processes
 from .processes import processes as start_processes
 from .recipe import Recipe
 from .resume import check_run, claim_run, clear_errors, load_state, save_state
 from .stage import Assisted, Stage, Validation
+from .threads import Threads
 from .weights import Weights
 
-__all__ = ["Step", "rate_at", "train"]
+__all__ = ["Step", "train"]
 
 CHECKPOINT_NAME = "model.safetensors"
 ASIDE = "aside."  # before the names of what a stage's aside adds to the resume state
 CHECK_EVERY = 8  # steps between looks at the losses: each look waits for the device and for the other processes
+LOOK_AFTER = 5.0  # seconds after which a process that is alone looks earlier
 
 
 class Step(dict[str, float]):
-    """The figures of one saved point: step, rate, mean losses since the last one, validation."""
-
-
-def rate_at(step: int, recipe: Recipe) -> float:
-    """Learning rate of a step: linear warm-up, then from `rate` to `final_rate` as the recipe says."""
-    if step < recipe.warmup:
-        return recipe.rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.final_rate + (recipe.rate - recipe.final_rate) * recipe.left(done)
+    """The figures of one saved point: step, Mpx seen, hours, rate, mean losses since the last one, validation."""
 
 
 def train(
@@ -58,13 +57,16 @@ def train(
     inputs: Mapping[str, str] | None = None,
     workers: int = 1,
     board: bool = True,
+    minutes: float | None = None,
+    threads: Threads | None = None,
 ) -> Generator[Step]:
     """Train `stage` in the folder `run`, yielding after each save; continues from `run/resume.safetensors`.
 
     Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
     `log.csv`, `tensorboard/` and `pictures/`. inputs: hashes of what the run is made from; a resume with others is
     refused. workers: processes that draw batches. board: whether to write `tensorboard/` and `pictures/`; without them
-    PyTorch, NumPy and safetensors are enough.
+    PyTorch, NumPy and safetensors are enough. minutes: save the state and return after so long, even if steps are left.
+    threads: what sets the threads during the run; None leaves them alone.
 
     Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises TrainingError when the loss is not finite or
     runs away, when recipe or inputs differ from the run's, or when a file cannot be written; UsageError when the batch
@@ -78,29 +80,69 @@ def train(
         claim_run(run, recipe, inputs or {})
     trainer = _Trainer(stage, recipe, accelerator)
     start = trainer.resume(run)
-    if start == recipe.steps:
+    if start >= recipe.steps:
         return
     rank, processes = accelerator.process_index, accelerator.num_processes
+    clock = _Clock(minutes)
     with ExitStack() as stack:
         parts = batches(stage, data.train, recipe, start=start, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
-        report = stack.enter_context(_Report(run, start, recipe.steps, board)) if accelerator.is_main_process else None
+        progress = Progress(recipe, start, clock.end) if accelerator.is_main_process else None
+        report = stack.enter_context(_Report(run, start, board, progress)) if progress else None
         interrupt = stack.enter_context(Interrupt())
+        used = threads.adjust() if threads else torch.get_num_threads()
+        if progress:
+            progress.say(f"{stage.kind}: {trainer.described()}, {used} threads")
         for step in range(start, recipe.steps):
             trainer.step(step, parts)
-            if report:
-                report.progress.step()
             done = step + 1
+            if progress:
+                progress.step()
             saving = done % recipe.save_every == 0 or done == recipe.steps
-            if not (saving or done % CHECK_EVERY == 0 or (interrupt.wanted and processes == 1)):
+            alone = processes == 1 and (interrupt.wanted or clock.over() or clock.look_is_due())
+            if not (saving or done % CHECK_EVERY == 0 or alone):
                 continue
-            wanted = trainer.look(interrupt.wanted)
+            clock.looked()
+            look = trainer.look(interrupt.wanted, clock.over())
             if saving:
                 yield trainer.save(run, done, report)
-            elif wanted:
+            elif look.interrupted or look.over:
                 trainer.save_state(run, done)
-            if wanted:
+            if look.interrupted:
                 raise KeyboardInterrupt
+            if look.over:
+                if progress:
+                    progress.say(f"stopped at step {done} as its time is over; run the same command to go on")
+                return
+            if progress:
+                progress.show(done, look.loss, trainer.waited)
+            if threads:
+                threads.adjust()
+
+
+class _Clock:
+    """The time that a run has."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._looked = time.monotonic()
+        self.end = None if minutes is None else self._looked + 60 * minutes
+
+    def over(self) -> bool:
+        return self.end is not None and time.monotonic() >= self.end
+
+    def look_is_due(self) -> bool:
+        return time.monotonic() - self._looked >= LOOK_AFTER
+
+    def looked(self) -> None:
+        self._looked = time.monotonic()
+
+
+class _Look(NamedTuple):
+    """What the processes found together: the mean loss of the last steps, and whether to stop."""
+
+    loss: float
+    interrupted: bool
+    over: bool
 
 
 class _Loss(nn.Module):
@@ -123,7 +165,8 @@ class _Trainer:
 
     def __init__(self, stage: Stage, recipe: Recipe, accelerator: Processes) -> None:
         self.stage, self.recipe, self.accelerator = stage, recipe, accelerator
-        groups = _groups(stage)
+        self.bf16 = resolve(recipe.precision, accelerator.device) == "bf16"
+        made = optimizers(stage, recipe, bf16=self.bf16)
         self.copy = copy.deepcopy(stage.model) if accelerator.is_main_process else None
         if self.copy is not None:
             self.copy.to(accelerator.device).eval().requires_grad_(False)
@@ -131,16 +174,28 @@ class _Trainer:
         self.aside = stage.aside if isinstance(stage, Assisted) else None
         if self.aside is not None:
             self.aside.networks.to(accelerator.device)
-        optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
-        self.module, prepared = accelerator.prepare(_Loss(stage, recipe.precision == "bf16"), optimizer)
-        self.optimizer = prepared.optimizer
-        self.weights = Weights(stage.model, self.optimizer)
+        self.module, *prepared = accelerator.prepare(_Loss(stage, self.bf16), *made)
+        self.optimizers: list[torch.optim.Optimizer] = [wrapped.optimizer for wrapped in prepared]
+        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.weights = Weights(stage.model, self.optimizers)
         self.guard = Guard()
         self.done = 0
         self.pending: list[Tensor] = []  # figures of steps that nobody has looked at, one vector a step
         self.names: list[str] = []
         self.totals: dict[str, float] = {}  # sums over the steps since the last save
         self.count = 0
+        self.waited = 0.0  # seconds for data, since the start of this process
+        self.began = time.monotonic()  # minus the seconds that earlier processes trained
+
+    def described(self) -> str:
+        """What is trained and how, in one line."""
+        recipe = self.recipe
+        count = sum(p.numel() for p in self.weights.trained.values())
+        return (
+            f"{count / 1e3:.4g} k parameters, {recipe.optimizer}, {'bf16' if self.bf16 else 'fp32'} on "
+            f"{self.accelerator.device.type}, {recipe.batch} crops of {recipe.crop} x {recipe.crop}, "
+            f"from step {self.done} to {recipe.steps}"
+        )
 
     def resume(self, run: Path) -> int:
         """Load the saved state, if there is one, and return the number of steps done."""
@@ -153,27 +208,40 @@ class _Trainer:
         self.count = int(tensors["count"])
         self.totals = {n.removeprefix("total."): float(t) for n, t in tensors.items() if n.startswith("total.")}
         self.done = int(tensors["done"])
+        self.began = time.monotonic() - float(tensors["seconds"])
+        if bool(tensors["bf16"]) != self.bf16 and self.accelerator.is_main_process:
+            before, now = ("fp32", "bf16") if self.bf16 else ("bf16", "fp32")
+            print(f"{run} was trained in {before} so far; this machine goes on in {now}", file=sys.stderr)
         return self.done
 
     def step(self, step: int, parts: Iterator[dict[str, Tensor]]) -> None:
         """One step of the optimiser."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(step, self.recipe) * group["share"]
-        self.optimizer.zero_grad(set_to_none=True)
+        share = self.recipe.share_of_rate(step)
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
         rows: list[Tensor] = []
         batches: list[dict[str, Tensor]] = []  # that the aside still needs
         for i in range(self.recipe.accumulate):
-            batch = self._moved(next(parts))
+            batch = self._moved(self._next(parts))
             rows.append(self._part(batch, last=i == self.recipe.accumulate - 1))
             batches += [batch] if self.aside else []
         norm = self.weights.clip(self.recipe.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.weights.follow(min(self.recipe.ema, (1 + step) / (10 + step)))
         found = [torch.stack(rows).mean(0), norm.detach().reshape(1)]
         if batches:
             found.append(torch.stack([self._beside(step, batch) for batch in batches]).mean(0))
         self.pending.append(torch.cat(found))
         self.done = step + 1
+
+    def _next(self, parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+        since = time.monotonic()
+        batch = next(parts)
+        self.waited += time.monotonic() - since
+        return batch
 
     def _moved(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
@@ -188,32 +256,36 @@ class _Trainer:
     def _beside(self, step: int, batch: dict[str, Tensor]) -> Tensor:
         """What the stage's aside makes of a part of the batch: its figures."""
         assert self.aside is not None
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
             figures = self.aside.step(step, batch, lambda tensor: self._reduced(tensor, "mean"))
         self.names += [name for name in figures if name not in self.names]
         values = [value.detach().float().reshape(1) for value in figures.values()]
         return torch.cat(values) if values else torch.empty(0, device=self.accelerator.device)
 
-    def look(self, stop: bool) -> bool:
-        """Check and add up the last steps, averaged over processes; whether any process wants to stop."""
+    def look(self, interrupted: bool, over: bool) -> _Look:
+        """Check and add up the last steps, averaged over processes; a process that wants to stop stops them all."""
         rows = torch.stack(self.pending)
         self.pending = []
-        flag = rows.new_tensor([[float(stop)] * rows.shape[1]])
-        *shared, flags = self._reduced(torch.cat([rows, flag]), "mean").tolist()
+        flags = rows.new_zeros(1, rows.shape[1])
+        flags[0, 0], flags[0, 1] = float(interrupted), float(over)  # rows hold a loss and a gradient, at least
+        *shared, flagged = self._reduced(torch.cat([rows, flags]), "mean").tolist()
         for i, values in enumerate(shared):
             figures = dict(zip(self.names, values, strict=True))
             self.guard.check(self.done - len(shared) + i, figures)
             for name, value in figures.items():
                 self.totals[name] = self.totals.get(name, 0.0) + value
         self.count += len(shared)
-        return flags[0] > 0
+        loss = self.names.index("loss")
+        return _Look(sum(values[loss] for values in shared) / len(shared), flagged[0] > 0, flagged[1] > 0)
 
     def save(self, run: Path, done: int, report: _Report | None) -> Step:
         """Validate the averaged weights, write checkpoint, log and state, and start the means anew."""
         self._check_weights(done)
         means = {name: self.totals[name] / self.count for name in self.names}  # a restored sum knows no order
         self.totals, self.count = {}, 0
-        figures = Step(step=done, rate=rate_at(done - 1, self.recipe), **means)
+        hours = (time.monotonic() - self.began) / 3600
+        rate = self.recipe.rate * self.recipe.share_of_rate(done - 1)
+        figures = Step(step=done, mpx=self.recipe.megapixels(done), hours=hours, rate=rate, **means)
         self.weights.averaged(self.copy)
         if self.copy is not None and report is not None:
             found = self._validate(self.copy)
@@ -229,7 +301,8 @@ class _Trainer:
     def save_state(self, run: Path, done: int) -> None:
         """Write all that the next step depends on."""
         self._check_weights(done)
-        tensors = {"done": torch.tensor(done), "count": torch.tensor(self.count)}
+        tensors = {"done": torch.tensor(done), "count": torch.tensor(self.count), "bf16": torch.tensor(self.bf16)}
+        tensors["seconds"] = torch.tensor(time.monotonic() - self.began, dtype=torch.float64)
         tensors |= {f"total.{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.totals.items()}
         if self.aside is not None:
             tensors |= {f"{ASIDE}{name}": tensor.detach().cpu() for name, tensor in self.aside.state().items()}
@@ -260,10 +333,10 @@ class _Trainer:
 class _Report:
     """The log and the progress of a run, for the main process."""
 
-    def __init__(self, run: Path, start: int, steps: int, board: bool) -> None:
+    def __init__(self, run: Path, start: int, board: bool, progress: Progress) -> None:
         with clear_errors(run):
             self.log = Log(run, start, board)
-        self.progress = Progress(start, steps)
+        self.progress = progress
 
     def __enter__(self) -> _Report:
         return self
@@ -275,13 +348,3 @@ class _Report:
     def write(self, figures: Step, pictures: Mapping[str, Tensor]) -> None:
         self.log.write(figures, pictures)
         self.progress.report(figures)
-
-
-def _groups(stage: Stage) -> list[dict[str, object]]:
-    """The trained parts alone, each with its share of the rate; everything else is frozen."""
-    stage.model.requires_grad_(False)
-    groups: list[dict[str, object]] = []
-    for name, share in stage.trained.items():
-        part = stage.model.get_submodule(name).requires_grad_(True)
-        groups.append({"params": list(part.parameters()), "share": share})
-    return groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..degradations import TASKS, Picture
+from ..degradations import TASKS, Picture, Window
 from ..errors import TrainingError
 from ..texture import structure
 from ..thumbnail import thumbnail
@@ -27,18 +27,21 @@ __all__ = [
     "Levels",
     "Pool",
     "Source",
+    "damage",
     "gather",
     "levels",
     "load",
-    "pair",
     "planar",
     "val_pairs",
 ]
 
 CONTEXTS = 8  # random views of each photo that stand for "the whole photo" of a crop
+GREY = 0.03  # share of the crops that are greyscale, where damage is made
 LARGE = 1_000_000  # photos with more pixels are halved: their finest level is mostly softness and JPEG
 
 Levels: TypeAlias = NDArray[np.uint8]
+
+EMPTY: Picture = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Crop:
 
     clean: Picture
     smooth: Picture  # the structure of `clean`; empty when the pool holds none
-    damaged: Picture | None  # the same square of the damaged photo, from paired pools only
+    damaged: Picture  # the same square of the damaged photo; empty when no task was given
     thumbnail: Levels  # (3, side, side): a view of the photo around it
 
 
@@ -65,24 +68,30 @@ class Pool:
         del step
         return self
 
-    def crop(self, size: int, rng: Generator) -> Crop:
-        """A random square, turned and mirrored at random; photos are drawn in proportion to their area."""
+    def crop(self, size: int, rng: Generator, task: str | None = None) -> Crop:
+        """A random square, turned and mirrored at random; photos are drawn in proportion to their area.
+
+        task: what damages the photo, unless the pool is paired. The whole photo is damaged, not the square alone: what
+        lies around the square counts.
+        """
         index = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
-        height, width = self.photos[index].shape[:2]
-        y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        height, width = self.photos[index].shape[:2][:: -1 if turn % 2 else 1]
+        y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         row = index * CONTEXTS + int(rng.integers(CONTEXTS))
 
-        def cut(photo: Levels) -> Picture:
-            square = np.rot90(photo[y : y + size, x : x + size], turn)
-            return (square[:, ::-1] if mirror else square).astype(np.float32) / np.float32(255)
+        def window(photo: Levels) -> Window:
+            turned = np.rot90(photo, turn)
+            return Window(turned[:, ::-1] if mirror else turned, y, x, size, size)
 
-        return Crop(
-            cut(self.photos[index]),
-            cut(self.structures[index]) if self.structures else np.empty(0, np.float32),
-            cut(self.damaged[index]) if self.damaged else None,
-            self.contexts[row],
-        )
+        clean, damaged = window(self.photos[index]), EMPTY
+        if self.damaged:
+            damaged = window(self.damaged[index]).pixels()
+        elif task is not None:
+            clean = replace(clean, grey=rng.random() < GREY)
+            damaged = damage(clean, task, rng)
+        smooth = window(self.structures[index]).pixels() if self.structures else EMPTY
+        return Crop(clean.pixels(), smooth, damaged, self.contexts[row])
 
     @cached_property
     def _areas(self) -> NDArray[np.int64]:
@@ -105,9 +114,13 @@ class Data:
     val: Pool
 
 
-def pair(crop: Crop, task: str, rng: Generator) -> Picture:
-    """The damaged picture of a crop: its own if the pool is paired, else made by the task's degradation."""
-    return crop.damaged if crop.damaged is not None else TASKS[task](crop.clean, rng)
+def damage(window: Window, task: str, rng: Generator) -> Picture:
+    """What a task makes of a window of a photo. That of a greyscale photo stays grey: its noise has no colour.
+
+    One channel stands for all three then, so that noise keeps its strength.
+    """
+    damaged = TASKS[task].damage(window, rng)
+    return np.repeat(damaged[..., 1:2], 3, axis=2) if window.grey else damaged
 
 
 def planar(picture: Picture) -> Picture:
@@ -116,19 +129,27 @@ def planar(picture: Picture) -> Picture:
 
 
 def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
-    """Damaged and clean centre crops of every photo, each (N, 3, size, size) in [0, 1]; the damage has fixed seeds."""
-    clean = [_centre(photo, size) for photo in pool.photos]
+    """Damaged and clean centre crops of every photo, each (N, 3, size, size) in [0, 1].
+
+    The whole photos are damaged, each with a seed of its own that never changes.
+    """
+    pairs = [
+        (_centre(_damaged(pool, i, task), size), _centre(Window.whole(photo).pixels(), size))
+        for i, photo in enumerate(pool.photos)
+    ]
+    damaged, clean = (torch.from_numpy(np.stack([planar(p) for p in side])) for side in zip(*pairs, strict=True))
+    return damaged, clean
+
+
+def _damaged(pool: Pool, index: int, task: str) -> Picture:
     if pool.damaged:
-        damaged = [_centre(photo, size) for photo in pool.damaged]
-    else:
-        damaged = [TASKS[task](picture, np.random.default_rng(i)) for i, picture in enumerate(clean)]
-    first, second = (torch.from_numpy(np.stack([planar(p) for p in side])) for side in (damaged, clean))
-    return first, second
+        return Window.whole(pool.damaged[index]).pixels()
+    return damage(Window.whole(pool.photos[index]), task, np.random.default_rng(index))
 
 
-def _centre(photo: Levels, size: int) -> Picture:
-    y, x = ((side - size) // 2 for side in photo.shape[:2])
-    return photo[y : y + size, x : x + size].astype(np.float32) / np.float32(255)
+def _centre(picture: Picture, size: int) -> Picture:
+    y, x = ((side - size) // 2 for side in picture.shape[:2])
+    return picture[y : y + size, x : x + size]
 
 
 def load(paths: Sequence[Path], *, minimum: int, side: int, structures: bool, damaged: Sequence[Path] = ()) -> Pool:

@@ -98,9 +98,9 @@ class _Alone:
     def __init__(self) -> None:
         self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
 
-    def prepare(self, *args: Any) -> tuple[nn.Module, _Prepared]:
-        module, optimizer = args
-        return module.to(self.device), _Prepared(optimizer)
+    def prepare(self, *args: Any) -> tuple[Any, ...]:
+        module, *optimizers = args
+        return module.to(self.device), *map(_Prepared, optimizers)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         del model

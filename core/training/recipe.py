@@ -12,44 +12,58 @@ from pathlib import Path
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from ..errors import TrainingError, UsageError
+from .precision import PRECISIONS
 
 __all__ = ["Recipe"]
+
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to train one stage. A stage that needs more subclasses it.
 
-    Raises UsageError for a precision that does not exist and for numbers that make no sense: negative or not finite,
-    counts below 1, a rate or a gradient norm of 0.
+    The rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the last part of the run; a run
+    without that part (`cooldown` 0) can be extended, and a copy of it cooled at any time.
+
+    Raises UsageError for a precision or optimiser that does not exist and for numbers that make no sense: negative or
+    not finite, counts below 1, a rate of 0, shares above 1.
     """
 
     steps: int  # optimiser steps
     batch: int = 32  # crops per step, over all processes
     accumulate: int = 1  # parts that a process computes its share of a batch in, one after the other
-    crop: int = 96  # side of a crop, pixels
-    rate: float = 1e-3  # peak learning rate
-    final_rate: float = 1e-5  # learning rate at the end of the cosine
-    warmup: int = 500  # steps of linear warm-up
-    decay: float = 0.0  # AdamW weight decay
-    clip: float = 1.0  # largest gradient norm
+    crop: int = 128  # side of a crop, pixels
+    optimizer: str = "adamw"  # or "muon": Muon for the kernels of hidden convolutions, AdamW for the rest
+    rate: float = 1e-3  # peak learning rate of AdamW
+    muon_rate: float = 0.01  # peak learning rate of Muon
+    warmup: int = 500  # steps over which the rates rise
+    cooldown: float = 1.0  # share of the steps after the warm-up, the last ones, over which the rates fall to zero
+    decay: float = 0.0  # weight decay, decoupled
+    clip: float = 0.0  # largest gradient norm; 0: any
     ema: float = 0.999  # decay of the weight average
-    precision: str = "bf16"  # autocast type of the forward pass: "bf16" or "fp32"
+    precision: str = "auto"  # autocast type of the forward pass: "bf16", "fp32", or what the machine computes in
     seed: int = 0
     save_every: int = 1000  # steps between validation, log line and resume state
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise UsageError(f"precision must be 'bf16' or 'fp32', got '{self.precision}'")
+        for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'")
         for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
             if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise UsageError(f"recipe field '{name}' must be a finite number and not negative, got {value}")
-        for name in ("rate", "clip"):
+        for name in ("rate", "muon_rate"):
             if getattr(self, name) == 0:
                 raise UsageError(f"recipe field '{name}' must be above 0, or nothing would be learnt")
-        if self.ema > 1:
-            raise UsageError(f"recipe field 'ema' must be at most 1, got {self.ema}")
+        for name in ("ema", "cooldown"):
+            if getattr(self, name) > 1:
+                raise UsageError(f"recipe field '{name}' must be at most 1, got {getattr(self, name)}")
         self.at_least_one("steps", "batch", "accumulate", "crop", "save_every")
+
+    def megapixels(self, steps: int) -> float:
+        """Of the crops that `steps` steps see, in millions."""
+        return steps * self.batch * self.crop**2 / 1e6
 
     def at_least_one(self, *names: str) -> None:
         """Raise UsageError when one of the fields `names` is below 1."""
@@ -62,9 +76,10 @@ class Recipe:
         if self.crop % multiple:
             raise UsageError(f"crop is {self.crop}, this model needs a multiple of {multiple}; give --set crop=...")
 
-    def left(self, done: float) -> float:
-        """Share of the way from `rate` to `final_rate` that is left when `done`, 0 to 1, is behind: a half cosine."""
-        return (1 + math.cos(math.pi * done)) / 2
+    def share_of_rate(self, step: int) -> float:
+        """What the schedule makes of the peak rates at a step, counted from 0: above 0, at most 1."""
+        cooling = round(self.cooldown * (self.steps - self.warmup))
+        return min(1.0, (step + 1) / max(1, self.warmup), (self.steps - step) / max(1, cooling))
 
     def with_settings(self, settings: Sequence[str]) -> Self:
         """A copy changed by `name=value` texts, one after the other.

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors
@@ -16,7 +17,16 @@ from ..errors import TrainingError
 from ..files import failure_reason
 from .recipe import Recipe
 
-__all__ = ["STATE_NAME", "check_run", "claim_run", "clear_errors", "load_state", "save_state"]
+__all__ = [
+    "RECIPE_NAME",
+    "STATE_NAME",
+    "check_run",
+    "claim_run",
+    "clear_errors",
+    "load_state",
+    "save_state",
+    "steps_done",
+]
 
 RECIPE_NAME = "recipe.toml"
 INPUTS_NAME = "inputs.json"
@@ -24,17 +34,21 @@ STATE_NAME = "resume.safetensors"
 
 
 def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
-    """See that `run` is new or was started with the same recipe and inputs; else TrainingError says what differs."""
+    """See that `run` is new or was started with the same recipe and inputs; else TrainingError says what differs.
+
+    A run whose rate stays constant (`cooldown` 0) may go on with other `steps`.
+    """
     if not (run / RECIPE_NAME).exists():
         if (run / STATE_NAME).exists():
             raise TrainingError(f"{run} holds a state but no {RECIPE_NAME}; use a new folder")
         return
-    if type(recipe).load(run / RECIPE_NAME) != recipe:
+    before = type(recipe).load(run / RECIPE_NAME)
+    if before != recipe and (recipe.cooldown or replace(before, steps=recipe.steps) != recipe):
         raise TrainingError(
             f"{run} was started with another recipe ({run / RECIPE_NAME}); go on with that one or use a new folder"
         )
-    before = json.loads((run / INPUTS_NAME).read_text()) if (run / INPUTS_NAME).exists() else {}
-    changed = sorted(name for name in {*before, *inputs} if before.get(name) != inputs.get(name))
+    noted = json.loads((run / INPUTS_NAME).read_text()) if (run / INPUTS_NAME).exists() else {}
+    changed = sorted(name for name in {*noted, *inputs} if noted.get(name) != inputs.get(name))
     if changed:
         raise TrainingError(
             f"{run} was started with other inputs ({', '.join(changed)} changed since); bring the old ones back or "
@@ -43,12 +57,14 @@ def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
 
 
 def claim_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
-    """Note recipe and inputs in a new run folder, the recipe last: it is what makes a folder a run."""
-    if (run / RECIPE_NAME).exists():
-        return  # `check_run` found them equal
+    """Note recipe and inputs in a run folder, the recipe last: it is what makes a folder a run."""
+    known = (run / RECIPE_NAME).exists()
+    if known and type(recipe).load(run / RECIPE_NAME) == recipe:
+        return  # `check_run` found the inputs equal
     with clear_errors(run):
         run.mkdir(parents=True, exist_ok=True)
-        (run / INPUTS_NAME).write_text(json.dumps(dict(inputs), indent=2, sort_keys=True) + "\n")
+        if not known:
+            (run / INPUTS_NAME).write_text(json.dumps(dict(inputs), indent=2, sort_keys=True) + "\n")
         temporary = run / f".part-{RECIPE_NAME}"
         recipe.save(temporary)
         temporary.replace(run / RECIPE_NAME)
@@ -76,6 +92,18 @@ def load_state(run: Path) -> dict[str, Tensor] | None:
         return None
     try:
         return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise TrainingError(f"{path} is damaged ({error}); use a new folder") from None
+
+
+def steps_done(run: Path) -> int:
+    """Steps behind the saved state of a run. Raises TrainingError when there is none or it is damaged."""
+    path = run / STATE_NAME
+    if not path.exists():
+        raise TrainingError(f"{run} holds no saved state; train it first")
+    try:
+        with safetensors.safe_open(path, "pt") as state:
+            return int(state.get_tensor("done"))
     except safetensors.SafetensorError as error:
         raise TrainingError(f"{path} is damaged ({error}); use a new folder") from None
 

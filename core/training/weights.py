@@ -6,7 +6,9 @@ checkpoint says nothing of the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from ..errors import TrainingError
 
 __all__ = ["Weights"]
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, per parameter
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum")  # of AdamW and Muon, per parameter
 
 
 class Weights:
@@ -25,11 +27,12 @@ class Weights:
     All processes call the methods together.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.model = model
-        self.optimizer = optimizer
         self.trained = {_plain(n): p for n, p in model.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
+        states = {p: optimizer.state for optimizer in optimizers for g in optimizer.param_groups for p in g["params"]}
+        self._states: dict[Tensor, MutableMapping[Any, Any]] = {p: states[p] for p in self.trained.values()}
         self._ours = [_local(a) for a in self.average.values()]
         self._theirs = [_local(p.detach()) for p in self.trained.values()]
 
@@ -39,13 +42,17 @@ class Weights:
         torch._foreach_lerp_(self._ours, self._theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def clip(self, norm: float) -> Tensor:
-        """Scale the gradients down to a joint norm of at most `norm`; returns what it was, a scalar."""
-        total = nn.utils.clip_grad_norm_(self.trained.values(), norm)
+        """Scale the gradients down to a joint norm of at most `norm`, 0 for any; returns what it was, a scalar."""
+        total = nn.utils.clip_grad_norm_(self.trained.values(), norm or math.inf)
         return total.full_tensor() if isinstance(total, DTensor) else total
+
+    def moments(self, parameter: Tensor) -> Mapping[str, Tensor]:
+        """What the parameter's optimiser remembers of its gradients; nothing before its first one."""
+        return self._states[parameter].get(parameter, {})
 
     def unfit(self) -> Tensor:
         """The number of weights, averaged weights and moments of this process that are not finite, a scalar."""
-        moments = [_local(t) for state in self.optimizer.state.values() for t in state.values()]
+        moments = [_local(t) for p in self.trained.values() for t in self.moments(p).values()]
         tensors = [*self._ours, *self._theirs, *moments]
         return torch.stack([(~t.isfinite()).sum() for t in tensors]).sum().float()
 
@@ -54,7 +61,7 @@ class Weights:
         for name, parameter in self.trained.items():
             yield f"weight.{name}", _whole(parameter)
             yield f"average.{name}", _whole(self.average[name])
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self.moments(parameter).items():
                 yield f"{key}.{name}", _whole(value)
         for name, buffer in self._buffers().items():
             yield f"buffer.{name}", _whole(buffer)
@@ -72,7 +79,7 @@ class Weights:
             _fill(self.average[name], tensors[f"average.{name}"])
             moments = {key: tensors[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in tensors}
             if moments:  # a parameter without a gradient so far has none
-                self.optimizer.state[parameter] = {k: _shaped(value, parameter) for k, value in moments.items()}
+                self._states[parameter][parameter] = {k: _shaped(value, parameter) for k, value in moments.items()}
         for name, buffer in buffers.items():
             buffer.copy_(tensors[f"buffer.{name}"])
 

@@ -82,7 +82,7 @@ def _compress(quality: int, picture: Picture, _: Generator) -> Picture:
 DAMAGES = (
     *(_noise(sigma) for sigma in (15, 25, 50)),
     *(_jpeg(quality) for quality in (10, 20, 40)),
-    Damage("mixed", degradations.cleanup),
+    Damage("mixed", degradations.mixed_v1),
 )
 
 

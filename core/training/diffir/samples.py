@@ -15,7 +15,7 @@ from torch import Tensor
 from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
 from ...errors import UnknownNameError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
-from ..photos import Crop, Pool, pair, planar, val_pairs
+from ..photos import Crop, Pool, planar, val_pairs
 from ..recipe import Recipe
 from ..stage import Arrays
 
@@ -46,7 +46,7 @@ class DiffirRecipe(Recipe):
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
     """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32."""
-    square = pool.crop(crop, rng)
+    square = pool.crop(crop, rng, recipe.task if recipe.model.inputs == 3 and recipe.model.scale == 1 else None)
     return {"image": _image(square, recipe, rng), "clean": planar(square.clean)}
 
 
@@ -55,7 +55,7 @@ def _image(square: Crop, recipe: DiffirRecipe, rng: Generator) -> NDArray[np.flo
         return _masked(square.clean, cast(Thickness, recipe.mask), rng)
     if recipe.model.scale > 1:
         return planar(SHRINKS[recipe.task](square.clean, rng))
-    return planar(pair(square, recipe.task, rng))
+    return planar(square.damaged)
 
 
 def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:

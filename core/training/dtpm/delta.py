@@ -29,7 +29,7 @@ class DeltaRecipe(PredictorRecipe):
         self.at_least_one("rank")
 
 
-RECIPE = DeltaRecipe(steps=20_000, rate=1.5e-3, final_rate=1e-6)
+RECIPE = DeltaRecipe(steps=20_000, rate=1.5e-3)
 EARLIER = ("dtpm",)
 STRUCTURES = False
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import Dtpm, DtpmConfig
+from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
 from ...schedule import SCHEDULES, STEPS, trailing
-from ..photos import Data, Pool, pair, planar
+from ..photos import Data, Pool, planar
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
@@ -41,7 +41,7 @@ class FinishRecipe(Recipe):
     """
 
     task: str = "cleanup"
-    model: DtpmConfig = field(default_factory=DtpmConfig)
+    model: DtpmConfig = field(default_factory=lambda: MOBILE)
     sampling_steps: int = 4
     predictor_rate: float = 0.1  # share of the rate at which the predictor learns
     code_drop: float = CODE_DROP
@@ -61,7 +61,7 @@ class FinishRecipe(Recipe):
             raise UsageError(f"sampling_steps must be in 1..{STEPS}, got {self.sampling_steps}")
 
 
-RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, final_rate=1e-6, ema=0.999)
+RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, ema=0.999)
 EARLIER = ("semantic", "dtpm")
 STRUCTURES = False
 
@@ -96,12 +96,12 @@ class FinishStage:
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean, damaged and noise (3, crop, crop), and the code."""
-        cut = pool.crop(crop, rng)
+        cut = pool.crop(crop, rng, self.recipe.task)
         clean = planar(cut.clean)
         recipe, length = self.recipe, self.config.semantic.code
         return {
             "clean": clean,
-            "damaged": planar(pair(cut, recipe.task, rng)),
+            "damaged": planar(cut.damaged),
             "noise": rng.standard_normal(clean.shape, dtype=np.float32),
             **draw_code(cut.thumbnail, length, recipe.code_drop, recipe.code_noise, rng),
         }
@@ -110,9 +110,9 @@ class FinishStage:
         """PSNR, L1 and local contrast of the picture that the sampler restores, and L1 of the predictor."""
         code = noisy_code(self.encode, batch)
         damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
-        base = self.dtpm.predictor(damaged).float()
+        base, scale = (x.float() for x in self.dtpm.predict(damaged))
         residual = self.dtpm.residual(damaged, base, code, noise, *self.sampling)
-        restored, clean = base + self.dtpm.residual_scale * residual, batch["clean"]
+        restored, clean = base + scale * residual, batch["clean"]
         figures = {
             "psnr": psnr_loss(restored, clean),
             "l1": F.l1_loss(restored, clean),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...degradations import Picture, gaussian_blur, gaussian_noise
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import Denoiser, DtpmConfig
+from ...models.dtpm import MOBILE, Denoiser, DtpmConfig
 from ...samplers import ddim
 from ...schedule import SCHEDULES, trailing
 from ...texture import blend
@@ -38,13 +38,13 @@ __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PriorRecipe", "PriorStage", "buil
 class PriorRecipe(Recipe):
     """How to train the texture prior of a DTPM."""
 
-    model: DtpmConfig = field(default_factory=DtpmConfig)
+    model: DtpmConfig = field(default_factory=lambda: MOBILE)
     code_drop: float = CODE_DROP
     code_noise: float = CODE_NOISE
     snr_cap: float = 0.0  # min-SNR weighting, 0 for none; see `diffusion_loss`
 
 
-RECIPE = PriorRecipe(steps=60_000, rate=1.5e-3, final_rate=1e-6, ema=0.9995)
+RECIPE = PriorRecipe(steps=60_000, rate=1.5e-3, ema=0.9995)
 EARLIER = ("semantic",)
 STRUCTURES = True
 VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32

@@ -11,14 +11,14 @@ from torch import nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint, from_dict
 from ...models.dtpm import DtpmConfig
-from ...models.semantic import encoder_of
+from ...models.semantic import NO_SEMANTIC, NoEncoder, encoder_of
 
 __all__ = ["check_model", "frozen_encoder"]
 
 
 def frozen_encoder(earlier: Mapping[str, Checkpoint], model: DtpmConfig) -> nn.Module:
-    """The semantic encoder of a run. Raises UsageError unless it is the one that `model` names."""
-    encoder = encoder_of(earlier["semantic"])
+    """The semantic encoder of a run, none of a model without a code. Raises UsageError unless `model` names it."""
+    encoder = encoder_of(earlier["semantic"]) if "semantic" in earlier else NoEncoder()
     _check("semantic", {"semantic": encoder.config}, model)
     return encoder
 
@@ -30,6 +30,8 @@ def check_model(kind: str, checkpoint: Checkpoint, model: DtpmConfig, *names: st
 
 
 def _check(kind: str, theirs: Mapping[str, Any], model: DtpmConfig) -> None:
+    if kind == "semantic" and theirs["semantic"] == NO_SEMANTIC != model.semantic:
+        raise UsageError("this model has a semantic code; give the encoder's checkpoint (--semantic FILE)")
     wanted = [s for name, value in theirs.items() for s in _settings(f"model.{name}", value, getattr(model, name))]
     if wanted:
         raise UsageError(

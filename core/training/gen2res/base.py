@@ -45,7 +45,7 @@ class BaseRecipe(Recipe):
         self.at_least_one("shrink")
 
 
-RECIPE = BaseRecipe(steps=60_000, batch=32, crop=64, rate=1e-3, final_rate=1e-6, ema=0.9995)
+RECIPE = BaseRecipe(steps=60_000, batch=32, crop=64, rate=1e-3, ema=0.9995)
 EARLIER: tuple[str, ...] = ()
 STRUCTURES = False
 

@@ -23,7 +23,6 @@ from .base import BARS, DenoiserStage
 __all__ = ["EARLIER", "METHODS", "RECIPE", "STRUCTURES", "ConstrainRecipe", "ConstrainStage", "build"]
 
 METHODS = ("lora", "full")
-ANNEALS = ("linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -34,25 +33,18 @@ class ConstrainRecipe(Recipe):
     rank: int = 16  # of the low-rank factors
     mirror: bool = False  # half of the crops: for generated albums; a person's asymmetry carries identity
     shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
-    anneal: str = "linear"  # the way from `rate` to `final_rate`: "linear" (the paper's) or "cosine"
     noisiest: int = len(BARS)  # the last of the 1000 times that are learnt; restoring from K needs those up to K
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method not in METHODS:
             raise UnknownNameError("method", self.method, METHODS)
-        if self.anneal not in ANNEALS:
-            raise UnknownNameError("anneal", self.anneal, ANNEALS)
         if not 1 <= self.noisiest <= len(BARS):
             raise UsageError(f"recipe field 'noisiest' must be in 1..{len(BARS)}, got {self.noisiest}")
         self.at_least_one("rank", "shrink")
 
-    def left(self, done: float) -> float:
-        """As in `Recipe`; linear unless `anneal` says otherwise."""
-        return 1 - done if self.anneal == "linear" else super().left(done)
 
-
-RECIPE = ConstrainRecipe(steps=1000, batch=16, crop=64, rate=2e-4, final_rate=0.0, warmup=0, ema=0.0, save_every=250)
+RECIPE = ConstrainRecipe(steps=1000, batch=16, crop=64, rate=2e-4, warmup=0, ema=0.0, save_every=250)
 EARLIER = ("gen2res",)
 STRUCTURES = False
 

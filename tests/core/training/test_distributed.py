@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from toy_training import RECIPE, Toy, ToyConfig, train_toy
+from toy_training import RECIPE, Toy, ToyConfig, record, train_toy
 
 from pocketprior.core.models import checkpoints
 
@@ -55,11 +55,10 @@ def assert_close(run: Path, whole: Path) -> None:
     assert set(ours) == set(theirs)
     for name in (n for n in ours if n.startswith(("weight.", "average."))):
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
-    lines, expected = ((r / "log.csv").read_text().splitlines() for r in (run, whole))
-    assert lines[0] == expected[0]
-    assert len(lines) == len(expected) == 4
-    for line, other in zip(lines[1:], expected[1:], strict=True):
-        numbers, others = ([float(x) for x in row.split(",")] for row in (line, other))
+    lines, expected = (record(r)["log"] for r in (run, whole))
+    assert len(lines) == len(expected) == 3
+    for line, other in zip(lines, expected, strict=True):
+        numbers, others = ({k: float(x) for k, x in row.items() if k != "hours"} for row in (line, other))
         assert numbers == pytest.approx(others, rel=1e-5, abs=1e-6)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pocketprior.core import texture
-from pocketprior.core.degradations import TASKS
+from pocketprior.core.degradations import TASKS, Window
 from pocketprior.core.errors import TrainingError
 from pocketprior.core.image import read
 from pocketprior.core.photo_list import LIST_NAME, released_photos
@@ -45,7 +45,7 @@ def test_crop_is_part_of_a_photo_with_its_structure(pool: photos.Pool) -> None:
         np.testing.assert_allclose(smooth * 255, pool.structures[index][y : y + 40, x : x + 40], atol=1e-4)
         own = pool.contexts[index * photos.CONTEXTS : (index + 1) * photos.CONTEXTS]
         assert any(np.array_equal(crop.thumbnail, view) for view in own)
-        assert crop.damaged is None
+        assert crop.damaged.size == 0
 
 
 def test_photos_are_drawn_by_area() -> None:
@@ -73,9 +73,8 @@ def test_pair_is_cut_at_the_same_place(tmp_path: Path) -> None:
     )
     rng = np.random.default_rng(0)
     for _ in range(8):
-        crop = pool.crop(32, rng)
-        damaged = photos.pair(crop, "cleanup", rng)
-        np.testing.assert_allclose(damaged - crop.clean, 100 / 255, atol=1e-6)
+        crop = pool.crop(32, rng, "cleanup")
+        np.testing.assert_allclose(crop.damaged - crop.clean, 100 / 255, atol=1e-6)
     damaged, clean = photos.val_pairs(pool, "cleanup", size=48)
     assert damaged.shape == clean.shape == (1, 3, 48, 48)
     np.testing.assert_allclose(damaged - clean, 100 / 255, atol=1e-6)
@@ -89,9 +88,9 @@ def test_pair_of_two_sizes_is_refused(tmp_path: Path) -> None:
 
 
 def test_damage_without_pairs_is_the_tasks_own(pool: photos.Pool) -> None:
-    crop = pool.crop(32, np.random.default_rng(0))
-    expected = TASKS["cleanup"](crop.clean, np.random.default_rng(1))
-    np.testing.assert_array_equal(photos.pair(crop, "cleanup", np.random.default_rng(1)), expected)
+    window = Window(pool.photos[0], 10, 20, 32, 32)
+    expected = TASKS["cleanup"].damage(window, np.random.default_rng(1))
+    np.testing.assert_array_equal(photos.damage(window, "cleanup", np.random.default_rng(1)), expected)
     damaged, clean = photos.val_pairs(pool, "cleanup", size=64)
     again, _ = photos.val_pairs(pool, "cleanup", size=64)
     assert damaged.equal(again)

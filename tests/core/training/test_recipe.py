@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketprior.core.errors import TrainingError, UsageError
-from pocketprior.core.training.loop import rate_at
 from pocketprior.core.training.recipe import Recipe
 from pocketprior.core.training.stages import stage_module
 
-RECIPE = Recipe(steps=100, warmup=10, rate=1.0, final_rate=0.1)
+RECIPE = Recipe(steps=100, warmup=10, rate=1.0)
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,7 @@ class FullRecipe(Recipe):
     model: Model = field(default_factory=Model)
 
 
-FULL = FullRecipe(
-    steps=3, rate=1 / 3, final_rate=1e-300, model=Model(Part((), (0.1 + 0.2, -0.0), True), 'a "b"\n\u00e9')
-)
+FULL = FullRecipe(steps=3, rate=1 / 3, decay=1e-300, model=Model(Part((), (0.1 + 0.2, -0.0), True), 'a "b"\n\u00e9'))
 
 
 @pytest.mark.parametrize("name", ["recipe.toml", "recipe.json"])
@@ -120,8 +117,8 @@ def test_unknown_setting_lists_the_valid_ones(setting: str) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        *("steps=many", "steps=0", "precision=fp8", "crop=-1", "rate=nan", "rate=-1e-3", "rate=0", "final_rate=inf"),
-        *("clip=0", "warmup=-5", "decay=-1", "ema=1.5", "seed=-1"),
+        *("steps=many", "steps=0", "precision=fp8", "crop=-1", "rate=nan", "rate=-1e-3", "rate=0", "muon_rate=0"),
+        *("clip=-1", "optimizer=sgd", "cooldown=1.1", "warmup=-5", "decay=-1", "ema=1.5", "seed=-1"),
     ],
 )
 def test_bad_value_is_refused(setting: str) -> None:
@@ -173,12 +170,17 @@ def test_recipes_of_the_kept_checkpoints_can_be_read(folder: str, stage: str) ->
 
 
 def test_rate_warms_up_and_falls_to_the_end() -> None:
-    rates = [rate_at(step, RECIPE) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == pytest.approx(1.0)
-    assert rates.index(max(rates)) in (9, 10)
-    assert rates[99] == pytest.approx(0.1, abs=1e-3)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
+    shares = [RECIPE.share_of_rate(step) for step in range(100)]
+    assert shares[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert shares[10:] == pytest.approx([1 - i / 90 for i in range(90)])
+    half = replace(RECIPE, cooldown=0.5)
+    assert [half.share_of_rate(step) for step in (9, 54, 55, 99)] == pytest.approx([1, 1, 1, 1 / 45])
+    assert {replace(RECIPE, cooldown=0.0).share_of_rate(step) for step in range(9, 100)} == {1.0}
+
+
+def test_short_runs_have_a_rate_at_every_step() -> None:
+    for steps in (1, 5, 10, 11):
+        assert all(0 < replace(RECIPE, steps=steps).share_of_rate(step) <= 1 for step in range(steps))
 
 
 def test_crop_that_the_model_cannot_take_is_refused() -> None:
