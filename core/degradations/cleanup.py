@@ -68,7 +68,7 @@ def _slight(window: Window, rng: Generator) -> Picture:
 def _combined(window: Window, rng: Generator) -> Picture:
     """Mild blur, noise of any kind and JPEG once or twice, in this order, each present or not."""
     times = int(rng.choice(3, p=(0.4, 0.35, 0.25)))
-    wide = blocks(window, times)
+    wide = blocks(window) if times else window
     picture = softened(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
     if times == 0 or rng.random() < 0.85:
         picture = _noisy(picture, rng)
@@ -97,7 +97,7 @@ def _field(picture: Picture, rng: Generator) -> grain.Noise:
     elif kind < 0.5:
         noise = grain.blurred(height, width, rng.uniform(0.2, 1.5), rng)
     elif kind < 0.8:
-        factor = math.exp(rng.uniform(math.log(0.4), math.log(2)))
+        factor = rng.uniform(0.4, 2)
         noise = grain.rescaled(height, width, factor, KERNELS[rng.integers(len(KERNELS))], rng)
     else:
         noise = grain.blotchy(height, width, rng.uniform(0.4, 0.9), rng.uniform(0.6, 2), rng)

@@ -38,9 +38,10 @@ def _correlate(picture: Array, kernel: Array, axis: int) -> Array:
     radius = len(kernel) // 2
     padded = _replicated(picture, radius if axis == 0 else 0, radius if axis == 1 else 0)
     size = picture.shape[axis]
-    out = np.zeros_like(picture)
+    out, product = np.zeros_like(picture), np.empty_like(picture)
     for i, weight in enumerate(kernel):
-        out += weight * (padded[i : i + size] if axis == 0 else padded[:, i : i + size])
+        np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
+        out += product
     return out
 
 

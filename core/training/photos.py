@@ -62,9 +62,9 @@ class Pool:
     contexts: Levels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
     damaged: list[Levels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
 
-    def at(self, step: int) -> Pool:
-        """The photos of a training step: always these."""
-        del step
+    def at(self, sample: int, group: int = 0) -> Pool:
+        """As in `Source`: always these photos."""
+        del sample, group
         return self
 
     def crop(
@@ -101,10 +101,10 @@ class Pool:
 
 
 class Source(Protocol):
-    """Where the photos of a training step come from; what comes depends on the step alone."""
+    """Where the photos of training come from; what comes depends on the arguments alone."""
 
-    def at(self, step: int) -> Pool:
-        """The pool that the samples of `step` are drawn from."""
+    def at(self, sample: int, group: int = 0) -> Pool:
+        """The pool that a group of the samples of a step are drawn from; `sample` is the number of the step's first."""
         ...
 
 
@@ -150,17 +150,26 @@ def _centre(picture: Picture, size: int) -> Picture:
     return picture[y : y + size, x : x + size]
 
 
-def load(paths: Sequence[Path], *, minimum: int, side: int, structures: bool, damaged: Sequence[Path] = ()) -> Pool:
+def load(
+    paths: Sequence[Path],
+    *,
+    minimum: int,
+    side: int,
+    structures: bool,
+    damaged: Sequence[Path] = (),
+    quiet: bool = False,
+) -> Pool:
     """Decode photos into a pool, as `gather` does; very large ones are halved.
 
     damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real at its own
-    scale only. Raises TrainingError when the two of a pair differ in size.
+    scale only. quiet: without bars of progress. Raises TrainingError when the two of a pair differ in size.
     """
     from ..image import read  # arrays can be trained on where photos cannot be decoded
 
     halve = not damaged
-    photos = [levels(read(path).pixels, halve=halve) for path in bar(paths, "photos", "photo")]
-    worse = [levels(read(path).pixels, halve=False) for path in bar(damaged, "damaged", "photo")]
+    shown = (lambda items, *_: items) if quiet else bar
+    photos = [levels(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]
+    worse = [levels(read(path).pixels, halve=False) for path in shown(damaged, "damaged", "photo")]
     for path, damaged_path, a, b in zip(paths, damaged, photos, worse, strict=False):
         if a.shape != b.shape:
             raise TrainingError(

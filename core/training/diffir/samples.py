@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import cast
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
-from ...errors import TrainingError, UnknownNameError, UsageError
+from ...errors import TrainingError, UnknownNameError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
 from ..photos import Pool, planar, val_pairs
 from ..recipe import Recipe
@@ -32,14 +31,11 @@ VAL_SIDE = 256  # of the crops that figures are measured on, pixels
 class DiffirRecipe(Recipe):
     """A recipe of any stage of DiffIR.
 
-    Crops can grow, as in the paper. Raises UsageError for a task, mask or crop that does not suit the model, and for
-    crops that do not grow.
+    Raises UsageError for a task, mask or crop that does not suit the model.
     """
 
     task: str = "motionblur"  # of TASKS; for super-resolution of SHRINKS
     mask: str = "medium"  # what is missing when the model is for inpainting (and then instead of the task)
-    grown: tuple[int, ...] = ()  # sides of the crops after `crop`, pixels, each for `grow_every` steps, the last on
-    grow_every: int = 2000  # steps
     model: DiffirConfig = field(default_factory=lambda: CONFIGS["mobile"])
 
     def __post_init__(self) -> None:
@@ -51,30 +47,6 @@ class DiffirRecipe(Recipe):
         if self.mask not in THICKNESSES:
             raise UnknownNameError("mask", self.mask, THICKNESSES)
         self.check_crop(scale * self.model.multiple_of)
-        self.at_least_one("grow_every")
-        sides = (self.crop, *self.grown)
-        if any(a >= b for a, b in pairwise(sides)):
-            raise UsageError(f"the crops are to grow from {self.crop} to {self.grown}; give sizes that rise")
-        for side in self.grown:
-            replace(self, crop=side, grown=())
-
-    def crop_at(self, step: int) -> int:
-        """As in `Recipe`."""
-        return (self.crop, *self.grown)[min(step // self.grow_every, len(self.grown))]
-
-    @property
-    def largest_crop(self) -> int:
-        """As in `Recipe`."""
-        return (self.crop, *self.grown)[-1]
-
-    def megapixels(self, steps: int) -> float:
-        """As in `Recipe`, crops that grow counted at their sizes."""
-        starts = [min(steps, i * self.grow_every) for i in range(len(self.grown) + 1)]
-        counts = [last - first for first, last in pairwise([*starts, steps])]
-        return (
-            sum(count * self.batch * side**2 for count, side in zip(counts, (self.crop, *self.grown), strict=True))
-            / 1e6
-        )
 
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
