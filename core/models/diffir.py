@@ -40,6 +40,7 @@ __all__ = [
     "ResidualBlock",
     "Teacher",
     "UnitRms",
+    "completed",
     "composed",
     "cost_parts",
     "sampled",
@@ -226,12 +227,17 @@ def _dirformer(config: DiffirConfig) -> Dirformer:
     return Dirformer(config.dirformer, config.inputs, config.scale, config.ipr, bias=config.prior_norm)
 
 
-def composed(image: Tensor, restored: Tensor) -> Tensor:
-    """What a user gets of a network's output: clipped to [0, 1], and what the mask, if there is one, says is known."""
+def completed(image: Tensor, restored: Tensor) -> Tensor:
+    """A network's output, with what the mask of the image, if it has one, says is known; not clipped."""
     if image.shape[1] == 3:
-        return restored.clamp(0, 1)
+        return restored
     mask = image[:, 3:]
-    return (mask * restored + (1 - mask) * image[:, :3]).clamp(0, 1)
+    return mask * restored + (1 - mask) * image[:, :3]
+
+
+def composed(image: Tensor, restored: Tensor) -> Tensor:
+    """What a user gets of a network's output: `completed`, clipped to [0, 1]."""
+    return completed(image, restored).clamp(0, 1)
 
 
 def sampled(denoiser: PriorDenoiser, condition: Tensor, noise: Tensor, levels: Sequence[float]) -> Tensor:

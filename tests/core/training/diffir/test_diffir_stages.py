@@ -26,7 +26,12 @@ from pocketprior.core.training.stage import Stage
 from .conftest import MODEL, STAGES, earlier
 
 Build = Callable[..., Stage]
-LEARNS = {"pretrain": ("cpen", "dirformer"), "warmup": ("cpen", "denoiser"), "joint": ("cpen", "denoiser", "dirformer")}
+LEARNS = {
+    "pretrain": ("cpen", "dirformer"),
+    "warmup": ("cpen", "denoiser"),
+    "joint": ("cpen", "denoiser", "dirformer"),
+    "adversarial": ("cpen", "denoiser", "dirformer"),
+}
 
 
 def reached(stage: Stage, pool: Pool) -> set[str]:
@@ -156,7 +161,7 @@ def test_validation_compares_the_error_of_the_prior_with_that_of_a_constant(buil
     assert figures["val_prior"] > 0
 
 
-@pytest.mark.parametrize("name", ["warmup", "joint"])
+@pytest.mark.parametrize("name", ["warmup", "joint", "adversarial"])
 def test_another_model_than_before_is_refused(name: str, build: Build) -> None:
     with pytest.raises(UsageError, match="the recipe says"):
         build(name, before=replace(MODEL, ipr=4))
