@@ -115,7 +115,7 @@ def work(models: list[ZooModel], place: Place) -> Iterator[str]:
             for stage in model.stages:
                 name = f"{model.name}/{stage.name}"
                 passes = json.loads(note.read_text()) if note.exists() else {}
-                if passes.get(name, 0) <= number:
+                if passes.get(name, 0) <= number or not (place.run(model, stage) / STATE_NAME).exists():
                     yield name
                     advance(model, stage, number, place)
                     note.write_text(json.dumps({**passes, name: number + 1}, indent=2) + "\n")
@@ -124,7 +124,7 @@ def work(models: list[ZooModel], place: Place) -> Iterator[str]:
 def advance(model: ZooModel, stage: ZooStage, number: int, place: Place) -> None:
     """Train one stage until the end of pass `number`, from where it is; nothing where it has been there."""
     run, kept = place.run(model, stage), place.weights(model, stage)
-    earlier = {other.name: _result(place.run(model, other)) for other in model.stages if other is not stage}
+    earlier = {other.name: _result(model, other, place) for other in model.stages if other is not stage}
     words = [*_words(stage, earlier), "--data", place.data, "--out", str(run), "--threads", place.threads]
     used = {n: file_hash(path) for n, path in earlier.items() if f"{{{n}}}" in stage.command and path.exists()}
     _set_aside(run, used)
@@ -137,15 +137,17 @@ def advance(model: ZooModel, stage: ZooStage, number: int, place: Place) -> None
     words += ["--set", "cooldown=0"]
     while True:
         done, spent = _progress(run)
+        start: list[str] = []
+        if not done and _facts(kept).get("used") == used:  # the state is lost, or was never here
+            done, spent, start = _facts(kept)["step"], _facts(kept)["hours"], ["--from", str(kept)]
         over = spent >= hours - ROUNDING
-        if done and (over or done == _milestone(done - 1, model.first)):
+        if done and not start and (over or done == _milestone(done - 1, model.first)):
             _cool(run, words, done, spent)
         if copies := cooled_copies(run):
             keep(copies[-1], kept, used)
         if over:
             return
         length = ["--set", f"steps={_milestone(done, model.first)}", "--minutes", f"{60 * (hours - spent):.4f}"]
-        start = ["--from", str(kept)] if not done and _facts(kept).get("used") == used else []
         _call([*words, *length, *start])
 
 
@@ -177,10 +179,11 @@ def _cool(run: Path, words: list[str], done: int, hours: float) -> None:
         _call([*words, "--set", f"steps={done}", "--cool", str(max(1, round(length)))])
 
 
-def _result(run: Path) -> Path:
-    """The checkpoint that later stages start from: that of the last cooled copy, if there is one."""
-    copies = cooled_copies(run)
-    return (copies[-1] if copies else run) / MODEL_NAME
+def _result(model: ZooModel, stage: ZooStage, place: Place) -> Path:
+    """The checkpoint that later stages start from: that of the last cooled copy, else the run's, else the kept one."""
+    run = place.run(model, stage)
+    found = (folder / MODEL_NAME for folder in [*reversed(cooled_copies(run)), run])
+    return next((path for path in found if path.exists()), place.weights(model, stage))
 
 
 def _set_aside(run: Path, used: Mapping[str, str]) -> None:
