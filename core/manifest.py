@@ -193,7 +193,8 @@ class Manifest:
     direction, from which an output pixel of a graph can be influenced; where that has no limit (attention or
     normalisation over the whole tile), the window that the graph is run on. residual_scale: what one unit of an
     image-sized state is in the image, which is in 0..1; with the start "image", the state is (image - 0.5) /
-    residual_scale. gain: the share of what the model adds to the photo, or to base, at strength 1. bytes_per_pixel:
+    residual_scale. gain: the share of what the model adds to the photo, or to base, at strength 1; both are 1 where
+    predict gives the amplitude of the texture. bytes_per_pixel:
     measured peak working memory of a graph per pixel of its tile. precision: target -> graph -> which of its files is
     run. parity: where the export was compared with the checkpoint, a name -> measure -> number. limits: of parity, by
     the class of what is compared ("fp32", "half", "coded", "form", "host", "task"). further: each task after the first,
@@ -282,6 +283,11 @@ class Manifest:
     def alone(self) -> list[Manifest]:
         """The manifest of each task that has graphs of its own; of all tasks together where they have the same."""
         return [self.of(task) for task in (self.tasks if self.further else self.tasks[:1])]
+
+    @property
+    def takes_amount(self) -> bool:
+        """Whether the graphs estimate the damage and take the amount of it that is to be removed."""
+        return any("amount" in graph.inputs for graph in self.graphs.values())
 
     def condition_arrays(self) -> Mapping[str, ArraySpec]:
         """The global conditions by name: what `encode` gives."""
@@ -448,6 +454,17 @@ def _check_graphs(m: Manifest) -> None:
         taken = {n: c for n, c in m.condition_arrays().items() if n in given}
         _check_arrays(f"inputs of {name}", graph.inputs, inputs | taken)
         _check_arrays(f"outputs of {name}", graph.outputs, outputs)
+    _check_amount(m)
+
+
+def _check_amount(m: Manifest) -> None:
+    """Where the graphs take the amount, predict gives the amplitude of the texture in the place of its scale."""
+    names = [name for name in ("predict", "fused") if name in m.graphs]
+    signs = {"amount" in m.graphs[name].inputs for name in names}
+    signs |= {"amplitude" in m.graphs[name].outputs for name in names if name == "predict"}
+    _require(len(signs) <= 1, "graphs", names, "the input 'amount' of all of them and the output 'amplitude', or none")
+    for name in ("residual_scale", "gain") if m.takes_amount else ():
+        _require(getattr(m, name) == 1, name, getattr(m, name), "1: the texture has its amplitude from predict")
 
 
 def _check_encode(m: Manifest, graph: GraphSpec) -> None:

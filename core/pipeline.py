@@ -2,13 +2,16 @@
 
     dtpm      base = predict(image);  residual = sample(denoise), from noise, under the guidance of base
               restored = base + strength gain residual_scale residual
+              or, under the amount, with an amplitude per pixel, base, amplitude = predict(image, amount):
+              restored = base + strength amplitude residual
     diffir    prior = sample(denoise), one vector for the photo, from noise, under the means of encode over the photo
               restored = image + strength gain (compose(image, prior) - image)
     gen2res   x = sample(denoise), from the noised image
               restored = image + strength gain (0.5 + residual_scale x - image)
 
-Global conditions are what `encode` gives, and the prior; every graph gets those that it takes. What comes after encode
-may be one graph, `fused`, which is given the noise.
+Global conditions are what `encode` gives, the prior, and the amount; every graph gets those that it takes. What comes
+after encode may be one graph, `fused`, which is given the noise. Where no graph takes the amount, it is the share of
+the way from the image to the restored one, from 0 to 1.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ class Job:
     image: Image
     seed: int
     strength: float
+    amount: float
     conditions: _Arrays
 
     def run(self, graph: str, where: str, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -63,9 +67,11 @@ class Job:
         return outputs
 
 
-def tiled_graphs(manifest: Manifest, graphs: Iterable[str], strength: float) -> tuple[str, ...]:
+def tiled_graphs(manifest: Manifest, graphs: Iterable[str], strength: float, amount: float) -> tuple[str, ...]:
     """Those of the open `graphs` that every tile goes through in turn; none where the photo stays as it is."""
     given, split = set(graphs), SYSTEMS[manifest.model].split
+    if amount == 0:
+        return ()
     if strength == 0 and "predict" in given:
         return ("predict",)
     if strength == 0 and "predict" not in split:
@@ -76,12 +82,19 @@ def tiled_graphs(manifest: Manifest, graphs: Iterable[str], strength: float) -> 
 
 
 def prepare(
-    manifest: Manifest, graphs: Mapping[str, Graph], stages: Sequence[str], image: Image, seed: int, strength: float
+    manifest: Manifest,
+    graphs: Mapping[str, Graph],
+    stages: Sequence[str],
+    image: Image,
+    seed: int,
+    strength: float,
+    amount: float,
 ) -> Job:
     """The job of a photo, with its global conditions, which are computed here once for all tiles."""
-    job = Job(manifest, graphs, stages, image, seed, strength, {})
+    job = Job(manifest, graphs, stages, image, seed, strength, amount, {"amount": np.array([amount], np.float32)})
     if "encode" in graphs:
-        job = replace(job, conditions=_thumbnail_conditions(job) if manifest.conditions else _mean_conditions(job))
+        encoded = _thumbnail_conditions(job) if manifest.conditions else _mean_conditions(job)
+        job = replace(job, conditions={**job.conditions, **encoded})
     if "compose" in stages:
         job = replace(job, conditions={**job.conditions, "prior": _sample(job, "", _start(job))})
     return job
@@ -89,12 +102,13 @@ def prepare(
 
 def restore_tile(job: Job, box: Box) -> Batch:
     """What the `box` of the padded photo becomes: (1, 3, height, width), clipped to [0, 1] as fused graphs clip it."""
-    return np.clip(_restored(job, box), 0, 1)
-
-
-def _restored(job: Job, box: Box) -> Batch:
-    where = f", tile at row {box.y0}, column {box.x0}"
     image = to_batch(cut(job.image, box))
+    restored = np.clip(_restored(job, image, box), 0, 1)
+    return restored if job.manifest.takes_amount or job.amount == 1 else _part_way(image, restored, job.amount)
+
+
+def _restored(job: Job, image: Batch, box: Box) -> Batch:
+    where = f", tile at row {box.y0}, column {box.x0}"
     match job.stages:
         case ("predict",):
             return job.run("predict", where, image=image)["base"]
@@ -132,12 +146,14 @@ def _mean_conditions(job: Job) -> _Arrays:
 
 def _textured(job: Job, where: str, image: Batch, box: Box) -> Batch:
     """DTPM: the base and its texture."""
-    base = job.run("predict", where, image=image)["base"]
+    predicted = job.run("predict", where, image=image)
+    base = predicted["base"]
     guides = {"image": image, "base": base}
     taken = {name: guides[name] for name in guides if name in job.manifest.graphs["denoise"].inputs}
     residual = _sample(job, where, _start(job, box), box, **taken)
     scale = np.float32(job.strength * job.manifest.gain * job.manifest.residual_scale)
     texture: State = scale * residual
+    texture *= predicted.get("amplitude", np.float32(1))
     return base + texture
 
 
@@ -150,10 +166,14 @@ def _regenerated(job: Job, where: str, image: Batch, box: Box) -> Batch:
 
 
 def _towards(job: Job, image: Batch, restored: Batch) -> Batch:
-    """The share of the way from the image to what the model made of it."""
-    share = np.float32(job.strength * job.manifest.gain)
+    """The image, changed as much by what the model made of it as the strength says."""
+    return _part_way(image, restored, job.strength * job.manifest.gain)
+
+
+def _part_way(image: Batch, restored: Batch, share: float) -> Batch:
+    """The share of the way from the image to the restored one."""
     change: Batch = restored - image
-    change *= share
+    change *= np.float32(share)
     return image + change
 
 

@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="what to restore (the first task of the pack)")
     parser.add_argument("--strength", type=float, default=1.0, metavar="0..1", help="how much texture (%(default)s)")
     parser.add_argument(
+        "--amount", type=float, default=1.0, metavar="0..2", help="how much damage to remove, 0 for none (%(default)s)"
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another number gives other texture (%(default)s)"
     )
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="edge of the tiles (chosen by the memory)")
@@ -164,6 +167,7 @@ def _options(args: argparse.Namespace, progress: Progress | None = None) -> Opti
     return Options(
         task=args.task,
         strength=args.strength,
+        amount=args.amount,
         seed=args.seed,
         tile=args.tile,
         max_memory=args.max_memory,
@@ -238,6 +242,7 @@ def _report(args: argparse.Namespace, restorer: Restorer, outcomes: list[Outcome
         "task": args.task or restorer.manifest.tasks[0],
         "runtime": args.runtime,
         "strength": args.strength,
+        "amount": args.amount,
         "seed": args.seed,
         "photos": [asdict(outcome) for outcome in outcomes],
     }

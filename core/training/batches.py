@@ -54,7 +54,7 @@ class _Parts(Dataset[dict[str, Tensor]]):
         start = step * self.recipe.batch
         pool = self.source.at(start, group_of(position, self.recipe.batch))
         rng = np.random.Generator(np.random.Philox(key=[self.recipe.seed, start + position]))
-        return self.draw(pool, self.recipe.crop, rng)
+        return self.draw(pool, self.recipe.crop_at(step), rng)
 
 
 def batches(

@@ -20,6 +20,7 @@ __all__ = ["Feed", "Sample", "calls", "digest", "forms_of", "samples"]
 
 Feed = dict[str, NDArray[np.float32]]  # the inputs of one call of a graph
 
+AMOUNTS = (1.0, 1.0, 1.0, 2.0)  # in turn, where the graphs take one: above 1 the arrays inside them have larger values
 ANY_DAMAGE = "cleanup"  # stands for the task of a model that restores whatever it is given
 
 
@@ -59,8 +60,9 @@ def calls(manifest: Manifest, folder: Path, chosen: Sequence[Sample]) -> dict[st
         opened = Restorer.from_pack(folder, graphs=form, threads=1)
         kept = {name: _kept(graph, feeds[name]) for name, graph in opened.graphs.items()}
         restorer = Restorer(manifest, kept)
-        for sample in chosen:
-            restorer(sample.damaged, seed=sample.seed)
+        for number, sample in enumerate(chosen):
+            amount = AMOUNTS[number % len(AMOUNTS)] if manifest.takes_amount else 1.0
+            restorer(sample.damaged, seed=sample.seed, amount=amount)
     return feeds
 
 

@@ -22,7 +22,7 @@ from ...core.errors import PackError, PackTamperedError, PackVersionError
 from ...core.files import atomic_output, failure_reason
 from ...core.manifest import Manifest, mirror
 from ...core.recording import Array, read_arrays, write_arrays
-from ...core.restore import Restorer
+from ...core.restore import Restorer, Settings
 from ...core.strict_json import as_text, as_tree, decode, parse
 from ..replay import Recorder
 
@@ -85,6 +85,12 @@ class Case:
     pictures: Mapping[str, str]
     clean: str | None = None
     teacher: str | None = None
+    amount: float = 1.0
+
+    @property
+    def settings(self) -> Settings:
+        """What the restorer was given besides the tile."""
+        return Settings(seed=self.seed, strength=self.strength, amount=self.amount)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import cast
 
 import numpy as np
@@ -17,9 +19,9 @@ from ...errors import TrainingError, UnknownNameError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
 from ..photos import Pool, planar, val_pairs
 from ..recipe import Recipe
-from ..stage import Arrays
+from ..stage import Arrays, Validation
 
-__all__ = ["DiffirRecipe", "draw_pair", "held_back", "psnr", "strip"]
+__all__ = ["DiffirRecipe", "draw_pair", "held_back", "psnr", "strip", "validation"]
 
 THICKNESSES: tuple[Thickness, ...] = ("thin", "medium", "thick")
 VAL_SIDE = 256  # of the crops that figures are measured on, pixels
@@ -27,7 +29,10 @@ VAL_SIDE = 256  # of the crops that figures are measured on, pixels
 
 @dataclass(frozen=True)
 class DiffirRecipe(Recipe):
-    """A recipe of any stage of DiffIR. Raises UsageError for a task, mask or crop that does not suit the model."""
+    """A recipe of any stage of DiffIR.
+
+    Raises UsageError for a task, mask or crop that does not suit the model.
+    """
 
     task: str = "motionblur"  # of TASKS; for super-resolution of SHRINKS
     mask: str = "medium"  # what is missing when the model is for inpainting (and then instead of the task)
@@ -89,3 +94,21 @@ def strip(image: Tensor, restored: Tensor, clean: Tensor) -> Tensor:
     """Input, restored and ground truth of one picture side by side, (3, H, 3 W)."""
     size = clean.shape[2:]
     return torch.cat([F.interpolate(image[:, :3], size), composed(image, restored.float()), clean], dim=3)[0].cpu()
+
+
+def validation(
+    pairs: Sequence[tuple[Tensor, Tensor]], priors: Sequence[Tensor], restore: Callable[[Tensor, Tensor], Tensor]
+) -> Validation:
+    """What the priors of held-back photos are worth, PSNR in dB: each photo's own, the next photo's, the mean of all.
+
+    pairs: (image, clean), priors: (1, ipr), one of each per photo. restore: (image, prior) -> restored picture. The
+    strip of the first photo is the picture.
+    """
+    mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
+    given = {"val_psnr": priors, "val_psnr_other": [*priors[1:], priors[0]], "val_psnr_mean": [mean] * len(priors)}
+    figures = {
+        name: fmean(psnr(image, restore(image, z), clean) for (image, clean), z in zip(pairs, chosen, strict=True))
+        for name, chosen in given.items()
+    }
+    image, clean = pairs[0]
+    return Validation(figures, {"restored": strip(image, restore(image, priors[0]), clean)})

@@ -59,10 +59,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[Table]:
-    """One DTPM per task, each in the folder of its task's name; one DiffIR with its first stage."""
+    """One DTPM per task, in the folder of its task's name; one DiffIR with its first stage, and V1 if it is there."""
     encoder = dtpm.load_encoder(folder / "semantic" / MODEL)
     found = [dtpm.evaluate(folder / task / MODEL, encoder, photos) for task in TASKS if (folder / task).is_dir()]
-    return [*found, diffir.evaluate(folder / "diffir" / MODEL, folder / "diffir-pretrain" / MODEL, photos)]
+    v1 = folder / "diffir-v1" / MODEL
+    return [
+        *found,
+        diffir.evaluate(
+            folder / "diffir" / MODEL, folder / "diffir-pretrain" / MODEL, photos, v1 if v1.exists() else None
+        ),
+    ]
 
 
 def _with_albums(args: argparse.Namespace, albums: Sequence[Path]) -> list[Table]:

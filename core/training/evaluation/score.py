@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -16,6 +16,7 @@ from ... import metrics
 from ...arrays import Image, to_batch, to_image
 from ...degradations import TASKS
 from ...errors import UsageError
+from ...intervals import Difference, paired
 
 __all__ = ["METRICS", "Case", "Method", "Row", "Table", "cases", "measure", "square"]
 
@@ -51,10 +52,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """Mean figures of one method."""
+    """Mean figures of one method, and by metric those of each photo; none of these for a mean of tables."""
 
     method: str
     values: Mapping[str, float]
+    each: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,17 @@ class Table:
     def change(self, metric: str, of: str, over: str) -> float:
         """How much higher `metric` is for the method `of` than for `over`."""
         return self.value(of, metric) - self.value(over, metric)
+
+    def difference(self, metric: str, of: str, over: str) -> Difference:
+        """`change` with its interval, from the figures of each photo. Raises KeyError as `value` does."""
+        each = {row.method: row.each[metric] for row in self.rows if row.method in (of, over)}
+        return paired(each[of], each[over])
+
+    def compared(self, metric: str, of: str, over: str) -> str:
+        """`difference` in words."""
+        mean, low, high, photos = self.difference(metric, of, over)
+        interval = f"95 % interval {low:+.2f} to {high:+.2f}, {photos} photos"
+        return f"{metric}, {of} minus {over}: {mean:+.2f} ({interval})."
 
 
 def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -106,10 +119,11 @@ def _damaged(true: Image, task: str, place: int) -> Case:
 def measure(
     name: str, method: Method, photos: Sequence[Case], extra: Mapping[str, Callable[[Image, Case], float]] | None = None
 ) -> Row:
-    """The mean of every metric over the photos; `extra` measures look at the result and its case."""
+    """Every metric on each photo, and its mean; `extra` measures look at the result and its case."""
     found: list[dict[str, float]] = []
     for case in tqdm(photos, desc=name, unit="photo", disable=None):
         restored = to_image(np.ascontiguousarray(method(case).float().clamp(0, 1).numpy()), np.uint8)
         values = {metric: measured(restored, case.true) for metric, measured in METRICS.items()}
         found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
-    return Row(name, {metric: fmean(values[metric] for values in found) for metric in found[0]})
+    each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
+    return Row(name, {metric: fmean(values) for metric, values in each.items()}, each)

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small import CONFIG, save_small
 
+from pocketprior.core.arrays import to_image
+from pocketprior.core.errors import CheckpointError
 from pocketprior.core.image import read
+from pocketprior.core.metrics import psnr
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import CONFIGS as DIFFIR
-from pocketprior.core.models.diffir import CpenConfig, Diffir, Teacher
+from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Teacher
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
+from pocketprior.core.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
-from pocketprior.core.training.evaluation.score import square
+from pocketprior.core.training.evaluation.score import cases, square
 from pocketprior.core.training.gen2res import constrain
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 METHODS = {
     "dtpm": ["input", "predictor alone", "DTPM, 4 steps, gain 0.5", "DTPM, 50 steps, gain 0.5"],
-    "diffir": ["input", "regressor alone", "no diffusion", "DiffIR, 4 steps", "prior from the truth"],
+    "diffir": [
+        "input",
+        "V1, trained without diffusion",
+        *(
+            f"{stage}, {prior}"
+            for stage in ("stage 2", "stage 1")
+            for prior in ("its own prior", "another photo's prior", "the mean prior")
+        ),
+    ],
     "gen2res": ["input", "regressor alone", "no album", "Gen2Res, album", "the true photo"],
 }
 
@@ -42,15 +55,52 @@ def test_dtpm(photos: list[np.ndarray], tmp_path: Path) -> None:
     assert len(table.verdicts) == 3
 
 
-def test_diffir(photos: list[np.ndarray], tmp_path: Path) -> None:
+def save_diffir(folder: Path, **changes: Any) -> tuple[DiffirConfig, Path, Path]:
+    """Config, and checkpoints of both stages."""
     torch.manual_seed(0)
-    config = replace(DIFFIR["mobile"], ipr=8, cpen=CpenConfig(width=4, blocks=1))
-    paths = tmp_path / "diffir.safetensors", tmp_path / "pretrain.safetensors"
+    config = replace(DIFFIR["mobile"], ipr=8, cpen=CpenConfig(width=4, blocks=1), **changes)
+    paths = folder / "diffir.safetensors", folder / "pretrain.safetensors"
     checkpoints.save(paths[0], "diffir", config, Diffir(config).state_dict(), {"task": "motionblur"})
     checkpoints.save(paths[1], "diffir-pretrain", config, Teacher(config).state_dict(), {"task": "motionblur"})
-    table = diffir.evaluate(*paths, photos)
+    return config, *paths
+
+
+def test_diffir(photos: list[np.ndarray], tmp_path: Path) -> None:
+    config, *paths = save_diffir(tmp_path)
+    v1 = tmp_path / "v1.safetensors"
+    plain = replace(config, steps=0)
+    checkpoints.save(v1, "diffir", plain, Diffir(plain).state_dict(), {"task": "motionblur"})
+    table = diffir.evaluate(*paths, photos, v1)
+    without = diffir.evaluate(*paths, photos)
     assert [row.method for row in table.rows] == METHODS["diffir"]
+    assert [row.method for row in without.rows] == [name for name in METHODS["diffir"] if not name.startswith("V1")]
     assert len({row.values["PSNR"] for row in table.rows}) == len(table.rows)
+    assert len(table.verdicts) == len(without.verdicts) + 1 == 7
+    assert all("95 % interval" in verdict for verdict in table.verdicts)
+
+
+def test_diffir_under_priors_of_others(photos: list[np.ndarray], tmp_path: Path) -> None:
+    """Of two photos, each gets the other's vector and the mean of both: the rows against the network by hand."""
+    config, *paths = save_diffir(tmp_path)
+    two = photos[:2]
+    table = diffir.evaluate(*paths, two)
+    model = Diffir(config).eval()
+    checkpoints.load(paths[0], "diffir").fill(model)
+    noise = torch.from_numpy(normal_vector(0, 0, config.ipr))
+    found = cases(two, "motionblur")
+    with torch.inference_mode():
+        priors = [model.prior(model.condition(case.image), noise) for case in found]
+        for kind, given in (("another photo's prior", priors[::-1]), ("the mean prior", [sum(priors) / 2] * 2)):
+            for i, (case, prior) in enumerate(zip(found, given, strict=True)):
+                pixels = to_image(model.restore(case.image, prior).clamp(0, 1).numpy(), np.uint8)
+                row = {row.method: row for row in table.rows}[f"stage 2, {kind}"]
+                assert row.each["PSNR"][i] == pytest.approx(psnr(pixels, case.true), abs=1e-3)
+
+
+def test_diffir_refuses_a_v1_that_diffuses(photos: list[np.ndarray], tmp_path: Path) -> None:
+    _, *paths = save_diffir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"--set model\.steps=0"):
+        diffir.evaluate(*paths, photos[:1], paths[0])
 
 
 def test_gen2res(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
