@@ -5,6 +5,7 @@ After "Unprocessing Images for Learned Raw Denoising" (Brooks et al., arXiv 1811
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,8 +14,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .light import Picture, encoded, light
+from .noise import sensor_noise
 
-__all__ = ["Camera", "mosaic_noise"]
+__all__ = ["Camera", "mosaic_noise", "sensed"]
 
 SITES = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # channel, row, column of a Bayer cell (RGGB)
 NEAR = np.array([0.5, 0.25, 0.5], np.float32)  # bilinear demosaicking: share of the four neighbours in each channel
@@ -65,6 +67,22 @@ def _tone() -> NDArray[np.float32]:
     """Tone-mapped sRGB values of light, to less than a tenth of a grey level."""
     values = encoded(np.linspace(0, 1, 2**15 + 1, dtype=np.float32))
     return np.clip(values * values * (3 - 2 * values), 0, 1)
+
+
+def sensed(picture: Picture, mosaicked: float, rng: Generator) -> Picture:
+    """A picture with the noise of a random camera's sensor, demosaicked with the probability `mosaicked`. Not clipped.
+
+    Shot noise 1e-4 to 1.2e-2, read noise around the power law of Brooks et al. (section 3.1). What processing does to
+    the noise is kept, not what it does to the photo.
+    """
+    camera = Camera.draw(rng)
+    raw = camera.raw(picture)
+    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
+    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
+    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
+    if rng.random() < mosaicked:
+        noise = mosaic_noise(noise)
+    return picture + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
 
 
 def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:

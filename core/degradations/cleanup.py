@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numpy.random import Generator
 
 from . import grain
-from .camera import Camera, mosaic_noise
+from .camera import sensed
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
 from .filters import softened
 from .light import Picture, quantize
-from .noise import gaussian_noise, poisson_noise, sensor_noise
+from .noise import gaussian_noise, poisson_noise
 from .resizing import Kernel, resize
 from .windows import Damage, Window
 
 __all__ = ["MIXTURE", "cleanup"]
 
+MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
 KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 
 
@@ -82,7 +82,7 @@ def _noisy(picture: Picture, rng: Generator) -> Picture:
     """Noise of a sensor, of few photons, or of no cause in particular, mostly weak; not clipped."""
     kind = rng.random()
     if kind < 0.2:
-        return _sensed(picture, rng)
+        return sensed(picture, MOSAICKED, rng)
     if kind < 0.28:
         return poisson_noise(picture, math.exp(rng.uniform(math.log(30), math.log(1000))), rng)
     return picture + grain.with_deviation(_field(picture, rng), 1 + 49 * rng.random() ** 1.5)
@@ -107,18 +107,6 @@ def _field(picture: Picture, rng: Generator) -> grain.Noise:
     elif colours < 0.4:
         noise = grain.grey_only(noise)
     return grain.toned(noise, picture, rng.uniform(-0.9, 0.9)) if rng.random() < 0.4 else noise
-
-
-def _sensed(picture: Picture, rng: Generator) -> Picture:
-    """Noise of a raw sensor (shot 1e-4 to 1.2e-2), demosaicked mostly, developed with the photo's own colours."""
-    camera = Camera.draw(rng)
-    raw = camera.raw(picture)
-    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
-    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
-    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
-    if rng.random() < 0.85:
-        noise = mosaic_noise(noise)
-    return picture + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
 
 
 def _compressed_before(picture: Picture, rng: Generator) -> Picture:

@@ -114,9 +114,16 @@ def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
     y, x = mirrored(y, height), mirrored(x, width)
     top, left = int(y.min()), int(x.min())
     seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
-    wide = seen.widened(math.ceil(3 * BLUR))
-    blurred = gaussian_blur(light(wide.pixels()), BLUR)
-    return sample(blurred, y - np.float32(wide.top), x - np.float32(wide.left))
+    wide = seen.widened(math.ceil(3 * BLUR), 2)
+    blurred = gaussian_blur(_halved(light(wide.pixels())), BLUR / 2)
+    return sample(blurred, (y - wide.top - 0.5) / 2, (x - wide.left - 0.5) / 2)
+
+
+def _halved(light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of 2 x 2 pixels; the last row and column are repeated where one is missing."""
+    height, width = (size + size % 2 for size in light.shape[:2])
+    even = np.pad(light, ((0, height - light.shape[0]), (0, width - light.shape[1]), (0, 0)), mode="edge")
+    return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / np.float32(4)
 
 
 def _within(at: float, margin: float, size: int) -> np.float32:

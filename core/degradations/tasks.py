@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from . import age, blur, drops, weather
-from .camera import Camera, mosaic_noise
+from .camera import sensed
 from .cleanup import cleanup
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
 from .depth import depth_map
@@ -23,7 +23,7 @@ from .fields import SmoothField, scattered
 from .filters import softened
 from .light import Picture, Plane, blend, encoded, light, quantize
 from .mixed import mixed_v1
-from .noise import gaussian_noise, poisson_noise, sensor_noise
+from .noise import gaussian_noise, poisson_noise
 from .realworld import worn_and_shrunk
 from .resizing import enlarge, shrink
 from .windows import Part, Shrink, Task, Window, local
@@ -40,18 +40,8 @@ def _noise(picture: Picture, rng: Generator) -> Picture:
 
 
 def _realnoise(picture: Picture, rng: Generator) -> Picture:
-    """Noise of a sensor, added to the raw picture, demosaiced three times of four, and developed.
-
-    Shot noise 1e-4 to 1.2e-2, read noise around the power law of Brooks et al. (arXiv 1811.11127, section 3.1).
-    """
-    camera = Camera.draw(rng)
-    raw = camera.raw(picture)
-    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
-    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
-    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
-    if rng.random() < 0.75:
-        noise = mosaic_noise(noise)
-    return quantize(camera.developed(np.clip(raw + noise, 0, 1)))
+    """Noise of a sensor, added to the raw picture, demosaiced three times of four, and developed."""
+    return quantize(sensed(picture, 0.75, rng))
 
 
 def _jpeg(window: Window, rng: Generator) -> Picture:

@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 210, 150
 PLACES = [(0, 0), (3, 7), (70, 41), (HEIGHT - 48, WIDTH - 40)]  # of a window of 48 x 40
 # What is drawn does not depend on the size of the window, so that the same seed does the same damage.
 SAME_DRAWS = ("jpeg", "sr2", "sr4", "motionblur", "haze", "raindrop")
-ROUNDING = {"motionblur"}  # Fourier transforms of another size: a value may round to the next level
+ROUNDING = {"motionblur", "raindrop"}  # transforms of another size, other origins: a value may round to the next level
 
 
 @pytest.fixture(scope="module")
