@@ -57,17 +57,25 @@ def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Tabl
     Raises MissingExtraError without the package bm3d.
     """
     found = [Case(_noisy(photo, sigma, place), photo) for place, photo in enumerate(photos)]
+    estimated = {case: noise_sigma(case.damaged) for case in found}
+    by_bm3d = {case: bm3d(case.damaged, estimated[case]) for case in found}
+
+    def unclipped_bm3d(case: Case) -> Tensor:
+        """Once more, without the clipping, as far as the first result shows it."""
+        state, clean = case.damaged / 127.5 - 1, by_bm3d[case] / 127.5 - 1
+        return _batch(bm3d((unclipped(state, clean, estimated[case] / 127.5) + 1) * 127.5, estimated[case]))
+
     rows = [
         measure(INPUT, lambda case: case.image, found),
         measure(NOT_COUNTED, partial(_as_published, denoiser), found),
-        measure(ESTIMATED, lambda case: _restored(denoiser, case, noise_sigma(case.damaged)), found),
+        measure(ESTIMATED, lambda case: _restored(denoiser, case, estimated[case]), found),
         measure(GIVEN, lambda case: _restored(denoiser, case, sigma), found),
-        measure(BM3D_ESTIMATED, lambda case: _batch(bm3d(case.damaged, noise_sigma(case.damaged))), found),
+        measure(BM3D_ESTIMATED, lambda case: _batch(by_bm3d[case]), found),
         measure(BM3D_GIVEN, lambda case: _batch(bm3d(case.damaged, sigma)), found),
-        measure(BM3D_UNCLIPPED, lambda case: _batch(_bm3d_unclipped(case.damaged)), found),
+        measure(BM3D_UNCLIPPED, unclipped_bm3d, found),
     ]
     table = Table(f"Gen2Res, noise of sigma {sigma}", rows, ())
-    estimates = ", ".join(f"{noise_sigma(case.damaged):.1f}" for case in found)
+    estimates = ", ".join(f"{estimate:.1f}" for estimate in estimated.values())
     verdicts = [
         f"The noise is estimated at {estimates}.",
         f"Counting the photo's own noise: {table.change('PSNR', ESTIMATED, NOT_COUNTED):+.2f} dB over noising it to "
@@ -84,14 +92,6 @@ def _noisy(photo: Image, sigma: int, place: int) -> Image:
 
 def _batch(image: Image) -> Tensor:
     return torch.from_numpy(to_batch(image))
-
-
-def _bm3d_unclipped(noisy: Image) -> Image:
-    """BM3D twice, the second time without the clipping, as far as the first result shows it."""
-    sigma = noise_sigma(noisy)
-    first = bm3d(noisy, sigma)
-    photo = unclipped(noisy / 127.5 - 1, first / 127.5 - 1, sigma / 127.5)
-    return bm3d((photo + 1) * 127.5, sigma)
 
 
 def _restored(denoiser: Denoiser, case: Case, sigma: float) -> Tensor:
