@@ -1,7 +1,7 @@
 """The graphs of a pack as plain PyTorch modules: what is traced is the reference, rewritten only where it is exact.
 
-Each module's `forward` takes and gives exactly the arrays of the pack's contract (`core/systems.py`), in its order;
-several outputs are a tuple. The modules of a system are in the file of that name.
+Each module's `forward` takes, by name, and gives, in their order, exactly the arrays of the pack's contract
+(`core/systems.py`); several outputs are a tuple. The modules of a system are in the file of that name.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def traced(graph: Graph, multiple: int, tile: int | None = None) -> torch.export
         warnings.simplefilter("ignore")  # PyTorch warns about its own deprecations
         return torch.export.export(
             graph.module,
-            tuple(graph.example(height, width).values()),
-            dynamic_shapes=tuple(shapes.values()) if free else None,
+            (),
+            graph.example(height, width),
+            dynamic_shapes=shapes if free else None,
         )
 
 
@@ -78,7 +79,7 @@ def receptive_field(graph: Graph, multiple: int, reach: int = 256) -> int:
             for name, spec in graph.inputs.items():
                 if "h" in spec.shape:
                     inputs[name].select(axis, place).fill_(torch.nan)
-            outputs = graph.module(*inputs.values())
+            outputs = graph.module(**inputs)
             for output in outputs if isinstance(outputs, tuple) else (outputs,):
                 touched = output.isnan().any(dim=1).any(dim=4 - axis)[0].nonzero()
                 largest = max(largest, int((touched - place).abs().max()))

@@ -25,6 +25,7 @@ from ..cli import main as pocketprior
 from ..errors import TrainingError, UsageError
 from ..models import checkpoints
 from .cooling import PREFIX, cooled_copies
+from .recipe import Recipe
 from .resume import STATE_NAME, is_finished, steps_done
 from .sources import file_hash
 
@@ -115,7 +116,7 @@ def work(models: list[ZooModel], place: Place) -> Iterator[str]:
             for stage in model.stages:
                 name = f"{model.name}/{stage.name}"
                 passes = json.loads(note.read_text()) if note.exists() else {}
-                if passes.get(name, 0) <= number:
+                if passes.get(name, 0) <= number or not (place.run(model, stage) / STATE_NAME).exists():
                     yield name
                     advance(model, stage, number, place)
                     note.write_text(json.dumps({**passes, name: number + 1}, indent=2) + "\n")
@@ -124,7 +125,7 @@ def work(models: list[ZooModel], place: Place) -> Iterator[str]:
 def advance(model: ZooModel, stage: ZooStage, number: int, place: Place) -> None:
     """Train one stage until the end of pass `number`, from where it is; nothing where it has been there."""
     run, kept = place.run(model, stage), place.weights(model, stage)
-    earlier = {other.name: _result(place.run(model, other)) for other in model.stages if other is not stage}
+    earlier = {other.name: _result(model, other, place) for other in model.stages if other is not stage}
     words = [*_words(stage, earlier), "--data", place.data, "--out", str(run), "--threads", place.threads]
     used = {n: file_hash(path) for n, path in earlier.items() if f"{{{n}}}" in stage.command and path.exists()}
     _set_aside(run, used)
@@ -137,15 +138,17 @@ def advance(model: ZooModel, stage: ZooStage, number: int, place: Place) -> None
     words += ["--set", "cooldown=0"]
     while True:
         done, spent = _progress(run)
+        start: list[str] = []
+        if not done and _facts(kept).get("used") == used:  # the state is lost, or was never here
+            done, spent, start = _facts(kept)["step"], _facts(kept)["hours"], ["--from", str(kept)]
         over = spent >= hours - ROUNDING
-        if done and (over or done == _milestone(done - 1, model.first)):
+        if done and not start and (over or done == _milestone(done - 1, model.first)):
             _cool(run, words, done, spent)
         if copies := cooled_copies(run):
             keep(copies[-1], kept, used)
         if over:
             return
         length = ["--set", f"steps={_milestone(done, model.first)}", "--minutes", f"{60 * (hours - spent):.4f}"]
-        start = ["--from", str(kept)] if not done and _facts(kept).get("used") == used else []
         _call([*words, *length, *start])
 
 
@@ -177,10 +180,11 @@ def _cool(run: Path, words: list[str], done: int, hours: float) -> None:
         _call([*words, "--set", f"steps={done}", "--cool", str(max(1, round(length)))])
 
 
-def _result(run: Path) -> Path:
-    """The checkpoint that later stages start from: that of the last cooled copy, if there is one."""
-    copies = cooled_copies(run)
-    return (copies[-1] if copies else run) / MODEL_NAME
+def _result(model: ZooModel, stage: ZooStage, place: Place) -> Path:
+    """The checkpoint that later stages start from: that of the last cooled copy, else the run's, else the kept one."""
+    run = place.run(model, stage)
+    found = (folder / MODEL_NAME for folder in [*reversed(cooled_copies(run)), run])
+    return next((path for path in found if path.exists()), place.weights(model, stage))
 
 
 def _set_aside(run: Path, used: Mapping[str, str]) -> None:
@@ -253,16 +257,21 @@ def status(models: list[ZooModel], place: Place) -> list[Status]:
     return [_status(f"{m.name}/{s.name}", place.run(m, s)) for m in models for s in m.stages]
 
 
+def _megapixels(run: Path, done: int) -> float:
+    """Of the crops that a run has seen in its `done` steps, in millions."""
+    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    seen = {name: recipe[name] for name in ("batch", "crop", "grow_every") if name in recipe}
+    return Recipe(steps=done, grown=tuple(recipe.get("grown", ())), **seen).megapixels(done)
+
+
 def _status(name: str, run: Path) -> Status:
     done, hours = _progress(run)
     if not done:
         return Status(name, 0.0, 0.0, "", "")
-    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
     places = [*reversed(cooled_copies(run)), run]
     logged = next((place for place in places if (place / "log.csv").exists()), None)
     figures = {n: v for n, v in (_last_line(logged) if logged else {}).items() if n.startswith("val_")}
     cooled = " cooled" if logged not in (None, run) else ""
     validation = "".join(f"{name} {value:.4g}{cooled}" for name, value in list(figures.items())[:1])
     images = sorted(run.glob("**/pictures/*.png"), key=os.path.getmtime)
-    mpx = done * recipe["batch"] * recipe["crop"] ** 2 / 1e6
-    return Status(name, mpx, hours, validation, str(images[-1]) if images else "")
+    return Status(name, _megapixels(run, done), hours, validation, str(images[-1]) if images else "")

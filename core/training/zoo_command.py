@@ -17,7 +17,6 @@ from .zoo import Place, Status, read_models, status, work
 
 __all__ = ["main"]
 
-NICE = 15
 PATIENCE = 600.0  # seconds that `stop` waits for the state to be saved
 
 
@@ -68,6 +67,7 @@ def _parser(root: Path) -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", type=Path, default=root / "checkpoints" / "zoo", help="folder of the checkpoints in 16 bits"
     )
+    parser.add_argument("--nice", type=int, default=15, help="priority in the background (default %(default)s, low)")
     parser.add_argument("--threads", default="auto", help="as in `pocketprior train`")
     return parser
 
@@ -126,7 +126,7 @@ def _start(args: argparse.Namespace, lock: _Lock) -> int:
     options = [f"--{name}={getattr(args, name)}" for name in ("data", "state", "models", "weights", "threads")]
     with log.open("a") as file:
         subprocess.Popen(
-            ["nice", "-n", str(NICE), sys.executable, str(Path(sys.argv[0]).resolve()), "work", *options],
+            ["nice", "-n", str(args.nice), sys.executable, str(Path(sys.argv[0]).resolve()), "work", *options],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

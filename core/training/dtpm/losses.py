@@ -35,7 +35,10 @@ def local_deviation(residual: Tensor, window: int) -> Tensor:
     At least half a grey level: what is flat stays flat when it is divided by this.
     """
     squares = residual.square().mean(dim=1, keepdim=True)
-    local = F.avg_pool2d(squares, window, 1, window // 2, count_include_pad=False)
+    local = squares
+    for across in ((window, 1), (1, window)):
+        padding = tuple(side // 2 for side in across)
+        local = F.avg_pool2d(local, across, 1, padding, count_include_pad=False)
     return (local + (0.5 / 255) ** 2).sqrt()
 
 

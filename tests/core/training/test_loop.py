@@ -19,7 +19,7 @@ from toy_training import RECIPE, Toy, ToyConfig, ToyStage, record, toy_data, tra
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
-from pocketprior.core.training.loop import train
+from pocketprior.core.training.loop import Step, train
 from pocketprior.core.training.recipe import Recipe
 from pocketprior.core.training.weights import Weights
 
@@ -392,3 +392,37 @@ def test_resume_in_another_precision_is_said(tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
     train_toy(tmp_path, replace(recipe, steps=2))
     assert f"was trained in {before} so far; this machine goes on in {now}" in capsys.readouterr().err
+
+
+def test_new_run_starts_from_given_weights_and_counts_on(tmp_path: Path) -> None:
+    """Steps, samples and hours go on; the average starts at the weights, the rate rises anew; and it resumes."""
+    train_toy(tmp_path / "first", replace(CONSTANT, steps=6))
+    given = checkpoints.load(tmp_path / "first" / "model.safetensors", "toy")
+    given.facts["hours"] = 2.0
+    recipe = replace(CONSTANT, steps=10, save_every=2)
+
+    def train_on(run: Path, stop: int | None = None) -> list[Step]:
+        data = toy_data()
+        return list(train(ToyStage(data, stop), data, recipe, run, start=given, workers=0))
+
+    found = train_on(tmp_path / "whole")
+    assert [step["step"] for step in found] == [8, 10]
+    assert [step["rate"] / RECIPE.rate for step in found] == pytest.approx([2 / 3, 1])
+    assert found[0]["hours"] == pytest.approx(2.0, abs=0.1)
+    state = safetensors.torch.load_file(tmp_path / "whole" / "resume.safetensors")
+    assert (int(state["first"]), int(state["step.first.0.bias"])) == (6, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train_on(tmp_path / "stopped", stop=1)
+    train_on(tmp_path / "stopped")
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_new_run_is_at_first_what_it_was_given(tmp_path: Path) -> None:
+    train_toy(tmp_path / "first", replace(CONSTANT, steps=6))
+    given = checkpoints.load(tmp_path / "first" / "model.safetensors", "toy")
+    data = toy_data()
+    recipe = replace(CONSTANT, steps=7, rate=1e-12, muon_rate=1e-12)
+    list(train(ToyStage(data), data, recipe, tmp_path / "second", start=given, workers=0))
+    again = checkpoints.load(tmp_path / "second" / "model.safetensors", "toy").tensors
+    for name, tensor in given.tensors.items():
+        torch.testing.assert_close(again[name], tensor, rtol=0, atol=1e-6)
