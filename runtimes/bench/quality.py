@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from ...core.arrays import Image
 from ...core.degradations.fixed import CLEAN, image_digest
+from ...core.intervals import Difference, paired
 from ...core.null import NULLS, null_result
 from .cache import Cache
-from .intervals import Difference, paired
 from .judge import Judge, capped_psnr
 from .methods import DTPM, INPUT, PREDICTOR, Method
 from .photos import Trial

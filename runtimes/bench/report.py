@@ -13,11 +13,11 @@ from itertools import groupby
 from pathlib import Path
 
 from ...core.degradations.fixed import CLEAN
+from ...core.intervals import FEWEST, Difference
 from ...core.markdown import table
 from ...core.null import NULLS
 from .classical import bm3d_version, opencv_version
 from .gates import Gate
-from .intervals import LEAST, Difference
 from .judge import BETTER, CAP
 from .methods import BM3D, DTPM
 from .photos import REAL, BenchPhoto
@@ -53,7 +53,7 @@ NULL_INTRODUCTION = f"""\
 Two cheap ways to add texture to the predictor's result, each with the one gain per damage at which its mean PSNR is
 that of {DTPM}: an unsharp mask (gain x the finest Laplacian band) and grey noise as strong as that band is there. The
 cells: {DTPM} minus the null opponent, mean over the photos and its 95 % interval (paired bootstrap). "better" or
-"worse" only where the interval excludes zero, from {LEAST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
+"worse" only where the interval excludes zero, from {FEWEST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
 and `{REAL}`."""
 
 PLOT = """\
