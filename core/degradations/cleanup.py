@@ -21,7 +21,7 @@ from .noise import gaussian_noise, poisson_noise, sensor_noise
 from .resizing import Kernel, resize
 from .windows import Damage, Window
 
-__all__ = ["cleanup"]
+__all__ = ["MIXTURE", "cleanup"]
 
 KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 
@@ -62,7 +62,7 @@ def _slight(window: Window, rng: Generator) -> Picture:
     if kind < 0.5:
         picture = window.pixels()
         return quantize(picture + grain.with_deviation(_field(picture, rng), rng.uniform(0, 3)))
-    return _compressed(window, rng, 91) if kind < 0.85 else quantize(softened(window, rng.uniform(0.1, 0.4)))
+    return _compressed(window, rng, 91) if kind < 0.85 else quantize(softened(window, rng.uniform(0.3, 0.4)))
 
 
 def _combined(window: Window, rng: Generator) -> Picture:

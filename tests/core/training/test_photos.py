@@ -63,6 +63,28 @@ def test_crop_is_seeded(pool: photos.Pool) -> None:
     np.testing.assert_array_equal(first.thumbnail, second.thumbnail)
 
 
+def test_damaged_crop_is_that_of_the_damaged_photo(pool: photos.Pool) -> None:
+    """The clean and the damaged square belong together, and the blocks of its JPEG do not start at its corner."""
+    firsts = set()
+    for seed in range(12):
+        crop = pool.crop(48, np.random.default_rng(seed), "jpeg")
+        assert crop.clean.shape == crop.damaged.shape == (48, 48, 3)
+        assert np.abs(crop.clean - crop.damaged).mean() < 0.1
+        steps = np.abs(np.diff(crop.damaged, axis=1)).sum(axis=(0, 2))
+        firsts.add(int(np.argmax([steps[i::8].mean() for i in range(8)])))
+    assert len(firsts) > 3
+
+
+def test_some_crops_are_greyscale_and_so_is_their_damage(pool: photos.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "GREY", 1.0)
+    for seed in range(3):
+        crop = pool.crop(64, np.random.default_rng(seed), "noise")
+        assert np.ptp(crop.clean, axis=2).max() == np.ptp(crop.damaged, axis=2).max() == 0
+        assert not np.array_equal(crop.clean, crop.damaged)
+    monkeypatch.setattr(photos, "GREY", 0.0)
+    assert np.ptp(pool.crop(64, np.random.default_rng(0), "noise").clean, axis=2).max() > 0
+
+
 def test_pair_is_cut_at_the_same_place(tmp_path: Path) -> None:
     clean = np.random.default_rng(0).integers(0, 128, (60, 70, 3), dtype=np.uint8)
     for name, levels in (("clean", clean), ("damaged", clean + 100)):
