@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 
 from ...core.degradations.fixed import CLEAN
 from ...core.intervals import FEWEST, Difference
+from ...core.machine import instruction_sets, processor
 from ...core.markdown import table
 from ...core.null import NULLS
 from .classical import bm3d_version, opencv_version
@@ -77,17 +77,9 @@ class Facts:
 
 
 def machine() -> str:
-    """The processor, without the name of the computer."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
+    """The processor and what it can do, without the name of the computer."""
+    known = f" ({sets})" if (sets := instruction_sets()) else ""
+    return f"{processor()}{known}; {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def versions() -> str:
