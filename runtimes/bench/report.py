@@ -15,11 +15,11 @@ from pathlib import Path
 from ...core.degradations.fixed import CLEAN
 from ...core.intervals import FEWEST, Difference
 from ...core.markdown import table
+from ...core.null import NULLS
 from .classical import bm3d_version, opencv_version
 from .gates import Gate
 from .judge import BETTER, CAP
 from .methods import BM3D, DTPM
-from .null import NULLS
 from .photos import REAL, BenchPhoto
 from .quality import Measurement, Results, compared, mean
 

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[Table]:
     """One DTPM per task, in the folder of its task's name; one DiffIR with its first stage, and V1 if it is there."""
-    encoder = dtpm.load_encoder(folder / "semantic" / MODEL)
+    semantic = folder / "semantic" / MODEL
+    encoder = dtpm.load_encoder(semantic) if semantic.exists() else None
     found = [dtpm.evaluate(folder / task / MODEL, encoder, photos) for task in TASKS if (folder / task).is_dir()]
     v1 = folder / "diffir-v1" / MODEL
     return [

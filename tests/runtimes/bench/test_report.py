@@ -6,9 +6,9 @@ import math
 import pytest
 
 from pocketprior.core.degradations.fixed import DAMAGES
+from pocketprior.core.null import NULLS
 from pocketprior.runtimes.bench.gates import Gate
 from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, Method
-from pocketprior.runtimes.bench.null import NULLS
 from pocketprior.runtimes.bench.photos import BenchPhoto
 from pocketprior.runtimes.bench.quality import Measurement, Results
 from pocketprior.runtimes.bench.report import Facts, Report, describe, machine, versions

@@ -22,13 +22,21 @@ from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
 from pocketprior.core.noise import normal_vector
+from pocketprior.core.null import NULLS
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
 from pocketprior.core.training.evaluation.score import cases, square
 from pocketprior.core.training.gen2res import constrain
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 METHODS = {
-    "dtpm": ["input", "predictor alone", "DTPM, 4 steps, gain 0.5", "DTPM, 50 steps, gain 0.5"],
+    "dtpm": [
+        "input",
+        "predictor alone",
+        "unsharp mask",
+        "shaped noise",
+        "DTPM, 4 steps, gain 0.5",
+        "DTPM, 50 steps, gain 0.5",
+    ],
     "diffir": [
         "input",
         "V1, trained without diffusion",
@@ -51,8 +59,13 @@ def test_dtpm(photos: list[np.ndarray], tmp_path: Path) -> None:
     model, semantic = save_small(tmp_path)
     table = dtpm.evaluate(model, dtpm.load_encoder(semantic), photos)
     assert [row.method for row in table.rows] == METHODS["dtpm"]
-    assert len({row.values["PSNR"] for row in table.rows}) == len(table.rows)
-    assert len(table.verdicts) == 3
+    assert len({row.values["PSNR"] for row in table.rows if row.method not in NULLS}) == len(table.rows) - len(NULLS)
+    said = "\n".join(table.verdicts)
+    assert "Texture, minus shaped noise: SWD " in said
+    assert "Calibration, 50 steps: " in said
+    ours, alone = (table.value(name, "PSNR") for name in ("DTPM, 4 steps, gain 0.5", "predictor alone"))
+    for name in NULLS:
+        assert table.value(name, "PSNR") == pytest.approx(min(ours, alone), abs=0.05)
 
 
 def save_diffir(folder: Path, **changes: Any) -> tuple[DiffirConfig, Path, Path]:
