@@ -20,7 +20,7 @@ __all__ = ["Feed", "Sample", "calls", "digest", "forms_of", "samples"]
 
 Feed = dict[str, NDArray[np.float32]]  # the inputs of one call of a graph
 
-ANY_DAMAGE = "cleanup"  # stands for the task of a model that restores whatever it is given
+ANY_DAMAGE = "noise"  # stands for the task of a model that restores whatever it is given: noise, which all remove
 
 
 @dataclass(frozen=True)
