@@ -2,12 +2,8 @@
 
 Krähenbühl et al., "Data-dependent Initializations of Convolutional Neural Networks" (ICLR 2016), in one forward pass.
 Without it the average over the pixels of random features is nearly the same vector for every photo: of the energy of a
-<<<<<<< HEAD
 prior at size `mobile`, 0.01 to 0.03 % differs between crops of damaged photos under PyTorch's initialisation, 98 %
 under this one. The transformer learns to do without a vector that tells photos apart only later.
-=======
-prior at size `mobile`, 0.01 to 0.03 % differs between crops under PyTorch's initialisation, 98 % under this one.
->>>>>>> diffir
 """
 
 from __future__ import annotations
