@@ -14,6 +14,8 @@ from .light import LUMA, Picture, quantize
 
 __all__ = ["Damage", "Part", "Shrink", "Task", "Window", "local"]
 
+Photo: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | Picture
+
 
 class Part(NamedTuple):
     """Some rows and columns of a picture of `height` x `width`."""
@@ -31,9 +33,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of `photo`, (H, W, 3) uint8 or float32 in [0, 1]; with `grey`, of its luma."""
+    """A rectangle of `photo`, (H, W, 3) of uint8, uint16 or float32 in [0, 1]; with `grey`, of its luma."""
 
-    photo: NDArray[np.uint8] | Picture
+    photo: Photo
     top: int
     left: int
     height: int
@@ -41,7 +43,7 @@ class Window:
     grey: bool = False
 
     @classmethod
-    def whole(cls, photo: NDArray[np.uint8] | Picture) -> Window:
+    def whole(cls, photo: Photo) -> Window:
         """The window that shows all of a photo."""
         return cls(photo, 0, 0, photo.shape[0], photo.shape[1])
 
@@ -65,9 +67,9 @@ class Window:
     def pixels(self) -> Picture:
         """Its pixels, (height, width, 3) float32 in [0, 1]; a copy."""
         part = self.part
-        pixels = self.photo[part.rows, part.columns].astype(np.float32)
-        if self.photo.dtype == np.uint8:
-            pixels /= np.float32(255)
+        pixels = self.photo[part.rows, part.columns].astype(np.float32, order="C")
+        if np.issubdtype(self.photo.dtype, np.integer):
+            pixels /= np.float32(np.iinfo(self.photo.dtype).max)
         return quantize(np.repeat((pixels @ LUMA)[..., np.newaxis], 3, axis=2)) if self.grey else pixels
 
     def cut(self, picture: Picture, inner: Window) -> Picture:
