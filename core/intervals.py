@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Difference", "paired"]
+__all__ = ["FEWEST", "Difference", "paired"]
 
 DRAWS = 10_000
 TAILS = (0.025, 0.975)
@@ -36,7 +36,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     differences = np.array([a - b for a, b in zip(ours, theirs, strict=True)], dtype=np.float64)
     count = len(differences)
     if count == 0:
-        raise ValueError("no photos to compare on; expected at least one figure of each method")
+        raise ValueError("no photo was measured with both methods; give at least one")
     draws = np.random.default_rng(0).integers(count, size=(DRAWS, count))
     low, high = np.quantile(differences[draws].mean(axis=1), TAILS)
     return Difference(float(differences.mean()), float(low), float(high), count)

@@ -1,4 +1,4 @@
-"""Scatter plots as SVG: named points in panels side by side, a logarithmic horizontal axis, labels that do not overlap.
+"""Scatter plots as SVG: named points in panels, a logarithmic horizontal axis, labels that do not overlap.
 
 The plot brings its own light background, so that it reads on a dark page as well.
 """
@@ -57,8 +57,8 @@ class _Scale(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def scatter(panels: Sequence[Panel], x_label: str) -> str:
-    """The panels side by side as one SVG text, with a legend of the series above.
+def scatter(panels: Sequence[Panel], x_label: str, columns: int = 3) -> str:
+    """The panels, `columns` of them in a row, as one SVG text, with a legend of the series above.
 
     Raises ValueError without a panel, for a panel without points, or where x is not positive.
     """
@@ -67,10 +67,12 @@ def scatter(panels: Sequence[Panel], x_label: str) -> str:
     if min(point.x for panel in panels for point in panel.points) <= 0:
         raise ValueError("a logarithmic axis takes numbers above 0 only; leave the point out")
     series = list(dict.fromkeys(point.series for panel in panels for point in panel.points))
-    width, height = WIDTH * len(panels), LEGEND + HEIGHT
+    width = WIDTH * min(columns, len(panels))
+    height = LEGEND + HEIGHT * -(-len(panels) // columns)
     content = [f'<rect width="{width}" height="{height}" rx="6" fill="{BACKGROUND}"/>', *_legend(series)]
     for number, panel in enumerate(panels):
-        content.append(f'<g transform="translate({number * WIDTH} {LEGEND})">')
+        down, right = divmod(number, columns)
+        content.append(f'<g transform="translate({right * WIDTH} {LEGEND + down * HEIGHT})">')
         content += [*_panel(panel, x_label, series), "</g>"]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     font = f'font-family="system-ui, Helvetica, Arial, sans-serif" font-size="{FONT}" fill="{INK}" role="img"'
@@ -100,8 +102,10 @@ def _panel(panel: Panel, x_label: str, series: Sequence[str]) -> Iterator[str]:
         dashed = f'stroke="{INK}" stroke-dasharray="4 3" stroke-opacity="0.6"'
         yield f'<line x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{HEIGHT - BOTTOM}" {dashed}/>'
         left = at + 4 if at + 4 + GLYPH * len(label) < WIDTH - RIGHT else at - 4 - GLYPH * len(label)
-        taken.append((left, TOP + 2, left + GLYPH * len(label), TOP + 2 + LINE))
-        yield _text(left, TOP + 12, label, 'font-style="italic"')
+        rows = [(left, top, left + GLYPH * len(label), top + LINE) for top in range(TOP + 2, HEIGHT - BOTTOM, LINE)]
+        box = next((row for row in rows if not any(_overlap(row, other) for other in taken)), rows[0])
+        taken.append(box)
+        yield _text(left, box[3] - 3, label, 'font-style="italic"')
     places = [(x(math.log10(point.x)), y(point.y)) for point in panel.points]
     for point, place in zip(panel.points, places, strict=True):
         yield _mark(*place, series.index(point.series))

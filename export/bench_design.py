@@ -52,7 +52,7 @@ GOAL = 2.5  # times the speed of the first baseline
 class Measured(NamedTuple):
     """What is known of all networks, by name; quality by name and precision, then by damage, in dB.
 
-    costs, quality: of candidates alone. overlaps: pixels, and the error that is left, in grey levels. speeds: by name
+    quality: of candidates alone. overlaps: pixels, and the error that is left, in grey levels. speeds: by name
     and runtime.
     """
 
@@ -62,9 +62,14 @@ class Measured(NamedTuple):
     quality: Mapping[tuple[str, str], Mapping[str, float]]
 
     @property
+    def candidates(self) -> list[str]:
+        """Names of those whose quality is known."""
+        return list(dict.fromkeys(name for name, _ in self.quality))
+
+    @property
     def baselines(self) -> list[str]:
         """Names of those that are only timed."""
-        return [name for name in self.overlaps if name not in self.costs]
+        return [name for name in self.overlaps if name not in self.candidates]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +125,7 @@ def _photos(data: Path, limit: int) -> list[Image]:
 
 def _centre(image: Image, side: int) -> Image:
     top, left = ((size - side) // 2 for size in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
+    return image[top : top + side, left : left + side].copy()
 
 
 def measured(
@@ -145,13 +150,14 @@ def measured(
     damaged = [mixed(photo) for photo in photos]
     calibration = [_centre(image, CALIBRATION_SIDE) for image in damaged]
     networks, costs = list[Files](), dict[str, Costs]()
-    for name, path in candidates:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        files, costs[name] = candidate(name, path, folder / name, calibration)
+    for name, path in (*candidates, *baselines):
+        own = folder / name
+        own.mkdir(parents=True, exist_ok=True)
+        if len(networks) < len(candidates):
+            files, costs[name] = candidate(name, path, own, calibration)
+        else:
+            files, costs[name] = quantized(name, path, own, calibration, BASELINE_MULTIPLE)
         networks.append(files)
-    for name, path in baselines:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        networks.append(quantized(name, path, folder / name, calibration, BASELINE_MULTIPLE))
     overlaps = {n.name: overlap_needed(image_run(n.files["fp32"]), damaged, n.multiple) for n in networks}
     timed = speeds(networks, {name: overlap for name, (overlap, _) in overlaps.items()}, rounds, tile)
     quality = {
@@ -166,13 +172,13 @@ def plot(found: Measured) -> str:
     """Effective speed against the mean PSNR, one panel per runtime, as SVG; dashed: the baselines' speed."""
     panels: list[Panel] = []
     for runtime, precision in RUNTIMES.items():
-        quality = {name: _mean(found, name, precision.rpartition(" ")[2]) for name in found.costs}
+        quality = {name: _mean(found, name, precision.rpartition(" ")[2]) for name in found.candidates}
         points = [Point(name, found.speeds[name, runtime].effective, db, "candidates") for name, db in quality.items()]
         verticals = {name: found.speeds[name, runtime].effective for name in found.baselines}
         if found.baselines:
             verticals[f"{GOAL:g} x {found.baselines[0]}"] = GOAL * verticals[found.baselines[0]]
         panels.append(Panel(runtime, "mean PSNR, dB", points, verticals))
-    return scatter(panels, "megapixels per second on one core, overlap counted")
+    return scatter(panels, "megapixels per second on one core, overlap counted", columns=2)
 
 
 def _mean(found: Measured, name: str, precision: str) -> float:
@@ -208,9 +214,8 @@ def page(found: Measured, photos: int, tile: int, drawn: str, decision: str) -> 
 def _cost_table(found: Measured) -> str:
     rows = [["network", "kMAC/px", "weights, M", "fp32, MB", "int8, MB", "overlap", "error left", *RUNTIMES]]
     for name, (overlap, error) in found.overlaps.items():
-        cost = found.costs.get(name)
-        sizes = (cost.weights, cost.fp32_bytes, cost.int8_bytes) if cost else ()
-        told = [f"{cost.kmac:.1f}", *(f"{size / 1e6:.2f}" for size in sizes)] if cost else [""] * 4
+        kmac, *sizes = found.costs[name]
+        told = [f"{kmac:.1f}", *(f"{size / 1e6:.2f}" for size in sizes)]
         rows.append(
             [name, *told, str(overlap), f"{error:.3f}", *(_speed(found, name, runtime) for runtime in RUNTIMES)]
         )
@@ -241,8 +246,10 @@ Made by `pocketprior bench-design NAME=CHECKPOINT ... --baseline NAME=FILE.onnx 
 only the decision is written by hand. Candidates are predictors of the task `cleanup`, trained on the same stream of
 photos for the same time; baselines are networks of others, which are only timed.
 
-- Speed: MPix/s in CPU time of one thread on tiles of {tile} pixels, all networks in turn; {machine}. Of two numbers the
-  second counts only what a tile gives besides its overlap and the seam; in brackets: times the first baseline.
+- Speed: MPix/s in CPU time of one thread on tiles of {tile} pixels, all networks in turn. Of two numbers the second
+  counts only what a tile gives besides its overlap and the seam; in brackets: times the first baseline. OpenVINO uses
+  AMX for int8 where the processor has it, unless `ONEDNN_MAX_CPU_ISA` limits it.
+- Machine: {machine}.
 - Overlap: pixels on each side of a tile, the least (at most 64) at which the centre of a photo differs by at most 1/16
   grey level from the same pixels of the whole photo; error left: the difference at that overlap, in grey levels.
 - Quality: PSNR in dB at strength 0, mean over {photos} validation photos of 512 x 512 pixels, 8 bits in and out.

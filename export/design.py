@@ -6,6 +6,7 @@ timed. Both are quantized alike: every convolution of 256 weights or more, per c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,11 +29,10 @@ from ..core.systems import IMAGE
 from ..core.tiles import FEATHER
 from ..core.timing import interleaved
 from .graphs import Graph, traced
-from .measure import macs_per_pixel, parameters
 from .quantization.layers import initializers, uses, weights_digest
 from .quantization.onnx_graphs import emit
 from .quantization.openvino_graphs import write_ir
-from .quantization.ranges import ranges
+from .quantization.ranges import operations, ranges
 from .race import Run, open_onnxruntime, open_openvino
 from .to_onnx import convert
 
@@ -61,8 +61,9 @@ INNER = 128  # pixels: edge of the square whose surroundings are cut away
 SIGMA = 25 / 255  # for a baseline that takes one
 
 PRECISIONS = ("fp32", "int8")
-RUNTIMES = {  # column -> the precision whose ONNX file runs there; OpenVINO has its integers in a file of its own
+RUNTIMES = {  # column -> which of a network's files runs there
     "ONNX Runtime fp32": "fp32",
+    "OpenVINO fp32": "fp32",
     "ONNX Runtime int8": "int8",
     "OpenVINO int8": "openvino int8",
 }
@@ -82,7 +83,7 @@ class Base(nn.Module):
 
 
 class Costs(NamedTuple):
-    """kMAC per pixel, weights, and the bytes of the float32 and the int8 ONNX file."""
+    """kMAC per pixel of the convolutions, weights, and the bytes of the float32 and the int8 ONNX file."""
 
     kmac: float
     weights: int
@@ -106,7 +107,7 @@ class Speed(NamedTuple):
 
 
 def candidate(name: str, path: Path, folder: Path, calibration: Sequence[Image]) -> tuple[Files, Costs]:
-    """Write a trained predictor into `folder` in every precision.
+    """Write a trained predictor into `folder` in every precision; its files and what it costs.
 
     Args:
         name: How tables call it.
@@ -123,13 +124,11 @@ def candidate(name: str, path: Path, folder: Path, calibration: Sequence[Image])
     multiple = predictor.unet.multiple_of
     graph = Graph(Base(rewritten(predictor)).eval(), {"image": IMAGE}, {"base": IMAGE})
     convert(graph, traced(graph, multiple), folder / "fp32.onnx", metadata={})
-    files = quantized(name, folder / "fp32.onnx", folder, calibration, multiple)
-    sizes = (files.files[precision].stat().st_size for precision in PRECISIONS)
-    return files, Costs(macs_per_pixel(graph) / 1e3, parameters(graph), *sizes)
+    return quantized(name, folder / "fp32.onnx", folder, calibration, multiple)
 
 
-def quantized(name: str, path: Path, folder: Path, calibration: Sequence[Image], multiple: int) -> Files:
-    """The float32 ONNX file `path` and, in `folder`, its int8 forms for ONNX Runtime and for OpenVINO.
+def quantized(name: str, path: Path, folder: Path, calibration: Sequence[Image], multiple: int) -> tuple[Files, Costs]:
+    """The float32 ONNX file `path` and, in `folder`, its int8 forms for ONNX Runtime and OpenVINO; what it costs.
 
     Raises MissingExtraError without openvino.
     """
@@ -140,7 +139,11 @@ def quantized(name: str, path: Path, folder: Path, calibration: Sequence[Image],
     values = ranges(model, feeds)
     (folder / "int8.onnx").write_bytes(emit(model, levels, values).SerializeToString(deterministic=True))
     write_ir(model, levels, values, folder / "int8.xml")
-    return Files(name, {"fp32": path, "int8": folder / "int8.onnx", "openvino int8": folder / "int8.xml"}, multiple)
+    files = {"fp32": path, "int8": folder / "int8.onnx", "openvino int8": folder / "int8.xml"}
+    pixels = sum(image.shape[0] * image.shape[1] for image in calibration)
+    kmac = sum(operations(model, values).values()) / pixels / 1e3
+    count = sum(math.prod(tensor.dims) for tensor in weights.values() if tensor.data_type == onnx.TensorProto.FLOAT)
+    return Files(name, files, multiple), Costs(kmac, count, *(files[p].stat().st_size for p in PRECISIONS))
 
 
 def _feed(model: onnx.ModelProto, batch: Batch) -> dict[str, NDArray[np.float32]]:
@@ -210,7 +213,7 @@ def psnr_by_damage(run: Run, photos: Sequence[Image], multiple: int) -> dict[str
 
 def _cut(photo: Image, multiple: int) -> Image:
     height, width = (size // multiple * multiple for size in photo.shape[:2])
-    return np.ascontiguousarray(photo[:height, :width])
+    return photo[:height, :width].copy()
 
 
 def speeds(
@@ -226,11 +229,10 @@ def speeds(
         feed = list(_feed(onnx.load(network.files["fp32"]), noise).values())
         for runtime, precision in RUNTIMES.items():
             path = network.files[precision]
-            run = (
-                open_openvino(path, "f32", [array.shape for array in feed])
-                if runtime.startswith("OpenVINO")
-                else open_onnxruntime(path)
-            )
+            if runtime.startswith("OpenVINO"):
+                run = open_openvino(path, "f32", [array.shape for array in feed])
+            else:
+                run = open_onnxruntime(path)
             calls[network.name, runtime] = partial(run, feed)
     megapixels = tile**2 / 1e6
     found: dict[tuple[str, str], Speed] = {}

@@ -75,7 +75,7 @@ def _correlated(sigma: float, blur: float) -> Damage:
 
 def _add_correlated(sigma: float, blur: float, photo: Picture, rng: Generator) -> Picture:
     noise = gaussian_blur(rng.standard_normal(photo.shape, dtype=np.float32), blur)
-    return photo + noise * np.float32(sigma / 255 / noise.std())
+    return np.add(photo, noise * np.float32(sigma / 255 / noise.std()), dtype=np.float32)
 
 
 def _jpeg(quality: int) -> Damage:

@@ -6,8 +6,8 @@ sees the damaged image alone, CPEN_S2, gives a condition D under which a small n
 steps: restored = DIRformer(image, Z^).
 
 With `prior_norm` (ours; on at size `mobile`) Z has a root mean square of 1, what estimates it is not bounded below, and
-scales in the DIRformer start around 1. In the published form Z is small beside the picture's error, and tends to become
-the same for all photos, as only what is common to them lets the transformer work at all.
+scales in the DIRformer start around 1. In the published form the error of Z is small compared with that of the image,
+and Z tends to become the same for all photos: only what they share lets the transformer work at all.
 
 Pictures are (N, 3, H, W) in [0, 1]; an `image`, the input, is one too, or (N, 4, H, W) with the mask of what is missing
 (1 = missing) as fourth channel for inpainting. Vectors are (N, ipr). Sides are multiples of `Diffir.multiple_of`;
@@ -228,7 +228,7 @@ def _dirformer(config: DiffirConfig) -> Dirformer:
 
 
 def completed(image: Tensor, restored: Tensor) -> Tensor:
-    """A network's output, with what the mask of the image, if it has one, says is known; not clipped."""
+    """A network's output with the known pixels of the image, if that has a mask; not clipped."""
     if image.shape[1] == 3:
         return restored
     mask = image[:, 3:]

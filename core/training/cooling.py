@@ -52,11 +52,11 @@ def cool(
     out = run / f"{PREFIX}{done:08d}"
     group = processes()
     if group.is_main_process and not (out / RECIPE_NAME).exists():
-        cooled = replace(recipe, steps=done + steps, cooldown=steps / (done + steps - recipe.warmup))
         with clear_errors(out):
             out.mkdir(exist_ok=True)
             shutil.copyfile(run / STATE_NAME, out / STATE_NAME)
-        claim_run(out, cooled, inputs or {})
+        end = steps_done(out) + steps  # the run may have saved since
+        claim_run(out, replace(recipe, steps=end, cooldown=steps / (end - recipe.warmup)), inputs or {})
     group.wait_for_everyone()
     yield from train(stage, data, type(recipe).load(out / RECIPE_NAME), out, inputs=inputs, **options)
 

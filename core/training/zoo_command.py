@@ -26,7 +26,7 @@ def main(root: Path, arguments: Sequence[str]) -> int:
     lock = _Lock(args.state)
     try:
         if args.action == "start":
-            return _start(args, lock)
+            return _start(root, args, lock)
         if args.action == "stop":
             return _stop(lock)
         models = read_models(args.models)
@@ -114,7 +114,7 @@ class _Lock:
         return None
 
 
-def _start(args: argparse.Namespace, lock: _Lock) -> int:
+def _start(root: Path, args: argparse.Namespace, lock: _Lock) -> int:
     if running := lock.running():
         print(f"the queue is running (process {running[0]}, {running[1]})")
         return 0
@@ -126,7 +126,7 @@ def _start(args: argparse.Namespace, lock: _Lock) -> int:
     options = [f"--{name}={getattr(args, name)}" for name in ("data", "state", "models", "weights", "threads")]
     with log.open("a") as file:
         subprocess.Popen(
-            ["nice", "-n", str(args.nice), sys.executable, str(Path(sys.argv[0]).resolve()), "work", *options],
+            ["nice", "-n", str(args.nice), sys.executable, str(root / "scripts" / "zoo"), "work", *options],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

@@ -21,7 +21,7 @@ __all__ = ["Feed", "Sample", "calls", "digest", "forms_of", "samples"]
 Feed = dict[str, NDArray[np.float32]]  # the inputs of one call of a graph
 
 AMOUNTS = (1.0, 1.0, 1.0, 2.0)  # in turn, where the graphs take one: above 1 the arrays inside them have larger values
-ANY_DAMAGE = "cleanup"  # stands for the task of a model that restores whatever it is given
+ANY_DAMAGE = "noise"  # stands for the task of a model that restores whatever it is given: noise, which all remove
 
 
 @dataclass(frozen=True)

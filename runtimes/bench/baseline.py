@@ -175,4 +175,4 @@ def _restored_luma(network: Network, batch: NDArray[np.float32], _: float | None
     """Chroma stays: with it, what luma changes by is what each channel changes by."""
     luma = np.tensordot(LUMA, batch, axes=(0, 1))[:, np.newaxis]
     (result,) = network.graph(luma=luma).values()
-    return batch + (result - luma)
+    return np.add(batch, result - luma, dtype=np.float32)

@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from ...core.arrays import Image
 from ...core.degradations.fixed import CLEAN, image_digest
+from ...core.intervals import Difference, paired
+from ...core.null import NULLS, null_result
 from .cache import Cache
-from .intervals import Difference, paired
 from .judge import Judge, capped_psnr
 from .methods import DTPM, INPUT, PREDICTOR, Method
-from .null import NULLS, null_result
 from .photos import Trial
 
 __all__ = ["Measurement", "Results", "compared", "mean", "run"]
@@ -83,7 +83,7 @@ def _nulls(trial: Trial, bases: Sequence[Image], ours: Sequence[Image]) -> Itera
     """Each null opponent: its name, its gain, what it made."""
     target = fmean(capped_psnr(image, pair.true) for image, pair in zip(ours, trial.pairs, strict=True))
     for name, texture in NULLS.items():
-        result = null_result(texture, bases, trial.pairs, capped_psnr, target)
+        result = null_result(texture, bases, [pair.true for pair in trial.pairs], capped_psnr, target)
         yield name, result.gain, result.images
 
 

@@ -10,16 +10,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 
 from ...core.degradations.fixed import CLEAN
+from ...core.intervals import FEWEST, Difference
+from ...core.machine import instruction_sets, processor
 from ...core.markdown import table
+from ...core.null import NULLS
 from .classical import bm3d_version, opencv_version
 from .gates import Gate
-from .intervals import LEAST, Difference
 from .judge import BETTER, CAP
 from .methods import BM3D, DTPM
-from .null import NULLS
 from .photos import REAL, BenchPhoto
 from .quality import Measurement, Results, compared, mean
 
@@ -53,7 +53,7 @@ NULL_INTRODUCTION = f"""\
 Two cheap ways to add texture to the predictor's result, each with the one gain per damage at which its mean PSNR is
 that of {DTPM}: an unsharp mask (gain x the finest Laplacian band) and grey noise as strong as that band is there. The
 cells: {DTPM} minus the null opponent, mean over the photos and its 95 % interval (paired bootstrap). "better" or
-"worse" only where the interval excludes zero, from {LEAST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
+"worse" only where the interval excludes zero, from {FEWEST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
 and `{REAL}`."""
 
 PLOT = """\
@@ -77,17 +77,9 @@ class Facts:
 
 
 def machine() -> str:
-    """The processor, without the name of the computer."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
+    """The processor and what it can do, without the name of the computer."""
+    known = f" ({sets})" if (sets := instruction_sets()) else ""
+    return f"{processor()}{known}; {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def versions() -> str:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pocketprior.core.intervals import paired
+from pocketprior.core.intervals import FEWEST, paired
 
 
 def test_interval_of_equal_differences_is_a_point() -> None:
@@ -22,9 +23,19 @@ def test_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
     assert 0.88 <= held / 200 <= 0.98
 
 
+def test_interval_is_about_that_of_the_t_test() -> None:
+    rng = np.random.default_rng(1)
+    theirs = rng.normal(30, 4, 40)
+    ours = theirs + rng.normal(0.2, 0.3, 40)
+    found = paired(list(ours), list(theirs))
+    low, high = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+
+
 def test_few_photos_show_nothing() -> None:
-    assert not paired([1.0] * 5, [0.0] * 5).shown
-    assert paired([1.0] * 6, [0.0] * 6).shown
+    assert not paired([1.0] * (FEWEST - 1), [0.0] * (FEWEST - 1)).shown
+    assert paired([1.0] * FEWEST, [0.0] * FEWEST).shown
+    assert paired([0.0] * FEWEST, [1.0] * FEWEST).shown
     assert not paired([1.0, -1.0] * 4, [0.0] * 8).shown
 
 
@@ -36,5 +47,5 @@ def test_interval_is_repeatable() -> None:
 
 @pytest.mark.parametrize(("ours", "theirs"), [([1.0], [1.0, 2.0]), ([], [])])
 def test_lists_that_do_not_pair_are_refused(ours: list[float], theirs: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"longer|no photos"):
+    with pytest.raises(ValueError, match=r"longer|at least one"):
         paired(ours, theirs)

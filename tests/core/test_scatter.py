@@ -80,3 +80,11 @@ def test_equal_values_still_have_an_axis():
 def test_what_cannot_be_drawn_is_refused(panels):
     with pytest.raises(ValueError, match=r"plot needs|logarithmic axis"):
         scatter(panels, "x")
+
+
+def test_panels_wrap():
+    svg = ElementTree.fromstring(scatter([Panel(name, "y", POINTS) for name in "abcd"], "x", columns=2))
+    places = [group.attrib["transform"] for group in svg.iter(f"{NS}g")]
+    low = module.LEGEND + module.HEIGHT
+    assert places == [f"translate({x} {y})" for y in (module.LEGEND, low) for x in (0, module.WIDTH)]
+    assert (svg.attrib["width"], svg.attrib["height"]) == (str(2 * module.WIDTH), str(low + module.HEIGHT))

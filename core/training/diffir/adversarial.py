@@ -27,10 +27,10 @@ __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "AdversarialRecipe", "AdversarialS
 
 @dataclass(frozen=True)
 class AdversarialRecipe(JointRecipe):
-    """A recipe of this stage; the terms count beside the L1 of the picture."""
+    """A recipe of this stage; its terms are added to the loss of the joint phase."""
 
     detail: float = 1.0  # weight of the error of local contrast
-    adversarial: float = 0.01  # weight of what the discriminator says
+    adversarial: float = 0.01  # weight of the discriminator's verdict
     discriminator_rate: float = 1e-4
     discriminator_width: int = 16  # channels at full size
 
@@ -45,7 +45,7 @@ STRUCTURES = False
 
 
 class AdversarialStage(JointStage):
-    """Trains all of a `Diffir` against a discriminator that learns beside it."""
+    """Trains all of a `Diffir` against a discriminator that learns with it."""
 
     def __init__(self, recipe: AdversarialRecipe, model: Diffir, target: CpenS1, val: Pool) -> None:
         super().__init__(recipe, model, target, val)

@@ -1,4 +1,4 @@
-"""What the adversarial phase of DiffIR learns against: a U-Net that says of every pixel whether its photo is real.
+"""What the adversarial phase of DiffIR learns against: a U-Net that scores how real every pixel looks.
 
 The discriminator of Wang et al., "Real-ESRGAN" (ICCV Workshops 2021), after Schönfeld et al., "A U-Net Based
 Discriminator for Generative Adversarial Networks" (CVPR 2020), with the spectral normalisation of Miyato et al. (ICLR

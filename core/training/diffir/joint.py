@@ -46,20 +46,20 @@ class JointStage(Student):
         self.trained = {"": 1.0}
 
     def restored(self, batch: dict[str, Tensor]) -> tuple[Tensor, Priors]:
-        """The restored pictures, (N, 3, scale H, scale W), not clipped, and the priors of a batch."""
+        """The restored images, (N, 3, scale H, scale W), not clipped, and the priors of a batch."""
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         priors = self.priors(image, batch)
         return self.diffir.restore(image, priors.estimate).float(), priors
 
     def regression(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The restored pictures, and L1 of them + mean |Z^ - Z|."""
+        """The restored images, and L1 of them + mean |Z^ - Z|."""
         restored, priors = self.restored(batch)
         content = F.l1_loss(restored, batch["clean"])
         error = F.l1_loss(priors.estimate, priors.target)
         return restored, {"loss": content + self.prior_weight * error, "content": content, "prior": error}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """L1 of the restored picture + mean |Z^ - Z|."""
+        """L1 of the restored image + mean |Z^ - Z|."""
         return self.regression(batch)[1]
 
 

@@ -101,8 +101,8 @@ def validation(
 ) -> Validation:
     """What the priors of held-back photos are worth, PSNR in dB: each photo's own, the next photo's, the mean of all.
 
-    pairs: (image, clean), priors: (1, ipr), one of each per photo. restore: (image, prior) -> restored picture. The
-    strip of the first photo is the picture.
+    pairs: (image, clean), priors: (1, ipr), one of each per photo. restore: (image, prior) -> restored image. A
+    strip of the first photo comes with the figures.
     """
     mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
     given = {"val_psnr": priors, "val_psnr_other": [*priors[1:], priors[0]], "val_psnr_mean": [mean] * len(priors)}

@@ -1,8 +1,9 @@
 """How the estimators of a normed prior start: every layer with outputs of mean 0 and variance 1 on the training data.
 
 Krähenbühl et al., "Data-dependent Initializations of Convolutional Neural Networks" (ICLR 2016), in one forward pass.
-Without it the average over the pixels of random features is nearly the same vector for every photo (0.6 % of its energy
-differs at size `mobile`, under He's initialisation; 99 % with it), and the transformer learns to do without the prior.
+Without it the average over the pixels of random features is nearly the same vector for every photo: of the energy of a
+prior at size `mobile`, 0.01 to 0.03 % differs between crops of damaged photos under PyTorch's initialisation, 98 %
+under this one. The transformer learns to do without a vector that tells photos apart only later.
 """
 
 from __future__ import annotations

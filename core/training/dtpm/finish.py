@@ -128,5 +128,9 @@ class FinishStage:
         return self.held_back.judge(model)
 
     def facts(self) -> dict[str, Any]:
-        """The task, and the scale of its residual."""
-        return {"task": self.recipe.task, "residual_scale": float(self.dtpm.residual_scale)}
+        """The task, the scale of its residual, and the deviations of what is sampled."""
+        return {
+            "task": self.recipe.task,
+            "residual_scale": float(self.dtpm.residual_scale),
+            "deviations": self.held_back.deviations,
+        }

@@ -33,7 +33,7 @@ METRICS: dict[str, Callable[[Image, Image], float]] = {
 Method = Callable[["Case"], Tensor]  # the restored photo, (1, 3, H, W), any range: it is clipped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A damaged photo and the true one, (H, W, 3) uint8."""
 

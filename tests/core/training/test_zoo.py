@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from toy_training import RECIPE, ToyConfig, record
 from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
-from pocketprior.core.training import zoo
+from pocketprior.core.training import zoo, zoo_command
 from pocketprior.core.training.zoo import Place, ZooModel, ZooStage, read_models, status, work
 
 ROOT = Path(__file__).parents[3]
@@ -234,48 +232,73 @@ def until(what: Callable[[], object], seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
-def test_killed_queue_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+class Queue:
+    """The queue of a small model, worked on in the background."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "models").mkdir()
+        (folder / "models" / "tiny.toml").write_text(TINY)
+        self.folder = folder
+        self.options = [f"--{name}={folder / name}" for name in ("state", "models", "weights")]
+        self.options += [f"--data={EXAMPLES}", "--threads=1", "--nice=0"]
+
+    def __call__(self, action: str) -> int:
+        return zoo_command.main(ROOT, [action, *self.options])
+
+    def kill(self) -> None:
+        if process := self.process():
+            os.kill(process, signal.SIGKILL)
+            until(lambda: self.process() is None)
+
+    def process(self) -> int | None:
+        held = zoo_command._Lock(self.folder / "state").running()
+        return held[0] if held else None
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("POCKETPRIOR_DATA", raising=False)
+    made = Queue(tmp_path)
+    yield made
+    made.kill()
+
+
+@pytest.mark.timeout(900)
+def test_killed_queue_goes_on_to_the_same_bits(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGKILL after the first cooled copy, `start` again, `stop` after a later one; against a run without a stop."""
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "tiny.toml").write_text(TINY)
-    run = tmp_path / "state" / "tiny" / "predictor"
 
-    def queue(action: str) -> str:
-        places = [f"--{name}={tmp_path / name}" for name in ("state", "models", "weights")]
-        command = [
-            sys.executable,
-            str(ROOT / "scripts" / "zoo"),
-            action,
-            *places,
-            f"--data={EXAMPLES}",
-            "--threads=1",
-            "--nice=0",
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    def said(action: str) -> str:
+        assert queue(action) == 0
+        return capsys.readouterr().out
 
-    def process() -> int:
-        text = (tmp_path / "state" / "lock").read_text() if (tmp_path / "state" / "lock").exists() else ""
-        return int(text.partition(" ")[0] or 0)
-
-    queue("start")
+    run = queue.folder / "state" / "tiny" / "predictor"
+    assert "started" in said("start")
     until((run / "cooled-00000004" / "model.safetensors").exists)
-    assert "the queue is running" in queue("start")
-    killed = process()
-    os.kill(killed, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{killed}").exists())
-    assert "not running" in queue("stop")
-    queue("start")
+    assert "the queue is running" in said("start")
+    queue.kill()
+    assert "not running" in said("stop")
+    said("start")
     until((run / "cooled-00000032" / "model.safetensors").exists)
-    assert "tiny/predictor *" in queue("table")
-    assert "stopped at tiny/predictor" in queue("stop")
-    assert "the queue is not running" in queue("table")
-    assert (tmp_path / "weights" / "tiny-predictor.safetensors").exists()
+    assert "tiny/predictor *" in said("table")
+    assert "stopped at tiny/predictor" in said("stop")
+    assert "the queue is not running" in said("table")
+    assert (queue.folder / "weights" / "tiny-predictor.safetensors").exists()
 
-    torch.set_num_threads(1)
-    words = zoo._words(read_models(tmp_path / "models")[0].stages[0], {})
-    words += ["--data", str(EXAMPLES), "--out", str(tmp_path / "whole"), "--threads", "1", "--set", "cooldown=0"]
+    before = torch.get_num_threads()
+    words = zoo._words(read_models(queue.folder / "models")[0].stages[0], {})
+    words += ["--data", str(EXAMPLES), "--out", str(queue.folder / "whole"), "--threads", "1", "--set", "cooldown=0"]
     assert main([*words, "--set", "steps=32"]) == 0
     assert main([*words, "--set", "steps=32", "--cool", "4"]) == 0
-    ours, theirs = (record(folder / "cooled-00000032") for folder in (run, tmp_path / "whole"))
-    assert [name for name in theirs if name != "log" and ours[name] != theirs[name]] == []
+    torch.set_num_threads(before)
+    ours, theirs = (record(folder / "cooled-00000032") for folder in (run, queue.folder / "whole"))
+    assert [name for name in theirs if ours[name] != theirs[name]] == []
+
+
+def test_queue_needs_photos_and_models(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    queue.options = [option for option in queue.options if not option.startswith("--data")]
+    assert queue("start") == queue("work") == 2
+    assert capsys.readouterr().err.count("POCKETPRIOR_DATA") == 2
+    (queue.folder / "models" / "tiny.toml").unlink()
+    assert queue("start") == 2
+    assert "no model" in capsys.readouterr().err

@@ -9,11 +9,11 @@ import pytest
 
 from pocketprior.core import metrics
 from pocketprior.core.degradations.fixed import DAMAGES
+from pocketprior.core.null import NULLS
 from pocketprior.runtimes.bench import classical
 from pocketprior.runtimes.bench.cache import Cache
 from pocketprior.runtimes.bench.judge import Judge
 from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, Method, bm3d, nl_means, our_methods
-from pocketprior.runtimes.bench.null import NULLS
 from pocketprior.runtimes.bench.photos import BenchPhoto, Trial, trials
 from pocketprior.runtimes.bench.quality import Measurement, compared, mean, run
 

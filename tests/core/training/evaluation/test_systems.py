@@ -22,13 +22,21 @@ from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
 from pocketprior.core.noise import normal_vector
+from pocketprior.core.null import NULLS
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
 from pocketprior.core.training.evaluation.score import cases, square
 from pocketprior.core.training.gen2res import constrain
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 METHODS = {
-    "dtpm": ["input", "predictor alone", "DTPM, 4 steps, gain 0.5", "DTPM, 50 steps, gain 0.5"],
+    "dtpm": [
+        "input",
+        "predictor alone",
+        "unsharp mask",
+        "shaped noise",
+        "DTPM, 4 steps, gain 0.5",
+        "DTPM, 50 steps, gain 0.5",
+    ],
     "diffir": [
         "input",
         "V1, trained without diffusion",
@@ -39,6 +47,15 @@ METHODS = {
         ),
     ],
     "gen2res": ["input", "regressor alone", "no album", "Gen2Res, album", "the true photo"],
+    "noise": [
+        "input",
+        "Gen2Res, K = 200, noise not counted",
+        "Gen2Res, noise estimated",
+        "Gen2Res, sigma given",
+        "BM3D, noise estimated",
+        "BM3D, sigma given",
+        "BM3D, noise estimated, clipped values replaced",
+    ],
 }
 
 
@@ -51,8 +68,13 @@ def test_dtpm(photos: list[np.ndarray], tmp_path: Path) -> None:
     model, semantic = save_small(tmp_path)
     table = dtpm.evaluate(model, dtpm.load_encoder(semantic), photos)
     assert [row.method for row in table.rows] == METHODS["dtpm"]
-    assert len({row.values["PSNR"] for row in table.rows}) == len(table.rows)
-    assert len(table.verdicts) == 3
+    assert len({row.values["PSNR"] for row in table.rows if row.method not in NULLS}) == len(table.rows) - len(NULLS)
+    said = "\n".join(table.verdicts)
+    assert "Texture, minus shaped noise: SWD " in said
+    assert "Calibration, 50 steps: " in said
+    ours, alone = (table.value(name, "PSNR") for name in ("DTPM, 4 steps, gain 0.5", "predictor alone"))
+    for name in NULLS:
+        assert table.value(name, "PSNR") == pytest.approx(min(ours, alone), abs=0.05)
 
 
 def save_diffir(folder: Path, **changes: Any) -> tuple[DiffirConfig, Path, Path]:
@@ -109,18 +131,39 @@ def test_gen2res(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.save(tmp_path / "base.safetensors", "gen2res", config, Denoiser(config).state_dict(), {})
     recipe = replace(constrain.RECIPE, steps=2, batch=2, crop=16, rank=2, save_every=2, precision="fp32")
     monkeypatch.setattr(constrain, "RECIPE", recipe)
-    _, semantic = save_small(tmp_path)
     table = gen2res.evaluate(
         EXAMPLES,
         tmp_path / "base.safetensors",
         Predictor(CONFIG.predictor).eval(),
-        dtpm.load_encoder(semantic),
         tmp_path / "run",
         task="noise",
         side=192,
-        sampling=gen2res.Sampling(start=20, steps=2),
     )
     assert [row.method for row in table.rows] == METHODS["gen2res"]
     assert table.value("the true photo", "PSNR") == np.inf or table.value("the true photo", "PSNR") > 90
-    assert table.value("the true photo", gen2res.DISTANCE) != table.value("input", gen2res.DISTANCE)
-    assert gen2res.overall([table, table]).rows[0].values == pytest.approx(table.rows[0].values)
+    assert table.verdicts == ()
+    mean = gen2res.overall([table, table])
+    assert mean.rows[0].values == pytest.approx(table.rows[0].values)
+    assert "identity is not judged" in mean.verdicts[-1]
+
+
+def test_plain_noise(photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a network that knows nothing, and a mean filter in the place of BM3D."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(replace(GEN2RES["mobile"], widths=(8, 8), groups=4, embedding=16)).eval()
+    told: list[float] = []
+
+    def smoothed(image: np.ndarray, sigma: float) -> np.ndarray:
+        told.append(sigma)
+        mean = sum(np.roll(image.astype(float), shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))) / 4
+        return np.clip(np.round(mean), 0, 255).astype(np.uint8)
+
+    monkeypatch.setattr(gen2res, "bm3d", smoothed)
+    table = gen2res.noise_table(denoiser, photos, 25)
+    assert [row.method for row in table.rows] == METHODS["noise"]
+    assert table.value("input", "PSNR") == pytest.approx(20.5, abs=1)
+    assert told.count(25) == len(photos)
+    estimates = [sigma for sigma in told if sigma != 25]
+    assert len(estimates) == 2 * len(photos)
+    assert estimates == pytest.approx([25] * len(estimates), rel=0.05)
+    assert table.value("Gen2Res, noise estimated", "PSNR") != table.value("Gen2Res, sigma given", "PSNR")

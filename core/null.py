@@ -2,7 +2,7 @@
 
 Each adds something cheap to the result of the predictor alone: its own finest detail once more (an unsharp mask), or
 grey noise that is strong where there is detail. The gain is the one at which the mean PSNR over the photos of a trial
-is that of our whole model, so that neither side pays more for its texture.
+is that of the model that they are compared with, so that neither side pays more for its texture.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.arrays import Image
-from ...core.degradations import gaussian_blur
-from ...core.degradations.fixed import image_digest
-from .photos import Pair
+from .arrays import Image
+from .degradations import gaussian_blur
+from .degradations.fixed import image_digest
 
 __all__ = ["NULLS", "NullResult", "detail", "null_result", "shaped_noise"]
 
@@ -59,16 +58,16 @@ NULLS: dict[str, Texture] = {"unsharp mask": detail, "shaped noise": shaped_nois
 
 
 def null_result(
-    texture: Texture, bases: Sequence[Image], pairs: Sequence[Pair], psnr: Metric, target: float
+    texture: Texture, bases: Sequence[Image], truths: Sequence[Image], psnr: Metric, target: float
 ) -> NullResult:
     """The null opponent on the results of the predictor alone, at the gain whose mean PSNR is `target` dB.
 
     Args:
         texture: One of NULLS, what is added.
-        bases: Results of the predictor alone, (H, W, 3) uint8, one for each pair.
-        pairs: The photos of the trial.
+        bases: Results of the predictor alone, (H, W, 3) uint8.
+        truths: The true photo of each.
         psnr: Of a result and the truth, as the tables have it.
-        target: Mean PSNR of our whole model. Where the predictor alone is no better, the gain is 0.
+        target: Mean PSNR of the whole model. Where the predictor alone is no better, the gain is 0.
     """
     textures = [texture(base) for base in bases]
 
@@ -76,7 +75,7 @@ def null_result(
         return [_added(base, gain, values) for base, values in zip(bases, textures, strict=True)]
 
     def mean_psnr(images: Sequence[Image]) -> float:
-        return fmean(psnr(image, pair.true) for image, pair in zip(images, pairs, strict=True))
+        return fmean(psnr(image, true) for image, true in zip(images, truths, strict=True))
 
     low, high = 0.0, LARGEST
     images = made(low)

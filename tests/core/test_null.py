@@ -5,11 +5,9 @@ import packs
 import pytest
 
 from pocketprior.core.metrics import psnr
-from pocketprior.runtimes.bench.null import CLOSE, NULLS, detail, null_result, shaped_noise
-from pocketprior.runtimes.bench.photos import Pair
+from pocketprior.core.null import CLOSE, NULLS, detail, null_result, shaped_noise
 
 TRUTHS = [packs.photo(64, 80, seed=i) for i in range(3)]
-PAIRS = [Pair(str(i), true, true) for i, true in enumerate(TRUTHS)]
 RNG = np.random.default_rng(0)
 BASES = [np.clip(true + RNG.integers(-3, 4, true.shape), 0, 255).astype(np.uint8) for true in TRUTHS]
 
@@ -18,7 +16,7 @@ BASES = [np.clip(true + RNG.integers(-3, 4, true.shape), 0, 255).astype(np.uint8
 @pytest.mark.parametrize("loss", [0.3, 4.0])
 def test_the_gain_gives_the_psnr_that_is_asked_for(texture, loss):
     alone = np.mean([psnr(base, true) for base, true in zip(BASES, TRUTHS, strict=True)])
-    result = null_result(texture, BASES, PAIRS, psnr, float(alone) - loss)
+    result = null_result(texture, BASES, TRUTHS, psnr, float(alone) - loss)
     reached = np.mean([psnr(image, true) for image, true in zip(result.images, TRUTHS, strict=True)])
     assert result.psnr == pytest.approx(reached)
     assert reached == pytest.approx(alone - loss, abs=CLOSE)
@@ -27,7 +25,7 @@ def test_the_gain_gives_the_psnr_that_is_asked_for(texture, loss):
 
 
 def test_no_texture_where_the_predictor_alone_is_no_better():
-    result = null_result(detail, BASES, PAIRS, psnr, 90.0)
+    result = null_result(detail, BASES, TRUTHS, psnr, 90.0)
     assert result.gain == 0
     assert all(np.array_equal(a, b) for a, b in zip(result.images, BASES, strict=True))
 
