@@ -193,7 +193,10 @@ class Manifest:
     direction, from which an output pixel of a graph can be influenced; where that has no limit (attention or
     normalisation over the whole tile), the window that the graph is run on. residual_scale: what one unit of an
     image-sized state is in the image, which is in 0..1; with the start "image", the state is (image - 0.5) /
-    residual_scale. gain: the share of what the model adds to the photo, or to base, at strength 1. bytes_per_pixel:
+    residual_scale. start_level: alpha_bar of the level that a photo is noised to at least, its own noise counted; a
+    noisier one enters the levels at its own, and with 1.0 any does. None: all are noised to levels[0], as they are in
+    packs that have no such field. gain: the share of what the model adds to the photo, or to base, at strength 1; this
+    and residual_scale are 1 where predict gives the amplitude of the texture. bytes_per_pixel:
     measured peak working memory of a graph per pixel of its tile. precision: target -> graph -> which of its files is
     run. parity: where the export was compared with the checkpoint, a name -> measure -> number. limits: of parity, by
     the class of what is compared ("fp32", "half", "coded", "form", "host", "task"). further: each task after the first,
@@ -226,6 +229,7 @@ class Manifest:
     made_by: Mapping[str, str]
     card: PackedFile
     golden: Mapping[str, Golden]
+    start_level: float | None = None
     limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
     further: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
 
@@ -283,6 +287,11 @@ class Manifest:
         """The manifest of each task that has graphs of its own; of all tasks together where they have the same."""
         return [self.of(task) for task in (self.tasks if self.further else self.tasks[:1])]
 
+    @property
+    def takes_amount(self) -> bool:
+        """Whether the graphs estimate the damage and take the amount of it that is to be removed."""
+        return any("amount" in graph.inputs for graph in self.graphs.values())
+
     def condition_arrays(self) -> Mapping[str, ArraySpec]:
         """The global conditions by name: what `encode` gives."""
         return self.graphs["encode"].outputs if "encode" in self.graphs else {}
@@ -324,6 +333,8 @@ def mirror(manifest: Manifest) -> str:
     tree = as_tree(manifest)
     for name in ("golden", "card", "parity", "limits", "precision", "bytes_per_pixel", "further"):
         del tree[name]
+    if manifest.start_level is None:  # as before there was such a field
+        del tree["start_level"]
     for graph in tree["graphs"].values():
         del graph["files"], graph["parts"], graph["function"]
     return as_text(tree)
@@ -380,7 +391,17 @@ def _check_numbers(m: Manifest) -> None:
     if m.start == "image":
         _require(min(m.levels) > 0, "levels", list(m.levels), "a first number above 0: something is left of the image")
         _require(m.residual_scale == 0.5, "residual_scale", m.residual_scale, "0.5: the state is in -1..1")
+    _check_start_level(m)
     _require(m.gain > 0, "gain", m.gain, "a number above 0")
+
+
+def _check_start_level(m: Manifest) -> None:
+    if m.start_level is None:
+        return
+    _require(m.start == "image", "start_level", m.start_level, 'null where the start is not "image"')
+    _require(m.start_level in m.levels, "start_level", m.start_level, f"one of the levels {list(m.levels)}")
+    fits = m.start_level < 1 or "fused" not in m.graphs
+    _require(fits, "start_level", m.start_level, "a level below 1 for a fused graph, which adds noise to reach it")
 
 
 def _check_state(m: Manifest) -> None:
@@ -448,6 +469,17 @@ def _check_graphs(m: Manifest) -> None:
         taken = {n: c for n, c in m.condition_arrays().items() if n in given}
         _check_arrays(f"inputs of {name}", graph.inputs, inputs | taken)
         _check_arrays(f"outputs of {name}", graph.outputs, outputs)
+    _check_amount(m)
+
+
+def _check_amount(m: Manifest) -> None:
+    """Where the graphs take the amount, predict gives the amplitude of the texture in the place of its scale."""
+    names = [name for name in ("predict", "fused") if name in m.graphs]
+    signs = {"amount" in m.graphs[name].inputs for name in names}
+    signs |= {"amplitude" in m.graphs[name].outputs for name in names if name == "predict"}
+    _require(len(signs) <= 1, "graphs", names, "the input 'amount' of all of them and the output 'amplitude', or none")
+    for name in ("residual_scale", "gain") if m.takes_amount else ():
+        _require(getattr(m, name) == 1, name, getattr(m, name), "1: the texture has its amplitude from predict")
 
 
 def _check_encode(m: Manifest, graph: GraphSpec) -> None:

@@ -3,13 +3,18 @@
 All arrays are float32; h and w, the size of a tile, are multiples of `size.multiple_of`. The graphs, in turn:
 
     dtpm      encode    thumbnail (1, 3, s, s)                      -> global conditions, such as code (1, n)
-              predict   image (1, 3, h, w)                          -> base (1, 3, h, w)
+              predict   image (1, 3, h, w), amount (1,)             -> base (1, 3, h, w), amplitude (1, 1, h, w)
               denoise   x, base (1, 3, h, w), t (1,)                -> v, or x0, of the texture residual (1, 3, h, w)
     diffir    encode    image (1, 3, h, w)                          -> global conditions: their means over the tile
               denoise   x (1, n), t (1,)                            -> x0 of the prior vector (1, n)
               compose   image (1, 3, h, w), prior (1, n)            -> restored (1, 3, h, w)
     gen2res   denoise   x (1, 3, h, w), t (1,)                      -> eps of the photo (1, 3, h, w)
     any       fused     image (1, 3, h, w), noise, strength (1,)    -> restored (1, 3, h, w): all but encode
+
+    dtpm      fused     amount (1,) as well
+
+A DTPM that estimates the damage takes `amount`, 0..2, how much of it is removed, in predict and in fused, and its
+predict gives `amplitude`, the standard deviation of the texture at strength 1; one that does not has neither.
 
 Every graph but encode may take any of the global conditions as well; denoise of a DTPM may take image beside base,
 that of a Gen2Res may give `variance` (1, 3, h, w) for the sampler "ancestral": where, from -1 to 1, the logarithm of
@@ -23,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import NamedTuple
 
-__all__ = ["IMAGE", "SCALAR", "SYSTEMS", "ArraySpec", "Interface", "System"]
+__all__ = ["IMAGE", "MAP", "SCALAR", "SYSTEMS", "ArraySpec", "Interface", "System"]
 
 
 class ArraySpec(NamedTuple):
@@ -34,6 +39,7 @@ class ArraySpec(NamedTuple):
 
 
 IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
+MAP = ArraySpec("float32", (1, 1, "h", "w"))
 SCALAR = ArraySpec("float32", (1,))
 STATE = "state"  # stands for the array of the sampled state, whose shape the manifest tells
 PREDICTED = "predicted"  # stands for the name of what denoise gives, which the manifest tells
@@ -89,13 +95,17 @@ SYSTEMS: dict[str, System] = {
         thumbnail=True,
         split=("encode", "predict", "denoise"),
         graphs={
-            "predict": Interface({"image": IMAGE}, {"base": IMAGE}),
+            "predict": Interface(
+                {"image": IMAGE, "amount": SCALAR},
+                {"base": IMAGE, "amplitude": MAP},
+                optional=frozenset({"amount", "amplitude"}),
+            ),
             "denoise": Interface(
                 {"x": STATE, "image": IMAGE, "base": IMAGE, "t": SCALAR},
                 {PREDICTED: STATE},
                 optional=frozenset({"image"}),
             ),
-            "fused": FUSED,
+            "fused": Interface({**FUSED.inputs, "amount": SCALAR}, FUSED.outputs, optional=frozenset({"amount"})),
         },
     ),
     "diffir": System(

@@ -12,9 +12,9 @@ from .errors import PackError, PackTamperedError
 from .manifest import Golden, Manifest, PackedFile
 from .pack import check_file, packed_file
 from .recording import read_arrays, write_arrays
-from .restore import Restorer
+from .restore import Restorer, Settings
 
-__all__ = ["FileCheck", "GoldenCheck", "Report", "verify", "write_golden"]
+__all__ = ["FileCheck", "GoldenCheck", "Report", "read_golden", "verify", "write_golden"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def _goldens(folder: Path, runtime: str, task: Manifest) -> list[GoldenCheck]:
     ]
 
 
-def write_golden(folder: Path, file: str, *, photo: Image, seed: int, strength: float, restored: Image) -> PackedFile:
+def write_golden(
+    folder: Path, file: str, *, photo: Image, seed: int, strength: float, restored: Image, amount: float = 1.0
+) -> PackedFile:
     """Write a golden restoration into the pack in `folder` and return its entry.
 
     photo, restored: (H, W, 3) uint8 or uint16; `restored` is what the checkpoint makes of `photo`.
@@ -88,8 +90,28 @@ def write_golden(folder: Path, file: str, *, photo: Image, seed: int, strength: 
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"photo": photo, "restored": restored, "seed": np.uint64(seed), "strength": np.float64(strength)}
+    arrays |= {} if amount == 1 else {"amount": np.float64(amount)}
     write_arrays(path, {name: np.asarray(array) for name, array in arrays.items()})
     return packed_file(folder, file)
+
+
+def read_golden(folder: Path, golden: Golden) -> tuple[Image, Image, Settings]:
+    """The photo of a golden restoration, what became of it, and with what settings; PackError for a file that is none.
+
+    Files without an amount have 1.
+    """
+    arrays = read_arrays(folder / golden.file.file)
+    expected = {"photo", "restored", "seed", "strength"}
+    if set(arrays) - {"amount"} != expected:
+        raise PackError(
+            f"{golden.file.file} holds {sorted(arrays)}, expected {sorted(expected)} and, unless it is 1, 'amount'; "
+            "export the pack again"
+        )
+    photo, restored = arrays["photo"], arrays["restored"]
+    if photo.shape != restored.shape or photo.dtype != restored.dtype:
+        raise PackError(f"{golden.file.file}: photo and result differ in size or depth; export the pack again")
+    amount = float(arrays.get("amount", 1.0))
+    return photo, restored, Settings(seed=int(arrays["seed"]), strength=float(arrays["strength"]), amount=amount)
 
 
 def _check(folder: Path, packed: PackedFile) -> FileCheck:
@@ -101,14 +123,6 @@ def _check(folder: Path, packed: PackedFile) -> FileCheck:
 
 
 def _compare(folder: Path, name: str, golden: Golden, form: str, restorer: Restorer) -> GoldenCheck:
-    arrays = read_arrays(folder / golden.file.file)
-    expected = {"photo", "restored", "seed", "strength"}
-    if set(arrays) != expected:
-        raise PackError(
-            f"{golden.file.file} holds {sorted(arrays)}, expected {sorted(expected)}; export the pack again"
-        )
-    restored = restorer(arrays["photo"], seed=int(arrays["seed"]), strength=float(arrays["strength"]))
-    if restored.shape != arrays["restored"].shape or restored.dtype != arrays["restored"].dtype:
-        raise PackError(f"{golden.file.file}: photo and result differ in size or depth; export the pack again")
-    difference = np.abs(restored.astype(np.int64) - arrays["restored"].astype(np.int64)).max()
+    photo, expected, settings = read_golden(folder, golden)
+    difference = np.abs(restorer(photo, **settings).astype(np.int64) - expected.astype(np.int64)).max()
     return GoldenCheck(name, form, int(difference), golden.tolerance)

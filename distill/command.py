@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             args.val,
             use=args.use,
             seed=recipe.seed,
-            crop=recipe.crop,
+            crop=recipe.largest_crop,
             side=system.thumbnail_side,
             structures=False,
         )
@@ -142,9 +142,7 @@ def open_system(teacher: Path, semantic: str | None, recipe: DistillRecipe) -> S
 
 def _opened(checkpoint: checkpoints.Checkpoint, semantic: str | None, recipe: DistillRecipe, source: str) -> System:
     if checkpoint.kind == "dtpm":
-        if semantic is None:
-            raise UsageError("a DTPM is distilled under its semantic encoder; add --semantic FILE")
-        return DtpmSystem(checkpoint, open_semantic(semantic), recipe, source)
+        return DtpmSystem(checkpoint, open_semantic(semantic) if semantic else None, recipe, source)
     if checkpoint.kind == "gen2res":
         return Gen2ResSystem(checkpoint, recipe, source)
     return DiffirSystem(checkpoint, recipe, source)

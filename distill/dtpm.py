@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint, from_dict
 from ..core.models.dtpm import Dtpm, DtpmConfig
-from ..core.models.semantic import encoder_of
+from ..core.models.semantic import NoEncoder, encoder_of
 from ..core.models.specialise import fixed_dtpm
-from ..core.models.steps import Steps, own_steps, thinned
+from ..core.models.steps import GAIN, Steps, own_steps, thinned
 from ..core.samplers import ddim
 from ..core.schedule import SCHEDULES, STEPS, trailing
 from ..core.training.dtpm.codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool, pair, planar
+from ..core.training.photos import Pool, planar
 from ..core.training.stage import Arrays
 from .paths import split
 from .recipe import DistillRecipe
@@ -42,14 +42,17 @@ class DtpmSystem:
 
     kind = "dtpm"
 
-    def __init__(self, checkpoint: Checkpoint, semantic: Checkpoint, recipe: DistillRecipe, source: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, semantic: Checkpoint | None, recipe: DistillRecipe, source: str) -> None:
         self.source = source
         self.config = from_dict(DtpmConfig, checkpoint.config)
         self.teacher: Dtpm = Dtpm(self.config).eval().requires_grad_(False)
         checkpoint.fill(self.teacher)
-        self.encoder: Any = encoder_of(semantic)
+        self.encoder: Any = encoder_of(semantic) if semantic else NoEncoder()
         if self.encoder.config != self.config.semantic:
-            raise UsageError("the 'semantic' checkpoint is not the one that this DTPM was trained with; give that one")
+            raise UsageError(
+                "this DTPM was trained with another semantic encoder, or with none; give --semantic its checkpoint, or "
+                "leave it out"
+            )
         self.frozen = nn.ModuleList([self.teacher, self.encoder])
         self.trained = {"adapters": 1.0} | ({"denoiser": recipe.prior_rate} if recipe.prior_rate > 0 else {})
         self.pictured = {"predictor": 1.0, "denoiser": recipe.prior_rate}
@@ -86,11 +89,11 @@ class DtpmSystem:
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean, damaged and noise (3, crop, crop), and the code."""
-        cut = pool.crop(crop, rng)
+        cut = pool.crop(crop, rng, self.task)
         clean = planar(cut.clean)
         return {
             "clean": clean,
-            "damaged": planar(pair(cut, self.task, rng)),
+            "damaged": planar(cut.damaged),
             "noise": rng.standard_normal(clean.shape, dtype=np.float32),
             **draw_code(cut.thumbnail, self.config.semantic.code, CODE_DROP, CODE_NOISE, rng),
         }
@@ -100,8 +103,8 @@ class DtpmSystem:
         damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
         with torch.no_grad():
             code = noisy_code(partial(self.teacher.encode, self.encoder), batch)
-            base = self.teacher.predictor(damaged).float()
-        predicts, scale = self.config.prediction, self.teacher.residual_scale
+            base, scale = (x.float() for x in self.teacher.predict(damaged))
+        predicts = self.config.prediction
 
         def predict(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
             assert isinstance(model, Dtpm)
@@ -129,9 +132,9 @@ class DtpmSystem:
         assert isinstance(model, Dtpm)
         damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
         code = noisy_code(partial(model.encode, self.encoder), batch)
-        base = model.predictor(damaged)
-        texture = model.residual_scale * model.residual(damaged, base, code, noise, *steps)
-        return (base + evaluation.GAIN * texture).float()
+        base, scale = model.predict(damaged)
+        texture = model.amplitude(scale) * model.residual(damaged, base, code, noise, *steps)
+        return (base + GAIN * texture).float()
 
     def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
         """As in `System`."""

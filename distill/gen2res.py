@@ -23,7 +23,7 @@ from ..core.noise import normal
 from ..core.samplers import clipped, ddim, noised
 from ..core.schedule import ddpm, strided
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool, pair, planar
+from ..core.training.photos import Pool, planar
 from ..core.training.stage import Arrays
 from .paths import split
 from .recipe import DistillRecipe
@@ -80,11 +80,11 @@ class Gen2ResSystem:
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean, damaged and noise (3, crop, crop)."""
-        cut = pool.crop(crop, rng)
+        cut = pool.crop(crop, rng, self.task)
         clean = planar(cut.clean)
         return {
             "clean": clean,
-            "damaged": planar(pair(cut, self.task, rng)),
+            "damaged": planar(cut.damaged),
             "noise": rng.standard_normal(clean.shape, dtype=np.float32),
         }
 

@@ -42,11 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, metavar="EDGE", help=_TILE)
     parser.add_argument("--pictures", action="store_true", help=_PICTURES)
     parser.add_argument("--trained-on", type=Path, metavar="FILE", help=_TRAINED_ON)
-    parser.add_argument("--gain", type=_gain, help="share of what the model adds at strength 1 (DTPM 0.5, others 1)")
+    parser.add_argument(
+        "--gain",
+        type=_gain,
+        help="share of what the model adds at strength 1 (1; of a DTPM that is not calibrated 0.5)",
+    )
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help=_WINDOW)
     parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
-    parser.add_argument("--steps", type=int, help="DTPM, Gen2Res: sampling steps (4; 10; a student's own)")
-    parser.add_argument("--start", type=int, help="Gen2Res: level of 1000 to which a photo is noised (200)")
+    parser.add_argument("--steps", type=int, help="DTPM, Gen2Res: sampling steps (4; 8; a student's own)")
+    parser.add_argument("--start", type=int, help="Gen2Res: level of 1000 that photos are noised to (0: their own)")
     parser.add_argument("--sampler", help="Gen2Res: ddim (default) or ancestral")
 
 
@@ -115,8 +119,6 @@ def source_of(args: argparse.Namespace) -> Source:
         if name not in known:
             usable = ", ".join(f"--{field}" for field in options if field in known)
             raise UsageError(f"--{name} was given for a {kind} checkpoint; its options are: {usable}")
-    if kind == "dtpm" and args.semantic is None:
-        raise UsageError("a DTPM checkpoint was given without its semantic encoder; add --semantic FILE")
     if args.window is not None:
         given["window"] = Window(*args.window)
     return SOURCES[kind](args.checkpoint, **given)

@@ -13,12 +13,12 @@ from ..core.degradations import TASKS
 from ..core.errors import UsageError
 from ..core.manifest import Conditions, Size
 from ..core.models import checkpoints
-from ..core.models.dtpm import Dtpm, DtpmConfig
+from ..core.models.dtpm import Composed, Dtpm, DtpmConfig
 from ..core.models.rewrite import rewritten
-from ..core.models.semantic import encoder_of, open_semantic, semantic_file
-from ..core.models.steps import own_steps
+from ..core.models.semantic import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
+from ..core.models.steps import GAIN, own_steps, sampled_deviation
 from ..core.schedule import SCHEDULES, trailing
-from ..core.systems import IMAGE, SCALAR, ArraySpec
+from ..core.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ..core.tiles import Window
 from .graphs import Graph, receptive_field
 from .source import FUSED_STEPS, WINDOW, About, Opened, digest
@@ -48,31 +48,33 @@ class _Encode(nn.Module):
         return self.encoder(thumbnail)
 
 
-class _Predict(nn.Module):
-    def __init__(self, model: Dtpm) -> None:
-        super().__init__()
-        self.predictor = model.predictor
+class _Predict(Composed):
+    """What comes before the sampler; a calibrated predictor gives the amplitude of the texture at strength 1 too."""
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.predictor(image)
+    def __init__(self, model: Dtpm, gain: float) -> None:
+        super().__init__()
+        self.config, self.predictor, self.gain = model.config, model.predictor, gain
+
+    def forward(self, image: Tensor, amount: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        if not self.predictor.calibrated:
+            return self.predictor(image)
+        base, sigma = self.predict(image, amount)
+        return base, self.gain * self.amplitude(sigma)
 
 
 class _Denoise(nn.Module):
-    """The guided prior where y_E takes the place of the structure."""
+    """The guided prior. image: where it sees the damaged photo; code: where it has one."""
 
     def __init__(self, model: Dtpm) -> None:
         super().__init__()
         self.denoiser, self.adapters = model.denoiser, model.adapters
+        self.slot = model.config.structure_slot
 
-    def forward(self, x: Tensor, base: Tensor, code: Tensor, t: Tensor) -> Tensor:
-        return self.denoiser(x, base, code, t, self.adapters)
-
-
-class _DenoiseBeside(_Denoise):
-    """The guided prior where the damaged photo takes the place of the structure."""
-
-    def forward(self, x: Tensor, image: Tensor, base: Tensor, code: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
-        return self.denoiser(x, image, code, t, self.adapters, base)
+    def forward(
+        self, x: Tensor, base: Tensor, t: Tensor, image: Tensor | None = None, code: Tensor | None = None
+    ) -> Tensor:
+        structure = image if image is not None and self.slot == "y_d" else base
+        return self.denoiser(x, structure, code, t, self.adapters, image, base)
 
 
 class _Fused(nn.Module):
@@ -80,49 +82,51 @@ class _Fused(nn.Module):
         super().__init__()
         self.model, self.sampling = model, sampling
 
-    def forward(self, image: Tensor, noise: Tensor, code: Tensor, strength: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, noise: Tensor, strength: Tensor, amount: Tensor | None = None, code: Tensor | None = None
+    ) -> Tensor:
         levels, times, gain = self.sampling
-        return self.model(image, code, noise, gain * strength, levels, times)
+        return self.model(image, code, noise, gain * strength, levels, times, amount)
 
 
 def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str, Graph]:
-    """encode, predict, denoise and, up to FUSED_STEPS, fused, ready to be traced.
+    """predict, denoise, encode where there is a semantic code and, up to FUSED_STEPS, fused, ready to be traced.
 
     encoder: with a `config`, as `encoder_of` gives it.
     """
     model, encoder = rewritten(model), rewritten(encoder)
-    config: Any = encoder.config
-    code = ArraySpec("float32", (1, config.code))
-    thumbnail = ArraySpec("float32", (1, 3, config.size, config.size))
-    beside = model.config.structure_slot == "y_d"
-    structure = {"image": IMAGE, "base": IMAGE} if beside else {"base": IMAGE}
+    config, semantic = model.config, model.config.semantic
+    code = {"code": ArraySpec("float32", (1, semantic.code))} if semantic.code else {}
+    amount, amplitude = ({"amount": SCALAR}, {"amplitude": MAP}) if model.predictor.calibrated else ({}, {})
+    image = {"image": IMAGE} if config.structure_slot == "y_d" or config.damage_input != "none" else {}
     graphs = {
-        "encode": Graph(_Encode(model, encoder), {"thumbnail": thumbnail}, {"code": code}),
-        "predict": Graph(_Predict(model), {"image": IMAGE}, {"base": IMAGE}),
+        "predict": Graph(_Predict(model, sampling.gain), {"image": IMAGE, **amount}, {"base": IMAGE, **amplitude}),
         "denoise": Graph(
-            (_DenoiseBeside if beside else _Denoise)(model),
-            {"x": IMAGE, **structure, "code": code, "t": SCALAR},
-            {model.config.prediction: IMAGE},
+            _Denoise(model), {"x": IMAGE, **image, "base": IMAGE, **code, "t": SCALAR}, {config.prediction: IMAGE}
         ),
     }
+    if code:
+        thumbnail = ArraySpec("float32", (1, 3, semantic.size, semantic.size))
+        graphs = {"encode": Graph(_Encode(model, encoder), {"thumbnail": thumbnail}, code), **graphs}
     if len(sampling.times) <= FUSED_STEPS:
-        inputs = {"image": IMAGE, "noise": IMAGE, "code": code, "strength": SCALAR}
+        inputs = {"image": IMAGE, "noise": IMAGE, **amount, **code, "strength": SCALAR}
         graphs["fused"] = Graph(_Fused(model, sampling), inputs, {"restored": IMAGE})
     return graphs
 
 
 @dataclass(frozen=True)
 class DtpmSource:
-    """A "dtpm" checkpoint and its semantic encoder (a file, or timm:MODEL=FILE).
+    """A "dtpm" checkpoint and its semantic encoder (a file, or timm:MODEL=FILE; "" for a model without a code).
 
-    steps: of the sampler; 0 for those of a student, and for 4 of a model that is none. gain: share of the
-    residual that is added at strength 1; window: the tiles of a model that sees all of its tile (NAFNet blocks).
+    steps: of the sampler; 0 for those of a student, and for 4 of a model that is none. gain: share of the residual
+    that is added at strength 1, where a calibrated model has much to add; None for 0.5. window: the tiles of a model
+    that sees all of its tile (NAFNet blocks).
     """
 
     model: Path
-    semantic: str
+    semantic: str = ""
     steps: int = 0
-    gain: float = 0.5
+    gain: float | None = None
     window: Window = WINDOW
 
     def open(self) -> Opened:
@@ -131,15 +135,11 @@ class DtpmSource:
         model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))
         checkpoint.fill(model)
         model.eval()
-        encoder = encoder_of(open_semantic(self.semantic))
-        if encoder.config != model.config.semantic:
-            raise UsageError(f"{self.semantic} is not the encoder that this DTPM was trained with; give that one")
-        sampling = self._sampling(model.config.schedule, checkpoint.facts)
+        encoder = self._encoder(model.config.semantic)
+        sampling = self._sampling(model, checkpoint.facts)
         graphs = dtpm_graphs(model, encoder, sampling)
         task = checkpoint.facts["task"]
-        facts = _facts(model, encoder, sampling, task) | {
-            "receptive_field": self._reach(model, graphs, len(sampling.times))
-        }
+        facts = _facts(model, sampling, task) | {"receptive_field": self._reach(model, graphs, len(sampling.times))}
         return Opened(graphs, facts, _about(task, len(sampling.times)), TASKS[task])
 
     def task(self) -> str:
@@ -148,28 +148,44 @@ class DtpmSource:
 
     def digest(self) -> str:
         """As in `Source`."""
-        return digest(self.model, semantic_file(self.semantic))
+        return digest(self.model, *([semantic_file(self.semantic)] if self.semantic else []))
 
-    def _sampling(self, schedule: str, facts: Mapping[str, Any]) -> Sampling:
-        own, bars = own_steps(facts), SCHEDULES[schedule]()
+    def _encoder(self, config: SemanticConfig) -> nn.Module:
+        """The encoder that the model was trained with; UsageError for another one."""
+        if config.code == 0:
+            if self.semantic:
+                raise UsageError(
+                    f"{self.semantic} was given for a DTPM that has no semantic code; leave --semantic out"
+                )
+            return NoEncoder()
+        if not self.semantic:
+            raise UsageError("a DTPM checkpoint was given without its semantic encoder; add --semantic FILE")
+        encoder = encoder_of(open_semantic(self.semantic))
+        if encoder.config != config:
+            raise UsageError(f"{self.semantic} is not the encoder that this DTPM was trained with; give that one")
+        return encoder
+
+    def _sampling(self, model: Dtpm, facts: Mapping[str, Any]) -> Sampling:
+        own, bars = own_steps(facts), SCHEDULES[model.config.schedule]()
         steps = self.steps or (own.count if own else STEPS)
         if not 1 <= steps <= len(bars):
             raise UsageError(f"{steps} sampling steps were given; choose 1 .. {len(bars)}")
         if own and steps != own.count:
             raise UsageError(f"this model is a student that samples in {own.count} steps; {steps} were given")
         levels, times = own or trailing(steps, bars)
-        return Sampling(tuple(levels), tuple(times), self.gain)
+        gain = GAIN if self.gain is None else self.gain
+        return Sampling(tuple(levels), tuple(times), gain / sampled_deviation(facts, steps))
 
     def _reach(self, model: Dtpm, graphs: Mapping[str, Graph], steps: int) -> Mapping[str, int | Window]:
         """The fused reach is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
             return {name: self.window for name in graphs if name != "encode"}
-        reach = {name: receptive_field(graphs[name], model.multiple_of, reach=64) for name in ("predict", "denoise")}
+        reach = {name: receptive_field(graphs[name], model.multiple_of) for name in ("predict", "denoise")}
         return reach | ({"fused": reach["predict"] + steps * reach["denoise"]} if "fused" in graphs else {})
 
 
-def _facts(model: Dtpm, encoder: nn.Module, sampling: Sampling, task: str) -> dict[str, Any]:
-    config: Any = encoder.config
+def _facts(model: Dtpm, sampling: Sampling, task: str) -> dict[str, Any]:
+    calibrated, semantic = model.predictor.calibrated, model.config.semantic
     return {
         "model": "dtpm",
         "tasks": (task,),
@@ -180,9 +196,10 @@ def _facts(model: Dtpm, encoder: nn.Module, sampling: Sampling, task: str) -> di
         "levels": sampling.levels,
         "times": sampling.times,
         "state": IMAGE.shape,
-        "residual_scale": float(model.residual_scale),
-        "gain": sampling.gain,
-        "conditions": Conditions(thumbnail=config.size),
+        # Of a calibrated model both are in the amplitude, which predict gives.
+        "residual_scale": 1.0 if calibrated else float(model.residual_scale),
+        "gain": 1.0 if calibrated else sampling.gain,
+        "conditions": Conditions(thumbnail=semantic.size) if semantic.code else None,
     }
 
 

@@ -1,7 +1,7 @@
 """The graphs of a pack as plain PyTorch modules: what is traced is the reference, rewritten only where it is exact.
 
-Each module's `forward` takes and gives exactly the arrays of the pack's contract (`core/systems.py`), in its order;
-several outputs are a tuple. The modules of a system are in the file of that name.
+Each module's `forward` takes, by name, and gives, in their order, exactly the arrays of the pack's contract
+(`core/systems.py`); several outputs are a tuple. The modules of a system are in the file of that name.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def traced(graph: Graph, multiple: int, tile: int | None = None) -> torch.export
         warnings.simplefilter("ignore")  # PyTorch warns about its own deprecations
         return torch.export.export(
             graph.module,
-            tuple(graph.example(height, width).values()),
-            dynamic_shapes=tuple(shapes.values()) if free else None,
+            (),
+            graph.example(height, width),
+            dynamic_shapes=shapes if free else None,
         )
 
 
@@ -67,19 +68,21 @@ def traced(graph: Graph, multiple: int, tile: int | None = None) -> torch.export
 def receptive_field(graph: Graph, multiple: int, reach: int = 256) -> int:
     """The largest distance, in pixels, from which an output pixel can be influenced: exact, by following NaN.
 
-    One pixel of every picture input is NaN at a time, at each of the `multiple` x `multiple` positions on the sampling
-    grid; the result is how far from it the output is NaN. Raises ValueError when `reach` is too small to tell.
+    One row of every spatial input is NaN at a time, then one column, at each of the `multiple` positions on the
+    sampling grid; the result is how far from it an output is NaN. Raises ValueError when `reach` is too small to tell.
     """
-    size = -(-2 * reach // multiple) * multiple
+    length = -(-2 * reach // multiple) * multiple
     largest = 0
-    for offset in range(multiple * multiple):
-        y, x = size // 2 + offset // multiple, size // 2 + offset % multiple
-        inputs = graph.example(size, size)
-        for name, spec in graph.inputs.items():
-            if "h" in spec.shape:
-                inputs[name][:, :, y, x] = torch.nan
-        touched = graph.module(*inputs.values()).isnan().any(dim=1)[0].nonzero()
-        largest = max(largest, int((touched - torch.tensor([y, x])).abs().max()))
+    for axis in (2, 3):
+        for place in range(length // 2, length // 2 + multiple):
+            inputs = graph.example(*((length, multiple) if axis == 2 else (multiple, length)))
+            for name, spec in graph.inputs.items():
+                if "h" in spec.shape:
+                    inputs[name].select(axis, place).fill_(torch.nan)
+            outputs = graph.module(**inputs)
+            for output in outputs if isinstance(outputs, tuple) else (outputs,):
+                touched = output.isnan().any(dim=1).any(dim=4 - axis)[0].nonzero()
+                largest = max(largest, int((touched - place).abs().max()))
     if largest >= reach - multiple:
         raise ValueError(f"the receptive field reaches beyond the {reach} pixels that were looked at")
     return largest

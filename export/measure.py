@@ -23,7 +23,7 @@ def parameters(graph: Graph) -> int:
 def macs_per_pixel(graph: Graph, tile: int = TILE) -> float:
     """Multiply-adds per pixel of the tile, all sampling steps of a fused graph included."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        graph.module(*graph.example(tile, tile).values())
+        graph.module(**graph.example(tile, tile))
     return round(counter.get_total_flops() / 2 / tile**2, 1)
 
 
@@ -33,7 +33,7 @@ def bytes_per_pixel(graph: Graph, tile: int = TILE) -> int:
     Counted from the traced graph, so that it is the same on every machine; a test compares it with a real runtime.
     """
     with torch.no_grad():
-        program = torch.export.export(graph.module, tuple(graph.example(tile, tile).values()))
+        program = torch.export.export(graph.module, (), graph.example(tile, tile))
     last = {used: i for i, node in enumerate(program.graph.nodes) for used in node.all_input_nodes}
     alive = most = 0
     for i, node in enumerate(program.graph.nodes):

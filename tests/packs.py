@@ -25,7 +25,7 @@ from pocketprior.core.pack import packed_file
 from pocketprior.core.restore import Restorer
 from pocketprior.core.verify import write_golden
 
-__all__ = ["DTPM", "RADIUS", "Tiny", "Writer", "build", "graph_bytes", "photo", "rewrite"]
+__all__ = ["ADJUSTABLE", "DTPM", "RADIUS", "Tiny", "Writer", "build", "graph_bytes", "photo", "rewrite"]
 
 CODE = 5
 SIDE = 8
@@ -37,6 +37,7 @@ RESIDUAL_SCALE = 0.1
 GAIN = 0.8
 
 IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
+MAP = ArraySpec("float32", (1, 1, "h", "w"))
 SCALAR = ArraySpec("float32", (1,))
 VECTOR = ArraySpec("float32", (1, CODE))
 THUMBNAIL = ArraySpec("float32", (1, 3, SIDE, SIDE))
@@ -102,14 +103,39 @@ class DtpmWriter(Writer):
         return self.network("denoise", self.op("Concat", x, base, axis=1), 6, bias)
 
     def fused(self, image: str, noise: str, code: str, strength: str) -> str:
-        base, x = self.predict(image), noise
+        base = self.predict(image)
+        texture = self.op("Mul", self.sampled(noise, base, code), self.number(GAIN * RESIDUAL_SCALE))
+        return self.together(base, texture, strength)
+
+    def together(self, base: str, texture: str, strength: str) -> str:
+        whole = self.op("Add", base, self.op("Mul", texture, strength))
+        return self.op("Clip", whole, self.number(0.0), self.number(1.0))
+
+    def sampled(self, x: str, base: str, code: str) -> str:
         for t, level, following in zip(TIMES, LEVELS[:-1], LEVELS[1:], strict=True):
             v = self.denoise(x, base, code, self.op("Reshape", self.number(t), self.shape(1)))
             clean = self.mix(x, math.sqrt(level), v, -math.sqrt(1 - level))
             eps = self.mix(x, math.sqrt(1 - level), v, math.sqrt(level))
             x = self.mix(clean, math.sqrt(following), eps, math.sqrt(1 - following))
-        texture = self.op("Mul", self.op("Mul", x, strength), self.number(GAIN * RESIDUAL_SCALE))
-        return self.op("Clip", self.op("Add", base, texture), self.number(0.0), self.number(1.0))
+        return x
+
+
+class AdjustableWriter(DtpmWriter):
+    """A DTPM that smooths, the more the worse it takes the image to be, and that takes the amount."""
+
+    def predict(self, image: str, amount: str) -> tuple[str, str]:  # type: ignore[override]
+        one, zero = self.number(1.0), self.number(0.0)
+        share, more = self.op("Clip", amount, zero, one), self.op("Max", amount, one)
+        seen = self.op("ReduceMean", self.network("damage", image, 3), self.shape(1), keepdims=1)
+        damage = self.op("Mul", self.op("Sigmoid", seen), self.number(0.5))
+        mean = self.op("AveragePool", image, kernel_shape=[5, 5], pads=[2] * 4, count_include_pad=0)
+        change = self.op("Mul", self.op("Sub", mean, image), self.op("Mul", damage, more))
+        base = self.op("Add", image, self.op("Mul", change, share))
+        return base, self.op("Mul", self.op("Mul", damage, share), self.number(RESIDUAL_SCALE))
+
+    def fused(self, image: str, noise: str, amount: str, code: str, strength: str) -> str:  # type: ignore[override]
+        base, amplitude = self.predict(image, amount)
+        return self.together(base, self.op("Mul", self.sampled(noise, base, code), amplitude), strength)
 
 
 class Tiny(NamedTuple):
@@ -141,6 +167,20 @@ DTPM = Tiny(
         "gain": GAIN,
         "conditions": Conditions(thumbnail=SIDE),
     },
+)
+
+
+ADJUSTABLE = Tiny(
+    AdjustableWriter,
+    {
+        **DTPM.interfaces,
+        "predict": ({"image": IMAGE, "amount": SCALAR}, {"base": IMAGE, "amplitude": MAP}),
+        "fused": (
+            {"image": IMAGE, "noise": IMAGE, "amount": SCALAR, "code": VECTOR, "strength": SCALAR},
+            {"restored": IMAGE},
+        ),
+    },
+    {**DTPM.fields, "residual_scale": 1.0, "gain": 1.0},
 )
 
 

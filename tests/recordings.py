@@ -11,7 +11,7 @@ import packs
 from numpy.typing import NDArray
 
 from pocketprior.core.manifest import Manifest
-from pocketprior.core.restore import Restorer
+from pocketprior.core.restore import Restorer, Settings
 from pocketprior.core.tiles import smallest_tile
 from pocketprior.runtimes.parity.finals import forms_of
 from pocketprior.runtimes.parity.findings import Report
@@ -20,7 +20,10 @@ from pocketprior.runtimes.parity.recording import FORMAT, About, Call, Case, Wri
 __all__ = ["CHECKPOINT", "accused", "deep", "known_pack", "record_pack"]
 
 CHECKPOINT = "the checkpoint of a tiny pack"
-Shots = Sequence[tuple[tuple[int, int], int, float]]  # (height, width), seed, strength
+Size = tuple[int, int]  # (height, width)
+Shots = Sequence[
+    tuple[Size, int, float] | tuple[Size, int, float, float]
+]  # size, seed, strength, amount if it is not 1
 
 
 def deep(height: int, width: int, seed: int) -> NDArray:  # type: ignore[type-arg]
@@ -51,20 +54,23 @@ def _case(
     manifest: Manifest,
     restorers: dict[str, Restorer],
     writer: Writer,
-    size: tuple[int, int],
+    size: Size,
     seed: int,
     strength: float,
+    amount: float = 1.0,
 ) -> Case:
     photo, tile = deep(*size, seed), _tile(manifest, size)
     calls, pictures = {}, {}
+    settings = Settings(seed=seed, strength=strength, amount=amount)
     for form, restorer in restorers.items():
-        picture, made = taken(restorer, photo, seed=seed, strength=strength, tile=tile)
+        picture, made = taken(restorer, photo, **settings, tile=tile)
         calls[form] = tuple(Call(c.graph, writer.keys(c.inputs), writer.keys(c.outputs), {}, {}) for c in made)
         pictures[form] = writer.key(picture)
-    return Case(f"{size} {seed}", seed, strength, tile, writer.key(photo), calls, pictures)
+    key = writer.key(photo)
+    return Case(f"{size} {seed}", **settings, tile=tile, photo=key, calls=calls, pictures=pictures)
 
 
-def _tile(manifest: Manifest, size: tuple[int, int]) -> int | None:
+def _tile(manifest: Manifest, size: Size) -> int | None:
     if manifest.window(manifest.receptive_field) is not None:
         return None
     least = smallest_tile(manifest.radius(("fused",)), manifest.size.minimum)

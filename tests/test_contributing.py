@@ -98,7 +98,7 @@ def with_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy_package(folder / "site")
     tasks = folder / "site/pocketprior/core/degradations/tasks.py"
     insert_before(tasks, "# Super-resolution", f"{TASK}\n\n")
-    insert_before(tasks, '    "cleanup": cleanup,', ENTRY)
+    insert_before(tasks, '    "cleanup": Task(cleanup),', ENTRY)
     return folder
 
 

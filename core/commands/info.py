@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import MissingExtraError, UsageError
 from ..manifest import Manifest, Size
 from ..pack import default_pack
+from ..restore import MOST
 from ..strict_json import as_tree
 from ..tiles import Window
 
@@ -100,6 +101,7 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("steps", f"{len(manifest.times)} ({manifest.sampler})"),
         ("sizes", f"any; tiles {_tiles(size)}"),
         ("strength", f"0 to 1; 1 adds {manifest.gain:g} of {_ADDED[manifest.model]}"),
+        ("amount", _amount(manifest)),
         *[(f"{target}", _graphs(manifest, target)) for target in manifest.precision],
         ("parameters", _numbers(manifest.parameters)),
         *[(task, f"parameters: {_numbers(facts.parameters)}") for task, facts in manifest.further.items()],
@@ -108,6 +110,12 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("size", f"{_bytes(manifest) / 1e6:.1f} MB in {len(manifest.files())} files"),
         ("made by", ", ".join(f"{name} {value}" for name, value in manifest.made_by.items())),
     ]
+
+
+def _amount(manifest: Manifest) -> str:
+    if manifest.takes_amount:
+        return f"0 to {MOST}; 1 removes the damage that the model estimates"
+    return "0 to 1, the share of the way from the photo to the restored one"
 
 
 def _graphs(manifest: Manifest, target: str) -> str:

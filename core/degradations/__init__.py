@@ -10,22 +10,27 @@ from .compression import Subsampling, jpeg
 from .filters import gaussian_blur
 from .light import Picture, quantize
 from .masks import Thickness, brush_mask
+from .mixed import mixed_v1
 from .noise import gaussian_noise, poisson_noise
 from .resizing import enlarge, shrink
-from .tasks import SHRINKS, TASKS, cleanup
+from .tasks import SHRINKS, TASKS
+from .windows import Shrink, Task, Window
 
 __all__ = [
     "SHRINKS",
     "TASKS",
     "Picture",
+    "Shrink",
     "Subsampling",
+    "Task",
     "Thickness",
+    "Window",
     "brush_mask",
-    "cleanup",
     "enlarge",
     "gaussian_blur",
     "gaussian_noise",
     "jpeg",
+    "mixed_v1",
     "poisson_noise",
     "quantize",
     "shrink",

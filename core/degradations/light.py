@@ -7,11 +7,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Picture", "Plane", "blend", "encoded", "light", "quantize"]
+__all__ = ["LUMA", "Picture", "Plane", "blend", "encoded", "light", "quantize"]
 
 Picture: TypeAlias = NDArray[np.float32]  # (H, W, 3)
 Plane: TypeAlias = NDArray[np.float32]  # (H, W)
 Array: TypeAlias = NDArray[np.float32]  # any shape
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of sRGB values: BT.601, as JPEG has it
 
 
 def quantize(picture: Picture) -> Picture:

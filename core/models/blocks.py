@@ -1,7 +1,7 @@
 """Blocks that models share, and the U-Net they are put into.
 
-The block is "Rep-edge": a residual pair of plain 3x3 convolutions with ReLU, no normalisation, no depthwise
-convolution, at half resolution and below. Each 3x3 is trained with a second, factored branch (1x1 then 3x3) whose
+`ConvBlock` is a residual pair of plain 3x3 convolutions with ReLU: what processors of phones run at full rate. The
+older block is "Rep-edge": the same pair, each 3x3 trained with a second, factored branch (1x1 then 3x3) whose
 product is added to the kernel in weight space, so training costs one convolution and deployment has one
 (Bhardwaj et al., "Collapsible Linear Blocks for Super-Efficient Super Resolution", MLSys 2022).
 
@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,19 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 
-__all__ = ["Module", "RepBlock", "RepConv", "Unet", "UnetBody", "merge_branches", "replaced", "sinusoid", "weights"]
+__all__ = [
+    "ConvBlock",
+    "ConvUnet",
+    "Module",
+    "RepBlock",
+    "RepConv",
+    "Unet",
+    "UnetBody",
+    "merge_branches",
+    "replaced",
+    "sinusoid",
+    "weights",
+]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -63,18 +75,25 @@ class RepConv(nn.Module):
         return conv
 
 
-class RepBlock(nn.Module):
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3x3 convolution, zero-padded."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class ConvBlock(nn.Module):
     """x + conv(relu(film(conv(x)))); without `embedding` there is no FiLM.
 
     The second convolution starts at zero: a fresh block is the identity.
     """
 
+    make: Callable[[int, int], nn.Module] = staticmethod(conv3x3)
+
     def __init__(self, channels: int, hidden: int, embedding: int | None = None) -> None:
         super().__init__()
-        self.first = RepConv(channels, hidden)
-        self.second = RepConv(hidden, channels)
+        self.first = self.make(channels, hidden)
+        self.second = self.make(hidden, channels)
         self.film = None if embedding is None else nn.Linear(embedding, 2 * hidden)
-        for parameter in self.second.direct.parameters():
+        for parameter in getattr(self.second, "direct", self.second).parameters():
             nn.init.zeros_(parameter)
         if self.film is not None:
             nn.init.zeros_(self.film.weight)
@@ -86,6 +105,12 @@ class RepBlock(nn.Module):
             scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         return x + self.second(F.relu(h))
+
+
+class RepBlock(ConvBlock):
+    """A `ConvBlock` whose convolutions are trained with a second branch."""
+
+    make = RepConv
 
 
 def weights(layer: nn.Conv2d | nn.LayerNorm) -> tuple[Tensor, Tensor]:
@@ -154,12 +179,14 @@ class UnetBody(nn.Module):
         embedding: Tensor | None = None,
         decoder_embedding: Tensor | None = None,
         adapters: Sequence[nn.Module] | None = None,
-        guidance: Tensor | None = None,
+        guidance: Any = None,
+        entry: Tensor | None = None,
     ) -> Tensor:
         """picture: (N, inputs, H, W), H and W multiples of `multiple_of`. Returns (N, outputs, H, W).
 
         `embedding` conditions the encoder, `decoder_embedding` the middle and the decoder; both are `activated`.
-        `adapters`, one per block, each see the feature that leaves the block and `guidance`.
+        `adapters`, one per block, each see the feature that leaves the block and `guidance`. `entry`, (N, widths[0],
+        H / finest, W / finest), is added to the features that enter the first block.
         """
         following = iter(adapters or ())
 
@@ -171,6 +198,8 @@ class UnetBody(nn.Module):
             return x
 
         x = self.intro(F.pixel_unshuffle(picture, self.finest))
+        if entry is not None:
+            x = x + entry
         # Encoder.
         skips = []
         for blocks, down in zip(self.encoder, self.downs, strict=True):
@@ -185,10 +214,10 @@ class UnetBody(nn.Module):
         return F.pixel_shuffle(self.end(x), self.finest)
 
 
-class Unet(UnetBody):
-    """Picture in, picture out: pixel-unshuffle by 2, the body with blocks of one kind, pixel-shuffle."""
+class ConvUnet(UnetBody):
+    """Image in, image out: pixel-unshuffle by `finest`, the body with blocks of one kind, pixel-shuffle."""
 
-    Block: Callable[..., nn.Module] = RepBlock  # (channels, hidden channels, size of the embedding or None)
+    Block: Callable[..., nn.Module] = ConvBlock  # (channels, hidden channels, size of the embedding or None)
 
     def __init__(
         self,
@@ -199,12 +228,19 @@ class Unet(UnetBody):
         expansion: float,
         embedding: int | None = None,
         decoder: Sequence[int] = (),
+        finest: int = 2,
     ) -> None:
         def block(width: int) -> nn.Module:
             return type(self).Block(width, int(width * expansion), embedding)
 
-        intro, end = nn.Conv2d(4 * inputs, widths[0], 1), nn.Conv2d(widths[0], 4 * outputs, 3, padding=1)
-        super().__init__(intro, end, block, widths, blocks, decoder, finest=2)
+        intro, end = nn.Conv2d(finest**2 * inputs, widths[0], 1), conv3x3(widths[0], finest**2 * outputs)
+        super().__init__(intro, end, block, widths, blocks, decoder, finest)
+
+
+class Unet(ConvUnet):
+    """A `ConvUnet` of Rep-edge blocks."""
+
+    Block = RepBlock
 
 
 def replaced(module: Module, makers: Mapping[type[nn.Module], Callable[..., nn.Module]]) -> Module:

@@ -15,7 +15,7 @@ __all__ = ["eager"]
 
 
 def eager(module: nn.Module, inputs: Sequence[str], *outputs: str) -> Graph:
-    """Run `module` on float32 arrays by name: `forward` takes `inputs` and gives a tensor, or a tuple of `outputs`.
+    """Run `module` on float32 arrays: `forward` takes `inputs` by name and gives a tensor, or a tuple of `outputs`.
 
     It runs where its parameters are.
     """
@@ -23,7 +23,8 @@ def eager(module: nn.Module, inputs: Sequence[str], *outputs: str) -> Graph:
 
     def graph(**arrays: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         with torch.inference_mode():
-            result = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name])).to(place) for name in inputs))
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])).to(place) for name in inputs}
+            result = module(**tensors)
         results = result if isinstance(result, tuple) else (result,)
         return {name: tensor.cpu().numpy() for name, tensor in zip(outputs, results, strict=True)}
 

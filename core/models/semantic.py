@@ -26,7 +26,16 @@ from ..errors import CheckpointError, MissingExtraError, UnknownNameError, Usage
 from . import checkpoints
 from .checkpoints import Checkpoint
 
-__all__ = ["SemanticConfig", "SemanticEncoder", "TimmEncoder", "encoder_of", "open_semantic", "semantic_file"]
+__all__ = [
+    "NO_SEMANTIC",
+    "NoEncoder",
+    "SemanticConfig",
+    "SemanticEncoder",
+    "TimmEncoder",
+    "encoder_of",
+    "open_semantic",
+    "semantic_file",
+]
 
 TIMM = "timm:"
 
@@ -39,6 +48,18 @@ class SemanticConfig:
     code: int = 64  # length of the code
     widths: tuple[int, ...] = (32, 64, 96, 128)  # of our own encoder: channels after each stride-2 convolution
     timm: str = ""  # name of the timm model instead of our own encoder
+
+
+NO_SEMANTIC = SemanticConfig(size=0, code=0, widths=())  # of a model that has no semantic code
+
+
+class NoEncoder(nn.Module):
+    """The encoder of a model without a semantic code: thumbnail (N, ...) -> (N, 0)."""
+
+    config = NO_SEMANTIC
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        return thumbnail.new_zeros(len(thumbnail), 0, dtype=torch.float32)
 
 
 class SemanticEncoder(nn.Module):

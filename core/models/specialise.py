@@ -2,21 +2,21 @@
 
 Exact: the same numbers up to the rounding of float32. What is folded where:
 
-    Rep body   FiLM follows a convolution: its scale goes into the kernel, scale and shift into the bias.
+    Conv, Rep  FiLM follows a convolution: its scale goes into the kernel, scale and shift into the bias.
     NAF body   FiLM comes before an unpadded 1x1 convolution: its scale goes into the kernel's columns, the shift
                through the kernel into the bias. The same in the NAF-edge body.
     Gen2Res    FiLM follows the affine part of a normalisation: both become one affine part.
     DiffIR     the time is a column of the first linear layer: it becomes a part of the bias.
 
 In the middle and the decoder of a DTPM, FiLM depends on the semantic code as well: there the time becomes a constant
-that is added to the code's share, and FiLM stays. The steps share all other tensors: what is left of the time is a few
-small vectors per step and folded kernel.
+that is added to the code's share, and FiLM stays, unless the model has no code. The steps share all other tensors:
+what is left of the time is a few small vectors per step and folded kernel.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..samplers import ddim, posterior_mean
-from .blocks import Module, RepBlock, merge_branches, sinusoid
+from .blocks import ConvBlock, Module, merge_branches, sinusoid
 from .diffir import PERIOD, Diffir, composed
-from .dtpm import Adapters, Dtpm
+from .dtpm import Adapters, Composed, Dtpm, SharedAdapters, guided
 from .dtpm import Denoiser as DtpmDenoiser
 from .gen2res import Denoiser as Gen2ResDenoiser
 from .gen2res import NormSilu, ResBlock, merged
@@ -101,7 +101,7 @@ def _with(module: Module, **parts: nn.Module | None) -> Module:
     return changed
 
 
-def _fixed_rep(block: RepBlock, embedding: Tensor) -> RepBlock:
+def _fixed_conv(block: ConvBlock, embedding: Tensor) -> ConvBlock:
     """The block without FiLM, as `embedding` (1, E) would condition it; its convolutions are merged already."""
     assert block.film is not None
     assert isinstance(block.first, nn.Conv2d)
@@ -125,8 +125,8 @@ def _fixed_block(block: nn.Module, embedding: Tensor) -> nn.Module:
         return _fixed_naf(block, embedding)
     if isinstance(block, NafEdgeBlock):
         return _fixed_naf_edge(block, embedding)
-    assert isinstance(block, RepBlock)
-    return _fixed_rep(block, embedding)
+    assert isinstance(block, ConvBlock)
+    return _fixed_conv(block, embedding)
 
 
 class FixedDtpmDenoiser(nn.Module):
@@ -141,27 +141,34 @@ class FixedDtpmDenoiser(nn.Module):
         super().__init__()
         unet = denoiser.unet
         time = denoiser.time(sinusoid(_of(denoiser, t), denoiser.config.frequencies))
-        encoder = nn.ModuleList(
-            nn.ModuleList(_fixed_block(block, unet.activated(time)) for block in blocks.children())
-            for blocks in unet.encoder
-        )
-        self.unet = _with(unet, encoder=encoder)
+
+        def fixed(blocks: Iterable[nn.Module]) -> nn.ModuleList:
+            return nn.ModuleList(_fixed_block(block, unet.activated(time)) for block in blocks)
+
+        parts = {"encoder": nn.ModuleList(fixed(blocks.children()) for blocks in unet.encoder)}
+        if denoiser.code is None:
+            parts["middle"] = fixed(unet.middle.children())
+            parts["decoder"] = nn.ModuleList(fixed(blocks.children()) for blocks in unet.decoder)
+        self.unet = _with(unet, **parts)
         self.code = denoiser.code
         self.register_buffer("time", time)
 
     def forward(
-        self, x: Tensor, structure: Tensor, code: Tensor, adapters: Adapters, guidance: Tensor | None = None
+        self,
+        x: Tensor,
+        structure: Tensor,
+        code: Tensor,
+        adapters: Adapters | SharedAdapters,
+        image: Tensor | None = None,
+        base: Tensor | None = None,
     ) -> Tensor:
         """As `Denoiser.forward`, without the time."""
-        joined = torch.cat([x, (structure - 0.5) * 5], dim=1)
-        decoder = self.unet.activated(self.time + self.code(code))
-        return self.unet(joined, None, decoder, adapters, structure if guidance is None else guidance)
+        decoder = None if self.code is None else self.unet.activated(self.time + self.code(code))
+        return guided(self, x, structure, (None, decoder), adapters, image, base)
 
 
-class FixedDtpm(nn.Module):
+class FixedDtpm(Composed):
     """A DTPM that samples in its own steps alone."""
-
-    residual_scale: Tensor
 
     def __init__(self, model: Dtpm, steps: Steps) -> None:
         super().__init__()
@@ -174,17 +181,19 @@ class FixedDtpm(nn.Module):
     def denoise(self, x: Tensor, image: Tensor, base: Tensor, code: Tensor, step: int) -> Tensor:
         """The prediction of one step, as `Dtpm.denoise` at its time."""
         structure = image if self.config.structure_slot == "y_d" else base
-        return self.denoisers[step](x, structure, code, self.adapters, base)
+        return self.denoisers[step](x, structure, code, self.adapters, image, base)
 
-    def forward(self, image: Tensor, code: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, code: Tensor, noise: Tensor, strength: Tensor, amount: Tensor | None = None
+    ) -> Tensor:
         """As `Dtpm.forward` with the steps that it was fixed at."""
-        base = self.predictor(image)
+        base, scale = self.predict(image, amount)
 
         def denoise(x: Tensor, step: int) -> Tensor:
             return self.denoise(x, image, base, code, step)
 
         residual = ddim(denoise, noise, self.levels, self.config.prediction)
-        return (base + strength.reshape(-1, 1, 1, 1) * self.residual_scale * residual).clamp(0, 1)
+        return self.compose(base, scale, residual, strength)
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from .stages import SYSTEMS, StageModule, stage_module, thumbnail_side
 __all__ = ["add_arguments", "run"]
 
 INTERRUPTED = 130
+SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
 
 
 class _LateParser(argparse.ArgumentParser):
@@ -66,7 +67,8 @@ def _declare(system: str, stage: str, parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run there is continued")
     for kind in module.EARLIER:
-        parser.add_argument(f"--{kind}", type=Path, required=True, help=f"'{kind}' checkpoint that this stage needs")
+        needed = "of a model that has a semantic code" if kind == SEMANTIC else "that this stage needs"
+        parser.add_argument(f"--{kind}", type=Path, required=kind != SEMANTIC, help=f"'{kind}' checkpoint {needed}")
     parser.add_argument("--recipe", type=Path, help="recipe file (.toml or .json) instead of the default recipe")
     if hasattr(module.RECIPE, "model"):
         parser.add_argument("--size", choices=_sizes(system), help="size of the model")
@@ -99,14 +101,15 @@ def run(args: argparse.Namespace) -> int:
     recipe = _recipe(args, module)
     chosen = options(args)
     try:
-        paths = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
+        given = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
+        paths = {kind: path for kind, path in given.items() if path is not None}
         earlier = {kind: _open(kind, str(path)) for kind, path in paths.items()}
         data, inputs = open_data(
             args.data,
             args.val,
             use=args.use,
             seed=recipe.seed,
-            crop=recipe.crop,
+            crop=recipe.largest_crop,
             side=thumbnail_side(recipe),
             structures=module.STRUCTURES,
         )
@@ -130,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(kind: str, source: str) -> checkpoints.Checkpoint:
-    return open_semantic(source) if kind == "semantic" else checkpoints.load(Path(source), kind)
+    return open_semantic(source) if kind == SEMANTIC else checkpoints.load(Path(source), kind)
 
 
 def _recipe(args: argparse.Namespace, module: StageModule) -> Recipe:

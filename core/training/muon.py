@@ -18,12 +18,13 @@ __all__ = ["Muon", "is_hidden_kernel", "orthogonal"]
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, Jordan's
 ITERATIONS = 5
 MOMENTUM = 0.95
-OUTER = ("intro", "end")  # modules that join a network to images
+OUTER = ("intro", "end", "tail")  # modules that join a network to images
+THIN = 4  # outputs or inputs of a kernel whose rows or columns are too few to be made orthogonal
 
 
 def is_hidden_kernel(name: str, parameter: Tensor) -> bool:
-    """Whether Muon trains the parameter called `name`: a dense convolution kernel outside modules `intro` and `end`."""
-    return parameter.dim() == 4 and parameter.shape[1] > 1 and not set(OUTER) & set(name.split("."))
+    """Whether Muon trains the parameter called `name`: a dense kernel, neither thin nor in `intro` or `end`."""
+    return parameter.dim() == 4 and min(parameter.shape[:2]) >= THIN and not set(OUTER) & set(name.split("."))
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:

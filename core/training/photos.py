@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..degradations import TASKS, Picture
+from ..degradations import TASKS, Picture, Shrink, Task, Window
 from ..errors import TrainingError
 from ..texture import structure
 from ..thumbnail import thumbnail
@@ -30,15 +30,17 @@ __all__ = [
     "gather",
     "levels",
     "load",
-    "pair",
     "planar",
     "val_pairs",
 ]
 
 CONTEXTS = 8  # random views of each photo that stand for "the whole photo" of a crop
+GREY = 0.03  # share of the crops that are greyscale, where damage is made
 LARGE = 1_000_000  # photos with more pixels are halved: their finest level is mostly softness and JPEG
 
 Levels: TypeAlias = NDArray[np.uint8]
+
+EMPTY: Picture = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Crop:
 
     clean: Picture
     smooth: Picture  # the structure of `clean`; empty when the pool holds none
-    damaged: Picture | None  # the same square of the damaged photo, from paired pools only
+    damaged: Picture  # the same square of the damaged photo; empty when no task was given
     thumbnail: Levels  # (3, side, side): a view of the photo around it
 
 
@@ -60,29 +62,38 @@ class Pool:
     contexts: Levels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
     damaged: list[Levels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
 
-    def at(self, step: int) -> Pool:
-        """The photos of a training step: always these."""
-        del step
+    def at(self, sample: int, group: int = 0) -> Pool:
+        """As in `Source`: always these photos."""
+        del sample, group
         return self
 
-    def crop(self, size: int, rng: Generator) -> Crop:
-        """A random square, turned and mirrored at random; photos are drawn in proportion to their area."""
+    def crop(
+        self, size: int, rng: Generator, task: str | None = None, tasks: Mapping[str, Task | Shrink] = TASKS
+    ) -> Crop:
+        """A random square, turned and mirrored at random; photos are drawn in proportion to their area.
+
+        task: of `tasks`; what damages the photo, unless the pool is paired. The whole photo is damaged, not the square
+        alone: what lies around the square counts.
+        """
         index = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
-        height, width = self.photos[index].shape[:2]
-        y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        height, width = self.photos[index].shape[:2][:: -1 if turn % 2 else 1]
+        y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         row = index * CONTEXTS + int(rng.integers(CONTEXTS))
 
-        def cut(photo: Levels) -> Picture:
-            square = np.rot90(photo[y : y + size, x : x + size], turn)
-            return (square[:, ::-1] if mirror else square).astype(np.float32) / np.float32(255)
+        def window(photo: Levels) -> Window:
+            turned = np.rot90(photo, turn)
+            return Window(turned[:, ::-1] if mirror else turned, y, x, size, size)
 
-        return Crop(
-            cut(self.photos[index]),
-            cut(self.structures[index]) if self.structures else np.empty(0, np.float32),
-            cut(self.damaged[index]) if self.damaged else None,
-            self.contexts[row],
-        )
+        clean, damaged = window(self.photos[index]), EMPTY
+        if self.damaged:
+            damaged = window(self.damaged[index]).pixels()
+        elif task is not None:
+            clean = replace(clean, grey=rng.random() < GREY)
+            damaged = tasks[task].damage(clean, rng)
+            damaged = _grey(damaged) if clean.grey else damaged
+        smooth = window(self.structures[index]).pixels() if self.structures else EMPTY
+        return Crop(clean.pixels(), smooth, damaged, self.contexts[row])
 
     @cached_property
     def _areas(self) -> NDArray[np.int64]:
@@ -90,10 +101,10 @@ class Pool:
 
 
 class Source(Protocol):
-    """Where the photos of a training step come from; what comes depends on the step alone."""
+    """Where the photos of training come from; what comes depends on the arguments alone."""
 
-    def at(self, step: int) -> Pool:
-        """The pool that the samples of `step` are drawn from."""
+    def at(self, sample: int, group: int = 0) -> Pool:
+        """The pool that a group of the samples of a step are drawn from; `sample` is the number of the step's first."""
         ...
 
 
@@ -105,9 +116,9 @@ class Data:
     val: Pool
 
 
-def pair(crop: Crop, task: str, rng: Generator) -> Picture:
-    """The damaged picture of a crop: its own if the pool is paired, else made by the task's degradation."""
-    return crop.damaged if crop.damaged is not None else TASKS[task](crop.clean, rng)
+def _grey(damaged: Picture) -> Picture:
+    """The damage of a greyscale photo has no colour; one channel stands for all, so that noise keeps its strength."""
+    return np.repeat(damaged[..., 1:2], 3, axis=2)
 
 
 def planar(picture: Picture) -> Picture:
@@ -116,32 +127,49 @@ def planar(picture: Picture) -> Picture:
 
 
 def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
-    """Damaged and clean centre crops of every photo, each (N, 3, size, size) in [0, 1]; the damage has fixed seeds."""
-    clean = [_centre(photo, size) for photo in pool.photos]
+    """Damaged and clean centre crops of every photo, each (N, 3, size, size) in [0, 1].
+
+    The whole photos are damaged, each with a seed of its own that never changes.
+    """
+    pairs = [
+        (_centre(_damaged(pool, i, task), size), _centre(Window.whole(photo).pixels(), size))
+        for i, photo in enumerate(pool.photos)
+    ]
+    damaged, clean = (torch.from_numpy(np.stack([planar(p) for p in side])) for side in zip(*pairs, strict=True))
+    return damaged, clean
+
+
+def _damaged(pool: Pool, index: int, task: str) -> Picture:
     if pool.damaged:
-        damaged = [_centre(photo, size) for photo in pool.damaged]
-    else:
-        damaged = [TASKS[task](picture, np.random.default_rng(i)) for i, picture in enumerate(clean)]
-    first, second = (torch.from_numpy(np.stack([planar(p) for p in side])) for side in (damaged, clean))
-    return first, second
+        return Window.whole(pool.damaged[index]).pixels()
+    return TASKS[task].damage(Window.whole(pool.photos[index]), np.random.default_rng(index))
 
 
-def _centre(photo: Levels, size: int) -> Picture:
-    y, x = ((side - size) // 2 for side in photo.shape[:2])
-    return photo[y : y + size, x : x + size].astype(np.float32) / np.float32(255)
+def _centre(picture: Picture, size: int) -> Picture:
+    y, x = ((side - size) // 2 for side in picture.shape[:2])
+    return picture[y : y + size, x : x + size]
 
 
-def load(paths: Sequence[Path], *, minimum: int, side: int, structures: bool, damaged: Sequence[Path] = ()) -> Pool:
+def load(
+    paths: Sequence[Path],
+    *,
+    minimum: int,
+    side: int,
+    structures: bool,
+    damaged: Sequence[Path] = (),
+    quiet: bool = False,
+) -> Pool:
     """Decode photos into a pool, as `gather` does; very large ones are halved.
 
     damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real at its own
-    scale only. Raises TrainingError when the two of a pair differ in size.
+    scale only. quiet: without bars of progress. Raises TrainingError when the two of a pair differ in size.
     """
     from ..image import read  # arrays can be trained on where photos cannot be decoded
 
     halve = not damaged
-    photos = [levels(read(path).pixels, halve=halve) for path in bar(paths, "photos", "photo")]
-    worse = [levels(read(path).pixels, halve=False) for path in bar(damaged, "damaged", "photo")]
+    shown = (lambda items, *_: items) if quiet else bar
+    photos = [levels(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]
+    worse = [levels(read(path).pixels, halve=False) for path in shown(damaged, "damaged", "photo")]
     for path, damaged_path, a, b in zip(paths, damaged, photos, worse, strict=False):
         if a.shape != b.shape:
             raise TrainingError(

@@ -25,6 +25,7 @@ from ..cli import main as pocketprior
 from ..errors import TrainingError, UsageError
 from ..models import checkpoints
 from .cooling import PREFIX, cooled_copies
+from .recipe import Recipe
 from .resume import STATE_NAME, is_finished, steps_done
 from .sources import file_hash
 
@@ -256,16 +257,21 @@ def status(models: list[ZooModel], place: Place) -> list[Status]:
     return [_status(f"{m.name}/{s.name}", place.run(m, s)) for m in models for s in m.stages]
 
 
+def _megapixels(run: Path, done: int) -> float:
+    """Of the crops that a run has seen in its `done` steps, in millions."""
+    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    seen = {name: recipe[name] for name in ("batch", "crop", "grow_every") if name in recipe}
+    return Recipe(steps=done, grown=tuple(recipe.get("grown", ())), **seen).megapixels(done)
+
+
 def _status(name: str, run: Path) -> Status:
     done, hours = _progress(run)
     if not done:
         return Status(name, 0.0, 0.0, "", "")
-    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
     places = [*reversed(cooled_copies(run)), run]
     logged = next((place for place in places if (place / "log.csv").exists()), None)
     figures = {n: v for n, v in (_last_line(logged) if logged else {}).items() if n.startswith("val_")}
     cooled = " cooled" if logged not in (None, run) else ""
     validation = "".join(f"{name} {value:.4g}{cooled}" for name, value in list(figures.items())[:1])
     images = sorted(run.glob("**/pictures/*.png"), key=os.path.getmtime)
-    mpx = done * recipe["batch"] * recipe["crop"] ** 2 / 1e6
-    return Status(name, mpx, hours, validation, str(images[-1]) if images else "")
+    return Status(name, _megapixels(run, done), hours, validation, str(images[-1]) if images else "")

@@ -12,7 +12,7 @@ from ...core.photo_list import released_photos
 from ..command import source_of  # the same options make the same model
 from ..source import Opened
 from .record import record
-from .shots import shots
+from .shots import settings_of, shots
 
 __all__ = ["run"]
 
@@ -25,7 +25,7 @@ def run(args: Namespace) -> int:
         raise UsageError(f"-o '{args.out}' lies in a folder that does not exist; make it first")
     source = source_of(args)
     opened = source.open() if args.tile is None else source.open().in_tiles(args.tile)
-    chosen = shots(_photos(args.photos), opened.facts["tasks"][0], args.side)
+    chosen = shots(_photos(args.photos), opened.facts["tasks"][0], args.side, settings_of(opened))
     teacher = None if args.teacher is None else _teacher(args)
     about = record(opened, source.digest(), chosen, args.out, device=args.device, teacher=teacher)
     calls = sum(len(calls) for case in about.cases for calls in case.calls.values())

@@ -18,7 +18,7 @@ from ...core.manifest import Golden, GraphSpec, Manifest, PackedFile
 from ...core.models.eager import eager
 from ...core.noise import NOISE_SPEC
 from ...core.pipeline import Graph as Run
-from ...core.restore import Restorer, graph_names
+from ...core.restore import Restorer, Settings, graph_names
 from ...core.systems import SYSTEMS
 from ...core.tiles import padded_size, smallest_tile
 from ...kernels.select import mode
@@ -36,13 +36,14 @@ PENDING = PackedFile("pending", "0" * 64, 0)  # a reference has no files
 
 @dataclass(frozen=True)
 class Shot:
-    """A damaged photo, (H, W, 3) uint16, that is to be restored with this seed and strength; clean: before that."""
+    """A damaged photo, (H, W, 3) uint16, that is to be restored with these options; clean: before it was damaged."""
 
     name: str
     photo: Image
     seed: int
     strength: float
     clean: Image | None = None
+    amount: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,17 @@ def _model(opened: Opened, place: torch.device) -> _Model:
 def _case(model: _Model, shot: Shot, writer: Writer) -> Case:
     """One photo in every form."""
     tile = _tile(model.manifest, *shot.photo.shape[:2])
+    settings = Settings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
     calls: dict[str, tuple[Call, ...]] = {}
     pictures: dict[str, str] = {}
     for form in model.forms:
-        picture, made = taken(model.restorer(form), shot.photo, seed=shot.seed, strength=shot.strength, tile=tile)
+        picture, made = taken(model.restorer(form), shot.photo, **settings, tile=tile)
         calls[form] = tuple(_call(call, writer) for call in made)
         pictures[form] = writer.key(picture)
     clean = None if shot.clean is None else writer.key(shot.clean)
-    return Case(shot.name, shot.seed, shot.strength, tile, writer.key(shot.photo), calls, pictures, clean)
+    return Case(
+        shot.name, **settings, tile=tile, photo=writer.key(shot.photo), calls=calls, pictures=pictures, clean=clean
+    )
 
 
 def _call(call: Taken, writer: Writer) -> Call:
@@ -175,13 +179,7 @@ def _with_kernels(model: _Model, cases: Sequence[Case], writer: Writer) -> list[
 def _with_teacher(master: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
     """The cases, with the teacher's pictures."""
     restorer = master.restorer("split")
-    return [
-        replace(
-            case,
-            teacher=writer.key(restorer(writer.arrays[case.photo], seed=case.seed, strength=case.strength)),
-        )
-        for case in cases
-    ]
+    return [replace(case, teacher=writer.key(restorer(writer.arrays[case.photo], **case.settings))) for case in cases]
 
 
 def _each_call(cases: Sequence[Case], change: Callable[[Call], Call]) -> list[Case]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.arrays import Image
-from ...core.degradations import TASKS
+from ...core.degradations import TASKS, Window
 from ...core.image import read
 from ...core.manifest import Manifest
 from ...core.restore import FORMS, Graph, Restorer
@@ -20,7 +20,8 @@ __all__ = ["Feed", "Sample", "calls", "digest", "forms_of", "samples"]
 
 Feed = dict[str, NDArray[np.float32]]  # the inputs of one call of a graph
 
-ANY_DAMAGE = "cleanup"  # stands for the task of a model that restores whatever it is given
+AMOUNTS = (1.0, 1.0, 1.0, 2.0)  # in turn, where the graphs take one: above 1 the arrays inside them have larger values
+ANY_DAMAGE = "noise"  # stands for the task of a model that restores whatever it is given: noise, which all remove
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ def calls(manifest: Manifest, folder: Path, chosen: Sequence[Sample]) -> dict[st
         opened = Restorer.from_pack(folder, graphs=form, threads=1)
         kept = {name: _kept(graph, feeds[name]) for name, graph in opened.graphs.items()}
         restorer = Restorer(manifest, kept)
-        for sample in chosen:
-            restorer(sample.damaged, seed=sample.seed)
+        for number, sample in enumerate(chosen):
+            amount = AMOUNTS[number % len(AMOUNTS)] if manifest.takes_amount else 1.0
+            restorer(sample.damaged, seed=sample.seed, amount=amount)
     return feeds
 
 
@@ -75,7 +77,9 @@ def _kept(graph: Graph, feeds: list[Feed]) -> Graph:
 def _sample(path: Path, task: str, side: int, seed: int) -> Sample:
     pixels = read(path).pixels
     y, x = (max(0, (edge - side) // 2) for edge in pixels.shape[:2])
-    square = pixels[y : y + side, x : x + side].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    damaged = TASKS.get(task, TASKS[ANY_DAMAGE])(square, np.random.default_rng(seed))
-    clean, spoilt = (np.round(np.clip(picture, 0, 1) * 65535).astype(np.uint16) for picture in (square, damaged))
+    square = Window(pixels, y, x, *(min(side, edge) for edge in pixels.shape[:2]))
+    damaged = TASKS.get(task, TASKS[ANY_DAMAGE]).damage(square, np.random.default_rng(seed))
+    clean, spoilt = (
+        np.round(np.clip(picture, 0, 1) * 65535).astype(np.uint16) for picture in (square.pixels(), damaged)
+    )
     return Sample(path.stem, clean, spoilt, seed)

@@ -82,7 +82,12 @@ def _shots(reference: Recording) -> list[Shot]:
     arrays = reference.arrays
     return [
         Shot(
-            case.name, arrays[case.photo], case.seed, case.strength, None if case.clean is None else arrays[case.clean]
+            case.name,
+            arrays[case.photo],
+            case.seed,
+            case.strength,
+            None if case.clean is None else arrays[case.clean],
+            case.amount,
         )
         for case in reference.about.cases
     ]

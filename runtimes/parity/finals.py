@@ -166,16 +166,16 @@ def _restorer(leg: Leg, form: str, threads: int | None) -> Restorer:
 
 
 def _restored(restorer: Restorer, recording: Recording, case: Case, tile: int | None) -> Image:
-    return restorer(recording.arrays[case.photo], seed=case.seed, strength=case.strength, tile=tile)
+    return restorer(recording.arrays[case.photo], **case.settings, tile=tile)
 
 
 def _tile(restorer: Restorer, recording: Recording, case: Case) -> Batch:
     """The first tile of a photo."""
     manifest, photo = restorer.manifest, recording.arrays[case.photo]
-    stages = tiled_graphs(manifest, restorer.graphs, case.strength)
+    stages = tiled_graphs(manifest, restorer.graphs, case.strength, case.amount)
     window = manifest.window(stages)
     height, width = (_padded(min(side, window.edge) if window else side, manifest) for side in photo.shape[:2])
-    job = prepare(manifest, restorer.graphs, stages, photo, case.seed, case.strength)
+    job = prepare(manifest, restorer.graphs, stages, photo, case.seed, case.strength, case.amount)
     return restore_tile(job, Box(0, height, 0, width))
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError
 from ...core.manifest import Golden
-from ...core.recording import read_arrays
 from ...core.restore import Restorer, graph_names
+from ...core.verify import read_golden
 from .finals import forms_of
 from .findings import Check, Stage
 from .legs import FLOAT, Leg, Pack
@@ -34,7 +33,7 @@ def golden_stage(pack: Pack, shipped: Leg, threads: int | None = None) -> Stage:
             checks.append(Check("", form, str(error)))
             continue
         for name, golden in shipped.manifest.golden.items():
-            checks.append(_golden(restorer, f"{form}, {name}", golden, read_arrays(pack.folder / golden.file.file)))
+            checks.append(_golden(restorer, f"{form}, {name}", golden, pack.folder))
     return Stage("golden", tuple(checks))
 
 
@@ -42,31 +41,31 @@ def recorded_here(leg: Leg, threads: int | None = None) -> Recording:
     """What a leg makes of the golden photos, as a recording: the reference where there is no other."""
     writer, cases = Writer(), list[Case]()
     for name, golden in leg.manifest.golden.items():
-        arrays = read_arrays(leg.folder / golden.file.file)
-        photo = _deep(arrays["photo"])
-        options: dict[str, Any] = {"seed": int(arrays["seed"]), "strength": float(arrays["strength"])}
+        original, _, settings = read_golden(leg.folder, golden)
+        photo = _deep(original)
         calls: dict[str, tuple[Call, ...]] = {}
         pictures: dict[str, str] = {}
         for form in forms_of(leg.manifest):
             restorer = Restorer(leg.manifest, leg.open(graph_names(leg.manifest, form), threads))
-            picture, made = taken(restorer, photo, **options)
+            picture, made = taken(restorer, photo, **settings)
             pictures[form] = writer.key(picture)
             calls[form] = tuple(
                 Call(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {}) for call in made
             )
-        cases.append(Case(name, **options, tile=None, photo=writer.key(photo), calls=calls, pictures=pictures))
+        cases.append(Case(name, **settings, tile=None, photo=writer.key(photo), calls=calls, pictures=pictures))
     about = About(FORMAT, "", facts_of(leg.manifest), {}, tuple(cases))
     return Recording(about, writer.arrays, f"no recording: the golden photos in {leg}, here")
 
 
-def _golden(restorer: Restorer, place: str, golden: Golden, arrays: dict[str, NDArray[Any]]) -> Check:
+def _golden(restorer: Restorer, place: str, golden: Golden, folder: Path) -> Check:
+    photo, expected, settings = read_golden(folder, golden)
     try:
-        restored = restorer(arrays["photo"], seed=int(arrays["seed"]), strength=float(arrays["strength"]))
+        restored = restorer(photo, **settings)
     except GraphError as error:
         return Check("", place, str(error))
-    levels = int(np.abs(restored.astype(np.int64) - arrays["restored"].astype(np.int64)).max())
+    levels = int(np.abs(restored.astype(np.int64) - expected.astype(np.int64)).max())
     problem = f"{levels} levels of difference, {golden.tolerance} allowed" if levels > golden.tolerance else ""
-    return Check("", place, problem, measure(as_unit(restored), as_unit(arrays["restored"])))
+    return Check("", place, problem, measure(as_unit(restored), as_unit(expected)))
 
 
 def _deep(photo: Image) -> Image:

@@ -130,10 +130,20 @@ def _shares(known: Manifest, recording: Recording) -> Mapping[tuple[str, str], f
     if SYSTEMS[known.model].vector:
         return {}
     steps = [site.call for site in sites(recording) if site.call.graph == "denoise"]
-    scale = known.residual_scale * known.gain
+    scale = known.residual_scale * known.gain * _amplitude(recording)
     return {
         (_id(call), known.predicts): 1 / (scale * _taken(known, recording.arrays[call.inputs["t"]])) for call in steps
     }
+
+
+def _amplitude(recording: Recording) -> float:
+    """The root mean square, in the case where it is largest, of what a residual is scaled by pixel by pixel, or 1."""
+    found = [
+        scale_of(*(recording.arrays[call.outputs["amplitude"]] for call in calls), least=1e-6)
+        for case in recording.about.cases
+        if (calls := [call for call in case.calls.get("split", ()) if "amplitude" in call.outputs])
+    ]
+    return max(found, default=1.0)
 
 
 def _taken(known: Manifest, t: NDArray[np.float32]) -> float:

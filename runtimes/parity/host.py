@@ -41,7 +41,7 @@ class Replay:
         restorer = Restorer(manifest, {graph: self._answering(graph, queues[graph]) for graph in queues})
         photo = self.recording.arrays[self.case.photo]
         try:
-            picture = restorer(photo, seed=self.case.seed, strength=self.case.strength, tile=self.case.tile)
+            picture = restorer(photo, **self.case.settings, tile=self.case.tile)
         except GraphError as error:
             self.checks.append(Check("", f"{self.form}, {self.case.name}", str(error)))
             return None

@@ -54,13 +54,13 @@ def _decibels(rmse: float) -> float:
     return math.inf if rmse == 0 else -20 * math.log10(rmse)
 
 
-def scale_of(*expected: NDArray[Any]) -> float:
-    """The unit for an array that is no picture: 1, or the root mean square of its reference where that is more.
+def scale_of(*expected: NDArray[Any], least: float = 1.0) -> float:
+    """The unit for an array that is no picture: the root mean square of its reference, or `least` where that is more.
 
     It follows from the reference alone, so that a result that is far off cannot make its own error look small.
     """
     squares = sum(float(np.square(array[np.isfinite(array)], dtype=np.float64).sum()) for array in expected)
-    return max(1.0, math.sqrt(squares / sum(array.size for array in expected)))
+    return max(least, math.sqrt(squares / sum(array.size for array in expected)))
 
 
 def as_unit(image: Image) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from ...core.errors import PackError, PackTamperedError, PackVersionError
 from ...core.files import atomic_output, failure_reason
 from ...core.manifest import Manifest, mirror
 from ...core.recording import Array, read_arrays, write_arrays
-from ...core.restore import Restorer
+from ...core.restore import Restorer, Settings
 from ...core.strict_json import as_text, as_tree, decode, parse
 from ..replay import Recorder
 
@@ -41,6 +41,7 @@ FIELDS = (
     "sampler",
     "predicts",
     "start",
+    "start_level",
     "levels",
     "times",
     "noise",
@@ -85,6 +86,12 @@ class Case:
     pictures: Mapping[str, str]
     clean: str | None = None
     teacher: str | None = None
+    amount: float = 1.0
+
+    @property
+    def settings(self) -> Settings:
+        """What the restorer was given besides the tile."""
+        return Settings(seed=self.seed, strength=self.strength, amount=self.amount)
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,7 @@ def taken(restorer: Restorer, photo: Image, **options: Any) -> tuple[Image, list
 def facts_of(manifest: Manifest) -> str:
     """The facts that a recording must share with a pack, as JSON."""
     tree = json.loads(mirror(manifest))
-    return as_text({name: tree[name] for name in FIELDS})
+    return as_text({name: tree[name] for name in FIELDS if name in tree})
 
 
 def _key(array: Array) -> str:

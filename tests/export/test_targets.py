@@ -93,9 +93,9 @@ def deterministic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def first_tile(folder: Path, runtime: str, form: str, strength: float) -> NDArray[np.float32]:
     restorer = Restorer.from_pack(folder, runtime=runtime, graphs=form, threads=1)
-    stages = tiled_graphs(restorer.manifest, restorer.graphs, strength)
+    stages = tiled_graphs(restorer.manifest, restorer.graphs, strength, 1.0)
     photo = np.ascontiguousarray(read(PHOTOS[0]).pixels[40:80, 60:84])
-    job = prepare(restorer.manifest, restorer.graphs, stages, photo, 7, strength)
+    job = prepare(restorer.manifest, restorer.graphs, stages, photo, 7, strength, 1.0)
     return restore_tile(job, Box(0, *photo.shape[:1], 0, *photo.shape[1:2]))
 
 

@@ -1,7 +1,8 @@
 """Stage II, second part: the guidance adapters of one task around the frozen prior.
 
 Trained: the adapters, and the predictor at a tenth of the rate. Frozen, bit for bit: the prior. The residual that is
-diffused is x_0 - y_E with y_E taken as a constant, scaled by the standard deviation measured for this predictor.
+diffused is x_0 - y_E with y_E taken as a constant, divided by the sigma of a calibrated predictor, which then stays
+frozen as well, or by the standard deviation measured for a plain one.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import Dtpm, DtpmConfig
+from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
 from ...schedule import SCHEDULES
 from ..diffusion import draw_level, mix
-from ..photos import Data, Pool, pair, planar
+from ..photos import Data, Pool, planar
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from .losses import detail_loss, diffusion_loss
-from .start import check_model, frozen_encoder
+from .start import check_model, frozen_encoder, trained_parts
 from .validation import HeldBack
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "AdapterRecipe", "AdapterStage", "build"]
@@ -42,8 +43,8 @@ class AdapterRecipe(Recipe):
     """
 
     task: str = "cleanup"
-    model: DtpmConfig = field(default_factory=DtpmConfig)
-    predictor_rate: float = 0.1  # share of the rate at which the predictor learns
+    model: DtpmConfig = field(default_factory=lambda: MOBILE)
+    predictor_rate: float = 0.1  # share of the rate at which the predictor learns; 0 freezes it
     film_rate: float = 0.0  # share of the rate at which the prior's FiLM layers learn; 0: the whole prior is frozen
     code_drop: float = CODE_DROP
     code_noise: float = CODE_NOISE
@@ -54,14 +55,15 @@ class AdapterRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.content <= 0:
+        if self.content <= 0 < self.predictor_rate:
             raise UsageError(f"content must be above 0, or nothing would teach the predictor; got {self.content}")
 
 
-RECIPE = AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995)
+RECIPE = AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995, predictor_rate=0.0)
 EARLIER = ("semantic", "prior", "predictor")
 STRUCTURES = False
 SCALE_BATCHES, SCALE_BATCH = 8, 32  # crops on which the scale of the residual is measured
+LARGEST = 10.0  # of the scaled residual: single pixels at an edge do not rule the loss
 
 
 def build(recipe: AdapterRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> AdapterStage:
@@ -87,12 +89,13 @@ class AdapterStage:
         self.encode = partial(dtpm.encode, encoder)
         self.bars = SCHEDULES[self.config.schedule]()
         self.held_back = HeldBack(data.val, recipe.task, encoder, self.bars)
-        self.trained = {"adapters": 1.0, **dict.fromkeys(dtpm.predictor_parts(), recipe.predictor_rate)}
+        self.trained = trained_parts(dtpm, recipe.predictor_rate)
         if recipe.film_rate > 0:
             films = [name for name, _ in dtpm.named_modules() if name.endswith(".film")]
             self.trained |= dict.fromkeys(films, recipe.film_rate)
         self.frozen = nn.ModuleList([encoder])
-        dtpm.residual_scale.fill_(self._measured_scale(data.train.at(0)))
+        if not dtpm.predictor.calibrated:
+            dtpm.residual_scale.fill_(self._measured_scale(data.train.at(0)))
 
     @torch.no_grad()
     def _measured_scale(self, pool: Pool) -> float:
@@ -105,10 +108,10 @@ class AdapterStage:
         return float(torch.stack(squares).mean().sqrt())
 
     def _pair(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        cut = pool.crop(crop, rng)
+        cut = pool.crop(crop, rng, self.recipe.task)
         return {
             "clean": planar(cut.clean),
-            "damaged": planar(pair(cut, self.recipe.task, rng)),
+            "damaged": planar(cut.damaged),
             "thumbnail": cut.thumbnail,
         }
 
@@ -132,23 +135,24 @@ class AdapterStage:
         code = noisy_code(self.encode, batch)
         clean, noise, bar = (batch[name] for name in ("clean", "noise", "bar"))
         damaged = batch["damaged"].contiguous(memory_format=torch.channels_last)
-        base = self.dtpm.predictor(damaged).float()
-        fixed = base.detach()
-        residual = (clean - fixed) / self.dtpm.residual_scale
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.recipe.predictor_rate > 0):
+            base, scale = (x.float() for x in self.dtpm.predict(damaged))
+        fixed, scale = base.detach(), scale.detach()
+        residual = ((clean - fixed) / scale).clamp(-LARGEST, LARGEST)
         x = mix(residual, noise, bar).contiguous(memory_format=torch.channels_last)
         predicted = self.dtpm.denoise(x, damaged, fixed, code, batch["t"])
         texture = diffusion_loss(predicted, residual, noise, bar, self.config.prediction, self.recipe.snr_cap)
         content = F.l1_loss(base, clean)
         figures = {"loss": texture + self.recipe.content * content, "texture": texture, "content": content}
         if self.recipe.detail > 0:
-            figures["detail"] = self._detail(x, predicted.float(), fixed, batch)
+            figures["detail"] = self._detail(x, predicted.float(), fixed, scale, batch)
             figures["loss"] = figures["loss"] + self.recipe.detail * figures["detail"]
         return figures
 
-    def _detail(self, x: Tensor, predicted: Tensor, base: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def _detail(self, x: Tensor, predicted: Tensor, base: Tensor, scale: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         bar = batch["bar"].reshape(-1, 1, 1, 1)
         estimate = bar.sqrt() * x - (1 - bar).sqrt() * predicted if self.config.prediction == "v" else predicted
-        errors = detail_loss(base + self.dtpm.residual_scale * estimate, batch["clean"])
+        errors = detail_loss(base + scale * estimate, batch["clean"])
         return (errors * (batch["t"] < self.recipe.detail_until)).mean()
 
     def validate(self, model: nn.Module) -> Validation:
@@ -157,5 +161,9 @@ class AdapterStage:
         return self.held_back.judge(model)
 
     def facts(self) -> dict[str, Any]:
-        """The task, and the scale of its residual."""
-        return {"task": self.recipe.task, "residual_scale": float(self.dtpm.residual_scale)}
+        """The task, the scale of its residual, and the deviations of what is sampled."""
+        return {
+            "task": self.recipe.task,
+            "residual_scale": float(self.dtpm.residual_scale),
+            "deviations": self.held_back.deviations,
+        }

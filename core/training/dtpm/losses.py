@@ -8,16 +8,54 @@ from torch import Tensor
 
 from ..diffusion import v_target
 
-__all__ = ["detail_loss", "diffusion_loss", "psnr_loss"]
+__all__ = ["damage_loss", "detail_loss", "diffusion_loss", "local_damage", "local_deviation", "psnr_loss", "sigma_loss"]
 
 WINDOW = 5  # pixels over which local contrast is measured
 OCTAVES = 3
 
 
-def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Minus the mean PSNR of the batch in dB (Chen et al., NAFNet, ECCV 2022): every photo counts alike."""
+def psnr_loss(restored: Tensor, clean: Tensor, floor: float = 1e-6) -> Tensor:
+    """Minus the mean PSNR of the batch in dB (Chen et al., NAFNet, ECCV 2022): every photo counts alike.
+
+    floor: mean squared error below which hardly anything is gained.
+    """
     errors = (restored.float() - clean).square().mean(dim=(1, 2, 3))
-    return 10 * torch.log10(errors + 1e-6).mean()
+    return 10 * torch.log10(errors + floor).mean()
+
+
+def local_damage(damaged: Tensor, clean: Tensor, cell: int) -> Tensor:
+    """Root mean square of damaged - clean around each cell, (N, 1, H / cell, W / cell): over 3 x 3 cells."""
+    squares = F.avg_pool2d((damaged - clean).square().mean(dim=1, keepdim=True), cell)
+    return F.avg_pool2d(squares, 3, 1, 1, count_include_pad=False).sqrt()
+
+
+def local_deviation(residual: Tensor, window: int) -> Tensor:
+    """Standard deviation of a residual (N, 3, H, W) around each pixel, (N, 1, H, W): over `window` pixels, odd.
+
+    At least half a grey level: what is flat stays flat when it is divided by this.
+    """
+    squares = residual.square().mean(dim=1, keepdim=True)
+    local = squares
+    for across in ((window, 1), (1, window)):
+        padding = tuple(side // 2 for side in across)
+        local = F.avg_pool2d(local, across, 1, padding, count_include_pad=False)
+    return (local + (0.5 / 255) ** 2).sqrt()
+
+
+def damage_loss(estimated: Tensor, true: Tensor) -> Tensor:
+    """Squared error of the logarithm of the damage; less than half a grey level counts as none."""
+    least = 0.5 / 255
+    return (torch.log(estimated.float() + least) - torch.log(true + least)).square().mean()
+
+
+def sigma_loss(sigma: Tensor, error: Tensor) -> Tensor:
+    """Negative log-likelihood of `error` (N, 3, H, W), a constant, under N(0, sigma^2); sigma: (N, 1, H, W).
+
+    Errors below an eighth of a grey level do not count: what is rounded to 8 bits cannot be known any better.
+    """
+    sigma = sigma.float()
+    squares = error.detach().square().mean(dim=1, keepdim=True) + (1 / 8 / 255) ** 2
+    return (squares / (2 * sigma.square()) + sigma.log()).mean()
 
 
 def diffusion_loss(

@@ -70,6 +70,8 @@ class TestRestore:
             "task": "cleanup",
             "runtime": "onnxruntime",
             "strength": 1.0,
+            "amount": 1.0,
+            "noise": None,
             "seed": 0,
         }
         assert one.pop("seconds") > 0

@@ -104,4 +104,4 @@ def test_what_cannot_be_cooled_is_said(run: Path, tmp_path: Path) -> None:
         cool_toy(tmp_path / "early", 2, early)
     with pytest.raises(TrainingError, match="no saved state"):
         cool_toy(tmp_path / "none", 2)
-    assert list(tmp_path.rglob("cooled-*")) == []
+    assert not list(tmp_path.rglob("cooled-*"))

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from pocketprior.core import texture
-from pocketprior.core.degradations import TASKS
 from pocketprior.core.errors import TrainingError
 from pocketprior.core.image import read
 from pocketprior.core.photo_list import LIST_NAME, released_photos
@@ -45,7 +44,7 @@ def test_crop_is_part_of_a_photo_with_its_structure(pool: photos.Pool) -> None:
         np.testing.assert_allclose(smooth * 255, pool.structures[index][y : y + 40, x : x + 40], atol=1e-4)
         own = pool.contexts[index * photos.CONTEXTS : (index + 1) * photos.CONTEXTS]
         assert any(np.array_equal(crop.thumbnail, view) for view in own)
-        assert crop.damaged is None
+        assert crop.damaged.size == 0
 
 
 def test_photos_are_drawn_by_area() -> None:
@@ -64,6 +63,28 @@ def test_crop_is_seeded(pool: photos.Pool) -> None:
     np.testing.assert_array_equal(first.thumbnail, second.thumbnail)
 
 
+def test_damaged_crop_is_that_of_the_damaged_photo(pool: photos.Pool) -> None:
+    """The clean and the damaged square belong together, and the blocks of its JPEG do not start at its corner."""
+    firsts = set()
+    for seed in range(12):
+        crop = pool.crop(48, np.random.default_rng(seed), "jpeg")
+        assert crop.clean.shape == crop.damaged.shape == (48, 48, 3)
+        assert np.abs(crop.clean - crop.damaged).mean() < 0.1
+        steps = np.abs(np.diff(crop.damaged, axis=1)).sum(axis=(0, 2))
+        firsts.add(int(np.argmax([steps[i::8].mean() for i in range(8)])))
+    assert len(firsts) > 3
+
+
+def test_some_crops_are_greyscale_and_so_is_their_damage(pool: photos.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "GREY", 1.0)
+    for seed in range(3):
+        crop = pool.crop(64, np.random.default_rng(seed), "noise")
+        assert np.ptp(crop.clean, axis=2).max() == np.ptp(crop.damaged, axis=2).max() == 0
+        assert not np.array_equal(crop.clean, crop.damaged)
+    monkeypatch.setattr(photos, "GREY", 0.0)
+    assert np.ptp(pool.crop(64, np.random.default_rng(0), "noise").clean, axis=2).max() > 0
+
+
 def test_pair_is_cut_at_the_same_place(tmp_path: Path) -> None:
     clean = np.random.default_rng(0).integers(0, 128, (60, 70, 3), dtype=np.uint8)
     for name, levels in (("clean", clean), ("damaged", clean + 100)):
@@ -73,9 +94,8 @@ def test_pair_is_cut_at_the_same_place(tmp_path: Path) -> None:
     )
     rng = np.random.default_rng(0)
     for _ in range(8):
-        crop = pool.crop(32, rng)
-        damaged = photos.pair(crop, "cleanup", rng)
-        np.testing.assert_allclose(damaged - crop.clean, 100 / 255, atol=1e-6)
+        crop = pool.crop(32, rng, "cleanup")
+        np.testing.assert_allclose(crop.damaged - crop.clean, 100 / 255, atol=1e-6)
     damaged, clean = photos.val_pairs(pool, "cleanup", size=48)
     assert damaged.shape == clean.shape == (1, 3, 48, 48)
     np.testing.assert_allclose(damaged - clean, 100 / 255, atol=1e-6)
@@ -88,10 +108,7 @@ def test_pair_of_two_sizes_is_refused(tmp_path: Path) -> None:
         photos.load([tmp_path / "clean.png"], damaged=[tmp_path / "damaged.png"], minimum=8, side=0, structures=False)
 
 
-def test_damage_without_pairs_is_the_tasks_own(pool: photos.Pool) -> None:
-    crop = pool.crop(32, np.random.default_rng(0))
-    expected = TASKS["cleanup"](crop.clean, np.random.default_rng(1))
-    np.testing.assert_array_equal(photos.pair(crop, "cleanup", np.random.default_rng(1)), expected)
+def test_held_back_photos_are_damaged_as_a_whole(pool: photos.Pool) -> None:
     damaged, clean = photos.val_pairs(pool, "cleanup", size=64)
     again, _ = photos.val_pairs(pool, "cleanup", size=64)
     assert damaged.equal(again)

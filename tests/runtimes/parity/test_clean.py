@@ -1,4 +1,4 @@
-"""Fifty runs of packs that are as they should be, of varied photos, seeds, sizes and strengths: nothing is accused."""
+"""Fifty runs of packs that are as they should be, of varied photos, seeds, sizes and settings: nothing is accused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from pocketprior.runtimes.parity.run import Wanted, compare
 RUNS = 50
 SYSTEMS = {
     "dtpm": packs.DTPM,
+    "adjustable": packs.ADJUSTABLE,
     "diffir": system_packs.DIFFIR,
     "gen2res": system_packs.GEN2RES,
     "ancestral": system_packs.ANCESTRAL,
 }
 STRENGTHS = (0.0, 0.25, 0.5, 1.0)
+AMOUNTS = (0.3, 0.8, 1.0)
+MORE = (1.4, 2.0)  # of what takes them
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +38,11 @@ def test_nothing_is_accused(number: int, folder: Path, tmp_path: Path) -> None:
     draw = random.Random(number)
     system = [*SYSTEMS][number % len(SYSTEMS)]
     sizes = (draw.randint(1, 70), draw.randint(8, 150))
-    shots = [(size, draw.randrange(2**64), draw.choice(STRENGTHS[1:])) for size in (sizes, sizes[::-1])]
-    shots.append(((17, 23), number, draw.choice(STRENGTHS)))
+    amounts = (*AMOUNTS, *MORE) if system == "adjustable" else AMOUNTS
+    shots = [
+        (size, draw.randrange(2**64), draw.choice(STRENGTHS[1:]), draw.choice(amounts)) for size in (sizes, sizes[::-1])
+    ]
+    shots.append(((17, 23), number, draw.choice(STRENGTHS), draw.choice(amounts)))
     record_pack(folder / system, tmp_path / "known.npz", shots)
     runtime = "openvino" if number % 10 == 9 else "onnxruntime"
     report = compare(folder / system, Wanted(runtime, against=tmp_path / "known.npz", threads=1))

@@ -56,13 +56,22 @@ def diffir(tmp_path_factory: pytest.TempPathFactory) -> Known:
     return Known(folder / "pack", folder / "known.npz")
 
 
-@pytest.mark.parametrize("system", ["dtpm", "diffir"])
+@pytest.fixture(scope="module")
+def adjustable(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """A tiny pack whose graphs take the amount, recorded from itself."""
+    folder = tmp_path_factory.mktemp("adjustable")
+    known_pack(folder / "pack", packs.ADJUSTABLE)
+    record_pack(folder / "pack", folder / "known.npz", [((61, 130), 5, 1.0, 1.5), ((33, 42), 6, 0.5, 0.6)])
+    return Known(folder / "pack", folder / "known.npz")
+
+
+@pytest.mark.parametrize("system", ["dtpm", "adjustable", "diffir"])
 def test_nothing_is_accused_before(system: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(system).run()
     assert report.ok, accused(report)
     measured = {stage.name for stage in report.stages if stage.checks}
     assert {"files", "facts", "conversion", "pipeline", "picture", "golden"} <= measured
-    assert ("tiling" in measured) == ("forms" in measured) == (system == "dtpm")
+    assert ("tiling" in measured) == ("forms" in measured) == (system != "diffir")
 
 
 def _first(model: onnx.ModelProto, operator: str, place: int, number: int = 0) -> str:
@@ -187,6 +196,27 @@ def test_a_changed_graph(fault: Fault, dtpm: Known, tmp_path: Path) -> None:
     told = accused(dtpm.run(pack))
     assert told.startswith(f"{fault.stage}: {fault.graph}, ")
     assert fault.words in told
+
+
+AMOUNTS = {
+    "amount ignored": ("amplitude", "predict", lambda model: before(model, "amount", "Max", np.float32([1.5]))),
+    "amount limited to 1": ("base", "predict", lambda model: before(model, "amount", "Min", np.float32([1]))),
+    "amplitude doubled": ("amplitude", "predict", lambda model: after(model, "amplitude", "Mul", np.float32([2]))),
+    "amount ignored in one graph": (
+        "restored",
+        "fused",
+        lambda model: before(model, "amount", "Max", np.float32([1.5])),
+    ),
+}
+
+
+@pytest.mark.parametrize(("array", "graph", "plant"), AMOUNTS.values(), ids=AMOUNTS)
+def test_a_graph_with_another_amount(array: str, graph: str, plant: Edit, adjustable: Known, tmp_path: Path) -> None:
+    pack = adjustable.copy(tmp_path)
+    edited(pack, graph, plant)
+    told = accused(adjustable.run(pack))
+    assert told.startswith(f"conversion: {graph}, call ")
+    assert f", {array}, " in told
 
 
 def test_a_graph_of_another_checkpoint(diffir: Known, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from pocketprior.core.tiles import Box
 from pocketprior.runtimes import onnxruntime, openvino
 from pocketprior.runtimes.parity.run import Wanted, compare
 
-SHOTS = [((61, 130), 5, 1.0), ((33, 42), 2**40 + 1, 0.5)]
+SHOTS = [((61, 130), 5, 1.0), ((33, 42), 2**40 + 1, 0.5, 0.6)]
 SYSTEMS = {
     "dtpm": packs.DTPM,
+    "adjustable": packs.ADJUSTABLE,
     "diffir": system_packs.DIFFIR,
     "gen2res": system_packs.GEN2RES,
     "ancestral": system_packs.ANCESTRAL,
@@ -120,6 +121,20 @@ def _job(**changes: Callable[[Any], Any]) -> Callable[[Real], Real]:
     return fake
 
 
+def _plain_texture(real: Real) -> Real:
+    """A residual that is scaled by one number, whatever the amplitude."""
+
+    def textured(job: Any, *rest: Any) -> Any:
+        predict = job.graphs["predict"]
+
+        def flat(**inputs: Any) -> dict[str, Any]:
+            return {n: a.mean() + 0 * a if n == "amplitude" else a for n, a in predict(**inputs).items()}
+
+        return real(replace(job, graphs={**job.graphs, "predict": flat}), *rest)
+
+    return textured
+
+
 def _wrapped(real: Real) -> Real:
     """One level too many: white begins again at black."""
     del real
@@ -191,6 +206,16 @@ PIPELINE = {
     "gain doubled": Fault(
         "pipeline", "picture, split", restore, "prepare", _job(manifest=lambda m: replace(m, gain=2 * m.gain))
     ),
+    "amount ignored": Fault("pipeline", "picture, split", restore, "prepare", _job(amount=lambda _: 1.0)),
+    "amount not passed on": Fault(
+        "pipeline",
+        "predict, call 0, input amount",
+        restore,
+        "prepare",
+        _job(conditions=lambda c: c | {"amount": np.ones(1, np.float32)}),
+        "adjustable",
+    ),
+    "amplitude ignored": Fault("pipeline", "picture, split", pipeline, "_textured", _plain_texture, "adjustable"),
     "stale conditions": Fault(
         "pipeline", "input code", restore, "prepare", _job(conditions=lambda c: {n: 0 * a for n, a in c.items()})
     ),

@@ -1,0 +1,145 @@
+"""The task `cleanup`: what cameras, phones, editors and messengers do to a photo, from nothing to ruin.
+
+Nearly half of the photos have the damage of the usual benchmarks (white noise, one JPEG), a quarter none or hardly any:
+a model must learn to leave good photos alone. The rest is what real files have: noise that is correlated over pixels
+and colours because it was demosaicked, resized, denoised or blurred, compressed once or twice.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.random import Generator
+
+from . import grain
+from .camera import Camera, mosaic_noise
+from .compression import Subsampling, blocks, jpeg, shifted_jpeg
+from .filters import softened
+from .light import Picture, quantize
+from .noise import gaussian_noise, poisson_noise, sensor_noise
+from .resizing import Kernel, resize
+from .windows import Damage, Window
+
+__all__ = ["MIXTURE", "cleanup"]
+
+KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
+
+
+def cleanup(window: Window, rng: Generator) -> Picture:
+    """A window of a photo with random damage, (height, width, 3), of 8-bit levels; see `MIXTURE`."""
+    chosen = rng.random()
+    for share, damage in MIXTURE:
+        if chosen < share:
+            return damage(window, rng)
+        chosen -= share
+    return _combined(window, rng)
+
+
+def _white(window: Window, rng: Generator) -> Picture:
+    """White Gaussian noise, sigma 0 to 55."""
+    return quantize(gaussian_noise(window.pixels(), rng.uniform(0, 55), rng))
+
+
+def _compressed(window: Window, rng: Generator, lowest: int = 5) -> Picture:
+    """One JPEG, quality `lowest` to 98."""
+    wide = blocks(window)
+    return wide.cut(jpeg(wide.pixels(), int(rng.integers(lowest, 99)), _subsampling(rng)), window)
+
+
+def _subsampling(rng: Generator) -> Subsampling:
+    chosen = rng.random()
+    return "4:2:0" if chosen < 0.75 else "4:4:4" if chosen < 0.9 else "4:2:2"
+
+
+def _untouched(window: Window, _: Generator) -> Picture:
+    return quantize(window.pixels())  # changes nothing in a photo of 8 bits
+
+
+def _slight(window: Window, rng: Generator) -> Picture:
+    """Nearly nothing: noise below sigma 3, white or not, JPEG above quality 90, or blur below 0.4 pixel."""
+    kind = rng.random()
+    if kind < 0.5:
+        picture = window.pixels()
+        return quantize(picture + grain.with_deviation(_field(picture, rng), rng.uniform(0, 3)))
+    return _compressed(window, rng, 91) if kind < 0.85 else quantize(softened(window, rng.uniform(0.3, 0.4)))
+
+
+def _combined(window: Window, rng: Generator) -> Picture:
+    """Mild blur, noise of any kind and JPEG once or twice, in this order, each present or not."""
+    times = int(rng.choice(3, p=(0.4, 0.35, 0.25)))
+    wide = blocks(window) if times else window
+    picture = softened(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
+    if times == 0 or rng.random() < 0.85:
+        picture = _noisy(picture, rng)
+    if times == 2:
+        picture = _compressed_before(picture, rng)
+    picture = jpeg(picture, int(rng.integers(5, 99)), _subsampling(rng)) if times else quantize(picture)
+    return wide.cut(picture, window)
+
+
+def _noisy(picture: Picture, rng: Generator) -> Picture:
+    """Noise of a sensor, of few photons, or of no cause in particular, mostly weak; not clipped."""
+    kind = rng.random()
+    if kind < 0.2:
+        return _sensed(picture, rng)
+    if kind < 0.28:
+        return poisson_noise(picture, math.exp(rng.uniform(math.log(30), math.log(1000))), rng)
+    return picture + grain.with_deviation(_field(picture, rng), 1 + 49 * rng.random() ** 1.5)
+
+
+def _field(picture: Picture, rng: Generator) -> grain.Noise:
+    """Noise for a picture: white, blurred, resized or half denoised; of all colours, chroma only or grey."""
+    height, width = picture.shape[:2]
+    kind = rng.random()
+    if kind < 0.15:
+        noise = grain.white(height, width, rng)
+    elif kind < 0.5:
+        noise = grain.blurred(height, width, rng.uniform(0.2, 1.5), rng)
+    elif kind < 0.8:
+        factor = rng.uniform(0.4, 2)
+        noise = grain.rescaled(height, width, factor, KERNELS[rng.integers(len(KERNELS))], rng)
+    else:
+        noise = grain.blotchy(height, width, rng.uniform(0.4, 0.9), rng.uniform(0.6, 2), rng)
+    colours = rng.random()
+    if colours < 0.2:
+        noise = grain.chroma_only(noise)
+    elif colours < 0.4:
+        noise = grain.grey_only(noise)
+    return grain.toned(noise, picture, rng.uniform(-0.9, 0.9)) if rng.random() < 0.4 else noise
+
+
+def _sensed(picture: Picture, rng: Generator) -> Picture:
+    """Noise of a raw sensor (shot 1e-4 to 1.2e-2), demosaicked mostly, developed with the photo's own colours."""
+    camera = Camera.draw(rng)
+    raw = camera.raw(picture)
+    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
+    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
+    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
+    if rng.random() < 0.85:
+        noise = mosaic_noise(noise)
+    return picture + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
+
+
+def _compressed_before(picture: Picture, rng: Generator) -> Picture:
+    """A JPEG before the last one: its blocks lie elsewhere, or it was made at another size of the photo."""
+    quality, subsampling = int(rng.integers(10, 99)), _subsampling(rng)
+    if rng.random() < 0.5:
+        down, right = (int(shift) for shift in rng.integers(0, 8, 2))
+        return shifted_jpeg(picture, quality, down, right, subsampling)
+    height, width = picture.shape[:2]
+    factor = math.exp(rng.uniform(math.log(0.5), math.log(2)))
+    other = quantize(
+        resize(picture, *(max(1, round(side * factor)) for side in (height, width)), "bicubic", antialias=True)
+    )
+    error = jpeg(other, quality, subsampling) - other
+    return quantize(quantize(picture) + resize(error, height, width, "bicubic", antialias=True))
+
+
+MIXTURE: tuple[tuple[float, Damage], ...] = (
+    (0.28, _white),
+    (0.18, _compressed),
+    (0.10, _untouched),
+    (0.15, _slight),
+    (0.29, _combined),
+)

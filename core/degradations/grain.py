@@ -1,0 +1,68 @@
+"""Noise that is not white: correlated over pixels or colours, or stronger where the photo is brighter or darker."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from .filters import gaussian_blur
+from .light import LUMA, Picture
+from .resizing import Kernel, resize
+
+__all__ = ["blotchy", "blurred", "chroma_only", "grey_only", "rescaled", "toned", "white", "with_deviation"]
+
+Noise = NDArray[np.float32]  # (H, W, 3), mean 0
+
+CUBIC_REACH = 2  # pixels on either side that bicubic resizing looks at
+
+
+def white(height: int, width: int, rng: Generator) -> Noise:
+    """Independent samples of standard deviation 1."""
+    return rng.standard_normal((height, width, 3), dtype=np.float32)
+
+
+def blurred(height: int, width: int, sigma: float, rng: Generator) -> Noise:
+    """White noise after a Gaussian blur of `sigma` pixels."""
+    margin = math.ceil(3 * sigma)
+    wide = gaussian_blur(white(height + 2 * margin, width + 2 * margin, rng), sigma)
+    return wide[margin : margin + height, margin : margin + width]
+
+
+def rescaled(height: int, width: int, factor: float, kernel: Kernel, rng: Generator) -> Noise:
+    """The noise of a photo that was resized by `factor` after it was noised."""
+    margin = CUBIC_REACH * math.ceil(max(1.0, factor))
+    tall, broad = height + 2 * margin, width + 2 * margin
+    small = white(math.ceil(tall / factor), math.ceil(broad / factor), rng)
+    return resize(small, tall, broad, kernel, antialias=True)[margin : margin + height, margin : margin + width]
+
+
+def blotchy(height: int, width: int, share: float, sigma: float, rng: Generator) -> Noise:
+    """What a denoiser leaves that removes `share` (0 to 1) of what is finer than `sigma` pixels."""
+    margin = math.ceil(3 * sigma)
+    noise = white(height + 2 * margin, width + 2 * margin, rng)
+    kept = noise * np.float32(1 - share) + gaussian_blur(noise, sigma) * np.float32(share)
+    return kept[margin : margin + height, margin : margin + width]
+
+
+def chroma_only(noise: Noise) -> Noise:
+    """Without the part that changes the luma."""
+    return noise - (noise @ LUMA)[..., np.newaxis]
+
+
+def grey_only(noise: Noise) -> Noise:
+    """The same in all three channels."""
+    return np.broadcast_to(noise[..., :1], noise.shape)
+
+
+def toned(noise: Noise, picture: Picture, slope: float) -> Noise:
+    """Variance times 1 - slope in black, 1 + slope in white; slope in (-1, 1)."""
+    return noise * np.sqrt((1 - slope) + np.float32(2 * slope) * np.clip(picture, 0, 1))
+
+
+def with_deviation(noise: Noise, sigma: float) -> Noise:
+    """Scaled to a standard deviation of `sigma` grey levels of 255, as a picture's share of white."""
+    deviation = float(noise.std()) if noise.size else 0.0
+    return noise * np.float32(sigma / 255 / max(deviation, 1e-6))

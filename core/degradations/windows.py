@@ -1,0 +1,124 @@
+"""A part of a photo that is to be damaged as if the whole photo had been: with what surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from .light import LUMA, Picture, quantize
+
+__all__ = ["Damage", "Part", "Shrink", "Task", "Window", "local"]
+
+Photo: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | Picture
+
+
+class Part(NamedTuple):
+    """Some rows and columns of a picture of `height` x `width`."""
+
+    height: int
+    width: int
+    rows: slice
+    columns: slice
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Part:
+        """All of it."""
+        return cls(height, width, slice(0, height), slice(0, width))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of `photo`, (H, W, 3) of uint8, uint16 or float32 in [0, 1]; with `grey`, of its luma."""
+
+    photo: Photo
+    top: int
+    left: int
+    height: int
+    width: int
+    grey: bool = False
+
+    @classmethod
+    def whole(cls, photo: Photo) -> Window:
+        """The window that shows all of a photo."""
+        return cls(photo, 0, 0, photo.shape[0], photo.shape[1])
+
+    def widened(self, margin: int, grid: int = 1) -> Window:
+        """With `margin` more pixels on every side, then out to multiples of `grid`; the photo's border limits it."""
+        top, left = (max(0, at - margin) // grid * grid for at in (self.top, self.left))
+        bottom, right = (
+            min(size, -(-(at + side + margin) // grid) * grid)
+            for at, side, size in zip(
+                (self.top, self.left), (self.height, self.width), self.photo.shape[:2], strict=True
+            )
+        )
+        return Window(self.photo, top, left, bottom - top, right - left, self.grey)
+
+    @property
+    def part(self) -> Part:
+        """Where it lies in the photo."""
+        rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+        return Part(*self.photo.shape[:2], rows, columns)
+
+    def pixels(self) -> Picture:
+        """Its pixels, (height, width, 3) float32 in [0, 1]; a copy."""
+        part = self.part
+        pixels = self.photo[part.rows, part.columns].astype(np.float32, order="C")
+        if np.issubdtype(self.photo.dtype, np.integer):
+            pixels /= np.float32(np.iinfo(self.photo.dtype).max)
+        return quantize(np.repeat((pixels @ LUMA)[..., np.newaxis], 3, axis=2)) if self.grey else pixels
+
+    def cut(self, picture: Picture, inner: Window) -> Picture:
+        """The part of `picture`, which fills this window, that lies in `inner`."""
+        y, x = inner.top - self.top, inner.left - self.left
+        return picture[y : y + inner.height, x : x + inner.width]
+
+
+Damage: TypeAlias = Callable[[Window, Generator], Picture]  # -> (window.height, window.width, 3)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model learns to undo. `damage` returns a window of the damaged photo."""
+
+    damage: Damage
+
+    def __call__(self, picture: Picture, rng: Generator) -> Picture:
+        """Damage a whole picture, (H, W, 3) float32 in [0, 1]."""
+        return self.damage(Window.whole(picture), rng)
+
+
+def local(damage: Callable[[Picture, Generator], Picture], margin: int = 0, grid: int = 1) -> Task:
+    """The task of a damage to which only pixels nearer than `margin` matter, in blocks of `grid` from the corner."""
+
+    def inside(window: Window, rng: Generator) -> Picture:
+        wide = window.widened(margin, grid)
+        return wide.cut(damage(wide.pixels(), rng), window)
+
+    return Task(inside)
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Damage that leaves a picture `factor` times smaller: (H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3)."""
+
+    small: Callable[[Picture, Generator], Picture]
+    factor: int
+    margin: int  # pixels of the large picture that matter around one
+
+    def __call__(self, picture: Picture, rng: Generator) -> Picture:
+        """Shrink a whole picture."""
+        return self.small(picture, rng)
+
+    def damage(self, window: Window, rng: Generator) -> Picture:
+        """A window of the shrunk photo, whose pixels start where those of `window` do."""
+        down, right = window.top % self.factor, window.left % self.factor
+        aligned = replace(window, photo=window.photo[down:, right:], top=window.top - down, left=window.left - right)
+        wide = aligned.widened(self.margin, self.factor)
+        y, x = (aligned.top - wide.top) // self.factor, (aligned.left - wide.left) // self.factor
+        height, width = (-(-side // self.factor) for side in (window.height, window.width))
+        return self.small(wide.pixels(), rng)[y : y + height, x : x + width]
