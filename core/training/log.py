@@ -134,11 +134,12 @@ class Progress:
         self._spans["saved"] = _Span(done, now)
 
     def _speed(self, span: _Span, done: int, now: float) -> str:
-        speed = (done - span.step) / max(now - span.since, 1e-9)
-        left = (self.recipe.steps - done) / max(speed, 1e-9)
+        seen = self.recipe.megapixels(done)
+        speed = (seen - self.recipe.megapixels(span.step)) / max(now - span.since, 1e-9)
+        left = (self.recipe.megapixels(self.recipe.steps) - seen) / max(speed, 1e-9)
         if self.end is not None:
             left = min(left, max(0.0, self.end - now))
-        return f"{self.recipe.megapixels(1) * speed:.3g} Mpx/s  {_duration(left)} left"
+        return f"{speed:.3g} Mpx/s  {_duration(left)} left"
 
     def close(self) -> None:
         """Leave the terminal tidy."""

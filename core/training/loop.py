@@ -199,11 +199,11 @@ class _Trainer:
 
     def described(self) -> str:
         """What is trained and how, in one line."""
-        recipe = self.recipe
+        recipe, crop = self.recipe, self.recipe.crop_at(self.done)
         count = sum(p.numel() for p in self.weights.trained.values())
         return (
             f"{count / 1e3:.4g} k parameters, {recipe.optimizer}, {'bf16' if self.bf16 else 'fp32'} on "
-            f"{self.accelerator.device.type}, {recipe.batch} crops of {recipe.crop} x {recipe.crop}, "
+            f"{self.accelerator.device.type}, {recipe.batch} crops of {crop} x {crop}, "
             f"from step {self.done} to {recipe.steps}"
         )
 

@@ -119,7 +119,7 @@ def work(models: list[ZooModel], place: Place) -> Iterator[str]:
                 if passes.get(name, 0) <= number or not (place.run(model, stage) / STATE_NAME).exists():
                     yield name
                     advance(model, stage, number, place)
-                    note.write_text(json.dumps({**passes, name: number + 1}, indent=2) + "\n")
+                    _write(note, {**passes, name: number + 1})
 
 
 def advance(model: ZooModel, stage: ZooStage, number: int, place: Place) -> None:
@@ -194,7 +194,14 @@ def _set_aside(run: Path, used: Mapping[str, str]) -> None:
         olds = (run.with_name(f"{run.name}.{i}") for i in count(1))
         run.rename(next(old for old in olds if not old.exists()))
     run.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(used, indent=2) + "\n")
+    _write(note, used)
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write JSON; the file appears whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(dict(values), indent=2) + "\n")
+    part.replace(path)
 
 
 def _progress(run: Path) -> tuple[int, float]:
@@ -224,7 +231,7 @@ def keep(run: Path, path: Path, used: Mapping[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     more = {name: facts[name] for name in ("mpx", "hours")}
     checkpoints.save(path, checkpoint.kind, checkpoint.config, tensors, {**checkpoint.facts, **more})
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+    _write(path.with_suffix(".json"), facts)
 
 
 def _facts(path: Path) -> dict[str, Any]:
