@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.arrays import Image
-from ..core.degradations.fixed import DAMAGES
+from ..core.degradations.fixed import CLEAN, DAMAGES
 from ..core.errors import UsageError
 from ..core.files import write_text
 from ..core.image import read
@@ -39,11 +39,11 @@ from .design import (
 )
 from .race import machine
 
-__all__ = ["Measured", "add_arguments", "measured", "page", "plot", "run"]
+__all__ = ["Measured", "add_arguments", "kept_decision", "measured", "page", "plot", "run"]
 
 SIDE = 512  # of the validation photos, pixels
-CALIBRATION_SIDE = 256  # of those that int8 has its ranges from
-CALIBRATION_DAMAGE = "mixed"
+CALIBRATION_SIDE = 256  # of their centres, pixels
+CALIBRATION = 16  # photos that int8 has its ranges from, under every damage in turn
 BASELINE_MULTIPLE = 16  # of the sides of images for networks of others
 MARKS = ("<!-- decision: kept when the page is made again -->", "<!-- end of the decision -->")
 GOAL = 2.5  # times the speed of the first baseline
@@ -146,8 +146,8 @@ def measured(
         rounds: Timed runs of each network.
         tile: Edge of the tiles that are timed.
     """
-    (mixed,) = (damage for damage in DAMAGES if damage.name == CALIBRATION_DAMAGE)
-    damaged = [mixed(photo) for photo in photos]
+    damaging = [damage for damage in DAMAGES if damage.name != CLEAN]
+    damaged = [damaging[i % len(damaging)](photos[i % len(photos)]) for i in range(CALIBRATION)]
     calibration = [_centre(image, CALIBRATION_SIDE) for image in damaged]
     networks, costs = list[Files](), dict[str, Costs]()
     for name, path in (*candidates, *baselines):
@@ -158,7 +158,9 @@ def measured(
         else:
             files, costs[name] = quantized(name, path, own, calibration, BASELINE_MULTIPLE)
         networks.append(files)
-    overlaps = {n.name: overlap_needed(image_run(n.files["fp32"]), damaged, n.multiple) for n in networks}
+    overlaps = {
+        n.name: overlap_needed(image_run(n.files["fp32"]), damaged[: len(photos)], n.multiple) for n in networks
+    }
     timed = speeds(networks, {name: overlap for name, (overlap, _) in overlaps.items()}, rounds, tile)
     quality = {
         (network.name, precision): psnr_by_damage(image_run(network.files[precision]), photos, network.multiple)
@@ -204,7 +206,7 @@ def kept_decision(path: Path) -> str:
 
 def page(found: Measured, photos: int, tile: int, drawn: str, decision: str) -> str:
     """The page, in Markdown; drawn: the name of the plot beside it."""
-    head = HEAD.format(photos=photos, tile=tile, machine=machine(), damage=CALIBRATION_DAMAGE)
+    head = HEAD.format(photos=photos, tile=tile, machine=machine())
     decided = "\n".join(["## Decision", "", MARKS[0], decision, MARKS[1]])
     picture = f"![Mean PSNR against megapixels per second in each runtime]({drawn})"
     parts = [head, decided, "## Cost and speed", picture, _cost_table(found), "## Quality", _quality_table(found)]
@@ -253,5 +255,5 @@ photos for the same time; baselines are networks of others, which are only timed
 - Overlap: pixels on each side of a tile, the least (at most 64) at which the centre of a photo differs by at most 1/16
   grey level from the same pixels of the whole photo; error left: the difference at that overlap, in grey levels.
 - Quality: PSNR in dB at strength 0, mean over {photos} validation photos of 512 x 512 pixels, 8 bits in and out.
-- int8: every convolution of 256 weights or more, per channel, no training for it; ranges from the same photos with the
-  damage `{damage}`. Its quality is that in ONNX Runtime."""
+- int8: every convolution of 256 weights or more, per channel, no training for it; ranges from the same photos under
+  every damage. Its quality is that in ONNX Runtime."""

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ...core.arrays import Image
-from ...core.errors import MissingExtraError
+from ...core.errors import MissingExtraError, UsageError
 from ...core.manifest import Manifest
 from ...core.markdown import table
+from ...core.pack import default_pack
 from ...core.restore import Restorer
 from ...core.timing import interleaved
 from . import baseline
@@ -23,7 +24,7 @@ from .classical import Nlm, fast_nl_means
 from .methods import DTPM, NLM, PREDICTOR
 from .named import Named
 
-__all__ = ["RUNTIMES", "Contestant", "Timing", "contestants", "made_photo", "speed_table", "timed"]
+__all__ = ["RUNTIMES", "Contestant", "Timing", "contestants", "made_photo", "packs", "speed_table", "timed"]
 
 RUNTIMES = ("onnxruntime", "openvino")
 LIBRARY_WINDOWS = Nlm(10, 7, 21)  # OpenCV's own sizes
@@ -64,6 +65,17 @@ def made_photo(megapixels: float) -> Image:
     width = max(1, round(height * 4 / 3))
     ramp = np.linspace(30, 225, width)[None, :, None]
     return np.clip(ramp + np.random.default_rng(0).normal(0, 20, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+def packs(first: Path | None, variants: Sequence[Named]) -> dict[str, Path]:
+    """Packs by name: `first`, None for the embedded one, and the variants.
+
+    Raises UsageError for a variant that names a runtime: every pack is timed in all of them.
+    """
+    told = next((variant.value for variant in variants if variant.value), "")
+    if told:
+        raise UsageError(f"runtime={told} was given; every pack is timed in all --runtimes: leave it out")
+    return {DTPM: first or default_pack(), **{variant.name: variant.path for variant in variants}}
 
 
 def contestants(

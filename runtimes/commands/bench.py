@@ -6,18 +6,19 @@ import argparse
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from ...core.errors import UsageError
 from ...core.files import write_text
-from ...core.pack import default_pack
 from ..bench import graphs as bench_graphs
 from ..bench import speed as bench_speed
-from ..bench.methods import DTPM
+from ..bench.graphs import GraphTiming
 from ..bench.named import named
 from ..bench.quality_run import QualityRun
 from ..bench.report import machine
+from ..bench.speed import Timing
 from ..options import ARITHMETIC
 
 __all__ = ["add_arguments", "run"]
@@ -130,22 +131,21 @@ def _quality(args: Namespace) -> int:
 
 
 def _speed(args: Namespace) -> int:
-    packs = {DTPM: args.pack or default_pack(), **{given.name: given.path for given in args.variants}}
+    packs = bench_speed.packs(args.pack, args.variants)
     methods = bench_speed.contestants(packs, args.baselines, args.runtimes, args.arithmetic)
     timings = bench_speed.timed(methods, bench_speed.made_photo(args.megapixels), args.rounds)
-    if args.json:
-        print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
-    else:
-        print(f"{machine()}; one thread, {args.megapixels:g} megapixels, median of {args.rounds}, CPU time\n")
-        print(bench_speed.speed_table(timings))
+    _show(args, timings, f"{args.megapixels:g} megapixels", bench_speed.speed_table(timings))
     return 0
 
 
 def _graphs(args: Namespace) -> int:
     timings = bench_graphs.race(bench_graphs.methods(args.packs, args.runtimes, args.side, args.graphs), args.rounds)
+    _show(args, timings, f"{args.side} x {args.side} pixels", bench_graphs.table(timings))
+    return 0
+
+
+def _show(args: Namespace, timings: Sequence[Timing | GraphTiming], size: str, table: str) -> None:
     if args.json:
         print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
     else:
-        print(f"{machine()}; one thread, {args.side} x {args.side} pixels, median of {args.rounds}, CPU time\n")
-        print(bench_graphs.table(timings))
-    return 0
+        print(f"{machine()}; one thread, {size}, median of {args.rounds}, CPU time\n\n{table}")

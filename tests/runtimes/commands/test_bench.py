@@ -147,6 +147,8 @@ def test_speed(built_pack, tmp_path, capsys):
     assert main([*fixed, *options, "--json"]) == 0
     timings = json.loads(capsys.readouterr().out)["timings"]
     assert [timing["method"] for timing in timings][-2:] == ["net", "fastNlMeans"]
+    assert main([*fixed, "--variant", f"other={built_pack}:runtime=openvino"]) == 2
+    assert "every pack is timed in all --runtimes" in capsys.readouterr().err
 
 
 def test_graphs_of_packs_beside_the_float_pack(built_pack, capsys):
