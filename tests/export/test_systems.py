@@ -51,7 +51,9 @@ from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.gen2res import Gen2ResSource
 from pocketprior.export.pack import write_pack
+from pocketprior.export.parity.record import Shot, record
 from pocketprior.export.source import Opened
+from pocketprior.runtimes.parity.recording import load
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -198,6 +200,24 @@ def test_a_student_enters_at_its_first_level(tmp_path: Path) -> None:
     opened = Gen2ResSource(save_gen2res(tmp_path, own)).open()
     assert (opened.facts["start_level"], opened.facts["levels"]) == (0.7, (0.7, 0.9, 1.0))
     assert "fused" in opened.graphs
+
+
+def test_fused_graphs_are_given_only_the_missing_noise(tmp_path: Path) -> None:
+    """Fused and step by step a noisy photo comes out the same: both start at K with as much noise as is missing."""
+    opened = Gen2ResSource(save_gen2res(tmp_path), start=START, steps=2).open()
+    clean = read(PHOTOS[0]).pixels[100:164, 100:164].astype(np.float64)
+    noise = 30 * np.random.default_rng(0).standard_normal(clean.shape)
+    photo = np.clip(np.round((clean + noise) * 257), 0, 65535).astype(np.uint16)
+    record(opened, "none", [Shot("photo", photo, 5, 1.0, None)], tmp_path / "record.npz", device="cpu")
+    recording = load(tmp_path / "record.npz")
+    (case,) = recording.about.cases
+    fused, split = (recording.arrays[case.pictures[form]].astype(int) for form in ("fused", "split"))
+    assert np.abs(fused - split).max() <= 8
+    level, sigma = ddpm()[START - 1], 2 * noise_sigma(photo) / 255
+    share = ((1 - level - level * sigma**2) / (1 - level)) ** 0.5
+    assert 0.8 < share < 0.98
+    given = recording.arrays[case.calls["fused"][0].inputs["noise"]]
+    np.testing.assert_allclose(given, share * normal(5, 0, (0, 64), (0, 64)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("facts", [{}, {"constrained": True}])
