@@ -140,7 +140,7 @@ class DtpmSource:
         graphs = dtpm_graphs(model, encoder, sampling)
         task = checkpoint.facts["task"]
         facts = _facts(model, sampling, task) | {"receptive_field": self._reach(model, graphs, len(sampling.times))}
-        return Opened(graphs, facts, _about(task, len(sampling.times)), TASKS[task])
+        return Opened(graphs, facts, _about(task, model.config, len(sampling.times)), TASKS[task])
 
     def task(self) -> str:
         """What the checkpoint was trained for."""
@@ -203,14 +203,20 @@ def _facts(model: Dtpm, sampling: Sampling, task: str) -> dict[str, Any]:
     }
 
 
-def _about(task: str, steps: int) -> About:
+def _about(task: str, config: DtpmConfig, steps: int) -> About:
+    coded = bool(config.semantic.code)
+    amount = (
+        " The predictor estimates the damage: amount 0 gives the photo as it is, 1 removes what it estimates, up to 2 "
+        "removes more. Strong damage gets much texture, a good photo next to none."
+    )
     return About(
         what=f"A DTPM restorer for the task {task}: an initial predictor, a frozen diffusion prior of image "
-        f"texture with guidance adapters, and a semantic encoder. {steps} deterministic steps",
+        f"texture with guidance adapters{', and a semantic encoder' if coded else ''}. {steps} deterministic steps",
         strength="Strength 0 gives the predictor alone (highest PSNR, softest), strength 1 adds texture. The "
-        "texture is plausible, not measured: do not use it as evidence of what was in the scene.",
+        "texture is plausible, not measured: do not use it as evidence of what was in the scene."
+        f"{amount if config.predictor.damage else ''}",
         training="Initial predictor and adapters: pairs made from clean photos by the degradations of the task. "
-        "Prior and semantic encoder: the clean photos alone.",
+        f"Prior{' and semantic encoder' if coded else ''}: the clean photos alone.",
         limits="Trained on about 75 million pixels of daylight photos: faces and text get no special care. Noise"
         " that is correlated between pixels (from strong in-camera processing) is seen as texture.",
     )

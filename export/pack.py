@@ -56,6 +56,11 @@ TARGETS = tuple(PRECISIONS)
 CALIBRATION_SIDE = 256  # pixels of the squares that give 8 bits their ranges
 GOLDEN_SIDE = 96  # pixels; the packed restoration is a crop of this size
 GOLDEN_SEED = 2024
+GOLDEN_AMOUNTS = {
+    "photo": 1.0,
+    "less": 0.5,
+    "more": 1.5,
+}  # of packs that take one; a quarter of the crop for the others
 PENDING = PackedFile("pending", "0" * 64, 0)  # stands where a hash comes
 
 
@@ -270,18 +275,30 @@ def _metadata(name: str, draft: Manifest) -> dict[str, str]:
 def _add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, Graph], photo: Image) -> None:
     """Record what the checkpoint makes of `photo` and how far the packed graphs are from it, and save the manifest."""
     reference = Restorer(manifest, {n: eager(g.module, list(g.inputs), *g.outputs) for n, g in graphs.items()})
-    restored = reference(photo, seed=GOLDEN_SEED)
-    file = write_golden(folder, "golden/photo.npz", photo=photo, seed=GOLDEN_SEED, strength=1.0, restored=restored)
-    dataclasses.replace(manifest, golden={"photo": Golden(file, 255, "not measured yet")}).save(folder)
+    files: dict[str, PackedFile] = {}
+    for name, amount in (GOLDEN_AMOUNTS if manifest.takes_amount else {"photo": 1.0}).items():
+        part = photo if amount == 1 else photo[: GOLDEN_SIDE // 2, : GOLDEN_SIDE // 2]
+        files[name] = write_golden(
+            folder,
+            f"golden/{name}.npz",
+            photo=part,
+            seed=GOLDEN_SEED,
+            strength=1.0,
+            restored=reference(part, seed=GOLDEN_SEED, amount=amount),
+            amount=amount,
+        )
+    golden = {name: Golden(file, 255, "not measured yet") for name, file in files.items()}
+    dataclasses.replace(manifest, golden=golden).save(folder)
     found = max(check.difference for check in verify(folder).goldens)
     if found > FLOAT_SLACK:
         raise GraphError(
             f"the float32 graphs of '{manifest.name}' are {found} grey levels from PyTorch, at most {FLOAT_SLACK} can "
             "be rounding; the model cannot be packed: report it, with its configuration"
         )
-    golden = Golden(file, max(1, found), "float32 graphs differ from PyTorch by rounding only")
+    reason = "float32 graphs differ from PyTorch by rounding only"
+    golden = {name: Golden(file, max(1, found), reason) for name, file in files.items()}
     parity = {"onnx": {"golden_max_level_error": float(found)}}
-    dataclasses.replace(manifest, golden={"photo": golden}, parity=parity).save(folder)
+    dataclasses.replace(manifest, golden=golden, parity=parity).save(folder)
 
 
 def golden_photo(path: Path, damage: Task) -> Image:

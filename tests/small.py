@@ -14,7 +14,7 @@ from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig
 from pocketprior.core.models.dirformer import DirformerConfig
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, PredictorConfig
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
-from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
+from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from pocketprior.core.schedule import cosine, trailing
 from pocketprior.core.tiles import Window
 from pocketprior.export.diffir import DiffirSource
@@ -26,6 +26,14 @@ CONFIG = DtpmConfig(
     PredictorConfig(widths=(8, 8), blocks=(1, 1)),
     DenoiserConfig(widths=(8, 8), blocks=(1, 1), embedding=8, adapter_minimum=4),
     SemanticConfig(size=16, code=6, widths=(8, 8)),
+)
+CALIBRATED = DtpmConfig(
+    PredictorConfig("conv", widths=(8, 8), blocks=(1, 1), damage=4),
+    DenoiserConfig("conv", widths=(8, 8), blocks=(1, 1), expansion=1.0, embedding=8, adapter_minimum=4, finest=4),
+    NO_SEMANTIC,
+    adapters="shared",
+    damage_input="adapters",
+    knee=0.03,
 )
 DIFFIR = DiffirConfig(
     ipr=6,
@@ -87,6 +95,13 @@ def save_small(folder: Path) -> tuple[Path, Path]:
     encoder = {f"encoder.{name}": tensor for name, tensor in small_encoder().state_dict().items()}
     checkpoints.save(paths[1], "semantic", CONFIG.semantic, encoder, {})
     return paths
+
+
+def save_calibrated(folder: Path) -> Path:
+    """The checkpoint of a calibrated DTPM, which has no semantic encoder."""
+    path = folder / "calibrated.safetensors"
+    checkpoints.save(path, "dtpm", CALIBRATED, small_model(CALIBRATED).state_dict(), {"task": "cleanup"})
+    return path
 
 
 def save_tasks(folder: Path, config: DtpmConfig = CONFIG, scale: float = 0.15) -> tuple[list[Path], Path]:
