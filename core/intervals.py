@@ -38,5 +38,6 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     if count == 0:
         raise ValueError("no photo was measured with both methods; give at least one")
     draws = np.random.default_rng(0).integers(count, size=(DRAWS, count))
-    low, high = np.quantile(differences[draws].mean(axis=1), TAILS)
-    return Difference(float(differences.mean()), float(low), float(high), count)
+    means = differences[draws].mean(axis=1)
+    low, high = np.quantile(means, TAILS).tolist()
+    return Difference(float(differences.mean()), low, high, count)

@@ -13,6 +13,7 @@ its median over coefficients. Blocks in which noise was cut off at black or whit
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,10 @@ CLIPPED_LOSS = 0.85  # the standard deviation of clipped noise falls by this tim
 TEXTURE_GROWTH = 4.0  # the least by which the energy of texture grows from an octave to the next
 COLOUR_SHARE = 0.2  # colour decides where it has at least this share of the noise of grey
 
-_Floats = NDArray[np.float32]
+_Floats = NDArray[np.floating[Any]]
 
 # Rows: grey and two colour differences, orthonormal, so that white noise has the same variance in each.
-_OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], np.float32)
-_OPPONENT /= np.linalg.norm(_OPPONENT, axis=1, keepdims=True)
+_OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], np.float32) / np.sqrt(np.array([[3], [2], [6]], np.float32))
 
 
 def noise_sigma(image: Image) -> float:

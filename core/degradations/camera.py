@@ -45,8 +45,8 @@ class Camera:
 
     def developed(self, raw: NDArray[np.float32]) -> Picture:
         """The inverse of `raw`, in [0, 1]."""
-        back = np.linalg.inv(self.overlap).T
-        return _looked_up(_tone(), (raw * self.gains) @ back.astype(np.float32))
+        back = np.linalg.inv(self.overlap).T.astype(np.float32)
+        return _looked_up(_tone(), np.matmul(raw * self.gains, back, dtype=np.float32))
 
 
 def _looked_up(table: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,4 +97,4 @@ def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
     above, below, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
     near = kept + (above + below + left + right) * NEAR
     near[..., ::2] += (padded[:-2, :-2] + padded[:-2, 2:] + padded[2:, :-2] + padded[2:, 2:])[..., ::2] * DIAGONAL
-    return near
+    return near.astype(np.float32, copy=False)

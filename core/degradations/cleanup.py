@@ -117,9 +117,8 @@ def _compressed_before(picture: Picture, rng: Generator) -> Picture:
         return shifted_jpeg(picture, quality, down, right, subsampling)
     height, width = picture.shape[:2]
     factor = math.exp(rng.uniform(math.log(0.5), math.log(2)))
-    other = quantize(
-        resize(picture, *(max(1, round(side * factor)) for side in (height, width)), "bicubic", antialias=True)
-    )
+    rows, columns = (max(1, round(side * factor)) for side in (height, width))
+    other = quantize(resize(picture, rows, columns, "bicubic", antialias=True))
     error = jpeg(other, quality, subsampling) - other
     return quantize(quantize(picture) + resize(error, height, width, "bicubic", antialias=True))
 

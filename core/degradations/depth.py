@@ -37,7 +37,8 @@ def depth_map(window: Window, rng: Generator) -> Plane:
 def _brightness(photo: Picture) -> Picture:
     """Mean of the three channels and of cells of the photo, (rows, columns, 1)."""
     mean = photo.mean(axis=2, keepdims=True, dtype=np.float32)
-    return resize(mean, *(-(-size // CUE_CELL) for size in photo.shape[:2]), "area", antialias=True)
+    rows, columns = (-(-size // CUE_CELL) for size in photo.shape[:2])
+    return resize(mean, rows, columns, "area", antialias=True)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class _Scene:
         bright = resize(self.bright, height, width, "bilinear", antialias=False, rows=rows, columns=columns)[..., 0]
         ground, hills, brightness = self.shares
         depth = ground * self._ground(part) + hills * self.hills.at(part) + brightness * bright
-        return depth if self.thing is None else depth * self.thing.at(part, bright)
+        return (depth if self.thing is None else depth * self.thing.at(part, bright)).astype(np.float32, copy=False)
 
     def _ground(self, part: Part) -> Plane:
         """Rises towards the top, tilted by up to 30 degrees either way, and faster the farther it is."""

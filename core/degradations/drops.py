@@ -116,7 +116,11 @@ def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
     seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
     wide = seen.widened(math.ceil(3 * BLUR), 2)
     blurred = gaussian_blur(_halved(light(wide.pixels())), BLUR / 2)
-    return sample(blurred, (y - wide.top - 0.5) / 2, (x - wide.left - 0.5) / 2)
+    across, along = (
+        ((at - np.float32(first + 0.5)) / 2).astype(np.float32, copy=False)
+        for at, first in ((y, wide.top), (x, wide.left))
+    )
+    return sample(blurred, across, along)
 
 
 def _halved(light: NDArray[np.float32]) -> NDArray[np.float32]:

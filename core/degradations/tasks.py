@@ -126,7 +126,8 @@ def _as_light(value: float) -> float:
 
 def _rain(picture: Picture, rng: Generator) -> Picture:
     """One to four layers of streaks, 20 to 60 pixels long, 1 to 3 wide, within 30 degrees of the vertical."""
-    layers = _streaks(*picture.shape[:2], int(rng.integers(1, 5)), rng)
+    height, width = picture.shape[:2]
+    layers = _streaks(height, width, int(rng.integers(1, 5)), rng)
     return quantize(encoded(weather.screened(light(picture), layers)))
 
 
@@ -204,7 +205,8 @@ def _worn(picture: Picture, part: Part, rng: Generator) -> Picture:
     bright, dark = (np.full(3, rng.uniform(*span), np.float32) for span in ((0.85, 1.0), (0.0, 0.25)))
     upright = age.scratches(part, int(rng.poisson(1.5 * math.sqrt(many))), float(part.height), 0.03, rng)
     hairs = age.scratches(part, int(rng.poisson(0.5 * many)), 40.0, 0.6, rng)
-    specks = scattered(*picture.shape[:2], weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
+    height, width = picture.shape[:2]
+    specks = scattered(height, width, weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
     for mask, colour in ((upright, bright), (hairs, dark), (specks, bright if rng.random() < 0.5 else dark)):
         picture = blend(picture, colour, mask[..., np.newaxis])
     return picture

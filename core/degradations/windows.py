@@ -62,14 +62,15 @@ class Window:
     def part(self) -> Part:
         """Where it lies in the photo."""
         rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-        return Part(*self.photo.shape[:2], rows, columns)
+        height, width = self.photo.shape[:2]
+        return Part(height, width, rows, columns)
 
     def pixels(self) -> Picture:
         """Its pixels, (height, width, 3) float32 in [0, 1]; a copy."""
         part = self.part
         pixels = self.photo[part.rows, part.columns].astype(np.float32, order="C")
-        if np.issubdtype(self.photo.dtype, np.integer):
-            pixels /= np.float32(np.iinfo(self.photo.dtype).max)
+        if self.photo.dtype != np.float32:
+            pixels /= np.float32(255 if self.photo.dtype == np.uint8 else 65535)
         return quantize(np.repeat((pixels @ LUMA)[..., np.newaxis], 3, axis=2)) if self.grey else pixels
 
     def cut(self, picture: Picture, inner: Window) -> Picture:

@@ -77,7 +77,8 @@ def _kept(graph: Graph, feeds: list[Feed]) -> Graph:
 def _sample(path: Path, task: str, side: int, seed: int) -> Sample:
     pixels = read(path).pixels
     y, x = (max(0, (edge - side) // 2) for edge in pixels.shape[:2])
-    square = Window(pixels, y, x, *(min(side, edge) for edge in pixels.shape[:2]))
+    height, width = (min(side, edge) for edge in pixels.shape[:2])
+    square = Window(pixels, y, x, height, width)
     damaged = TASKS.get(task, TASKS[ANY_DAMAGE]).damage(square, np.random.default_rng(seed))
     clean, spoilt = (
         np.round(np.clip(picture, 0, 1) * 65535).astype(np.uint16) for picture in (square.pixels(), damaged)

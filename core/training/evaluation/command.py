@@ -75,7 +75,7 @@ def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[Table]:
 def _with_noise(photos: Sequence[Image]) -> list[Table]:
     """The base of Gen2Res on some of the photos, at each strength of the noise."""
     count = min(NOISY_PHOTOS, len(photos))
-    chosen = [square(photos[i * len(photos) // count], NOISY_SIDE) for i in range(count)]
+    chosen = [square(levels(photos[i * len(photos) // count], halve=False), NOISY_SIDE) for i in range(count)]
     denoiser = build(load_base(SHIPPED_BASE))
     return [gen2res.noise_table(denoiser, chosen, sigma) for sigma in gen2res.SIGMAS]
 
