@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["FEWEST", "Difference", "paired"]
 
@@ -38,6 +39,6 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     if count == 0:
         raise ValueError("no photo was measured with both methods; give at least one")
     draws = np.random.default_rng(0).integers(count, size=(DRAWS, count))
-    means = differences[draws].mean(axis=1)
-    low, high = np.quantile(means, TAILS).tolist()
+    means: NDArray[np.float64] = differences[draws].mean(axis=1)
+    low, high = (float(np.quantile(means, tail)) for tail in TAILS)
     return Difference(float(differences.mean()), low, high, count)
