@@ -219,8 +219,9 @@ first = 4
 
 [[stage]]
 name = "predictor"
-command = '''train dtpm predictor --workers 0 --set batch=2 --set crop=16 --set save_every=3 --set warmup=1
-    --set optimizer=muon --set precision=fp32 --set model.predictor.widths=8,8 --set model.predictor.blocks=1,1'''
+command = '''train dtpm predictor --workers 0 --set batch=2 --set crop=32 --set save_every=3 --set warmup=1
+    --set optimizer=muon --set precision=fp32 --set model.predictor.widths=8,8,8 --set model.predictor.blocks=1,1,1
+    --set model.predictor.damage=8'''
 hours = [10]
 """
 
@@ -250,6 +251,12 @@ class Queue:
             os.kill(process, signal.SIGKILL)
             until(lambda: self.process() is None)
 
+    def until(self, path: Path) -> None:
+        """Wait for a file that the queue is to write."""
+        log = self.folder / "state" / "log.txt"
+        until(lambda: path.exists() or "error" in log.read_text())
+        assert path.exists(), log.read_text()
+
     def process(self) -> int | None:
         held = zoo_command._Lock(self.folder / "state").running()
         return held[0] if held else None
@@ -274,12 +281,12 @@ def test_killed_queue_goes_on_to_the_same_bits(queue: Queue, capsys: pytest.Capt
 
     run = queue.folder / "state" / "tiny" / "predictor"
     assert "started" in said("start")
-    until((run / "cooled-00000004" / "model.safetensors").exists)
+    queue.until(run / "cooled-00000004" / "model.safetensors")
     assert "the queue is running" in said("start")
     queue.kill()
     assert "not running" in said("stop")
     said("start")
-    until((run / "cooled-00000032" / "model.safetensors").exists)
+    queue.until(run / "cooled-00000032" / "model.safetensors")
     assert "tiny/predictor *" in said("table")
     assert "stopped at tiny/predictor" in said("stop")
     assert "the queue is not running" in said("table")
