@@ -19,6 +19,7 @@ from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training import zoo, zoo_command
+from pocketprior.core.training.resume import is_finished
 from pocketprior.core.training.zoo import Place, ZooModel, ZooStage, read_models, status, work
 
 ROOT = Path(__file__).parents[3]
@@ -251,11 +252,11 @@ class Queue:
             os.kill(process, signal.SIGKILL)
             until(lambda: self.process() is None)
 
-    def until(self, path: Path) -> None:
-        """Wait for a file that the queue is to write."""
+    def until(self, what: Callable[[], bool]) -> None:
+        """Wait for something that the queue is to do."""
         log = self.folder / "state" / "log.txt"
-        until(lambda: path.exists() or "error" in log.read_text())
-        assert path.exists(), log.read_text()
+        until(lambda: what() or "error" in log.read_text())
+        assert what(), log.read_text()
 
     def process(self) -> int | None:
         held = zoo_command._Lock(self.folder / "state").running()
@@ -273,7 +274,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
 
 @pytest.mark.timeout(900)
 def test_killed_queue_goes_on_to_the_same_bits(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
-    """SIGKILL after the first cooled copy, `start` again, `stop` after a later one; against a run without a stop."""
+    """SIGKILL while the first copy is cooled, `start` again, `stop` after a later one; against a run without a stop."""
 
     def said(action: str) -> str:
         assert queue(action) == 0
@@ -281,12 +282,12 @@ def test_killed_queue_goes_on_to_the_same_bits(queue: Queue, capsys: pytest.Capt
 
     run = queue.folder / "state" / "tiny" / "predictor"
     assert "started" in said("start")
-    queue.until(run / "cooled-00000004" / "model.safetensors")
+    queue.until((run / "cooled-00000004" / "recipe.toml").exists)
     assert "the queue is running" in said("start")
     queue.kill()
     assert "not running" in said("stop")
     said("start")
-    queue.until(run / "cooled-00000032" / "model.safetensors")
+    queue.until(lambda: is_finished(run / "cooled-00000032"))
     assert "tiny/predictor *" in said("table")
     assert "stopped at tiny/predictor" in said("stop")
     assert "the queue is not running" in said("table")
