@@ -125,13 +125,14 @@ def _start(root: Path, args: argparse.Namespace, lock: _Lock) -> int:
     log = args.state / "log.txt"
     options = [f"--{name}={getattr(args, name)}" for name in ("data", "state", "models", "weights", "threads")]
     with log.open("a") as file:
-        subprocess.Popen(
+        worker = subprocess.Popen(
             ["nice", "-n", str(args.nice), sys.executable, str(root / "scripts" / "zoo"), "work", *options],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
             start_new_session=True,
         )
+    worker.returncode = 0  # nobody waits for it: it outlives this process
     print(f"started; what it says goes to {log}")
     return 0
 

@@ -195,11 +195,11 @@ def test_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_data_that_fails_in_a_worker_is_told_in_its_own_words(workers: int, tmp_path: Path) -> None:
     class Broken:
-        def at(self, step: int) -> object:
-            raise TrainingError(f"no photos for step {step}; look for some")
+        def at(self, sample: int, group: int) -> object:
+            raise TrainingError(f"no photos for sample {sample} of group {group}; look for some")
 
     data = toy_data()
-    with pytest.raises(TrainingError, match=r"^no photos for step 0; look for some$"):
+    with pytest.raises(TrainingError, match=r"^no photos for sample 0 of group 0; look for some$"):
         list(train(ToyStage(data), replace(data, train=Broken()), RECIPE, tmp_path, workers=workers))
 
 

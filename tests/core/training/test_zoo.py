@@ -19,6 +19,7 @@ from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training import zoo, zoo_command
+from pocketprior.core.training.resume import is_finished
 from pocketprior.core.training.zoo import Place, ZooModel, ZooStage, read_models, status, work
 
 ROOT = Path(__file__).parents[3]
@@ -219,8 +220,9 @@ first = 4
 
 [[stage]]
 name = "predictor"
-command = '''train dtpm predictor --workers 0 --set batch=2 --set crop=16 --set save_every=3 --set warmup=1
-    --set optimizer=muon --set precision=fp32 --set model.predictor.widths=8,8 --set model.predictor.blocks=1,1'''
+command = '''train dtpm predictor --workers 0 --set batch=2 --set crop=32 --set save_every=3 --set warmup=1
+    --set optimizer=muon --set precision=fp32 --set model.predictor.widths=8,8,8 --set model.predictor.blocks=1,1,1
+    --set model.predictor.damage=8'''
 hours = [10]
 """
 
@@ -250,6 +252,12 @@ class Queue:
             os.kill(process, signal.SIGKILL)
             until(lambda: self.process() is None)
 
+    def until(self, what: Callable[[], bool]) -> None:
+        """Wait for something that the queue is to do."""
+        log = self.folder / "state" / "log.txt"
+        until(lambda: what() or "error" in log.read_text())
+        assert what(), log.read_text()
+
     def process(self) -> int | None:
         held = zoo_command._Lock(self.folder / "state").running()
         return held[0] if held else None
@@ -266,7 +274,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
 
 @pytest.mark.timeout(900)
 def test_killed_queue_goes_on_to_the_same_bits(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
-    """SIGKILL after the first cooled copy, `start` again, `stop` after a later one; against a run without a stop."""
+    """SIGKILL while the first copy is cooled, `start` again, `stop` after a later one; against a run without a stop."""
 
     def said(action: str) -> str:
         assert queue(action) == 0
@@ -274,12 +282,12 @@ def test_killed_queue_goes_on_to_the_same_bits(queue: Queue, capsys: pytest.Capt
 
     run = queue.folder / "state" / "tiny" / "predictor"
     assert "started" in said("start")
-    until((run / "cooled-00000004" / "model.safetensors").exists)
+    queue.until((run / "cooled-00000004" / "recipe.toml").exists)
     assert "the queue is running" in said("start")
     queue.kill()
     assert "not running" in said("stop")
     said("start")
-    until((run / "cooled-00000032" / "model.safetensors").exists)
+    queue.until(lambda: is_finished(run / "cooled-00000032"))
     assert "tiny/predictor *" in said("table")
     assert "stopped at tiny/predictor" in said("stop")
     assert "the queue is not running" in said("table")
