@@ -43,7 +43,8 @@ def enter(levels: Sequence[float], times: Sequence[float], start_level: float | 
 
     sigma: of the photo's own noise, 0 or more. start_level: alpha_bar of levels[0] .. 1.0, of which 1.0 is clean, so
     that it leaves the photo's own noise; None for levels[0] whatever the photo's own noise. Of a noisier photo than
-    levels[0] not all noise is counted. Between two levels of the chain the time follows log(alpha_bar) in a line.
+    levels[0] not all noise is counted. Between two levels of the chain the time follows sqrt(-log alpha_bar) in a line,
+    of which it is nearly a multiple in the linear-beta schedule of DDPM.
     """
     if start_level is None:
         return Entry(tuple(levels), tuple(times), math.sqrt(1 - levels[0]), exact=False)
@@ -58,7 +59,8 @@ def _from(levels: Sequence[float], times: Sequence[float], level: float) -> tupl
     if level == 1:
         return (1.0,), ()
     after = next(i for i, further in enumerate(levels) if further > level)
-    share = math.log(level / levels[after - 1]) / math.log(levels[after] / levels[after - 1])
+    first, here, following = (math.sqrt(-math.log(bound)) for bound in (levels[after - 1], level, levels[after]))
+    share = (first - here) / (first - following)
     ends = (*times, 0.0)
     time = ends[after - 1] + share * (ends[after] - ends[after - 1])
     return (level, *levels[after:]), (time, *times[after:])

@@ -25,7 +25,7 @@ def test_the_start_is_the_level_of_the_photo_s_own_noise(count: int) -> None:
     entry = enter(LEVELS, TIMES, 1.0, sigma_of(BARS[count - 1]))
     assert entry.levels[0] == pytest.approx(BARS[count - 1], rel=1e-9)
     assert (entry.added, entry.exact) == (0, True)
-    assert entry.times[0] == pytest.approx(count / 1000, rel=0.05, abs=5e-4)
+    assert entry.times[0] == pytest.approx(count / 1000, rel=0.01, abs=7e-4)
     assert entry.levels[1:] == tuple(level for level in LEVELS if level > BARS[count - 1])
     assert entry.times[1:] == tuple(TIMES[len(TIMES) - len(entry.times) + 1 :])
 

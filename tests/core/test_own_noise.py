@@ -74,7 +74,7 @@ def plain(restorer: Restorer, photo: NDArray[np.uint8], noise: float) -> NDArray
     """The photo at its own level, without added noise; what was clipped is replaced after a first look."""
     m, sigma = restorer.manifest, 2 * noise / 255
     level = 1 / (1 + sigma**2)
-    time = float(np.interp(math.log(level), np.log(m.levels), [*m.times, 0.0]))
+    time = float(np.interp(-math.sqrt(-math.log(level)), -np.sqrt(-np.log(m.levels)), [*m.times, 0.0]))
     later = [i for i, further in enumerate(m.levels[:-1]) if further > level]
     levels, times = [level, *(m.levels[i] for i in later), 1.0], [time, *(m.times[i] for i in later)]
     state = 2 * to_batch(photo).astype(np.float64) - 1
