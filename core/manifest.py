@@ -193,8 +193,10 @@ class Manifest:
     direction, from which an output pixel of a graph can be influenced; where that has no limit (attention or
     normalisation over the whole tile), the window that the graph is run on. residual_scale: what one unit of an
     image-sized state is in the image, which is in 0..1; with the start "image", the state is (image - 0.5) /
-    residual_scale. gain: the share of what the model adds to the photo, or to base, at strength 1; both are 1 where
-    predict gives the amplitude of the texture. bytes_per_pixel:
+    residual_scale. start_level: alpha_bar of the level that a photo is noised to at least, its own noise counted; a
+    noisier one enters the levels at its own, and with 1.0 any does. None: all are noised to levels[0], as they are in
+    packs that have no such field. gain: the share of what the model adds to the photo, or to base, at strength 1; this
+    and residual_scale are 1 where predict gives the amplitude of the texture. bytes_per_pixel:
     measured peak working memory of a graph per pixel of its tile. precision: target -> graph -> which of its files is
     run. parity: where the export was compared with the checkpoint, a name -> measure -> number. limits: of parity, by
     the class of what is compared ("fp32", "half", "coded", "form", "host", "task"). further: each task after the first,
@@ -227,6 +229,7 @@ class Manifest:
     made_by: Mapping[str, str]
     card: PackedFile
     golden: Mapping[str, Golden]
+    start_level: float | None = None
     limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
     further: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
 
@@ -330,6 +333,8 @@ def mirror(manifest: Manifest) -> str:
     tree = as_tree(manifest)
     for name in ("golden", "card", "parity", "limits", "precision", "bytes_per_pixel", "further"):
         del tree[name]
+    if manifest.start_level is None:  # as before there was such a field
+        del tree["start_level"]
     for graph in tree["graphs"].values():
         del graph["files"], graph["parts"], graph["function"]
     return as_text(tree)
@@ -386,7 +391,17 @@ def _check_numbers(m: Manifest) -> None:
     if m.start == "image":
         _require(min(m.levels) > 0, "levels", list(m.levels), "a first number above 0: something is left of the image")
         _require(m.residual_scale == 0.5, "residual_scale", m.residual_scale, "0.5: the state is in -1..1")
+    _check_start_level(m)
     _require(m.gain > 0, "gain", m.gain, "a number above 0")
+
+
+def _check_start_level(m: Manifest) -> None:
+    if m.start_level is None:
+        return
+    _require(m.start == "image", "start_level", m.start_level, 'null where the start is not "image"')
+    _require(m.start_level in m.levels, "start_level", m.start_level, f"one of the levels {list(m.levels)}")
+    fits = m.start_level < 1 or "fused" not in m.graphs
+    _require(fits, "start_level", m.start_level, "a level below 1 for a fused graph, which adds noise to reach it")
 
 
 def _check_state(m: Manifest) -> None:

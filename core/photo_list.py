@@ -1,7 +1,8 @@
 """A data folder's `manifest.csv`: which photo may be used for what.
 
-Columns read here: file (path under the folder), split (train, val, test), set, role (clean, gt, lq, lq-nogt) and
-use (any, non-commercial, eval-only). Other columns are ignored.
+Columns read here: file (path under the folder), split (train, val, test), set, role (clean, gt, lq, lq-nogt),
+use (any, non-commercial, eval-only) and, where there are pairs, pair_gt (the file of the clean partner). Other columns
+are ignored.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from pathlib import Path
 from .errors import UsageError
 from .image import is_photo
 
-__all__ = ["LIST_NAME", "ListedPhoto", "clean_photos", "listed_in", "photos_in", "released_photos"]
+__all__ = ["LIST_NAME", "ListedPhoto", "clean_photos", "damaged_photos", "listed_in", "photos_in", "released_photos"]
 
 LIST_NAME = "manifest.csv"
 
 
 @dataclass(frozen=True)
 class ListedPhoto:
-    """One row of the list."""
+    """One row of the list; clean: the clean partner of a damaged photo, None where the list names none."""
 
     path: Path
     split: str
     set: str
     role: str
     use: str
+    clean: Path | None = None
 
 
 def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> list[ListedPhoto]:
@@ -48,6 +50,16 @@ def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> 
             "give a data folder that has some"
         )
     return sorted(found, key=lambda row: row.path)
+
+
+def damaged_photos(data: Path, *, split: str, folder: str) -> list[tuple[Path, Path]]:
+    """(damaged, clean) files of the pairs of a split under `folder` of `data`, sorted by path; empty for none.
+
+    Raises UsageError when there is no list or it lacks a column.
+    """
+    rows = [row for row in _rows(data) if (row.split, row.role) == (split, "lq")]
+    pairs = [(row.path, row.clean) for row in rows if row.clean is not None and row.path.is_relative_to(data / folder)]
+    return sorted(pairs)
 
 
 def released_photos(data: Path, *, split: str) -> list[Path]:
@@ -89,4 +101,5 @@ def _rows(data: Path) -> Iterator[ListedPhoto]:
         if missing:
             raise UsageError(f"'{path}' lacks the columns {', '.join(missing)}; add them to its first line")
         for row in reader:
-            yield ListedPhoto(data / row["file"], row["split"], row["set"], row["role"], row["use"])
+            partner = data / row["pair_gt"] if row.get("pair_gt") else None
+            yield ListedPhoto(data / row["file"], row["split"], row["set"], row["role"], row["use"], partner)

@@ -6,7 +6,7 @@
               restored = base + strength amplitude residual
     diffir    prior = sample(denoise), one vector for the photo, from noise, under the means of encode over the photo
               restored = image + strength gain (compose(image, prior) - image)
-    gen2res   x = sample(denoise), from the noised image
+    gen2res   x = sample(denoise), from the image, entered at the level of its own noise, or noised up to a level
               restored = image + strength gain (0.5 + residual_scale x - image)
 
 Global conditions are what `encode` gives, the prior, and the amount; every graph gets those that it takes. What comes
@@ -16,6 +16,7 @@ the way from the image to the restored one, from 0 to 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Batch, Image, State, to_batch
+from .entry import Entry, enter, unclipped
 from .errors import GraphError
 from .manifest import Manifest
 from .noise import normal, normal_vector
-from .samplers import ancestral, clipped, ddim, noised, posterior_mean
+from .noise_sigma import noise_sigma
+from .samplers import ancestral, clipped, ddim, posterior_mean
 from .systems import SYSTEMS
 from .thumbnail import thumbnail
 from .tiles import Box, Window, cut, split
@@ -46,7 +49,10 @@ class Graph(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all tiles of a photo; `stages` are the graphs that each tile goes through."""
+    """What is the same for all tiles of a photo; `stages` are the graphs that each tile goes through.
+
+    entry: the chain that is sampled, and the noise at its start. sigma: of the photo's own noise, in units of state.
+    """
 
     manifest: Manifest
     graphs: Mapping[str, Graph]
@@ -56,6 +62,8 @@ class Job:
     strength: float
     amount: float
     conditions: _Arrays
+    entry: Entry
+    sigma: float
 
     def run(self, graph: str, where: str, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """What a graph gives, called with the conditions that it takes; GraphError unless it is finite."""
@@ -89,9 +97,17 @@ def prepare(
     seed: int,
     strength: float,
     amount: float,
+    noise: float | None = None,
 ) -> Job:
-    """The job of a photo, with its global conditions, which are computed here once for all tiles."""
-    job = Job(manifest, graphs, stages, image, seed, strength, amount, {"amount": np.array([amount], np.float32)})
+    """The job of a photo, with its global conditions, which are computed here once for all tiles.
+
+    noise: of the photo itself, as `noise_sigma` measures it; None to have it measured, where the model counts it.
+    """
+    counted = manifest.start_level is not None
+    sigma = (noise_sigma(image) if noise is None and counted else noise or 0.0) / 255 / manifest.residual_scale
+    entry = enter(manifest.levels, manifest.times, manifest.start_level, sigma)
+    conditions = {"amount": np.array([amount], np.float32)}
+    job = Job(manifest, graphs, stages, image, seed, strength, amount, conditions, entry, sigma)
     if "encode" in graphs:
         encoded = _thumbnail_conditions(job) if manifest.conditions else _mean_conditions(job)
         job = replace(job, conditions={**job.conditions, **encoded})
@@ -114,7 +130,8 @@ def _restored(job: Job, image: Batch, box: Box) -> Batch:
             return job.run("predict", where, image=image)["base"]
         case ("fused",):
             strength = np.array([job.strength], np.float32)
-            return job.run("fused", where, image=image, noise=_start(job, box), strength=strength)["restored"]
+            noise = _start(job, box) * np.float32(job.entry.topped_up)
+            return job.run("fused", where, image=image, noise=noise, strength=strength)["restored"]
         case ("compose",):
             return _towards(job, image, job.run("compose", where, image=image)["restored"])
         case ("denoise",):
@@ -158,11 +175,21 @@ def _textured(job: Job, where: str, image: Batch, box: Box) -> Batch:
 
 
 def _regenerated(job: Job, where: str, image: Batch, box: Box) -> Batch:
-    """Gen2Res: the photo that is sampled from the noised image."""
-    level, scale = job.manifest.levels[0], np.float32(job.manifest.residual_scale)
-    clean: State = image / scale - np.float32(0.5 / job.manifest.residual_scale)
-    x = _sample(job, where, noised(clean, _start(job, box), level), box)
-    return scale * x + np.float32(0.5)
+    """Gen2Res: the photo that is sampled from the image; one pass more where its noise was clipped to the range."""
+    scale = np.float32(job.manifest.residual_scale)
+    photo: State = image / scale - np.float32(0.5 / job.manifest.residual_scale)
+    if job.entry.exact and job.entry.times and (abs(photo) >= 1).any():
+        foreseen = _entered(replace(job, entry=job.entry.first()), where, photo, box)
+        photo = unclipped(photo, foreseen, job.sigma).astype(np.float32)
+    return scale * _entered(job, where, photo, box) + np.float32(0.5)
+
+
+def _entered(job: Job, where: str, photo: State, box: Box) -> State:
+    """The sampled state, from that of the photo."""
+    x: State = np.float32(math.sqrt(job.entry.levels[0])) * photo
+    if job.entry.added:
+        x += np.float32(job.entry.added) * _start(job, box)
+    return _sample(job, where, x, box)
 
 
 def _towards(job: Job, image: Batch, restored: Batch) -> Batch:
@@ -190,22 +217,22 @@ def _sample(job: Job, where: str, x: State, box: Box | None = None, **inputs: ND
 
     Noise that is added on the way, after step i (from 0), is draw i + 1 of the photo; draw 0 is that of the start.
     """
-    m = job.manifest
+    m, (levels, times, *_) = job.manifest, job.entry
     learned = m.sampler == "ancestral" and "variance" in m.graphs["denoise"].outputs
     clip = clipped if m.start == "image" else None
 
     def denoise(x: State, step: int) -> State | tuple[State, State]:
-        t = np.array([m.times[step]], np.float32)
-        outputs = job.run("denoise", f", step {step + 1} of {len(m.times)}{where}", x=x, t=t, **inputs)
+        t = np.array([times[step]], np.float32)
+        outputs = job.run("denoise", f", step {step + 1} of {len(times)}{where}", x=x, t=t, **inputs)
         return (outputs[m.predicts], outputs["variance"]) if learned else outputs[m.predicts]
 
     if m.sampler == "posterior_mean":
-        return posterior_mean(denoise, x, m.levels)
+        return posterior_mean(denoise, x, levels)
     if m.sampler == "ddim":
-        return ddim(denoise, x, m.levels, m.predicts, clip)
+        return ddim(denoise, x, levels, m.predicts, clip)
     assert box is not None
     noise = partial(_step_noise, job.seed, box)
-    return ancestral(denoise, x, m.levels, noise, m.predicts, "learned" if learned else "small", clip)
+    return ancestral(denoise, x, levels, noise, m.predicts, "learned" if learned else "small", clip)
 
 
 def _step_noise(seed: int, box: Box, step: int) -> State:

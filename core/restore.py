@@ -7,8 +7,9 @@ either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -18,6 +19,7 @@ import numpy as np
 from .arrays import Image, to_image
 from .errors import PackError, UnknownNameError, UsageError
 from .manifest import Manifest
+from .noise_sigma import noise_sigma
 from .pack import default_pack
 from .photo import Photo
 from .pipeline import Graph, prepare, restore_tile, tiled_graphs
@@ -43,6 +45,7 @@ class Options(TypedDict, total=False):
     task: str | None
     strength: float
     amount: float
+    noise: float | None
     seed: int
     tile: int | None
     max_memory: int | None
@@ -100,6 +103,7 @@ class Restorer:
         task: str | None = None,
         strength: float = 1.0,
         amount: float = 1.0,
+        noise: float | None = None,
         seed: int = 0,
         tile: int | None = None,
         max_memory: int | None = None,
@@ -110,22 +114,25 @@ class Restorer:
         task: one that the open graphs are for, None for the first. strength: share of what the model adds, in a DTPM
         to its predictor, in the others to the photo itself: 0 gives the predictor alone, or the photo as it is. amount:
         how much damage is removed: 0 gives the photo as it is, 1 removes what the model estimates, and up to 2, where
-        the model does estimate it (`Manifest.takes_amount`), removes more. seed: of the noise, in [0, 2^64). tile: edge
-        in pixels of what a graph gets, for a pack whose tiles may vary; or max_memory: bytes of the whole process, by
-        which the tile is chosen (None: 1 GiB, more for photos that need more). The result depends on neither, but for
-        rounding. progress: called with (tiles done, tiles in all), at the start too.
+        the model does estimate it (`Manifest.takes_amount`), removes more. noise: of the photo itself, in grey levels
+        of 255, for a model that counts it; None for what `noise_sigma` measures. seed: of the noise that is added, in
+        [0, 2^64). tile: edge in pixels of what a graph gets, for a pack whose tiles may vary; or max_memory: bytes of
+        the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need more). The result depends
+        on neither, but for rounding. progress: called with (tiles done, tiles in all), at the start too.
 
         Raises UsageError for another array or an option out of its range, GraphError where a graph fails or gives NaN.
         """
         _check_image(image)
-        self.check(task=task, strength=strength, amount=amount, seed=seed, tile=tile, max_memory=max_memory)
+        self.check(
+            task=task, strength=strength, amount=amount, noise=noise, seed=seed, tile=tile, max_memory=max_memory
+        )
         report = progress or _no_progress
         stages = tiled_graphs(self.manifest, self.graphs, strength, amount)
         if not stages:
             report(1, 1)
             return image.copy()
         layout = self._layout(image, stages, tile, max_memory)
-        job = prepare(self.manifest, self.graphs, stages, image, seed, strength, amount)
+        job = prepare(self.manifest, self.graphs, stages, image, seed, strength, amount, noise)
         restored = np.empty_like(image)
         report(0, len(layout.tiles))
         pieces = join(layout, (restore_tile(job, tile.read) for tile in layout.tiles))
@@ -135,11 +142,17 @@ class Restorer:
         return restored
 
     def photo(self, photo: Photo, **options: Unpack[Options]) -> Photo:
-        """Restore the pixels of a photo and keep all else; a grey photo stays grey (the mean of the channels)."""
+        """Restore the pixels of a photo and keep all else; a grey photo stays grey (the mean of the channels).
+
+        A notice says so where the photo has more noise than the model counts.
+        """
+        if self.manifest.start_level is not None and options.get("noise") is None:
+            options["noise"] = noise_sigma(photo.pixels)
         restored = self(photo.pixels, **options)
         if photo.grey:
             _make_grey(restored)
-        return photo.with_pixels(restored)
+        notices = _too_noisy(self.manifest, options.get("noise") or 0.0)
+        return replace(photo.with_pixels(restored), notices=photo.notices + notices)
 
     def check(self, **options: Unpack[Options]) -> None:
         """Raise UsageError for options that suit no photo at all, before any photo is read."""
@@ -150,6 +163,7 @@ class Restorer:
         if not 0 <= strength <= 1:
             raise UsageError(f"strength {strength} was given; choose a number from 0 (no texture) to 1")
         self._check_amount(amount)
+        self._check_noise(options.get("noise"))
         if not 0 <= seed < 2**64:
             raise UsageError(f"seed {seed} was given; choose a whole number from 0 to 2^64 - 1")
         if tile is not None and options.get("max_memory") is not None:
@@ -168,6 +182,15 @@ class Restorer:
                 f"amount {amount} was given; the pack '{self.manifest.name}' does not estimate the damage, so that it "
                 "cannot remove more of it: choose a number from 0 (the photo as it is) to 1"
             )
+
+    def _check_noise(self, noise: float | None) -> None:
+        if noise is not None and self.manifest.start_level is None:
+            raise UsageError(
+                f"noise {noise:g} was given; the pack '{self.manifest.name}' does not count the noise of a photo: "
+                "leave it out"
+            )
+        if noise is not None and not 0 <= noise <= 255:
+            raise UsageError(f"noise {noise:g} was given; choose a standard deviation from 0 to 255 grey levels")
 
     def _check_tile(self, tile: int, stages: Sequence[str]) -> None:
         window = self.manifest.window(stages)
@@ -227,6 +250,15 @@ def _check_image(image: Image) -> None:
 
 def _no_progress(done: int, total: int) -> None:
     pass
+
+
+def _too_noisy(manifest: Manifest, noise: float) -> tuple[str, ...]:
+    """A notice where the photo's own noise is above the noisiest level of the model, nothing elsewhere."""
+    level = manifest.levels[0]
+    most = 255 * manifest.residual_scale * ((1 - level) / level) ** 0.5 if level else math.inf
+    if manifest.start_level is None or noise <= most:
+        return ()
+    return (f"it has noise of about {noise:.0f} grey levels, the model removes at most {most:.0f}: the rest stays",)
 
 
 def _make_grey(image: Image) -> None:

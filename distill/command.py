@@ -17,6 +17,7 @@ from ..core.errors import UnknownNameError, UsageError
 from ..core.models import checkpoints
 from ..core.models.semantic import open_semantic, semantic_file
 from ..core.training.loop import Step, train
+from ..core.training.options import add_options, options
 from ..core.training.pairs import Use
 from ..core.training.photos import Data
 from ..core.training.processes import close, processes
@@ -70,15 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", type=Path, help="recipe file (.toml or .json) instead of the method's default")
     parser.add_argument("--task", choices=TASKS, help="what damages the photos (that of the teacher)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (default 1)")
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Distil, reporting on stderr; says when texture is being lost. Ctrl-C saves and says how to go on."""
     method = method_of(args.method)
     recipe = _recipe(args, method)
-    if args.workers < 0:
-        raise UsageError(f"{args.workers} workers were given; choose 0 (draw in the training process) or more")
+    chosen = options(args)
     teacher = _file(args.teacher)
     try:
         torch.manual_seed(recipe.seed)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             args.val,
             use=args.use,
             seed=recipe.seed,
-            crop=recipe.crop,
+            crop=recipe.largest_crop,
             side=system.thumbnail_side,
             structures=False,
         )
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         stage = method.build(recipe, system, data, args.out, processes().device)
         if args.start:
             checkpoints.load(_file(args.start), system.kind).fill(stage.model)
-        for step in train(stage, data, recipe, args.out, inputs=inputs, workers=args.workers):
+        for step in train(stage, data, recipe, args.out, inputs=inputs, **chosen):
             _judge(step)
     except KeyboardInterrupt:
         if (args.out / STATE_NAME).exists():

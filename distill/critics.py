@@ -6,17 +6,17 @@ Distillation", NeurIPS 2024): the gradient that the student gets is only as good
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.training.aside import LearningAside
 from .paths import move, snr_loss
 from .system import Problem, System
 
-__all__ = ["Critics", "PatchCritic", "fixed", "high_pass"]
+__all__ = ["Critics", "PatchCritic", "high_pass"]
 
 BLUR = (1.0, 4.0, 6.0, 4.0, 1.0)  # over 16: binomial, a standard deviation of one pixel
 SCALES = 2  # sizes of the picture that patches are judged at
@@ -56,20 +56,7 @@ def _patches(width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, padding=1))
 
 
-@contextmanager
-def fixed(*modules: nn.Module) -> Generator[None]:
-    """Within, gradients go through the modules and not into them."""
-    parameters = [p for module in modules for p in module.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-class Critics:
+class Critics(LearningAside):
     """The fake-score model and the patch critic, each with an optimiser of its own; see `Aside`.
 
     sample: (problem) -> the end of the student's chain. updates: of both, per step of the student.
@@ -91,12 +78,8 @@ class Critics:
         for part in system.trained:
             self.fake.get_submodule(part).requires_grad_(True)
         self.patch = PatchCritic(width, band)
-        self.networks = nn.ModuleList([self.fake, self.patch])
-        learnt = [p for p in self.fake.parameters() if p.requires_grad], list(self.patch.parameters())
-        self.optimizers = [
-            torch.optim.AdamW(parameters, lr=rate, betas=(0.5, 0.99), weight_decay=0.0)
-            for parameters, rate in zip(learnt, rates, strict=True)
-        ]
+        learnt = [p for p in self.fake.parameters() if p.requires_grad], self.patch.parameters()
+        super().__init__([self.fake, self.patch], zip(learnt, rates, strict=True))
 
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """As in `Aside`: `updates` steps of both on what the student makes now.
@@ -117,44 +100,5 @@ class Critics:
                 [(F.relu(1 - r).mean() + F.relu(1 + f).mean()) / 2 for r, f in zip(real, false, strict=True)]
             ).mean()
             figures = {"fake": score.detach(), "patch": judged.detach()}
-            for loss, optimizer in zip((score, judged), self.optimizers, strict=True):
-                _descend(loss, optimizer, shared)
+            self.descend((score, judged), shared)
         return figures
-
-    def state(self) -> dict[str, Tensor]:
-        """As in `Aside`."""
-        tensors = {f"net.{name}": tensor for name, tensor in self.networks.state_dict().items()}
-        for name, parameter, optimizer in self._learnt():
-            tensors |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
-        return tensors
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `Aside`."""
-        self.networks.load_state_dict({n: tensors[f"net.{n}"] for n in self.networks.state_dict()})
-        for name, parameter, optimizer in self._learnt():
-            moments = {key: tensors[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in tensors}
-            on = parameter.device
-            optimizer.state[parameter] = {k: v if k == "step" else v.to(on) for k, v in moments.items()}
-
-    def _learnt(self) -> Iterable[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
-        """Each learnt parameter with its name and optimiser."""
-        names = {id(p): name for name, p in self.networks.named_parameters()}
-        for optimizer in self.optimizers:
-            for parameter in optimizer.param_groups[0]["params"]:
-                yield names[id(parameter)], parameter, optimizer
-
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, per parameter
-
-
-def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, shared: Callable[[Tensor], Tensor]) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    parameters = [p for p in optimizer.param_groups[0]["params"] if p.grad is not None]
-    for parameter in parameters:
-        parameter.grad = shared(parameter.grad)
-    nn.utils.clip_grad_norm_(parameters, CLIP)
-    optimizer.step()
-
-
-CLIP = 1.0  # largest gradient norm of a critic

@@ -20,7 +20,7 @@ from ..core.models.checkpoints import Checkpoint, from_dict
 from ..core.models.dtpm import Dtpm, DtpmConfig
 from ..core.models.semantic import NoEncoder, encoder_of
 from ..core.models.specialise import fixed_dtpm
-from ..core.models.steps import Steps, own_steps, thinned
+from ..core.models.steps import GAIN, Steps, own_steps, thinned
 from ..core.samplers import ddim
 from ..core.schedule import SCHEDULES, STEPS, trailing
 from ..core.training.dtpm.codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
@@ -134,7 +134,7 @@ class DtpmSystem:
         code = noisy_code(partial(model.encode, self.encoder), batch)
         base, scale = model.predict(damaged)
         texture = model.amplitude(scale) * model.residual(damaged, base, code, noise, *steps)
-        return (base + evaluation.GAIN * texture).float()
+        return (base + GAIN * texture).float()
 
     def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
         """As in `System`."""

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.models.steps import Steps
+from ..core.training.aside import fixed
 from ..core.training.photos import Data, Pool, planar
 from ..core.training.stage import Arrays
-from .critics import Critics, PatchCritic, fixed, high_pass
+from .critics import Critics, PatchCritic, high_pass
 from .paths import move
 from .recipe import DistillRecipe
 from .stage import AssistedStage

@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help=_WINDOW)
     parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
-    parser.add_argument("--steps", type=int, help="DTPM, Gen2Res: sampling steps (4; 10; a student's own)")
-    parser.add_argument("--start", type=int, help="Gen2Res: level of 1000 to which a photo is noised (200)")
+    parser.add_argument("--steps", type=int, help="DTPM, Gen2Res: sampling steps (4; 8; a student's own)")
+    parser.add_argument("--start", type=int, help="Gen2Res: level of 1000 that photos are noised to (0: their own)")
     parser.add_argument("--sampler", help="Gen2Res: ddim (default) or ancestral")
 
 

@@ -16,7 +16,7 @@ from ..core.models import checkpoints
 from ..core.models.dtpm import Composed, Dtpm, DtpmConfig
 from ..core.models.rewrite import rewritten
 from ..core.models.semantic import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
-from ..core.models.steps import own_steps
+from ..core.models.steps import GAIN, own_steps, sampled_deviation
 from ..core.schedule import SCHEDULES, trailing
 from ..core.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ..core.tiles import Window
@@ -26,7 +26,6 @@ from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 __all__ = ["DtpmSource", "Sampling", "dtpm_graphs"]
 
 STEPS = 4  # of a model that has none of its own
-PLAIN_GAIN = 0.5  # of a model that does not know how much is lost, so that it adds as much to good photos
 
 
 class Sampling(NamedTuple):
@@ -119,9 +118,9 @@ def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str
 class DtpmSource:
     """A "dtpm" checkpoint and its semantic encoder (a file, or timm:MODEL=FILE; "" for a model without a code).
 
-    steps: of the sampler; 0 for those of a student, and for 4 of a model that is none. gain: share of the
-    residual that is added at strength 1; None for 1 of a calibrated model, which has a gain of its own, and 0.5 of
-    others. window: the tiles of a model that sees all of its tile (NAFNet blocks).
+    steps: of the sampler; 0 for those of a student, and for 4 of a model that is none. gain: share of the residual
+    that is added at strength 1, where a calibrated model has much to add; None for 0.5. window: the tiles of a model
+    that sees all of its tile (NAFNet blocks).
     """
 
     model: Path
@@ -174,8 +173,8 @@ class DtpmSource:
         if own and steps != own.count:
             raise UsageError(f"this model is a student that samples in {own.count} steps; {steps} were given")
         levels, times = own or trailing(steps, bars)
-        usual = 1.0 if model.predictor.calibrated else PLAIN_GAIN
-        return Sampling(tuple(levels), tuple(times), usual if self.gain is None else self.gain)
+        gain = GAIN if self.gain is None else self.gain
+        return Sampling(tuple(levels), tuple(times), gain / sampled_deviation(facts, steps))
 
     def _reach(self, model: Dtpm, graphs: Mapping[str, Graph], steps: int) -> Mapping[str, int | Window]:
         """The fused reach is the sum of its parts' (an upper bound)."""

@@ -1,4 +1,8 @@
-"""Gen2Res as a pack: a graph that denoises the noised photo itself, and all of a few steps in one."""
+"""Gen2Res as a pack: a graph that denoises the photo itself, and all of a few steps in one.
+
+A fused graph has its levels inside: it starts at the first, whatever the photo. Whoever runs it gives it less noise
+where the photo has some of its own, so that the sum is that of its first level.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.degradations import TASKS
 from ..core.errors import UnknownNameError, UsageError
 from ..core.manifest import Size
 from ..core.models import checkpoints
-from ..core.models.gen2res import Denoiser, build, restore
+from ..core.models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
 from ..core.models.rewrite import rewritten
 from ..core.models.steps import Steps, own_steps
-from ..core.schedule import ddpm, strided
+from ..core.schedule import ddpm, quadratic, strided
 from ..core.systems import IMAGE, SCALAR, SYSTEMS
 from ..core.tiles import Window
 from .graphs import Graph, part_way
@@ -75,51 +80,63 @@ class Gen2ResSource:
     """A "gen2res" checkpoint: the base, or one that was constrained to an album.
 
     sampler: "ddim" for few steps, or "ancestral", the paper's. start: the level K of 1000 to which the photo is
-    noised; steps: from there on, 0 for all of them; a student has its own instead. gain: share of the change that is
-    made at strength 1. window: the tiles it is run on.
+    noised at least, its own noise counted; 0 for that of its own noise, without a fused graph. steps: from K on, or
+    from level 300, of which a photo visits those below its own; 0 for all of them. A student has its own start and
+    steps instead. gain: share of the change that is made at strength 1. window: the tiles it is run on.
     """
 
     model: Path
     sampler: str = "ddim"
-    start: int = 200
-    steps: int = 10
+    start: int = 0
+    steps: int = USUAL_STEPS
     gain: float = 1.0
     window: Window = WINDOW
 
     def open(self) -> Opened:
         """As in `Source`."""
-        chosen = Steps.of(*self.schedule())
-        checkpoint = checkpoints.load(self.model, "gen2res")
-        steps = own_steps(checkpoint.facts) or chosen  # of a student neither start nor steps are free
+        chosen, checkpoint = Steps.of(*self.schedule()), checkpoints.load(self.model, "gen2res")
+        own = own_steps(checkpoint.facts)  # of a student neither start nor steps are free
+        steps = own or chosen
         denoiser = build(checkpoint)
         graphs = gen2res_graphs(denoiser, self.sampler, steps, self.gain)
-        facts = self._facts(denoiser, steps) | {"receptive_field": dict.fromkeys(graphs, self.window)}
-        return Opened(
-            graphs, facts, _about(self.sampler, steps.count, album=checkpoint.facts.get("constrained", False))
-        )
+        if not (own or self.start):
+            graphs.pop("fused", None)
+        facts = self._facts(denoiser, *self._chain(steps, fixed=own is not None or "fused" in graphs))
+        facts |= {"receptive_field": dict.fromkeys(graphs, self.window)}
+        about = _about(self.sampler, steps.count, album=checkpoint.facts.get("constrained", False))
+        return Opened(graphs, facts, about, TASKS["noise"])
 
     def digest(self) -> str:
         """As in `Source`."""
         return digest(self.model)
 
     def schedule(self) -> tuple[list[float], list[float]]:
-        """abar per step and a final 1.0; t per step. Needs no checkpoint yet.
+        """alpha_bar per step and a final 1.0; t per step; from K, or from NOISIEST. Needs no checkpoint yet.
 
         Raises UnknownNameError for another sampler, UsageError for a level or steps that cannot be.
         """
         samplers = SYSTEMS["gen2res"].samplers
         if self.sampler not in samplers:
             raise UnknownNameError("sampler", self.sampler, samplers)
-        bars = ddpm()
-        steps = self.steps or self.start
-        if not 1 <= steps <= self.start <= len(bars):
+        bars, start = ddpm(), self.start or NOISIEST
+        steps = self.steps or start
+        if not 1 <= steps <= start <= len(bars):
             raise UsageError(
-                f"{steps} steps from level {self.start} were given; choose a level from 1 to {len(bars)} and no more "
+                f"{steps} steps from level {start} were given; choose a level from 1 to {len(bars)} and no more "
                 "steps than that"
             )
-        return strided(steps, bars, self.start)
+        return (strided if self.start else quadratic)(steps, bars, start)
 
-    def _facts(self, denoiser: Denoiser, steps: Steps) -> dict[str, Any]:
+    def _chain(self, steps: Steps, *, fixed: bool) -> tuple[Steps, float]:
+        """All levels of the pack, and the one at which a photo enters them at least; fixed: all at the first."""
+        if fixed or not self.start:
+            return steps, steps.levels[0] if fixed else 1.0
+        above = Steps.of(*quadratic(min(steps.count, NOISIEST), ddpm(), NOISIEST))
+        count = sum(level < steps.levels[0] for level in above.levels)
+        both = Steps(above.levels[:count] + steps.levels, above.times[:count] + steps.times)
+        return both, steps.levels[0]
+
+    def _facts(self, denoiser: Denoiser, steps: Steps, start_level: float) -> dict[str, Any]:
         multiple = denoiser.multiple_of
         return {
             "model": "gen2res",
@@ -130,6 +147,7 @@ class Gen2ResSource:
             "start": "image",
             "levels": steps.levels,
             "times": steps.times,
+            "start_level": start_level,
             "state": IMAGE.shape,
             "residual_scale": 0.5,
             "gain": self.gain,
@@ -141,12 +159,12 @@ def _about(sampler: str, steps: int, *, album: bool) -> About:
     constrained = " It was then trained on the photos of one album." if album else ""
     private = " It knows what its album shows, people included: treat the pack like those photos." if album else ""
     return About(
-        what="A Gen2Res restorer, for damage of any kind: a diffusion model of clean photos, entered at the "
-        f"noised photo. {steps} steps ({sampler})",
+        what="A Gen2Res restorer, for noise, and for damage that noise covers: a diffusion model of clean photos, "
+        f"entered at the photo, whose own noise is counted. Up to {steps} steps ({sampler})",
         strength="Strength 0 gives the photo as it is, strength 1 what the model makes of it, numbers between them"
         " the share of the way. Detail is generated, not measured: do not use it as evidence of what was "
         "in the scene.",
         training=f"The clean photos alone, without pairs.{constrained}",
-        limits="Damage that the noise does not cover stays, and detail that it covers is lost. The model looks "
+        limits="Damage that is not covered by noise stays, and detail that is covered is lost. The model looks "
         f"at all of a tile: large photos are restored in tiles of one size, blended.{private}",
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from ..core.models.gen2res import SHIPPED_BASE, load_base
+from ..core.models.gen2res import SHIPPED_BASE, USUAL_STEPS, load_base
 from ..core.photo_list import photos_in
 from ..core.systems import SYSTEMS
 from ..core.training.gen2res.base import VAL_CROP
@@ -47,12 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (%(default)s)")
     parser.add_argument("--name", help="name of the pack (that of its folder)")
     parser.add_argument(
-        "--level", type=int, default=200, help="K of 1000, from which photos are restored (%(default)s)"
+        "--level", type=int, default=0, help="K of 1000 to which photos are noised at least (0: no noise is added)"
     )
     parser.add_argument(
         "--sampler", choices=SYSTEMS["gen2res"].samplers, default="ddim", help="of the restoration (%(default)s)"
     )
-    parser.add_argument("--sampling-steps", type=int, default=10, metavar="N", help="of the restoration (%(default)s)")
+    parser.add_argument(
+        "--sampling-steps", type=int, default=USUAL_STEPS, metavar="N", help="of the restoration (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

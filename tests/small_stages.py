@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.dtpm import Denoiser, DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig
-from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
+from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from pocketprior.core.training.dtpm import adapters, finish, predictor, prior
 from pocketprior.core.training.photos import Pool
 from pocketprior.core.training.stage import Stage
@@ -35,7 +35,16 @@ MODELS = {
         DenoiserConfig("naf-edge", (8, 16), (1, 1), (1,), 1.0, embedding=8, adapter_minimum=4),
         SEMANTIC,
     ),
+    "conv": DtpmConfig(
+        PredictorConfig("conv", (8, 8), (1, 1), damage=4),
+        DenoiserConfig("conv", (8, 8), (1, 1), embedding=8, adapter_minimum=8, finest=4),
+        NO_SEMANTIC,
+        adapters="shared",
+        damage_input="adapters",
+        knee=0.03,
+    ),
 }
+CALIBRATED = ("conv",)  # the models whose predictor is
 STAGES: dict[str, ModuleType] = {"predictor": predictor, "prior": prior, "adapters": adapters, "finish": finish}
 
 Build = Callable[..., Stage]
@@ -56,8 +65,10 @@ def checkpoint(kind: str, config: Any, module: nn.Module, prefix: str = "", **fa
 
 def earlier(model: DtpmConfig) -> Mapping[str, Checkpoint]:
     """What the stages start from."""
-    return {
-        "semantic": checkpoint("semantic", model.semantic, SemanticEncoder(model.semantic), "encoder."),
+    semantic = {}
+    if model.semantic != NO_SEMANTIC:
+        semantic["semantic"] = checkpoint("semantic", model.semantic, SemanticEncoder(model.semantic), "encoder.")
+    return semantic | {
         "prior": checkpoint("prior", model, Denoiser(model.denoiser, model.semantic.code)),
         "predictor": checkpoint("predictor", model, Predictor(model.predictor)),
         "dtpm": checkpoint("dtpm", model, Dtpm(model), task="cleanup"),
@@ -66,5 +77,5 @@ def earlier(model: DtpmConfig) -> Mapping[str, Checkpoint]:
 
 def batch_of(stage: Stage, pool: Pool, count: int = 2) -> dict[str, Tensor]:
     """What the loop hands to `loss`."""
-    samples = [stage.draw(pool, 16, np.random.default_rng(i)) for i in range(count)]
+    samples = [stage.draw(pool, stage.recipe.crop, np.random.default_rng(i)) for i in range(count)]
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}

@@ -17,6 +17,7 @@ from ..compare import side_by_side
 from ..errors import PhotoReadError, PhotoWriteError, PocketPriorError
 from ..files import failure_reason
 from ..image import DEFAULT_MAX_PIXELS, read, write
+from ..noise_sigma import white_sigma
 from ..photo import Photo
 from ..restore import Options, Progress, Restorer
 from .jobs import Job, compare_path, plan_jobs
@@ -53,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=float, default=1.0, metavar="0..1", help="how much texture (%(default)s)")
     parser.add_argument(
         "--amount", type=float, default=1.0, metavar="0..2", help="how much damage to remove, 0 for none (%(default)s)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="SIGMA",
+        help="noise of the photo, in grey levels of 255, for a Gen2Res pack (measured on the photo)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another number gives other texture (%(default)s)"
@@ -156,7 +163,10 @@ def _restore(restorer: Restorer, job: Job, args: argparse.Namespace, title: str)
 def _restored(restorer: Restorer, job: Job, args: argparse.Namespace, progress: Progress) -> tuple[Photo, Photo | None]:
     """The result, and both side by side; the photo itself is out of memory before anything is written."""
     photo = read(job.photo, max_pixels=args.max_pixels)
-    restored = restorer.photo(photo, **_options(args, progress))
+    options = _options(args, progress)
+    if args.noise is not None:
+        options["noise"] = white_sigma(photo.pixels, args.noise)
+    restored = restorer.photo(photo, **options)
     if not args.compare:
         return restored, None
     both = side_by_side(photo.pixels, restored.pixels)
@@ -168,6 +178,7 @@ def _options(args: argparse.Namespace, progress: Progress | None = None) -> Opti
         task=args.task,
         strength=args.strength,
         amount=args.amount,
+        noise=args.noise,
         seed=args.seed,
         tile=args.tile,
         max_memory=args.max_memory,
@@ -243,6 +254,7 @@ def _report(args: argparse.Namespace, restorer: Restorer, outcomes: list[Outcome
         "runtime": args.runtime,
         "strength": args.strength,
         "amount": args.amount,
+        "noise": args.noise,
         "seed": args.seed,
         "photos": [asdict(outcome) for outcome in outcomes],
     }

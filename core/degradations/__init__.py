@@ -14,12 +14,13 @@ from .mixed import mixed_v1
 from .noise import gaussian_noise, poisson_noise
 from .resizing import enlarge, shrink
 from .tasks import SHRINKS, TASKS
-from .windows import Task, Window
+from .windows import Shrink, Task, Window
 
 __all__ = [
     "SHRINKS",
     "TASKS",
     "Picture",
+    "Shrink",
     "Subsampling",
     "Task",
     "Thickness",

@@ -9,11 +9,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .filters import gaussian_blur
-from .light import Picture, Plane, blend
+from .light import LUMA, Picture, Plane, blend
+from .windows import Part
 
 __all__ = ["grained", "scratches", "toned"]
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FINE = 4  # lines are drawn this many times larger, so that they may be thinner than a pixel
 
 
@@ -32,17 +32,20 @@ def grained(picture: Picture, sigma: float, size: float, rng: Generator) -> Pict
     return (picture + (strength * clumps * visible)[..., np.newaxis]).astype(np.float32)
 
 
-def scratches(height: int, width: int, count: int, length: float, wander: float, rng: Generator) -> Plane:
-    """Fine lines, (height, width) in [0, 1]: about `length` pixels long and mostly upright.
+def scratches(part: Part, count: int, length: float, wander: float, rng: Generator) -> Plane:
+    """Fine lines in [0, 1], as many as that in the whole picture: about `length` pixels long and mostly upright.
 
-    wander: standard deviation of the direction along the line, in radians; a large one gives hairs.
+    Those in a part of the picture are returned. wander: standard deviation of the direction along the line, in radians;
+    a large one gives hairs.
     """
     from PIL import Image, ImageDraw
 
-    canvas = Image.new("L", (FINE * width, FINE * height))
+    height, width, rows, columns = part
+    canvas = Image.new("L", (FINE * (columns.stop - columns.start), FINE * (rows.stop - rows.start)))
     pen = ImageDraw.Draw(canvas)
     for _ in range(count):
-        points = FINE * _wandering(height, width, length * rng.uniform(0.3, 1), wander, rng)
+        line = _wandering(height, width, length * rng.uniform(0.3, 1), wander, rng)
+        points = FINE * (line - (columns.start, rows.start))
         strength = int(rng.integers(120, 256))
         pen.line([tuple(point) for point in points.tolist()], strength, int(rng.integers(2, FINE + 3)))
     small = canvas.reduce(FINE)

@@ -64,19 +64,20 @@ def moved(light: NDArray[np.float32], regions: Sequence[tuple[Plane, Plane]]) ->
     return out
 
 
-def defocused(light: NDArray[np.float32], radius: Plane, order: Plane, layers: int) -> NDArray[np.float32]:
-    """Blur every pixel by a disc of its own `radius` (pixels); what is nearer covers what is behind. (H, W, 3).
+def defocused(light: NDArray[np.float32], depth: Plane, radii: Sequence[float]) -> NDArray[np.float32]:
+    """Blur by distance; what is nearer covers what is behind. (H, W, 3).
 
-    order: depth, larger is farther. The picture is cut into `layers` of equal range of depth, which are blurred with
-    their coverage and laid over one another from far to near. What hides behind an edge is not in the photo: there
-    the visible part of the layer stands for it, so that near things in focus keep clean outlines.
+    depth: in [0, 1], larger is farther. It is cut into equal layers, one for each of `radii`, nearest first: the discs,
+    in pixels, by which they are blurred with their coverage, before they are laid over one another from far to near.
+    What hides behind an edge is not in the photo: there the visible part of the layer stands for it, so that near
+    things in focus keep clean outlines.
     """
-    slices = np.minimum((order * layers).astype(np.intp), layers - 1)
-    result = np.zeros((*radius.shape, 4), np.float32)
-    for index in range(layers - 1, -1, -1):
+    slices = np.minimum((depth * len(radii)).astype(np.intp), len(radii) - 1)
+    result = np.zeros((*depth.shape, 4), np.float32)
+    for index, radius in reversed(list(enumerate(radii))):
         inside = slices == index
         if inside.any():
-            layer = _layer(light, inside, float(radius[inside].mean()))
+            layer = _layer(light, inside, radius)
             result = layer + (1 - layer[..., 3:]) * result
     return (result[..., :3] / np.maximum(result[..., 3:], 1e-3)).astype(np.float32)
 

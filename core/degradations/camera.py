@@ -5,20 +5,22 @@ After "Unprocessing Images for Learned Raw Denoising" (Brooks et al., arXiv 1811
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .filters import convolve
 from .light import Picture, encoded, light
+from .noise import sensor_noise
 
-__all__ = ["Camera", "mosaic_noise"]
+__all__ = ["Camera", "mosaic_noise", "sensed"]
 
 SITES = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # channel, row, column of a Bayer cell (RGGB)
-CROSS = np.array([[0, 0.25, 0], [0.25, 1, 0.25], [0, 0.25, 0]], np.float32)  # bilinear demosaicing of green
-SQUARE = np.array([[0.25, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 0.25]], np.float32)  # and of red and blue
+NEAR = np.array([0.5, 0.25, 0.5], np.float32)  # bilinear demosaicking: share of the four neighbours in each channel
+DIAGONAL = np.float32(0.25)  # and of the four diagonal ones, in red and blue
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,48 @@ class Camera:
 
     def raw(self, picture: Picture) -> NDArray[np.float32]:
         """What the sensor counted, linear, (H, W, 3) in [0, 1]: tone curve, sRGB curve, colours and gains undone."""
-        untoned = 0.5 - np.sin(np.arcsin(1 - 2 * np.clip(picture, 0, 1)) / 3)
-        return light(untoned.astype(np.float32)) @ self.overlap.T / self.gains
+        return _looked_up(_undeveloped(), picture) @ self.overlap.T / self.gains
 
     def developed(self, raw: NDArray[np.float32]) -> Picture:
         """The inverse of `raw`, in [0, 1]."""
-        back = np.linalg.inv(self.overlap).T
-        values = encoded(((raw * self.gains) @ back).astype(np.float32))
-        return np.clip(values * values * (3 - 2 * values), 0, 1).astype(np.float32)
+        back = np.linalg.inv(self.overlap).T.astype(np.float32)
+        return _looked_up(_tone(), np.matmul(raw * self.gains, back, dtype=np.float32))
+
+
+def _looked_up(table: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a table over [0, 1] says of values, which are clipped."""
+    places = np.clip(values, 0, 1) * np.float32(len(table) - 1) + np.float32(0.5)
+    return table.take(places.astype(np.intp))
+
+
+@cache
+def _undeveloped() -> NDArray[np.float32]:
+    """Light of tone-mapped sRGB values, at 16 steps to each of the 255 of a file."""
+    values = np.linspace(0, 1, 16 * 255 + 1)
+    return light((0.5 - np.sin(np.arcsin(1 - 2 * values) / 3)).astype(np.float32))
+
+
+@cache
+def _tone() -> NDArray[np.float32]:
+    """Tone-mapped sRGB values of light, to less than a tenth of a grey level."""
+    values = encoded(np.linspace(0, 1, 2**15 + 1, dtype=np.float32))
+    return np.clip(values * values * (3 - 2 * values), 0, 1)
+
+
+def sensed(picture: Picture, mosaicked: float, rng: Generator) -> Picture:
+    """A picture with the noise of a random camera's sensor, demosaicked with the probability `mosaicked`. Not clipped.
+
+    Shot noise 1e-4 to 1.2e-2, read noise around the power law of Brooks et al. (section 3.1). What processing does to
+    the noise is kept, not what it does to the photo.
+    """
+    camera = Camera.draw(rng)
+    raw = camera.raw(picture)
+    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
+    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
+    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
+    if rng.random() < mosaicked:
+        noise = mosaic_noise(noise)
+    return picture + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
 
 
 def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -57,4 +93,8 @@ def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
     kept = np.zeros_like(noise)
     for channel, row, column in SITES:
         kept[row::2, column::2, channel] = noise[row::2, column::2, channel]
-    return np.stack([convolve(kept[..., c], CROSS if c == 1 else SQUARE) for c in range(3)], axis=2)
+    padded = np.pad(kept, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    above, below, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    near = kept + (above + below + left + right) * NEAR
+    near[..., ::2] += (padded[:-2, :-2] + padded[:-2, 2:] + padded[2:, :-2] + padded[2:, 2:])[..., ::2] * DIAGONAL
+    return near.astype(np.float32, copy=False)

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numpy.random import Generator
 
 from . import grain
-from .camera import Camera, mosaic_noise
-from .compression import Subsampling, jpeg, shifted_jpeg
-from .filters import gaussian_blur
+from .camera import sensed
+from .compression import Subsampling, blocks, jpeg, shifted_jpeg
+from .filters import softened
 from .light import Picture, quantize
-from .noise import gaussian_noise, poisson_noise, sensor_noise
+from .noise import gaussian_noise, poisson_noise
 from .resizing import Kernel, resize
 from .windows import Damage, Window
 
-__all__ = ["cleanup"]
+__all__ = ["MIXTURE", "cleanup"]
 
-BLOCK = 16  # pixels: the largest unit of a JPEG with 4:2:0
-CHROMA_REACH = 2  # pixels over which its decoder interpolates chroma
+MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
 KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 
 
@@ -45,7 +43,7 @@ def _white(window: Window, rng: Generator) -> Picture:
 
 def _compressed(window: Window, rng: Generator, lowest: int = 5) -> Picture:
     """One JPEG, quality `lowest` to 98."""
-    wide = window.widened(CHROMA_REACH, BLOCK)
+    wide = blocks(window)
     return wide.cut(jpeg(wide.pixels(), int(rng.integers(lowest, 99)), _subsampling(rng)), window)
 
 
@@ -64,14 +62,14 @@ def _slight(window: Window, rng: Generator) -> Picture:
     if kind < 0.5:
         picture = window.pixels()
         return quantize(picture + grain.with_deviation(_field(picture, rng), rng.uniform(0, 3)))
-    return _compressed(window, rng, 91) if kind < 0.85 else quantize(_soft(window, rng.uniform(0.1, 0.4)))
+    return _compressed(window, rng, 91) if kind < 0.85 else quantize(softened(window, rng.uniform(0.3, 0.4)))
 
 
 def _combined(window: Window, rng: Generator) -> Picture:
     """Mild blur, noise of any kind and JPEG once or twice, in this order, each present or not."""
     times = int(rng.choice(3, p=(0.4, 0.35, 0.25)))
-    wide = window.widened(CHROMA_REACH, BLOCK) if times else window
-    picture = _soft(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
+    wide = blocks(window) if times else window
+    picture = softened(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
     if times == 0 or rng.random() < 0.85:
         picture = _noisy(picture, rng)
     if times == 2:
@@ -80,16 +78,11 @@ def _combined(window: Window, rng: Generator) -> Picture:
     return wide.cut(picture, window)
 
 
-def _soft(window: Window, sigma: float) -> Picture:
-    wide = window.widened(math.ceil(3 * sigma))
-    return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
-
-
 def _noisy(picture: Picture, rng: Generator) -> Picture:
     """Noise of a sensor, of few photons, or of no cause in particular, mostly weak; not clipped."""
     kind = rng.random()
     if kind < 0.2:
-        return _sensed(picture, rng)
+        return sensed(picture, MOSAICKED, rng)
     if kind < 0.28:
         return poisson_noise(picture, math.exp(rng.uniform(math.log(30), math.log(1000))), rng)
     return picture + grain.with_deviation(_field(picture, rng), 1 + 49 * rng.random() ** 1.5)
@@ -104,7 +97,7 @@ def _field(picture: Picture, rng: Generator) -> grain.Noise:
     elif kind < 0.5:
         noise = grain.blurred(height, width, rng.uniform(0.2, 1.5), rng)
     elif kind < 0.8:
-        factor = math.exp(rng.uniform(math.log(0.4), math.log(2)))
+        factor = rng.uniform(0.4, 2)
         noise = grain.rescaled(height, width, factor, KERNELS[rng.integers(len(KERNELS))], rng)
     else:
         noise = grain.blotchy(height, width, rng.uniform(0.4, 0.9), rng.uniform(0.6, 2), rng)
@@ -116,18 +109,6 @@ def _field(picture: Picture, rng: Generator) -> grain.Noise:
     return grain.toned(noise, picture, rng.uniform(-0.9, 0.9)) if rng.random() < 0.4 else noise
 
 
-def _sensed(picture: Picture, rng: Generator) -> Picture:
-    """Noise of a raw sensor (shot 1e-4 to 1.2e-2), demosaicked mostly, developed with the photo's own colours."""
-    camera = Camera.draw(rng)
-    raw = camera.raw(picture)
-    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
-    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
-    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
-    if rng.random() < 0.85:
-        noise = mosaic_noise(noise)
-    return picture + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
-
-
 def _compressed_before(picture: Picture, rng: Generator) -> Picture:
     """A JPEG before the last one: its blocks lie elsewhere, or it was made at another size of the photo."""
     quality, subsampling = int(rng.integers(10, 99)), _subsampling(rng)
@@ -136,9 +117,8 @@ def _compressed_before(picture: Picture, rng: Generator) -> Picture:
         return shifted_jpeg(picture, quality, down, right, subsampling)
     height, width = picture.shape[:2]
     factor = math.exp(rng.uniform(math.log(0.5), math.log(2)))
-    other = quantize(
-        resize(picture, *(max(1, round(side * factor)) for side in (height, width)), "bicubic", antialias=True)
-    )
+    rows, columns = (max(1, round(side * factor)) for side in (height, width))
+    other = quantize(resize(picture, rows, columns, "bicubic", antialias=True))
     error = jpeg(other, quality, subsampling) - other
     return quantize(quantize(picture) + resize(error, height, width, "bicubic", antialias=True))
 

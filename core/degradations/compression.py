@@ -8,10 +8,21 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from .light import Picture, quantize
+from .windows import Window
 
-__all__ = ["Subsampling", "jpeg", "shifted_jpeg"]
+__all__ = ["Subsampling", "blocks", "jpeg", "shifted_jpeg"]
+
+BLOCK = 16  # pixels: the largest unit of a JPEG, that of 4:2:0
+CHROMA_REACH = 2  # pixels over which its decoder interpolates chroma
 
 Subsampling: TypeAlias = Literal["4:4:4", "4:2:2", "4:2:0"]
+
+
+def blocks(window: Window, times: int = 1) -> Window:
+    """The blocks of a photo that a window depends on when the photo is compressed `times` times, whatever the grids."""
+    for _ in range(times):
+        window = window.widened(CHROMA_REACH + BLOCK * (times - 1), BLOCK)
+    return window
 
 
 def jpeg(picture: Picture, quality: int, subsampling: Subsampling = "4:2:0") -> Picture:

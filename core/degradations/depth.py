@@ -3,54 +3,93 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 
-from .fields import smooth_field
+from .fields import SmoothField
 from .light import Picture, Plane
 from .resizing import resize
+from .windows import Part, Window
 
 __all__ = ["depth_map"]
 
-CUE_CELL = 8  # pixels over which brightness is averaged
+STRIDE = 4  # of the photo's pixels, every so many are looked at
+CUE_CELL = 2  # of those, over which brightness is averaged
 
 
-def depth_map(picture: Picture, rng: Generator) -> Plane:
-    """(H, W) in [0, 1], 0 nearest, 1 farthest.
+def depth_map(window: Window, rng: Generator) -> Plane:
+    """(height, width) in [0, 1]: the depth of a window, where the photo's nearest point has 0 and its farthest 1.
 
     A ground that recedes upwards, hills of smooth noise, brightness (skies and far air are bright), and for two
-    pictures of three something dark in front.
+    pictures of three something dark in front. The whole photo is looked at, coarsely.
     """
-    height, width = picture.shape[:2]
-    hills = smooth_field(height, width, max(height, width) / rng.uniform(1.5, 4), rng)
-    shares, bright = rng.dirichlet((2, 1, 1)).astype(np.float32), _brightness(picture)
-    depth = shares[0] * _ground(height, width, rng) + shares[1] * hills + shares[2] * bright
-    if rng.random() < 2 / 3:
-        depth = depth * (1 - np.float32(rng.uniform(0.3, 0.8)) * _object(bright, rng))
-    low, high = float(depth.min()), float(depth.max())
-    return ((depth - low) / max(high - low, 1e-6)).astype(np.float32)
+    photo, part = window.photo[::STRIDE, ::STRIDE], window.part
+    bright = _brightness(Window.whole(photo).pixels())
+    coarse = Part.whole(*bright.shape[:2])
+    scene = _Scene.draw(part.height, part.width, bright, coarse, rng)
+    everywhere = scene.at(coarse)
+    low, high = float(everywhere.min()), float(everywhere.max())
+    return np.clip((scene.at(part) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
-def _ground(height: int, width: int, rng: Generator) -> Plane:
-    """Rises towards the top, tilted by up to 30 degrees either way, and faster the farther it is."""
-    tilt = rng.uniform(-math.pi / 6, math.pi / 6)
-    up = np.linspace(1, 0, height, dtype=np.float32)[:, np.newaxis]
-    across = np.linspace(-0.5, 0.5, width, dtype=np.float32)
-    ramp = np.clip(up * np.float32(math.cos(tilt)) + across * np.float32(math.sin(tilt)), 0, 1)
-    return (ramp ** rng.uniform(0.7, 2.5)).astype(np.float32)
+def _brightness(photo: Picture) -> Picture:
+    """Mean of the three channels and of cells of the photo, (rows, columns, 1)."""
+    mean = photo.mean(axis=2, keepdims=True, dtype=np.float32)
+    rows, columns = (-(-size // CUE_CELL) for size in photo.shape[:2])
+    return resize(mean, rows, columns, "area", antialias=True)
 
 
-def _object(bright: Plane, rng: Generator) -> Plane:
-    """(H, W) in [0, 1]: 1 inside a shape whose outline leans on the picture's own."""
-    height, width = bright.shape
-    place = smooth_field(height, width, max(height, width) / rng.uniform(1.5, 5), rng) - bright / 2
-    level = float(np.quantile(place, rng.uniform(0.6, 0.9)))
-    return np.clip((place - level) * 20 + 0.5, 0, 1).astype(np.float32)
+@dataclass(frozen=True)
+class _Thing:
+    """Something in front, whose outline leans on the picture's own: where its field less brightness is large."""
+
+    field: SmoothField
+    level: float
+    nearness: float
+
+    def at(self, part: Part, bright: Plane) -> Plane:
+        """What depth is multiplied by."""
+        inside = np.clip((self.field.at(part) - bright / 2 - self.level) * 20 + 0.5, 0, 1)
+        return 1 - np.float32(self.nearness) * inside.astype(np.float32)
 
 
-def _brightness(picture: Picture) -> Plane:
-    height, width = picture.shape[:2]
-    mean = picture.mean(axis=2, keepdims=True, dtype=np.float32)
-    coarse = resize(mean, -(-height // CUE_CELL), -(-width // CUE_CELL), "area", antialias=True)
-    return resize(coarse, height, width, "bilinear", antialias=False)[..., 0]
+@dataclass(frozen=True)
+class _Scene:
+    """Depth as a function of the place in the photo, before it is stretched to [0, 1]."""
+
+    hills: SmoothField
+    bright: Picture
+    shares: tuple[np.float32, ...]  # of ground, hills and brightness
+    tilt: float
+    steepness: float
+    thing: _Thing | None
+
+    @classmethod
+    def draw(cls, height: int, width: int, bright: Picture, coarse: Part, rng: Generator) -> _Scene:
+        longest = max(height, width)
+        hills = SmoothField.draw(height, width, longest / rng.uniform(1.5, 4), rng)
+        shares = tuple(rng.dirichlet((2, 1, 1)).astype(np.float32))
+        tilt, steepness = rng.uniform(-math.pi / 6, math.pi / 6), rng.uniform(0.7, 2.5)
+        thing = None
+        if rng.random() < 2 / 3:
+            nearness, cell = rng.uniform(0.3, 0.8), longest / rng.uniform(1.5, 5)
+            field = SmoothField.draw(height, width, cell, rng)
+            level = float(np.quantile(field.at(coarse) - bright[..., 0] / 2, rng.uniform(0.6, 0.9)))
+            thing = _Thing(field, level, nearness)
+        return cls(hills, bright, shares, tilt, steepness, thing)
+
+    def at(self, part: Part) -> Plane:
+        height, width, rows, columns = part
+        bright = resize(self.bright, height, width, "bilinear", antialias=False, rows=rows, columns=columns)[..., 0]
+        ground, hills, brightness = self.shares
+        depth = ground * self._ground(part) + hills * self.hills.at(part) + brightness * bright
+        return (depth if self.thing is None else depth * self.thing.at(part, bright)).astype(np.float32, copy=False)
+
+    def _ground(self, part: Part) -> Plane:
+        """Rises towards the top, tilted by up to 30 degrees either way, and faster the farther it is."""
+        up = np.linspace(1, 0, part.height, dtype=np.float32)[part.rows, np.newaxis]
+        across = np.linspace(-0.5, 0.5, part.width, dtype=np.float32)[part.columns]
+        ramp = np.clip(up * np.float32(math.cos(self.tilt)) + across * np.float32(math.sin(self.tilt)), 0, 1)
+        return (ramp**self.steepness).astype(np.float32)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .filters import gaussian_blur, sample
-from .light import Plane, blend
+from .filters import gaussian_blur, mirrored, sample
+from .light import Plane, blend, light
+from .windows import Window
 
 __all__ = ["Drop", "draw", "refracted"]
 
+BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
 FOOTPRINT = 1.4  # how far a drop's soft edge reaches, in radii of its discs
 
 
@@ -51,26 +53,34 @@ def draw(height: int, width: int, radius: tuple[float, float], rng: Generator) -
     return Drop(np.array(discs), rng.uniform(2, 6), rng.uniform(0.1, 0.35))
 
 
-def refracted(light: NDArray[np.float32], drops: list[Drop]) -> NDArray[np.float32]:
-    """The scene (H, W, 3) through `drops`, in the order given: flipped, minified, blurred inside, soft at the edges."""
-    blurred = gaussian_blur(light, 2.0)
-    out = light.copy()
+def refracted(window: Window, drops: list[Drop]) -> NDArray[np.float32]:
+    """Linear light of a window of a photo seen through `drops`, in the order given.
+
+    A drop, placed in the photo, shows it flipped, minified and blurred, with soft edges.
+    """
+    out = light(window.pixels())
     for drop in drops:
-        window = _window(drop, light.shape[0], light.shape[1])
-        if window is not None:
-            rows, columns = window
+        touched = _touched(drop, window)
+        if touched is not None:
+            rows, columns = touched
             y, x = np.mgrid[rows, columns].astype(np.float32)
             share = _share(drop, y, x)[..., np.newaxis]
-            out[rows, columns] = blend(out[rows, columns], _inside(blurred, drop, y, x), share)
+            place = np.s_[
+                rows.start - window.top : rows.stop - window.top,
+                columns.start - window.left : columns.stop - window.left,
+            ]
+            out[place] = blend(out[place], _inside(window, drop, y, x), share)
     return out
 
 
-def _window(drop: Drop, height: int, width: int) -> tuple[slice, slice] | None:
-    """The rectangle that a drop may touch, None when it lies outside the picture."""
+def _touched(drop: Drop, window: Window) -> tuple[slice, slice] | None:
+    """Rows and columns of the photo that a drop may change within the window, None when there are none."""
     reach = FOOTPRINT * drop.discs[:, 2:]
     low = np.floor((drop.discs[:, :2] - reach).min(axis=0)).astype(int)
     high = np.ceil((drop.discs[:, :2] + reach).max(axis=0)).astype(int) + 1
-    top, left, bottom, right = max(low[0], 0), max(low[1], 0), min(high[0], height), min(high[1], width)
+    _, _, rows, columns = window.part
+    top, left = max(low[0], rows.start), max(low[1], columns.start)
+    bottom, right = min(high[0], rows.stop), min(high[1], columns.stop)
     return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
 
@@ -84,18 +94,40 @@ def _share(drop: Drop, y: Plane, x: Plane) -> Plane:
     return (steep * steep * (3 - 2 * steep)).astype(np.float32)
 
 
-def _inside(blurred: NDArray[np.float32], drop: Drop, y: Plane, x: Plane) -> NDArray[np.float32]:
+def _inside(window: Window, drop: Drop, y: Plane, x: Plane) -> NDArray[np.float32]:
     """The scene as the drop shows it: turned upside down, around its centre; darker towards the upper rim.
 
     Beyond the photo's edge the scene is not known: the view is moved inside, and minified no more than fits.
     """
-    reach, (height, width) = drop.reach, blurred.shape[:2]
+    reach, (height, width) = drop.reach, window.photo.shape[:2]
     minified = max(1.0, min(drop.minified, min(height, width) / (2 * reach)))
     cy, cx = (np.float32(at) for at in drop.centre)
     my, mx = (_within(at, minified * reach, size) for at, size in zip(drop.centre, (height, width), strict=True))
-    seen = sample(blurred, my - np.float32(minified) * (y - cy), mx - np.float32(minified) * (x - cx))
+    seen = _blurred(window, my - np.float32(minified) * (y - cy), mx - np.float32(minified) * (x - cx))
     rim = np.clip((cy - y) / np.float32(2 * reach), 0, 1)[..., np.newaxis]
     return (seen * (1 - 0.7 * rim)).astype(np.float32)
+
+
+def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
+    """Light of the blurred photo at positions y, x, which may lie outside it by little: its edge is mirrored."""
+    height, width = window.photo.shape[:2]
+    y, x = mirrored(y, height), mirrored(x, width)
+    top, left = int(y.min()), int(x.min())
+    seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
+    wide = seen.widened(math.ceil(3 * BLUR), 2)
+    blurred = gaussian_blur(_halved(light(wide.pixels())), BLUR / 2)
+    across, along = (
+        ((at - np.float32(first + 0.5)) / 2).astype(np.float32, copy=False)
+        for at, first in ((y, wide.top), (x, wide.left))
+    )
+    return sample(blurred, across, along)
+
+
+def _halved(light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of 2 x 2 pixels; the last row and column are repeated where one is missing."""
+    height, width = (size + size % 2 for size in light.shape[:2])
+    even = np.pad(light, ((0, height - light.shape[0]), (0, width - light.shape[1]), (0, 0)), mode="edge")
+    return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / np.float32(4)
 
 
 def _within(at: float, margin: float, size: int) -> np.float32:

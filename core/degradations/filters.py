@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .light import Picture, Plane, blend
+from .windows import Window
 
-__all__ = ["convolve", "convolve_inside", "gaussian_blur", "sample"]
+__all__ = ["convolve", "convolve_inside", "gaussian_blur", "mirrored", "sample", "softened"]
 
 Array: TypeAlias = NDArray[np.float32]  # (H, W) or (H, W, C)
 
@@ -27,13 +28,20 @@ def gaussian_blur(picture: Array, sigma: float) -> Array:
     return picture
 
 
+def softened(window: Window, sigma: float) -> Picture:
+    """A window of a photo that was blurred with a Gaussian of `sigma` pixels."""
+    wide = window.widened(int(np.ceil(3 * sigma)))
+    return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
+
+
 def _correlate(picture: Array, kernel: Array, axis: int) -> Array:
     radius = len(kernel) // 2
     padded = _replicated(picture, radius if axis == 0 else 0, radius if axis == 1 else 0)
     size = picture.shape[axis]
-    out = np.zeros_like(picture)
+    out, product = np.zeros_like(picture), np.empty_like(picture)
     for i, weight in enumerate(kernel):
-        out += weight * (padded[i : i + size] if axis == 0 else padded[:, i : i + size])
+        np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
+        out += product
     return out
 
 
@@ -72,7 +80,7 @@ def _fast_size(size: int) -> int:
 
 def sample(picture: Picture, y: Array, x: Array) -> Array:
     """The picture at fractional positions y, x (any equal shape S), bilinear, mirrored at the edges: (*S, 3)."""
-    y, x = (_mirrored(at, size) for at, size in zip((y, x), picture.shape, strict=False))
+    y, x = (mirrored(at, size) for at, size in zip((y, x), picture.shape, strict=False))
     top, left = y.astype(np.intp), x.astype(np.intp)
     bottom = np.minimum(top + 1, picture.shape[0] - 1)
     right = np.minimum(left + 1, picture.shape[1] - 1)
@@ -82,7 +90,7 @@ def sample(picture: Picture, y: Array, x: Array) -> Array:
     return blend(upper, lower, down)
 
 
-def _mirrored(at: Array, size: int) -> Array:
+def mirrored(at: Array, size: int) -> Array:
     """Positions folded back into [0, size - 1]."""
     last = np.float32(max(size - 1, 1))
     folded = last - np.abs(np.mod(at, 2 * last) - last)

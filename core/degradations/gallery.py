@@ -1,7 +1,8 @@
 """Picture every task on one photo: python -m pocketprior.core.degradations.gallery examples/dog.jpg docs/degradations
 
-Writes `clean.jpg`, one strip of three random draws per task, and `masks.jpg`, a thin, a medium and a thick mask for
-inpainting. The same photo gives the same files, as long as Pillow's JPEG encoder is the same.
+Writes `clean.jpg`, one strip of three random draws per task, `cleanup-kinds.jpg` and `cleanup-noise.jpg` (what the task
+`cleanup` draws from, and its kinds of noise), and `masks.jpg`, a thin, a medium and a thick mask for inpainting. The
+same photo gives the same files, as long as Pillow's JPEG encoder is the same.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from PIL import Image
 
 from ..errors import PocketPriorError, UsageError
 from ..image import read
+from . import grain
+from .cleanup import MIXTURE
 from .light import Picture, quantize
 from .masks import Thickness, brush_mask
 from .resizing import resize
 from .tasks import TASKS
+from .windows import Window
 
 __all__ = ["main", "strips"]
 
 SIDE = 256  # pixels; the photo is cut square, and shrunk so that its own faults hardly show
 SEEDS = (1, 2, 3)
+HALF = SIDE // 2  # pixels, of the pictures of what `cleanup` does
+GRAIN = 25  # grey levels, the noise in the pictures of kinds of noise
 QUALITIES = range(85, 20, -5)
 LARGEST = 40_000  # bytes per file
 MASKS: tuple[Thickness, ...] = ("thin", "medium", "thick")
@@ -34,8 +40,31 @@ def strips(photo: Picture) -> dict[str, Picture]:
     """Name -> pictures side by side, (SIDE, n * SIDE, 3), for a photo (H, W, 3) of at least SIDE pixels a side."""
     clean = _square(photo)
     shown = {name: [task(clean, np.random.default_rng(seed)) for seed in SEEDS] for name, task in TASKS.items()}
+    shown["cleanup-kinds"], shown["cleanup-noise"] = _kinds(clean), _grains(clean)
     shown["masks"] = [_holed(clean, thickness) for thickness in MASKS]
     return {"clean": clean, **{name: np.concatenate(pictures, axis=1) for name, pictures in shown.items()}}
+
+
+def _kinds(clean: Picture) -> list[Picture]:
+    """A draw of each kind of damage of `cleanup`, and a second one of the last."""
+    middle, rng = Window(clean, HALF // 2, HALF // 2, HALF, HALF), np.random.default_rng(SEEDS[0])
+    kinds = [damage for _, damage in MIXTURE]
+    return [damage(middle, rng) for damage in (*kinds, kinds[-1])]
+
+
+def _grains(clean: Picture) -> list[Picture]:
+    """Noise of one strength: white, blurred, resized, half denoised, chroma only, grey."""
+    rng = np.random.default_rng(SEEDS[0])
+    fields = (
+        grain.white(HALF, HALF, rng),
+        grain.blurred(HALF, HALF, 1.0, rng),
+        grain.rescaled(HALF, HALF, 2.0, "bicubic", rng),
+        grain.blotchy(HALF, HALF, 0.8, 1.5, rng),
+        grain.chroma_only(grain.blurred(HALF, HALF, 1.0, rng)),
+        grain.grey_only(grain.white(HALF, HALF, rng)),
+    )
+    middle = Window(clean, HALF // 2, HALF // 2, HALF, HALF).pixels()
+    return [quantize(middle + grain.with_deviation(field, GRAIN)) for field in fields]
 
 
 def _square(photo: Picture) -> Picture:

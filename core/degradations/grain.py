@@ -44,12 +44,12 @@ def blotchy(height: int, width: int, share: float, sigma: float, rng: Generator)
     margin = math.ceil(3 * sigma)
     noise = white(height + 2 * margin, width + 2 * margin, rng)
     kept = noise * np.float32(1 - share) + gaussian_blur(noise, sigma) * np.float32(share)
-    return kept[margin : margin + height, margin : margin + width]
+    return kept[margin : margin + height, margin : margin + width].astype(np.float32, copy=False)
 
 
 def chroma_only(noise: Noise) -> Noise:
     """Without the part that changes the luma."""
-    return noise - (noise @ LUMA)[..., np.newaxis]
+    return np.subtract(noise, (noise @ LUMA)[..., np.newaxis], dtype=np.float32)
 
 
 def grey_only(noise: Noise) -> Noise:

@@ -14,14 +14,13 @@ from numpy.random import Generator
 from . import kernels
 from .compression import jpeg
 from .filters import convolve
-from .light import Picture, Plane
+from .light import LUMA, Picture, Plane
 from .noise import gaussian_noise, sensor_noise
 from .resizing import Kernel, resize
 
 __all__ = ["FIRST", "SECOND", "Stage", "blur_kernel", "damaged", "worn_and_shrunk"]
 
 RESIZERS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FINAL_SINC = 0.8  # probability of the last filter
 
 

@@ -14,6 +14,7 @@ __all__ = ["Kernel", "enlarge", "resize", "shrink"]
 
 Kernel: TypeAlias = Literal["area", "bilinear", "bicubic"]
 
+EVERY = slice(None)
 SUPPORT = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0}  # reach of each kernel, in pixels
 
 
@@ -31,17 +32,32 @@ def enlarge(picture: Picture, factor: int) -> Picture:
     return picture
 
 
-def resize(picture: Picture, height: int, width: int, kernel: Kernel, *, antialias: bool) -> Picture:
-    """To any size. Without `antialias` a shrinking kernel is not widened: it samples points, as quick software does."""
-    for axis, size in enumerate((height, width)):
-        picture = _resampled(picture, axis, size, size / picture.shape[axis], kernel, antialias)
+def resize(
+    picture: Picture,
+    height: int,
+    width: int,
+    kernel: Kernel,
+    *,
+    antialias: bool,
+    rows: slice = EVERY,
+    columns: slice = EVERY,
+) -> Picture:
+    """To any size. Without `antialias` a shrinking kernel is not widened: it samples points, as quick software does.
+
+    rows, columns: the part of the result that is computed, to the same bits as with the whole.
+    """
+    for axis, (size, part) in enumerate(((height, rows), (width, columns))):
+        picture = _resampled(picture, axis, size, size / picture.shape[axis], kernel, antialias, part)
     return picture
 
 
-def _resampled(picture: Picture, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool) -> Picture:
+def _resampled(
+    picture: Picture, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = EVERY
+) -> Picture:
     """Resize along one axis, one pass per tap of the kernel."""
-    positions, weights = _taps(picture.shape[axis], size, scale, kernel, antialias)  # (taps, size) each
-    out = np.zeros((*picture.shape[:axis], size, *picture.shape[axis + 1 :]), np.float32)
+    taps = _taps(picture.shape[axis], size, scale, kernel, antialias)
+    positions, weights = (each[:, part] for each in taps)  # (taps, size of the part) each
+    out = np.zeros((*picture.shape[:axis], positions.shape[1], *picture.shape[axis + 1 :]), np.float32)
     for position, weight in zip(positions, weights, strict=True):
         out += np.take(picture, position, axis) * weight.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
     return out

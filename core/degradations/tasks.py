@@ -8,30 +8,30 @@ modules.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from . import age, blur, drops, fields, weather
-from .camera import Camera, mosaic_noise
+from . import age, blur, drops, weather
+from .camera import sensed
 from .cleanup import cleanup
-from .compression import Subsampling, jpeg, shifted_jpeg
+from .compression import Subsampling, blocks, jpeg, shifted_jpeg
 from .depth import depth_map
-from .filters import gaussian_blur
+from .fields import SmoothField, scattered
+from .filters import softened
 from .light import Picture, Plane, blend, encoded, light, quantize
 from .mixed import mixed_v1
-from .noise import gaussian_noise, poisson_noise, sensor_noise
+from .noise import gaussian_noise, poisson_noise
 from .realworld import worn_and_shrunk
 from .resizing import enlarge, shrink
-from .windows import Task, local
+from .windows import Part, Shrink, Task, Window, local
 
 __all__ = ["SHRINKS", "TASKS"]
 
-Shrink: TypeAlias = Callable[[Picture, Generator], Picture]
+BOKEH = 15  # pixels, the radius of the largest disc; its soft rim takes one more
+ENLARGED = 32  # pixels that super-resolution looks at around one
 
 
 def _noise(picture: Picture, rng: Generator) -> Picture:
@@ -40,26 +40,19 @@ def _noise(picture: Picture, rng: Generator) -> Picture:
 
 
 def _realnoise(picture: Picture, rng: Generator) -> Picture:
-    """Noise of a sensor, added to the raw picture, demosaiced three times of four, and developed.
-
-    Shot noise 1e-4 to 1.2e-2, read noise around the power law of Brooks et al. (arXiv 1811.11127, section 3.1).
-    """
-    camera = Camera.draw(rng)
-    raw = camera.raw(picture)
-    log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
-    log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
-    noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
-    if rng.random() < 0.75:
-        noise = mosaic_noise(noise)
-    return quantize(camera.developed(np.clip(raw + noise, 0, 1)))
+    """Noise of a sensor, added to the raw picture, demosaiced three times of four, and developed."""
+    return quantize(sensed(picture, 0.75, rng))
 
 
-def _jpeg(picture: Picture, rng: Generator) -> Picture:
+def _jpeg(window: Window, rng: Generator) -> Picture:
     """Quality 5 to 95; for every third picture twice, the first time with blocks that lie elsewhere."""
-    if rng.random() < 1 / 3:
+    twice = rng.random() < 1 / 3
+    wide = blocks(window, 2 if twice else 1)
+    picture = wide.pixels()
+    if twice:
         down, right = (int(shift) for shift in rng.integers(0, 8, 2))
         picture = shifted_jpeg(picture, int(rng.integers(10, 96)), down, right, _subsampling(rng))
-    return jpeg(picture, int(rng.integers(5, 96)), _subsampling(rng))
+    return wide.cut(jpeg(picture, int(rng.integers(5, 96)), _subsampling(rng)), window)
 
 
 def _subsampling(rng: Generator) -> Subsampling:
@@ -74,53 +67,55 @@ def _wild(picture: Picture, rng: Generator, *, factor: int) -> Picture:
     return quantize(worn_and_shrunk(picture, factor, rng))
 
 
-def _enlarged(picture: Picture, rng: Generator, *, small: Shrink, factor: int) -> Picture:
+def _enlarged(picture: Picture, rng: Generator, *, small: Shrink) -> Picture:
     height, width = picture.shape[:2]
-    return quantize(enlarge(small(picture, rng), factor)[:height, :width])
+    return quantize(enlarge(small(picture, rng), small.factor)[:height, :width])
 
 
-def _motionblur(picture: Picture, rng: Generator) -> Picture:
+def _motionblur(window: Window, rng: Generator) -> Picture:
     """A shaking camera, kernels of 15 to 61 pixels; in every second one or two regions also move on their own."""
     size = 2 * int(math.exp(rng.uniform(math.log(7), math.log(31)))) + 1
-    size = max(1, min(size, (min(picture.shape[:2]) - 1) // 2 * 2 + 1))
+    size = max(1, min(size, (min(window.photo.shape[:2]) - 1) // 2 * 2 + 1))
+    wide = window.widened(size // 2)
     path = blur.shake(size * rng.uniform(0.4, 1.2), rng.uniform(0, 2.5), rng)
-    regions = [(share, path) for share in _regions(picture, int(rng.choice((1, 2, 3), p=(0.5, 0.35, 0.15))), rng)]
+    regions = [(share, path) for share in _regions(wide.part, int(rng.choice((1, 2, 3), p=(0.5, 0.35, 0.15))), rng)]
     regions[1:] = [(share, path + blur.drift(size * rng.uniform(0.2, 0.8), rng)) for share, _ in regions[1:]]
     kernels = [(share, blur.path_kernel(steps, size)) for share, steps in regions]
-    return quantize(encoded(blur.moved(light(picture), kernels)))
+    moved = blur.moved(light(wide.pixels()), kernels)
+    return quantize(encoded(wide.cut(moved, window)))
 
 
-def _regions(picture: Picture, count: int, rng: Generator) -> list[Plane]:
-    """Soft-edged shares (H, W) of the picture that add up to 1."""
-    height, width = picture.shape[:2]
-    shares = [np.ones((height, width), np.float32)]
+def _regions(part: Part, count: int, rng: Generator) -> list[Plane]:
+    """Soft-edged shares of a picture that add up to 1, in a part of it."""
+    height, width, rows, columns = part
+    shares = [np.ones((rows.stop - rows.start, columns.stop - columns.start), np.float32)]
     for _ in range(count - 1):
-        field = fields.smooth_field(height, width, max(height, width) / rng.uniform(1, 3), rng)
-        inside = np.clip((field - rng.uniform(0.4, 0.7)) * 10 + 0.5, 0, 1).astype(np.float32)
+        field = SmoothField.draw(height, width, max(height, width) / rng.uniform(1, 3), rng)
+        inside = np.clip((field.at(part) - rng.uniform(0.4, 0.7)) * 10 + 0.5, 0, 1).astype(np.float32)
         shares.append(shares[0] * inside)
         shares[0] = shares[0] - shares[-1]
     return shares
 
 
-def _defocus(picture: Picture, rng: Generator) -> Picture:
+def _defocus(window: Window, rng: Generator) -> Picture:
     """Discs of up to 2 to 15 pixels, by the distance from a plane of focus somewhere in the scene, and faint noise."""
-    depth = depth_map(picture, rng)
-    off = np.abs(depth - np.float32(rng.uniform(0, 1)))
-    widest = min(rng.uniform(2, 15), min(picture.shape[:2]) / 2)
-    radius = off * np.float32(widest / max(float(off.max()), 1e-6))
-    layers = max(2, min(min(picture.shape[:2]) // 32, 6))
-    blurred = blur.defocused(light(picture), radius, depth, layers)
-    return quantize(gaussian_noise(encoded(blurred), rng.uniform(0, 3), rng))
+    shortest = min(window.photo.shape[:2])
+    wide = window.widened(BOKEH + 1)
+    depth, focus = depth_map(wide, rng), rng.uniform(0, 1)
+    widest = min(rng.uniform(2, BOKEH), shortest / 2)
+    layers = max(2, min(shortest // 32, 6))
+    off = np.abs((np.arange(layers) + 0.5) / layers - focus)
+    blurred = blur.defocused(light(wide.pixels()), depth, (off * (widest / off.max())).tolist())
+    return quantize(gaussian_noise(wide.cut(encoded(blurred), window), rng.uniform(0, 3), rng))
 
 
-def _streaks(picture: Picture, count: int, rng: Generator) -> list[tuple[Plane, float]]:
+def _streaks(height: int, width: int, count: int, rng: Generator) -> list[tuple[Plane, float]]:
     """Layers of rain, nearest first: fewer, longer and wider streaks the nearer. Opacity is that over black."""
-    height, width = picture.shape[:2]
     wind, layers = rng.uniform(-math.pi / 6, math.pi / 6), list[tuple[Plane, float]]()
     for far in np.sort(rng.random(count)):
         length = float(np.clip(60 - 40 * far + rng.normal(0, 4), 20, 60))
         shape = weather.streak(length, rng.uniform(2.5, 3) - 1.5 * float(far), wind + rng.normal(0, 0.05))
-        mask = fields.scattered(height, width, shape, rng.uniform(0.03, 0.15), rng)
+        mask = scattered(height, width, shape, rng.uniform(0.03, 0.15), rng)
         layers.append((mask, _as_light(rng.uniform(0.4, 0.9))))
     return layers
 
@@ -131,15 +126,16 @@ def _as_light(value: float) -> float:
 
 def _rain(picture: Picture, rng: Generator) -> Picture:
     """One to four layers of streaks, 20 to 60 pixels long, 1 to 3 wide, within 30 degrees of the vertical."""
-    layers = _streaks(picture, int(rng.integers(1, 5)), rng)
+    height, width = picture.shape[:2]
+    layers = _streaks(height, width, int(rng.integers(1, 5)), rng)
     return quantize(encoded(weather.screened(light(picture), layers)))
 
 
-def _rainhaze(picture: Picture, rng: Generator) -> Picture:
+def _rainhaze(window: Window, rng: Generator) -> Picture:
     """Heavy rain (Li et al., CVPR 2019): I = t * (J + sum of streaks) + (1 - t) * A; far streaks only far away."""
-    depth = depth_map(picture, rng)
-    near, *far = _streaks(picture, int(rng.integers(2, 5)), rng)
-    rain = weather.lit(light(picture), [near, *((mask * depth, brightness) for mask, brightness in far)])
+    depth = depth_map(window, rng)
+    near, *far = _streaks(window.height, window.width, int(rng.integers(2, 5)), rng)
+    rain = weather.lit(light(window.pixels()), [near, *((mask * depth, brightness) for mask, brightness in far)])
     transmission = np.exp(np.float32(-rng.uniform(0.4, 1.6)) * depth)
     return quantize(encoded(weather.hazed(rain, transmission, _air(0.5, 0.9, rng))))
 
@@ -157,27 +153,27 @@ def _snow(picture: Picture, rng: Generator) -> Picture:
     for (low, high), coverage in sizes[: int(rng.integers(1, 4))]:
         radius = rng.uniform(low, high)
         shape = weather.flake(radius, radius * rng.uniform(0, 3), wind + rng.normal(0, 0.1))
-        mask = fields.scattered(height, width, shape, rng.uniform(0.02, coverage), rng)
+        mask = scattered(height, width, shape, rng.uniform(0.02, coverage), rng)
         seen = blend(seen, _air(0.85, 1.0, rng), mask[..., np.newaxis] * np.float32(rng.uniform(0.6, 1)))
     return quantize(encoded(seen))
 
 
-def _haze(picture: Picture, rng: Generator) -> Picture:
+def _haze(window: Window, rng: Generator) -> Picture:
     """Indoors beta 0.6 to 1.8 and air 0.7 to 1.0, outdoors 0.04 to 0.2 over a ten times larger depth and 0.8 to 1.0."""
     indoors = rng.random() < 0.5
     strength = rng.uniform(0.6, 1.8) if indoors else 10 * rng.uniform(0.04, 0.2)
-    transmission = np.exp(np.float32(-strength) * depth_map(picture, rng))
+    transmission = np.exp(np.float32(-strength) * depth_map(window, rng))
     air = _air(0.7 if indoors else 0.8, 1.0, rng)
-    return quantize(encoded(weather.hazed(light(picture), transmission, air)))
+    return quantize(encoded(weather.hazed(light(window.pixels()), transmission, air)))
 
 
-def _raindrop(picture: Picture, rng: Generator) -> Picture:
+def _raindrop(window: Window, rng: Generator) -> Picture:
     """Drops of radius 8 to 40 pixels (no larger than a quarter of the picture), about one per 100 x 100 pixels."""
-    height, width = picture.shape[:2]
+    height, width = window.photo.shape[:2]
     largest = min(40.0, min(height, width) / 4)
     count = 1 + int(rng.poisson(float(height * width) / 10_000 * rng.uniform(0.3, 1.5)))
     found = [drops.draw(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
-    return quantize(encoded(drops.refracted(light(picture), found)))
+    return quantize(encoded(drops.refracted(window, found)))
 
 
 def _lowlight(picture: Picture, rng: Generator) -> Picture:
@@ -188,27 +184,29 @@ def _lowlight(picture: Picture, rng: Generator) -> Picture:
     return quantize(encoded(noisy))
 
 
-def _oldphoto(picture: Picture, rng: Generator) -> Picture:
+def _oldphoto(window: Window, rng: Generator) -> Picture:
     """Soft, grainy, faded unevenly, brown or with a cast; three times of four scratched, dusty, with hairs."""
-    height, width = picture.shape[:2]
+    part = window.part
     paper = np.cumprod([rng.uniform(0.8, 0.98), rng.uniform(0.85, 0.97), rng.uniform(0.65, 0.9)]).astype(np.float32)
-    picture = gaussian_blur(picture, rng.uniform(0.2, 1.2))
+    picture = softened(window, rng.uniform(0.2, 1.2))
     picture = age.grained(picture, rng.uniform(0.01, 0.08), rng.uniform(0.3, 0.9), rng)
     picture = age.toned(picture, paper / paper[0], 1.0 if rng.random() < 0.5 else rng.uniform(0, 0.4))
-    uneven = 0.5 + fields.smooth_field(height, width, max(height, width), rng)[..., np.newaxis]
+    uneven = (
+        0.5 + SmoothField.draw(part.height, part.width, max(part.height, part.width), rng).at(part)[..., np.newaxis]
+    )
     dyes = np.sort(rng.uniform(0.75, 1.25, 3))[::-1].astype(np.float32)  # cyan goes first, which leaves a red cast
     picture = blend(picture, paper, uneven * rng.uniform(0.1, 0.35) * dyes)
-    return quantize(_worn(picture, rng) if rng.random() < 0.75 else picture)
+    return quantize(_worn(picture, part, rng) if rng.random() < 0.75 else picture)
 
 
-def _worn(picture: Picture, rng: Generator) -> Picture:
-    """Scratches, hairs and dust, as many as suit the size."""
-    height, width = picture.shape[:2]
-    many = 1 + float(height * width) / 20_000
+def _worn(picture: Picture, part: Part, rng: Generator) -> Picture:
+    """Scratches, hairs and dust on a part of a photo, as many as suit the size of the whole."""
+    many = 1 + float(part.height * part.width) / 20_000
     bright, dark = (np.full(3, rng.uniform(*span), np.float32) for span in ((0.85, 1.0), (0.0, 0.25)))
-    upright = age.scratches(height, width, int(rng.poisson(1.5 * math.sqrt(many))), float(height), 0.03, rng)
-    hairs = age.scratches(height, width, int(rng.poisson(0.5 * many)), 40.0, 0.6, rng)
-    specks = fields.scattered(height, width, weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
+    upright = age.scratches(part, int(rng.poisson(1.5 * math.sqrt(many))), float(part.height), 0.03, rng)
+    hairs = age.scratches(part, int(rng.poisson(0.5 * many)), 40.0, 0.6, rng)
+    height, width = picture.shape[:2]
+    specks = scattered(height, width, weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
     for mask, colour in ((upright, bright), (hairs, dark), (specks, bright if rng.random() < 0.5 else dark)):
         picture = blend(picture, colour, mask[..., np.newaxis])
     return picture
@@ -216,32 +214,26 @@ def _worn(picture: Picture, rng: Generator) -> Picture:
 
 # Super-resolution: (H, W, 3) -> (ceil(H / n), ceil(W / n), 3) for the n at the end of the name.
 SHRINKS: dict[str, Shrink] = {
-    "sr2": partial(_bicubic, factor=2),
-    "sr4": partial(_bicubic, factor=4),
-    "realsr2": partial(_wild, factor=2),
-    "realsr4": partial(_wild, factor=4),
+    f"{name}{factor}": Shrink(partial(small, factor=factor), factor, margin=ENLARGED)
+    for name, small in (("sr", _bicubic), ("realsr", _wild))
+    for factor in (2, 4)
 }
 
-STREAK = 64  # pixels: the longest streak of rain, and some
-ENLARGED = 32  # pixels that super-resolution looks at around one: five of the small picture's
 
 TASKS: dict[str, Task] = {
     "cleanup": Task(cleanup),
     "mixed-v1": local(mixed_v1, margin=4, grid=16),
     "noise": local(_noise),
     "realnoise": local(_realnoise, margin=2),
-    "jpeg": local(_jpeg, margin=2, grid=16),
-    **{
-        name: local(partial(_enlarged, small=small, factor=int(name[-1])), margin=ENLARGED, grid=int(name[-1]))
-        for name, small in SHRINKS.items()
-    },
-    "motionblur": local(_motionblur, margin=31),
-    "defocus": local(_defocus, margin=32),
-    "rain": local(_rain, margin=STREAK),
-    "rainhaze": local(_rainhaze, margin=STREAK),
-    "raindrop": local(_raindrop, margin=64),
-    "snow": local(_snow, margin=32),
-    "haze": local(_haze),
+    "jpeg": Task(_jpeg),
+    **{name: local(partial(_enlarged, small=small), small.margin, small.factor) for name, small in SHRINKS.items()},
+    "motionblur": Task(_motionblur),
+    "defocus": Task(_defocus),
+    "rain": local(_rain),
+    "rainhaze": Task(_rainhaze),
+    "raindrop": Task(_raindrop),
+    "snow": local(_snow),
+    "haze": Task(_haze),
     "lowlight": local(_lowlight),
-    "oldphoto": local(_oldphoto, margin=4),
+    "oldphoto": Task(_oldphoto),
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -12,14 +12,30 @@ from numpy.typing import NDArray
 
 from .light import LUMA, Picture, quantize
 
-__all__ = ["Damage", "Task", "Window", "local"]
+__all__ = ["Damage", "Part", "Shrink", "Task", "Window", "local"]
+
+Photo: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | Picture
+
+
+class Part(NamedTuple):
+    """Some rows and columns of a picture of `height` x `width`."""
+
+    height: int
+    width: int
+    rows: slice
+    columns: slice
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Part:
+        """All of it."""
+        return cls(height, width, slice(0, height), slice(0, width))
 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of `photo`, (H, W, 3) uint8 or float32 in [0, 1]; with `grey`, of its luma."""
+    """A rectangle of `photo`, (H, W, 3) of uint8, uint16 or float32 in [0, 1]; with `grey`, of its luma."""
 
-    photo: NDArray[np.uint8] | Picture
+    photo: Photo
     top: int
     left: int
     height: int
@@ -27,7 +43,7 @@ class Window:
     grey: bool = False
 
     @classmethod
-    def whole(cls, photo: NDArray[np.uint8] | Picture) -> Window:
+    def whole(cls, photo: Photo) -> Window:
         """The window that shows all of a photo."""
         return cls(photo, 0, 0, photo.shape[0], photo.shape[1])
 
@@ -42,12 +58,19 @@ class Window:
         )
         return Window(self.photo, top, left, bottom - top, right - left, self.grey)
 
+    @property
+    def part(self) -> Part:
+        """Where it lies in the photo."""
+        rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+        height, width = self.photo.shape[:2]
+        return Part(height, width, rows, columns)
+
     def pixels(self) -> Picture:
         """Its pixels, (height, width, 3) float32 in [0, 1]; a copy."""
-        part = self.photo[self.top : self.top + self.height, self.left : self.left + self.width]
-        pixels = part.astype(np.float32)
-        if part.dtype == np.uint8:
-            pixels /= np.float32(255)
+        part = self.part
+        pixels = self.photo[part.rows, part.columns].astype(np.float32, order="C")
+        if self.photo.dtype != np.float32:
+            pixels /= np.float32(255 if self.photo.dtype == np.uint8 else 65535)
         return quantize(np.repeat((pixels @ LUMA)[..., np.newaxis], 3, axis=2)) if self.grey else pixels
 
     def cut(self, picture: Picture, inner: Window) -> Picture:
@@ -78,3 +101,25 @@ def local(damage: Callable[[Picture, Generator], Picture], margin: int = 0, grid
         return wide.cut(damage(wide.pixels(), rng), window)
 
     return Task(inside)
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Damage that leaves a picture `factor` times smaller: (H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3)."""
+
+    small: Callable[[Picture, Generator], Picture]
+    factor: int
+    margin: int  # pixels of the large picture that matter around one
+
+    def __call__(self, picture: Picture, rng: Generator) -> Picture:
+        """Shrink a whole picture."""
+        return self.small(picture, rng)
+
+    def damage(self, window: Window, rng: Generator) -> Picture:
+        """A window of the shrunk photo, whose pixels start where those of `window` do."""
+        down, right = window.top % self.factor, window.left % self.factor
+        aligned = replace(window, photo=window.photo[down:, right:], top=window.top - down, left=window.left - right)
+        wide = aligned.widened(self.margin, self.factor)
+        y, x = (aligned.top - wide.top) // self.factor, (aligned.left - wide.left) // self.factor
+        height, width = (-(-side // self.factor) for side in (window.height, window.width))
+        return self.small(wide.pixels(), rng)[y : y + height, x : x + width]

@@ -58,8 +58,9 @@ def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[s
 
 
 def save(path: Path, kind: str, config: object, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the file appears whole or not at all. `config` is a dataclass."""
-    header = {"format": FORMAT, "kind": kind, "config": asdict(config), "facts": dict(facts)}  # type: ignore[call-overload]
+    """Write a checkpoint; the file appears whole or not at all. `config` is a dataclass, or what `load` made of one."""
+    plain_config = config if isinstance(config, dict) else asdict(config)  # type: ignore[call-overload]
+    header = {"format": FORMAT, "kind": kind, "config": plain_config, "facts": dict(facts)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # The extension stays last, so that a killed run leaves nothing that looks like a checkpoint.
     temporary = path.with_name(f".{path.name}.part")
@@ -72,7 +73,7 @@ def save(path: Path, kind: str, config: object, tensors: Mapping[str, Tensor], f
 
 
 def load(path: Path, *kinds: str) -> Checkpoint:
-    """Read a checkpoint of one of the given kinds.
+    """Read a checkpoint of one of the given kinds; of any kind when none is given.
 
     Raises CheckpointError when the file is missing, damaged, of another kind or format, or holds NaN.
     """
@@ -89,7 +90,7 @@ def load(path: Path, *kinds: str) -> Checkpoint:
         raise CheckpointError(f"{path} has checkpoint format {header['format']}, this version reads format {FORMAT}")
     if not {"format", "kind", "config", "facts"} <= set(header):
         raise CheckpointError(f"{path} is a safetensors file, but not one that pocketprior wrote")
-    if header["kind"] not in kinds:
+    if kinds and header["kind"] not in kinds:
         expected = " or ".join(f"'{kind}'" for kind in kinds)
         raise CheckpointError(f"{path} holds a '{header['kind']}' checkpoint, expected {expected}")
     check_finite(path, tensors)

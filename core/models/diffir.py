@@ -5,6 +5,10 @@ ground truth, CPEN_S1, says Z, and a transformer, the DIRformer, learns to resto
 sees the damaged image alone, CPEN_S2, gives a condition D under which a small network denoises Z from noise in T = 4
 steps: restored = DIRformer(image, Z^).
 
+With `prior_norm` (ours; on at size `mobile`) Z has a root mean square of 1, what estimates it is not bounded below, and
+scales in the DIRformer start around 1. In the published form the error of Z is small compared with that of the image,
+and Z tends to become the same for all photos: only what they share lets the transformer work at all.
+
 Pictures are (N, 3, H, W) in [0, 1]; an `image`, the input, is one too, or (N, 4, H, W) with the mask of what is missing
 (1 = missing) as fourth channel for inpainting. Vectors are (N, ipr). Sides are multiples of `Diffir.multiple_of`;
 whoever calls pads.
@@ -35,6 +39,8 @@ __all__ = [
     "PriorDenoiser",
     "ResidualBlock",
     "Teacher",
+    "UnitRms",
+    "completed",
     "composed",
     "cost_parts",
     "sampled",
@@ -42,6 +48,7 @@ __all__ = [
 
 CLEAN_FOLD = 4  # the ground truth is pixel-unshuffled by this: the estimators work at a quarter of its size
 LEAK = 0.1  # slope of every LeakyReLU
+RMS_EPS = 1e-6  # added to a mean square
 PERIOD = 10  # the denoiser is told the time as t / (PERIOD * steps)
 
 
@@ -61,6 +68,7 @@ class DiffirConfig:
     scale: int = 1  # side of the restored picture / side of the image: 1, 2 or 4
     ipr: int = 256  # length of the prior vector
     steps: int = 4  # T of the diffusion; 0: the condition vector is the prior (ablation "no diffusion", V1)
+    prior_norm: bool = False  # True: the prior has unit rms, estimates of it any sign, what it modulates a bias
     cpen: CpenConfig = field(default_factory=CpenConfig)
     dirformer: DirformerConfig = field(default_factory=DirformerConfig)
 
@@ -109,6 +117,7 @@ CONFIGS: dict[str, DiffirConfig] = {
         ipr=64,
         cpen=CpenConfig(width=16, blocks=2),
         dirformer=DirformerConfig(width=32, blocks=(1, 1, 3), heads=(1, 2, 4), refinement=0, unshuffle=2, narrow=True),
+        prior_norm=True,
     ),
 }
 
@@ -125,30 +134,36 @@ class ResidualBlock(nn.Module):
         return x + self.second(F.leaky_relu(self.first(x), LEAK))
 
 
+class UnitRms(nn.Module):
+    """Vectors (N, K) divided by their root mean square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + RMS_EPS)
+
+
 def _leaky_conv(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(LEAK)]
 
 
 class Cpen(nn.Module):
-    """Features at a quarter of the output's size (N, channels, h, w) -> vector (N, ipr), mostly positive.
+    """Features at a quarter of the output's size (N, channels, h, w) -> vector (N, ipr).
 
     Two parts, so that tiles of one photo can share one vector: `pooled` is an average over pixels, so what it gives for
-    tiles, averaged by area, is that of the whole but for what convolutions see of tile borders; `head` follows.
+    tiles, averaged by area, is that of the whole but for what convolutions see of tile borders; `head` follows and
+    ends in `last`.
     """
 
-    def __init__(self, config: CpenConfig, channels: int, ipr: int) -> None:
+    def __init__(self, config: DiffirConfig, channels: int, last: nn.Module) -> None:
         super().__init__()
-        width, pooled = config.width, 4 * config.width
+        width, pooled = config.cpen.width, 4 * config.cpen.width
         self.convs = nn.Sequential(
             *_leaky_conv(channels, width),
-            *(ResidualBlock(width) for _ in range(config.blocks)),
+            *(ResidualBlock(width) for _ in range(config.cpen.blocks)),
             *_leaky_conv(width, 2 * width),
             *_leaky_conv(2 * width, 2 * width),
             *_leaky_conv(2 * width, pooled),
         )
-        self.head = nn.Sequential(
-            nn.Linear(pooled, pooled), nn.LeakyReLU(LEAK), nn.Linear(pooled, ipr), nn.LeakyReLU(LEAK)
-        )
+        self.head = nn.Sequential(nn.Linear(pooled, pooled), nn.LeakyReLU(LEAK), nn.Linear(pooled, config.ipr), last)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The average of the features over the pixels, (N, 4 width)."""
@@ -160,7 +175,8 @@ class CpenS1(Cpen):
 
     def __init__(self, config: DiffirConfig) -> None:
         fold = CLEAN_FOLD // config.scale
-        super().__init__(config.cpen, config.inputs * fold**2 + 3 * CLEAN_FOLD**2, config.ipr)
+        last = UnitRms() if config.prior_norm else nn.LeakyReLU(LEAK)
+        super().__init__(config, config.inputs * fold**2 + 3 * CLEAN_FOLD**2, last)
         self.fold = fold
 
     def forward(self, image: Tensor, clean: Tensor) -> Tensor:
@@ -169,12 +185,17 @@ class CpenS1(Cpen):
         return self.head(self.pooled(torch.cat(parts, dim=1)))
 
 
+def _last(config: DiffirConfig) -> nn.Module:
+    """What ends an estimate of the prior: with `prior_norm` nothing, as the sign of the prior is free."""
+    return nn.Identity() if config.prior_norm else nn.LeakyReLU(LEAK)
+
+
 class CpenS2(Cpen):
     """The estimator of stage 2: it sees the image alone. Its vector is the condition of the denoiser."""
 
     def __init__(self, config: DiffirConfig) -> None:
         fold = CLEAN_FOLD // config.scale
-        super().__init__(config.cpen, config.inputs * fold**2, config.ipr)
+        super().__init__(config, config.inputs * fold**2, _last(config))
         self.fold = fold
 
     def features(self, image: Tensor) -> Tensor:
@@ -192,11 +213,10 @@ class PriorDenoiser(nn.Module):
     The paper's text says that it predicts the noise, its authors' experiments prefer the clean vector, as here.
     """
 
-    def __init__(self, ipr: int) -> None:
+    def __init__(self, config: DiffirConfig) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(2 * ipr + 1, ipr), nn.LeakyReLU(LEAK), nn.Linear(ipr, ipr), nn.LeakyReLU(LEAK)
-        )
+        ipr = config.ipr
+        self.layers = nn.Sequential(nn.Linear(2 * ipr + 1, ipr), nn.LeakyReLU(LEAK), nn.Linear(ipr, ipr), _last(config))
 
     def forward(self, condition: Tensor, time: Tensor, x: Tensor) -> Tensor:
         """condition, x: (N, ipr); time: (N, 1). Returns (N, ipr)."""
@@ -204,15 +224,20 @@ class PriorDenoiser(nn.Module):
 
 
 def _dirformer(config: DiffirConfig) -> Dirformer:
-    return Dirformer(config.dirformer, config.inputs, config.scale, config.ipr)
+    return Dirformer(config.dirformer, config.inputs, config.scale, config.ipr, bias=config.prior_norm)
+
+
+def completed(image: Tensor, restored: Tensor) -> Tensor:
+    """A network's output with the known pixels of the image, if that has a mask; not clipped."""
+    if image.shape[1] == 3:
+        return restored
+    mask = image[:, 3:]
+    return mask * restored + (1 - mask) * image[:, :3]
 
 
 def composed(image: Tensor, restored: Tensor) -> Tensor:
-    """What a user gets of a network's output: clipped to [0, 1], and what the mask, if there is one, says is known."""
-    if image.shape[1] == 3:
-        return restored.clamp(0, 1)
-    mask = image[:, 3:]
-    return (mask * restored + (1 - mask) * image[:, :3]).clamp(0, 1)
+    """What a user gets of a network's output: `completed`, clipped to [0, 1]."""
+    return completed(image, restored).clamp(0, 1)
 
 
 def sampled(denoiser: PriorDenoiser, condition: Tensor, noise: Tensor, levels: Sequence[float]) -> Tensor:
@@ -251,7 +276,7 @@ class Diffir(nn.Module):
         super().__init__()
         self.config = config
         self.cpen = CpenS2(config)
-        self.denoiser = PriorDenoiser(config.ipr) if config.steps else None
+        self.denoiser = PriorDenoiser(config) if config.steps else None
         self.dirformer = _dirformer(config)
         bars = schedule.diffir(config.steps) if config.steps else []
         self.levels = (*reversed(bars), 1.0)  # abar_T .. abar_1, clean

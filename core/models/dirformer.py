@@ -42,12 +42,19 @@ class DirformerConfig:
 
 
 class Modulation(nn.Module):
-    """norm(x) * scale + shift, both linear in the prior vector, without bias (DiffIR; not 1 + scale)."""
+    """norm(x) * scale + shift, both linear in the prior vector.
 
-    def __init__(self, channels: int, ipr: int, norm_bias: bool) -> None:
+    In the paper without bias (plain scale, not 1 + scale); with `bias`, they start around 1 and 0, so that what is
+    common to all photos need not be a part of the vector.
+    """
+
+    def __init__(self, channels: int, ipr: int, norm_bias: bool, bias: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, bias=norm_bias)  # its parameters: the op normalises
-        self.linear = nn.Linear(ipr, 2 * channels, bias=False)
+        self.linear = nn.Linear(ipr, 2 * channels, bias=bias)
+        if bias:
+            with torch.no_grad():
+                self.linear.bias.copy_(torch.tensor([1.0, 0.0]).repeat_interleave(channels))
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
         scale, shift = self.linear(ipr).chunk(2, dim=1)
@@ -98,11 +105,11 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """x + DMTA(LN(x), Z), then x + DGFN(LN(x), Z)."""
 
-    def __init__(self, channels: int, heads: int, expansion: float, ipr: int, norm_bias: bool) -> None:
+    def __init__(self, channels: int, heads: int, expansion: float, ipr: int, norm_bias: bool, bias: bool) -> None:
         super().__init__()
-        self.attention_norm = Modulation(channels, ipr, norm_bias)
+        self.attention_norm = Modulation(channels, ipr, norm_bias, bias)
         self.attention = Attention(channels, heads)
-        self.forward_norm = Modulation(channels, ipr, norm_bias)
+        self.forward_norm = Modulation(channels, ipr, norm_bias, bias)
         self.feed_forward = FeedForward(channels, int(channels * expansion))
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
@@ -132,11 +139,13 @@ def _tail(channels: int, factor: int, upsampler: bool) -> nn.Module:
 class Dirformer(nn.Module):
     """image (N, inputs, H, W) in [0, 1] and prior vector (N, ipr) -> restored (N, 3, scale H, scale W), not clipped.
 
+    bias: whether scales and shifts have one, see `Modulation`.
+
     The first three channels of the image are added to the output, enlarged to nearest neighbours where scale > 1.
     H and W must be multiples of `multiple_of`. Raises UsageError when the lists of the configuration differ in length.
     """
 
-    def __init__(self, config: DirformerConfig, inputs: int, scale: int, ipr: int) -> None:
+    def __init__(self, config: DirformerConfig, inputs: int, scale: int, ipr: int, *, bias: bool = False) -> None:
         super().__init__()
         levels = len(config.blocks)
         if len(config.heads) != levels:
@@ -145,7 +154,7 @@ class Dirformer(nn.Module):
         def stage(width: int, level: int, count: int) -> nn.ModuleList:
             heads = config.heads[level]
             return nn.ModuleList(
-                TransformerBlock(width, heads, config.expansion, ipr, config.norm_bias) for _ in range(count)
+                TransformerBlock(width, heads, config.expansion, ipr, config.norm_bias, bias) for _ in range(count)
             )
 
         widths = [config.width * 2**level for level in range(levels)]

@@ -36,8 +36,10 @@ from .semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 __all__ = [
     "CONFIGS",
     "FIRST_MOBILE",
+    "LARGE",
     "MOBILE",
     "NAF_EDGE",
+    "TINY",
     "Adapters",
     "Composed",
     "DamageEstimator",
@@ -49,6 +51,7 @@ __all__ = [
     "GuidanceAdapter",
     "Predictor",
     "PredictorConfig",
+    "SharedAdapter",
     "SharedAdapters",
     "cost_parts",
     "guided",
@@ -183,18 +186,34 @@ def _naf(predictor: int, denoiser: int) -> DtpmConfig:
 
 # What `mobile` was before it was calibrated; packs and checkpoints of it are still read.
 FIRST_MOBILE = DtpmConfig()
-MOBILE = DtpmConfig(
-    PredictorConfig("conv", (32, 96, 160), (1, 1, 2), (1, 1), damage=32),
-    DenoiserConfig("conv", (64, 96), (1, 1), (1,), expansion=1.0, adapter_minimum=32, finest=4),
-    NO_SEMANTIC,
-    adapters="shared",
-    damage_input="adapters",
-    knee=0.03,
-)
+
+
+def _conv(predictor: PredictorConfig, widths: tuple[int, ...], blocks: tuple[int, ...], adapter: int) -> DtpmConfig:
+    """A calibrated model of plain convolutions, for processors of phones; widths, blocks: of its denoiser."""
+    return DtpmConfig(
+        predictor,
+        DenoiserConfig("conv", widths, blocks, expansion=1.0, adapter_minimum=adapter, finest=4),
+        NO_SEMANTIC,
+        adapters="shared",
+        damage_input="adapters",
+        knee=0.03,
+    )
+
+
+# 24, 67 and 237 kMAC per pixel, one denoising step counted; most of it a quarter of the resolution, in many channels.
+TINY = _conv(PredictorConfig("conv", (16, 64, 96), (1, 1, 2), (1, 1), damage=16), (48,), (1,), 16)
+MOBILE = _conv(PredictorConfig("conv", (32, 96, 160), (1, 1, 2), (1, 1), damage=32), (64, 96), (1, 1), 32)
+LARGE = _conv(PredictorConfig("conv", (64, 144, 256), (1, 3, 2), (1, 2), damage=32), (96,), (3,), 48)
 # A predictor of the other edge block that takes about as long as that of MOBILE.
 NAF_EDGE = PredictorConfig("naf-edge", (32, 64), (2, 8), (2,))
 # The predictor of `base` is our choice: half the width of `paper`'s, as its denoiser is.
-CONFIGS = {"mobile": MOBILE, "base": _naf(predictor=16, denoiser=32), "paper": _naf(predictor=32, denoiser=64)}
+CONFIGS = {
+    "tiny": TINY,
+    "mobile": MOBILE,
+    "large": LARGE,
+    "base": _naf(predictor=16, denoiser=32),
+    "paper": _naf(predictor=32, denoiser=64),
+}
 
 
 def _body(
@@ -226,7 +245,8 @@ class DamageEstimator(nn.Module):
     """
 
     cell = 16  # pixels on a side
-    unit = 0.05  # damage of which the network gives about 1: 13 grey levels
+    unit = 0.05  # 13 grey levels: what a fresh network estimates
+    log_range = 5.0  # estimates lie within exp(+-5) of it: from 0.1 grey levels on
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -246,7 +266,8 @@ class DamageEstimator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.unit * F.softplus(self.layers(image - 0.5))
+        logarithm = self.layers(image - 0.5)
+        return self.unit * torch.exp(logarithm.clamp(-self.log_range, self.log_range))
 
 
 class Predictor(nn.Module):
@@ -269,6 +290,7 @@ class Predictor(nn.Module):
         if self.calibrated:
             self.damage = DamageEstimator(config.damage)
             self.condition = nn.Conv2d(1, config.widths[0], 1)
+            _zero(self.unet.end)  # at first the image itself, and a sigma of SIGMA
             self.multiple_of = max(self.multiple_of, DamageEstimator.cell)
         if config.lora:
             add_lora(self, config.lora)
@@ -406,7 +428,7 @@ class SharedAdapters(nn.Module):
         return self.damage(F.pixel_unshuffle(10 * (image - base), self.finest))
 
 
-def _zero(layer: nn.Conv2d) -> None:
+def _zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
@@ -496,7 +518,7 @@ class Composed(nn.Module):
         return scale * (scale.square() / (scale.square() + knee**2)) if knee else scale
 
     def compose(self, base: Tensor, scale: Tensor, residual: Tensor, strength: Tensor) -> Tensor:
-        """y_E + strength * amplitude * residual, clipped to [0, 1]; base, scale: as `predict` gave them, strength: (N,)."""
+        """y_E + strength * amplitude * residual, clipped; base, scale: what `predict` gave; strength: (N,)."""
         return (base + strength.reshape(-1, 1, 1, 1) * self.amplitude(scale) * residual).clamp(0, 1)
 
 

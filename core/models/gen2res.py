@@ -2,6 +2,7 @@
 
 An unconditional pixel-space diffusion model, fine-tuned on an album (a person's photos, or pictures generated around
 the damaged one), restores a photo by noising it to a middle level K and denoising from there. No pairs, no condition.
+What the paper leaves out: noise that the photo has already is counted, so that it is noised less, or not at all.
 
 The network is the U-Net of Dhariwal and Nichol, "Diffusion Models Beat GANs" (NeurIPS 2021), with the learned variance
 of Nichol and Dhariwal, "Improved DDPM" (ICML 2021). `mobile` is a smaller U-Net of the same blocks. The sampled state
@@ -10,6 +11,7 @@ is the picture in [-1, 1]; public pictures are in [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import group_norm_silu
+from ..entry import Entry, enter, unclipped
 from ..errors import CheckpointError, UnknownNameError, UsageError
-from ..samplers import ancestral, clipped, ddim, noised
+from ..samplers import ancestral, clipped, ddim
 from ..systems import SYSTEMS
 from .blocks import sinusoid
 from .checkpoints import Checkpoint, from_dict, load
@@ -30,7 +33,9 @@ from .lora import add_lora, merge_lora
 
 __all__ = [
     "CONFIGS",
+    "NOISIEST",
     "SHIPPED_BASE",
+    "USUAL_STEPS",
     "Attention",
     "Denoiser",
     "Gen2ResConfig",
@@ -48,6 +53,8 @@ __all__ = [
 
 
 SHIPPED_BASE = Path(__file__).parent / "weights" / "gen2res-mobile.safetensors"
+NOISIEST = 300  # level of 1000 at which a photo is entered at most: noise of 157 grey levels
+USUAL_STEPS = 8  # from there on, of DDIM
 MIDDLE = 2  # residual blocks at the lowest level of the compact U-Net
 
 
@@ -291,25 +298,38 @@ def restore(
     levels: Sequence[float],
     times: Sequence[float],
     sampler: str = "ancestral",
+    *,
+    start_level: float | None = None,
+    sigma: float = 0.0,
 ) -> Tensor:
-    """Restore image (N, 3, H, W) in [0, 1], H and W multiples of `multiple_of`: noise it to levels[0], denoise.
+    """Restore image (N, 3, H, W) in [0, 1], H and W multiples of `multiple_of`: enter the levels with it, denoise.
 
-    noise: number -> standard normal values of the shape of image; 0 is the start's, i + 1 that of step i. levels and
-    times as `schedule.strided` gives them from level K (the paper's K is 200 of 1000, all 200 steps). sampler:
-    "ancestral" with the learned variance (the paper's) or "ddim", which is deterministic but for its start and needs
-    few steps. There is no guidance (the paper; published code guides unless told not to). Returns [0, 1].
-    Raises UnknownNameError for another sampler.
+    noise: number -> standard normal values of the shape of image; 0 is the start's, i + 1 that of step i; asked for
+    only where noise is added. levels and times as `schedule.strided` gives them from level K (the paper's K is 200 of
+    1000, all 200 steps). start_level: as in `entry.enter`; None noises the image to levels[0], as the paper does.
+    sigma: of the noise that the images have, in units of image, 0 to 1. sampler: "ancestral" with the learned variance
+    (the paper's) or "ddim", which is deterministic but for its start and needs few steps. There is no guidance (the
+    paper; published code guides unless told not to). Returns [0, 1]. Raises UnknownNameError for another sampler.
     """
     valid = SYSTEMS["gen2res"].samplers
     if sampler not in valid:
         raise UnknownNameError("sampler", sampler, valid)
-    x = noised(image * 2 - 1, noise(0), levels[0])
-    predict = predictions(denoiser, times)
+    photo, sigma = image * 2 - 1, 2 * sigma
+    entry = enter(levels, times, start_level, sigma)
+    if entry.exact and entry.times:
+        photo = unclipped(photo, _sampled(denoiser, photo, noise, entry.first(), sampler), sigma)
+    return (_sampled(denoiser, photo, noise, entry, sampler) * 0.5 + 0.5).clamp(0, 1)
+
+
+def _sampled(denoiser: Denoiser, photo: Tensor, noise: Callable[[int], Tensor], entry: Entry, sampler: str) -> Tensor:
+    """The state that is sampled from that of the photo."""
+    x = math.sqrt(entry.levels[0]) * photo
+    if entry.added:
+        x = x + entry.added * noise(0)
+    predict = predictions(denoiser, entry.times)
     if sampler == "ancestral":
-        x = ancestral(predict, x, levels, lambda i: noise(i + 1), variance="learned", clip=clipped)
-    else:
-        x = ddim(lambda x, i: predict(x, i)[0], x, levels, "eps", clip=clipped)
-    return (x * 0.5 + 0.5).clamp(0, 1)
+        return ancestral(predict, x, entry.levels, lambda i: noise(i + 1), variance="learned", clip=clipped)
+    return ddim(lambda x, i: predict(x, i)[0], x, entry.levels, "eps", clip=clipped)
 
 
 def load_base(path: Path | None) -> Checkpoint:

@@ -176,11 +176,18 @@ class FoldedModulation(nn.Module):
     def __init__(self, modulation: Modulation) -> None:
         super().__init__()
         norm = modulation.norm
-        scale, shift = modulation.linear.weight.chunk(2)
         self.norm = _ChannelNorm(len(norm.weight), MODULATED_EPS, centred=norm.bias is not None)
-        if norm.bias is not None:
-            shift = shift + scale * norm.bias[:, None]
-        self.linear = _linear(torch.cat([scale * norm.weight[:, None], shift]), None)
+
+        def folded(made: Tensor) -> Tensor:
+            """What makes scale and shift (2 C, ...), after the affine part of the norm."""
+            scale, shift = made.chunk(2)
+            rows = (-1, *[1] * (made.dim() - 1))
+            if norm.bias is not None:
+                shift = shift + scale * norm.bias.reshape(rows)
+            return torch.cat([scale * norm.weight.reshape(rows), shift])
+
+        linear = modulation.linear
+        self.linear = _linear(folded(linear.weight), None if linear.bias is None else folded(linear.bias))
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
         """As `Modulation.forward`."""

@@ -9,8 +9,8 @@ Exact: the same numbers up to the rounding of float32. What is folded where:
     DiffIR     the time is a column of the first linear layer: it becomes a part of the bias.
 
 In the middle and the decoder of a DTPM, FiLM depends on the semantic code as well: there the time becomes a constant
-that is added to the code's share, and FiLM stays; without a code nothing of it stays. The steps share all other tensors: what is left of the time is a few
-small vectors per step and folded kernel.
+that is added to the code's share, and FiLM stays, unless the model has no code. The steps share all other tensors:
+what is left of the time is a few small vectors per step and folded kernel.
 """
 
 from __future__ import annotations

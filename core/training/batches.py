@@ -1,7 +1,7 @@
 """The batches of one process: each sample is a function of (seed, its number), whoever draws it.
 
-Sample i of step s has the number s * batch + i. Process r of P computes, in each of its `accumulate` parts, an equal
-share of the batch; together they see the same samples as one process would.
+Sample i of step s has the number s * batch + i. Process r of P computes the r-th of P equal shares of the batch, in
+`accumulate` parts; together they see the same samples as one process would.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import TrainingError, UsageError
 from .photos import Source
 from .recipe import Recipe
-from .stage import Stage
+from .stage import Arrays, Stage
+from .stream import group_of
 
 __all__ = ["batches", "share_of"]
 
@@ -40,18 +41,20 @@ class _Parts(Dataset[dict[str, Tensor]]):
 
     def __init__(self, stage: Stage, source: Source, recipe: Recipe, rank: int, processes: int) -> None:
         self.draw, self.source, self.recipe = stage.draw, source, recipe
-        self.rank, self.processes = rank, processes
+        self.rank = rank
         self.share = share_of(recipe, processes)
 
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         step, part = divmod(k, self.recipe.accumulate)
-        pool = self.source.at(step)
-        first = step * self.recipe.batch + (part * self.processes + self.rank) * self.share
-        samples = [self.draw(pool, self.recipe.crop, self._random(first + i)) for i in range(self.share)]
+        first = (self.rank * self.recipe.accumulate + part) * self.share
+        samples = [self._sample(step, first + i) for i in range(self.share)]
         return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
-    def _random(self, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=[self.recipe.seed, number]))
+    def _sample(self, step: int, position: int) -> Arrays:
+        start = step * self.recipe.batch
+        pool = self.source.at(start, group_of(position, self.recipe.batch))
+        rng = np.random.Generator(np.random.Philox(key=[self.recipe.seed, start + position]))
+        return self.draw(pool, self.recipe.crop_at(step), rng)
 
 
 def batches(

@@ -14,24 +14,23 @@ from typing import Any, get_args
 import torch
 
 from ..degradations import TASKS
-from ..errors import UnknownNameError, UsageError
+from ..errors import UnknownNameError
 from ..models import checkpoints
 from ..models.semantic import open_semantic, semantic_file
 from .cooling import cool
 from .loop import train
+from .options import add_options, options
 from .pairs import Use
 from .processes import close
 from .recipe import Recipe
 from .resume import STATE_NAME
 from .sources import file_hash, open_data
 from .stages import SYSTEMS, StageModule, stage_module, thumbnail_side
-from .threads import Threads, parse_threads
 
 __all__ = ["add_arguments", "run"]
 
 INTERRUPTED = 130
 SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
-COOLED = "cooled"
 
 
 class _LateParser(argparse.ArgumentParser):
@@ -76,14 +75,19 @@ def _declare(system: str, stage: str, parser: argparse.ArgumentParser) -> None:
     if hasattr(module.RECIPE, "task"):
         parser.add_argument("--task", help=f"what damages the photos: {', '.join(TASKS)}")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (default 1)")
-    parser.add_argument("--threads", default="auto", help="number of threads; 'auto' (default): those of idle cores")
-    parser.add_argument("--minutes", type=float, help="save and leave after so long; the same command goes on")
+    add_options(parser)
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="start",
+        metavar="FILE",
+        help="start a new run from the weights in a checkpoint of this stage; steps are counted on from there",
+    )
     parser.add_argument(
         "--cool",
         type=int,
         metavar="STEPS",
-        help=f"train a copy of the run in its folder '{COOLED}' for so many steps, the rate falling to zero",
+        help="instead: train a copy of the run for so many steps while the rate falls to zero, in a folder of --out",
     )
 
 
@@ -95,11 +99,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, reporting on stderr; Ctrl-C saves and says how to go on."""
     module = stage_module(args.system, args.stage)
     recipe = _recipe(args, module)
-    if args.workers < 0:
-        raise UsageError(f"{args.workers} workers were given; choose 0 (draw in the training process) or more")
-    if args.minutes is not None and args.minutes <= 0:
-        raise UsageError(f"{args.minutes:g} minutes were given; give a number above 0")
-    threads = Threads(parse_threads(args.threads), args.out)
+    chosen = options(args)
     try:
         given = {kind: getattr(args, kind.replace("-", "_")) for kind in module.EARLIER}
         paths = {kind: path for kind, path in given.items() if path is not None}
@@ -109,23 +109,18 @@ def run(args: argparse.Namespace) -> int:
             args.val,
             use=args.use,
             seed=recipe.seed,
-            crop=recipe.crop,
+            crop=recipe.largest_crop,
             side=thumbnail_side(recipe),
             structures=module.STRUCTURES,
         )
         inputs |= {kind: file_hash(semantic_file(str(path))) for kind, path in paths.items()}
         torch.manual_seed(recipe.seed)
         stage = module.build(recipe, earlier, data)
-        options: dict[str, Any] = {
-            "inputs": inputs,
-            "workers": args.workers,
-            "minutes": args.minutes,
-            "threads": threads,
-        }
         if args.cool is None:
-            steps = train(stage, data, recipe, args.out, **options)
+            start = checkpoints.load(args.start, stage.kind) if args.start else None
+            steps = train(stage, data, recipe, args.out, inputs=inputs, start=start, **chosen)
         else:
-            steps = cool(stage, data, recipe, args.out, args.out / COOLED, args.cool, **options)
+            steps = cool(stage, data, recipe, args.out, args.cool, inputs=inputs, **chosen)
         for _ in steps:
             pass
     except KeyboardInterrupt:

@@ -85,16 +85,24 @@ class _Span:
 
 
 class Progress:
-    """Where a run is, how fast it goes and how long it will take: a bar on a terminal, lines elsewhere.
+    """Where a run is, how fast it goes and how long it will take: a bar on a terminal, lines elsewhere."""
 
-    end: when it stops whatever is left, as `time.monotonic` counts; None where nothing but the steps ends it.
-    """
-
-    def __init__(self, recipe: Recipe, start: int, end: float | None) -> None:
-        self.recipe, self.end = recipe, end
+    def __init__(self, start: int, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.end: float | None = None
         self._bar = bar(None, "steps", "step", total=recipe.steps, initial=start)
         self._lines = not sys.stderr.isatty()
         self._spans = {"shown": _Span(start), "saved": _Span(start)}
+
+    def begin(self, line: str, end: float | None) -> None:
+        """Print what is about to be trained; speed is counted from here.
+
+        end: when the run stops whatever is left, as `time.monotonic` counts; None where only its steps end it.
+        """
+        self.end = end
+        self.say(line)
+        for span in self._spans.values():
+            span.since = time.monotonic()
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -126,11 +134,12 @@ class Progress:
         self._spans["saved"] = _Span(done, now)
 
     def _speed(self, span: _Span, done: int, now: float) -> str:
-        speed = (done - span.step) / max(now - span.since, 1e-9)
-        left = (self.recipe.steps - done) / max(speed, 1e-9)
+        seen = self.recipe.megapixels(done)
+        speed = (seen - self.recipe.megapixels(span.step)) / max(now - span.since, 1e-9)
+        left = (self.recipe.megapixels(self.recipe.steps) - seen) / max(speed, 1e-9)
         if self.end is not None:
             left = min(left, max(0.0, self.end - now))
-        return f"{self.recipe.megapixels(1) * speed:.3g} Mpx/s  {_duration(left)} left"
+        return f"{speed:.3g} Mpx/s  {_duration(left)} left"
 
     def close(self) -> None:
         """Leave the terminal tidy."""

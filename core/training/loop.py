@@ -31,7 +31,7 @@ from .precision import resolve
 from .processes import Processes
 from .processes import processes as start_processes
 from .recipe import Recipe
-from .resume import check_run, claim_run, clear_errors, load_state, save_state
+from .resume import STATE_NAME, check_run, claim_run, clear_errors, load_state, save_state
 from .stage import Assisted, Stage, Validation
 from .threads import Threads
 from .weights import Weights
@@ -56,6 +56,7 @@ def train(
     *,
     inputs: Mapping[str, str] | None = None,
     workers: int = 1,
+    start: checkpoints.Checkpoint | None = None,
     board: bool = True,
     minutes: float | None = None,
     threads: Threads | None = None,
@@ -64,9 +65,10 @@ def train(
 
     Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
     `log.csv`, `tensorboard/` and `pictures/`. inputs: hashes of what the run is made from; a resume with others is
-    refused. workers: processes that draw batches. board: whether to write `tensorboard/` and `pictures/`; without them
-    PyTorch, NumPy and safetensors are enough. minutes: save the state and return after so long, even if steps are left.
-    threads: what sets the threads during the run; None leaves them alone.
+    refused. workers: processes that draw batches. start: checkpoint of this stage that a new run takes its weights
+    from; steps, samples and hours are counted on from there, and the rate rises anew. board: whether to write
+    `tensorboard/` and `pictures/`; without them PyTorch, NumPy and safetensors are enough. minutes: save the state and
+    return after so long, even if steps are left. threads: what sets the threads during the run; None leaves them alone.
 
     Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises TrainingError when the loss is not finite or
     runs away, when recipe or inputs differ from the run's, or when a file cannot be written; UsageError when the batch
@@ -78,22 +80,29 @@ def train(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         claim_run(run, recipe, inputs or {})
+    fresh = not (run / STATE_NAME).exists()
+    if fresh and start is not None:
+        start.fill(stage.model)
     trainer = _Trainer(stage, recipe, accelerator)
-    start = trainer.resume(run)
-    if start >= recipe.steps:
+    if not fresh:
+        trainer.resume(run)
+    elif start is not None:
+        trainer.count_from(start)
+    first = trainer.done
+    if first >= recipe.steps:
         return
     rank, processes = accelerator.process_index, accelerator.num_processes
-    clock = _Clock(minutes)
     with ExitStack() as stack:
-        parts = batches(stage, data.train, recipe, start=start, rank=rank, processes=processes, workers=workers)
+        parts = batches(stage, data.train, recipe, start=first, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
-        progress = Progress(recipe, start, clock.end) if accelerator.is_main_process else None
-        report = stack.enter_context(_Report(run, start, board, progress)) if progress else None
+        report = stack.enter_context(_Report(run, first, board, recipe)) if accelerator.is_main_process else None
+        progress = report.progress if report else None
         interrupt = stack.enter_context(Interrupt())
         used = threads.adjust() if threads else torch.get_num_threads()
+        clock = _Clock(minutes)
         if progress:
-            progress.say(f"{stage.kind}: {trainer.described()}, {used} threads")
-        for step in range(start, recipe.steps):
+            progress.begin(f"{stage.kind}: {trainer.described()}, threads: {used}", clock.end)
+        for step in range(first, recipe.steps):
             trainer.step(step, parts)
             done = step + 1
             if progress:
@@ -180,6 +189,7 @@ class _Trainer:
         self.weights = Weights(stage.model, self.optimizers)
         self.guard = Guard()
         self.done = 0
+        self.first = 0  # step that the optimiser started at
         self.pending: list[Tensor] = []  # figures of steps that nobody has looked at, one vector a step
         self.names: list[str] = []
         self.totals: dict[str, float] = {}  # sums over the steps since the last save
@@ -189,34 +199,39 @@ class _Trainer:
 
     def described(self) -> str:
         """What is trained and how, in one line."""
-        recipe = self.recipe
+        recipe, crop = self.recipe, self.recipe.crop_at(self.done)
         count = sum(p.numel() for p in self.weights.trained.values())
         return (
             f"{count / 1e3:.4g} k parameters, {recipe.optimizer}, {'bf16' if self.bf16 else 'fp32'} on "
-            f"{self.accelerator.device.type}, {recipe.batch} crops of {recipe.crop} x {recipe.crop}, "
+            f"{self.accelerator.device.type}, {recipe.batch} crops of {crop} x {crop}, "
             f"from step {self.done} to {recipe.steps}"
         )
 
-    def resume(self, run: Path) -> int:
-        """Load the saved state, if there is one, and return the number of steps done."""
+    def count_from(self, start: checkpoints.Checkpoint) -> None:
+        """Count steps and hours on from a checkpoint, whose weights the stage already has."""
+        self.done = self.first = int(start.facts["step"])
+        self.began -= 3600 * float(start.facts.get("hours", 0.0))
+        if self.accelerator.is_main_process:
+            print(f"a new run from the weights of step {self.done}; the optimiser starts anew", file=sys.stderr)
+
+    def resume(self, run: Path) -> None:
+        """Load the saved state."""
         tensors = load_state(run)
-        if tensors is None:
-            return 0
         self.weights.restore(tensors)
         if self.aside is not None:
             self.aside.restore({n.removeprefix(ASIDE): t for n, t in tensors.items() if n.startswith(ASIDE)})
         self.count = int(tensors["count"])
         self.totals = {n.removeprefix("total."): float(t) for n, t in tensors.items() if n.startswith("total.")}
         self.done = int(tensors["done"])
+        self.first = int(tensors.get("first", torch.tensor(0)))  # kept only where it is not 0
         self.began = time.monotonic() - float(tensors["seconds"])
         if bool(tensors["bf16"]) != self.bf16 and self.accelerator.is_main_process:
             before, now = ("fp32", "bf16") if self.bf16 else ("bf16", "fp32")
             print(f"{run} was trained in {before} so far; this machine goes on in {now}", file=sys.stderr)
-        return self.done
 
     def step(self, step: int, parts: Iterator[dict[str, Tensor]]) -> None:
         """One step of the optimiser."""
-        share = self.recipe.share_of_rate(step)
+        share = self.recipe.share_of_rate(step, self.first)
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
             optimizer.zero_grad(set_to_none=True)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -284,7 +299,7 @@ class _Trainer:
         means = {name: self.totals[name] / self.count for name in self.names}  # a restored sum knows no order
         self.totals, self.count = {}, 0
         hours = (time.monotonic() - self.began) / 3600
-        rate = self.recipe.rate * self.recipe.share_of_rate(done - 1)
+        rate = self.recipe.rate * self.recipe.share_of_rate(done - 1, self.first)
         figures = Step(step=done, mpx=self.recipe.megapixels(done), hours=hours, rate=rate, **means)
         self.weights.averaged(self.copy)
         if self.copy is not None and report is not None:
@@ -301,7 +316,9 @@ class _Trainer:
     def save_state(self, run: Path, done: int) -> None:
         """Write all that the next step depends on."""
         self._check_weights(done)
-        tensors = {"done": torch.tensor(done), "count": torch.tensor(self.count), "bf16": torch.tensor(self.bf16)}
+        numbers = {"done": done, "count": self.count, "bf16": self.bf16}
+        numbers |= {"first": self.first} if self.first else {}
+        tensors = {name: torch.tensor(value) for name, value in numbers.items()}
         tensors["seconds"] = torch.tensor(time.monotonic() - self.began, dtype=torch.float64)
         tensors |= {f"total.{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.totals.items()}
         if self.aside is not None:
@@ -333,10 +350,10 @@ class _Trainer:
 class _Report:
     """The log and the progress of a run, for the main process."""
 
-    def __init__(self, run: Path, start: int, board: bool, progress: Progress) -> None:
+    def __init__(self, run: Path, start: int, board: bool, recipe: Recipe) -> None:
         with clear_errors(run):
             self.log = Log(run, start, board)
-        self.progress = progress
+        self.progress = Progress(start, recipe)
 
     def __enter__(self) -> _Report:
         return self

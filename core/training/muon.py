@@ -18,7 +18,7 @@ __all__ = ["Muon", "is_hidden_kernel", "orthogonal"]
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, Jordan's
 ITERATIONS = 5
 MOMENTUM = 0.95
-OUTER = ("intro", "end")  # modules that join a network to images
+OUTER = ("intro", "end", "tail")  # modules that join a network to images
 THIN = 4  # outputs or inputs of a kernel whose rows or columns are too few to be made orthogonal
 
 

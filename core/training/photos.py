@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..degradations import TASKS, Picture, Window
+from ..degradations import TASKS, Picture, Shrink, Task, Window
 from ..errors import TrainingError
 from ..texture import structure
 from ..thumbnail import thumbnail
@@ -27,7 +27,6 @@ __all__ = [
     "Levels",
     "Pool",
     "Source",
-    "damage",
     "gather",
     "levels",
     "load",
@@ -63,16 +62,18 @@ class Pool:
     contexts: Levels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
     damaged: list[Levels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
 
-    def at(self, step: int) -> Pool:
-        """The photos of a training step: always these."""
-        del step
+    def at(self, sample: int, group: int = 0) -> Pool:
+        """As in `Source`: always these photos."""
+        del sample, group
         return self
 
-    def crop(self, size: int, rng: Generator, task: str | None = None) -> Crop:
+    def crop(
+        self, size: int, rng: Generator, task: str | None = None, tasks: Mapping[str, Task | Shrink] = TASKS
+    ) -> Crop:
         """A random square, turned and mirrored at random; photos are drawn in proportion to their area.
 
-        task: what damages the photo, unless the pool is paired. The whole photo is damaged, not the square alone: what
-        lies around the square counts.
+        task: of `tasks`; what damages the photo, unless the pool is paired. The whole photo is damaged, not the square
+        alone: what lies around the square counts.
         """
         index = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
@@ -89,7 +90,8 @@ class Pool:
             damaged = window(self.damaged[index]).pixels()
         elif task is not None:
             clean = replace(clean, grey=rng.random() < GREY)
-            damaged = damage(clean, task, rng)
+            damaged = tasks[task].damage(clean, rng)
+            damaged = _grey(damaged) if clean.grey else damaged
         smooth = window(self.structures[index]).pixels() if self.structures else EMPTY
         return Crop(clean.pixels(), smooth, damaged, self.contexts[row])
 
@@ -99,10 +101,10 @@ class Pool:
 
 
 class Source(Protocol):
-    """Where the photos of a training step come from; what comes depends on the step alone."""
+    """Where the photos of training come from; what comes depends on the arguments alone."""
 
-    def at(self, step: int) -> Pool:
-        """The pool that the samples of `step` are drawn from."""
+    def at(self, sample: int, group: int = 0) -> Pool:
+        """The pool that a group of the samples of a step are drawn from; `sample` is the number of the step's first."""
         ...
 
 
@@ -114,13 +116,9 @@ class Data:
     val: Pool
 
 
-def damage(window: Window, task: str, rng: Generator) -> Picture:
-    """What a task makes of a window of a photo. That of a greyscale photo stays grey: its noise has no colour.
-
-    One channel stands for all three then, so that noise keeps its strength.
-    """
-    damaged = TASKS[task].damage(window, rng)
-    return np.repeat(damaged[..., 1:2], 3, axis=2) if window.grey else damaged
+def _grey(damaged: Picture) -> Picture:
+    """The damage of a greyscale photo has no colour; one channel stands for all, so that noise keeps its strength."""
+    return np.repeat(damaged[..., 1:2], 3, axis=2)
 
 
 def planar(picture: Picture) -> Picture:
@@ -144,7 +142,7 @@ def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
 def _damaged(pool: Pool, index: int, task: str) -> Picture:
     if pool.damaged:
         return Window.whole(pool.damaged[index]).pixels()
-    return damage(Window.whole(pool.photos[index]), task, np.random.default_rng(index))
+    return TASKS[task].damage(Window.whole(pool.photos[index]), np.random.default_rng(index))
 
 
 def _centre(picture: Picture, size: int) -> Picture:
@@ -152,17 +150,26 @@ def _centre(picture: Picture, size: int) -> Picture:
     return picture[y : y + size, x : x + size]
 
 
-def load(paths: Sequence[Path], *, minimum: int, side: int, structures: bool, damaged: Sequence[Path] = ()) -> Pool:
+def load(
+    paths: Sequence[Path],
+    *,
+    minimum: int,
+    side: int,
+    structures: bool,
+    damaged: Sequence[Path] = (),
+    quiet: bool = False,
+) -> Pool:
     """Decode photos into a pool, as `gather` does; very large ones are halved.
 
     damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real at its own
-    scale only. Raises TrainingError when the two of a pair differ in size.
+    scale only. quiet: without bars of progress. Raises TrainingError when the two of a pair differ in size.
     """
     from ..image import read  # arrays can be trained on where photos cannot be decoded
 
     halve = not damaged
-    photos = [levels(read(path).pixels, halve=halve) for path in bar(paths, "photos", "photo")]
-    worse = [levels(read(path).pixels, halve=False) for path in bar(damaged, "damaged", "photo")]
+    shown = (lambda items, *_: items) if quiet else bar
+    photos = [levels(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]
+    worse = [levels(read(path).pixels, halve=False) for path in shown(damaged, "damaged", "photo")]
     for path, damaged_path, a, b in zip(paths, damaged, photos, worse, strict=False):
         if a.shape != b.shape:
             raise TrainingError(

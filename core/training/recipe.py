@@ -8,6 +8,7 @@ import tomllib
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
@@ -34,6 +35,8 @@ class Recipe:
     batch: int = 32  # crops per step, over all processes
     accumulate: int = 1  # parts that a process computes its share of a batch in, one after the other
     crop: int = 128  # side of a crop, pixels
+    grown: tuple[int, ...] = ()  # sides of the crops after `crop`, pixels, each for `grow_every` steps, the last on
+    grow_every: int = 2000  # steps
     optimizer: str = "adamw"  # or "muon": Muon for the kernels of hidden convolutions, AdamW for the rest
     rate: float = 1e-3  # peak learning rate of AdamW
     muon_rate: float = 0.01  # peak learning rate of Muon
@@ -59,11 +62,16 @@ class Recipe:
         for name in ("ema", "cooldown"):
             if getattr(self, name) > 1:
                 raise UsageError(f"recipe field '{name}' must be at most 1, got {getattr(self, name)}")
-        self.at_least_one("steps", "batch", "accumulate", "crop", "save_every")
+        self.at_least_one("steps", "batch", "accumulate", "crop", "grow_every", "save_every")
+        if any(a >= b for a, b in pairwise((self.crop, *self.grown))):
+            raise UsageError(f"the crops are to grow from {self.crop} to {self.grown}; give sizes that rise")
 
     def megapixels(self, steps: int) -> float:
         """Of the crops that `steps` steps see, in millions."""
-        return steps * self.batch * self.crop**2 / 1e6
+        starts = [min(steps, i * self.grow_every) for i in range(len(self.grown) + 1)]
+        counts = [last - first for first, last in pairwise([*starts, steps])]
+        sides = (self.crop, *self.grown)
+        return sum(count * self.batch * side**2 for count, side in zip(counts, sides, strict=True)) / 1e6
 
     def at_least_one(self, *names: str) -> None:
         """Raise UsageError when one of the fields `names` is below 1."""
@@ -72,14 +80,27 @@ class Recipe:
                 raise UsageError(f"recipe field '{name}' must be at least 1, got {getattr(self, name)}")
 
     def check_crop(self, multiple: int) -> None:
-        """Raise UsageError when the model cannot take crops of this size: `multiple` is what its sides must be of."""
-        if self.crop % multiple:
-            raise UsageError(f"crop is {self.crop}, this model needs a multiple of {multiple}; give --set crop=...")
+        """Raise UsageError when the model cannot take the crops, whose sides must be multiples of `multiple`."""
+        for side in (self.crop, *self.grown):
+            if side % multiple:
+                raise UsageError(f"crop is {side}, this model needs a multiple of {multiple}; give --set crop=...")
 
-    def share_of_rate(self, step: int) -> float:
-        """What the schedule makes of the peak rates at a step, counted from 0: above 0, at most 1."""
+    def crop_at(self, step: int) -> int:
+        """Side of the crops of a step, pixels."""
+        return (self.crop, *self.grown)[min(step // self.grow_every, len(self.grown))]
+
+    @property
+    def largest_crop(self) -> int:
+        """Side of the largest crop of any step, pixels: photos must be at least as large."""
+        return (self.crop, *self.grown)[-1]
+
+    def share_of_rate(self, step: int, start: int = 0) -> float:
+        """What the schedule makes of the peak rates at a step, counted from 0: above 0, at most 1.
+
+        start: step that the optimiser started at, from weights that others had trained.
+        """
         cooling = round(self.cooldown * (self.steps - self.warmup))
-        return min(1.0, (step + 1) / max(1, self.warmup), (self.steps - step) / max(1, cooling))
+        return min(1.0, (step + 1 - start) / max(1, self.warmup), (self.steps - step) / max(1, cooling))
 
     def with_settings(self, settings: Sequence[str]) -> Self:
         """A copy changed by `name=value` texts, one after the other.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import safetensors
@@ -23,6 +24,7 @@ __all__ = [
     "check_run",
     "claim_run",
     "clear_errors",
+    "is_finished",
     "load_state",
     "save_state",
     "steps_done",
@@ -44,8 +46,10 @@ def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
         return
     before = type(recipe).load(run / RECIPE_NAME)
     if before != recipe and (recipe.cooldown or replace(before, steps=recipe.steps) != recipe):
+        other = ", ".join(f.name for f in fields(recipe) if getattr(before, f.name) != getattr(recipe, f.name))
         raise TrainingError(
-            f"{run} was started with another recipe ({run / RECIPE_NAME}); go on with that one or use a new folder"
+            f"{run} was started with another recipe ({run / RECIPE_NAME} differs in: {other}); go on with that one or "
+            "use a new folder"
         )
     noted = json.loads((run / INPUTS_NAME).read_text()) if (run / INPUTS_NAME).exists() else {}
     changed = sorted(name for name in {*noted, *inputs} if noted.get(name) != inputs.get(name))
@@ -85,15 +89,20 @@ def save_state(run: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_state(run: Path) -> dict[str, Tensor] | None:
-    """The last saved state, None for a fresh run. Raises TrainingError when the file is damaged."""
+def load_state(run: Path) -> dict[str, Tensor]:
+    """The last saved state. Raises TrainingError when the file is damaged."""
     path = run / STATE_NAME
-    if not path.exists():
-        return None
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise TrainingError(f"{path} is damaged ({error}); use a new folder") from None
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the saved state of a run is that of its last step."""
+    if not ((run / RECIPE_NAME).exists() and (run / STATE_NAME).exists()):
+        return False
+    return steps_done(run) >= tomllib.loads((run / RECIPE_NAME).read_text(encoding="utf-8"))["steps"]
 
 
 def steps_done(run: Path) -> int:

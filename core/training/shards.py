@@ -1,9 +1,7 @@
-"""Photos that stream from WebDataset shards, a window of them in memory at a time.
+"""Photos from WebDataset shards, for a `Stream`: a process reads the shards of its own groups only.
 
 A shard is a .tar file, here or behind a URL, with one entry per photo: `NAME.jpg` (or another photo format), or
-`NAME.clean.png` and `NAME.damaged.png` for a pair. Training reads windows: for `WINDOW_STEPS` steps it draws from
-`WINDOW_PHOTOS` photos of a few shards. Which photos these are depends on (seed, step) alone, so that a run resumes
-exactly and all processes see the same; memory holds the window in use and the next one, which a thread reads.
+`NAME.clean.png` and `NAME.damaged.png` for a pair.
 """
 
 from __future__ import annotations
@@ -11,17 +9,16 @@ from __future__ import annotations
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.utils.data
 from numpy.random import Generator, Philox
 
 from ..errors import MissingExtraError, PhotoError, TrainingError, UsageError
 from ..image import is_photo, read
 from .photos import Levels, Pool, gather, levels
+from .stream import GROUP_PHOTOS, shuffled
 
 __all__ = [
     "Shards",
@@ -30,10 +27,6 @@ __all__ = [
     "pool_of",
     "read_entries",
 ]
-
-WINDOW_PHOTOS = 256  # that are in memory at a time
-WINDOW_SHARDS = 4  # that they come from
-WINDOW_STEPS = 500  # for which they are drawn from
 
 Entry = dict[str, bytes]  # the files of one photo by suffix, without the dot
 
@@ -59,47 +52,18 @@ def expand(place: str) -> list[str]:
 
 
 class Shards:
-    """A source of photos, window after window. Each worker process has its own copy."""
+    """Reads the photos of a place from the next shard of the endless shuffled row of them, some of those in it."""
 
     def __init__(self, urls: list[str], seed: int, *, minimum: int, side: int, structures: bool) -> None:
         self.urls, self.seed = urls, seed
         self.minimum, self.side, self.structures = minimum, side, structures
-        self._number, self._pool = -1, None
-        self._next: Future[Pool] | None = None
 
-    def at(self, step: int) -> Pool:
-        """The window of `step`. Raises TrainingError when a shard cannot be read or has no usable photo."""
-        number = step // WINDOW_STEPS
-        if number != self._number or self._pool is None:
-            ready = self._next if self._next and number == self._number + 1 else None
-            self._pool = ready.result() if ready else self._window(number)
-            self._number = number
-            self._next = self._ahead(number + 1)
-        return self._pool
-
-    def _ahead(self, number: int) -> Future[Pool] | None:
-        """Read the next window while this one is used; only in workers, which are not forked any further."""
-        if torch.utils.data.get_worker_info() is None:
-            return None
-        reader = ThreadPoolExecutor(1)
-        future = reader.submit(self._window, number)
-        reader.shutdown(wait=False)
-        return future
-
-    def _window(self, number: int) -> Pool:
-        """Photos of a few shards of the endless shuffled row of them."""
-        shards = min(WINDOW_SHARDS, len(self.urls))
-        entries: list[Entry] = []
-        for place in range(number * shards, (number + 1) * shards):
-            rng = Generator(Philox(key=[self.seed, 2**61 + place]))
-            entries += _sample(read_entries(self._url(place)), WINDOW_PHOTOS // shards, rng)
-        return pool_of(entries, minimum=self.minimum, side=self.side, structures=self.structures)
-
-    def _url(self, place: int) -> str:
-        """Shard number `place` of the endless row: every shard once, in a new order, before any comes again."""
-        round_, index = divmod(place, len(self.urls))
-        order = Generator(Philox(key=[self.seed, 2**62 + round_])).permutation(len(self.urls))
-        return self.urls[order[index]]
+    def __call__(self, place: int) -> Pool:
+        """The pool of a place. Raises TrainingError when the shard cannot be read or has no usable photo."""
+        rng = Generator(Philox(key=[self.seed, 2**61 + place]))
+        entries = read_entries(self.urls[shuffled(place, len(self.urls), self.seed)])
+        chosen = _sample(entries, GROUP_PHOTOS, rng)
+        return pool_of(chosen, minimum=self.minimum, side=self.side, structures=self.structures)
 
 
 def read_entries(url: str) -> Iterator[Entry]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from ..errors import UsageError
 from ..photo_list import LIST_NAME, released_photos
 from .pairs import Use, find_pairs, is_paired
-from .photos import Data, Pool, Source, load
+from .photos import Data, Source, load
 from .shards import Shards, expand, is_shards
+from .stream import GROUP_PHOTOS, GROUPS, Folder, Stream
 
 __all__ = ["file_hash", "open_data"]
 
 VAL_SIDE = 256  # held-back photos are judged on centre crops of this size, at least
+VAL_PHOTOS = 64  # held-back photos that are used, evenly spaced, where there are more: every process holds them
 
 
 def open_data(
@@ -30,31 +32,41 @@ def open_data(
     names shards.
     """
     held_back = val or data
-    pool_in = partial(_pool, use=use, whole=held_back != data, side=side, structures=structures)
+    listed = partial(_listed, use=use, whole=held_back != data)
+    load_in = partial(load, side=side, structures=structures)
     if is_shards(held_back):
         raise UsageError(f"held-back photos cannot come from shards ({held_back}); give a folder of them with --val")
     if is_shards(data):
         urls = expand(data)
-        train: Source = Shards(urls, seed, minimum=crop, side=side, structures=structures)
+        train: Source = Stream(Shards(urls, seed, minimum=crop, side=side, structures=structures))
         hashes = {"data": _hash(f"{url} {_size(url)}" for url in urls)}
     else:
-        train, digest = pool_in(data, "train", minimum=crop)
+        clean, damaged, digest = listed(data, "train")
         hashes = {"data": digest}
-    pool, hashes["val"] = pool_in(held_back, "val", minimum=max(crop, VAL_SIDE))
-    return Data(train, pool), hashes
+        if len(clean) > GROUPS * GROUP_PHOTOS:
+            train = Stream(Folder(clean, damaged, seed, minimum=crop, side=side, structures=structures))
+        else:
+            train = load_in(clean, damaged=damaged, minimum=crop)
+    clean, damaged, hashes["val"] = listed(held_back, "val")
+    clean, damaged = _some(clean, VAL_PHOTOS), _some(damaged, VAL_PHOTOS)
+    return Data(train, load_in(clean, damaged=damaged, minimum=max(crop, VAL_SIDE))), hashes
 
 
-def _pool(
-    place: str, split: str, *, use: Use, whole: bool, minimum: int, side: int, structures: bool
-) -> tuple[Pool, str]:
-    """The photos, or pairs, of a split, and the hash of their names and sizes: wherever the folder lies."""
+def _listed(place: str, split: str, *, use: Use, whole: bool) -> tuple[list[Path], list[Path], str]:
+    """The photos of a split, or the clean and damaged ones of its pairs, and the hash of their names and sizes.
+
+    The hash is the same wherever the folder lies.
+    """
     root = Path(place)
     paired = not (root / LIST_NAME).exists() and is_paired(root)
     pairs = find_pairs(root, split, use=use, whole=whole) if paired else []
     clean, damaged = [p.clean for p in pairs], [p.damaged for p in pairs]
     clean = clean or released_photos(root, split=split)
-    pool = load(clean, minimum=minimum, side=side, structures=structures, damaged=damaged)
-    return pool, _hash(f"{os.path.relpath(path, root)} {path.stat().st_size}" for path in (*clean, *damaged))
+    return clean, damaged, _hash(f"{os.path.relpath(path, root)} {path.stat().st_size}" for path in (*clean, *damaged))
+
+
+def _some(paths: list[Path], count: int) -> list[Path]:
+    return [paths[i * len(paths) // count] for i in range(count)] if len(paths) > count else paths
 
 
 def file_hash(path: Path) -> str:

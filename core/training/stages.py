@@ -27,6 +27,7 @@ SYSTEMS: dict[str, dict[str, str]] = {  # system -> stage -> its module
         "pretrain": ".diffir.pretrain",
         "warmup": ".diffir.warmup",
         "joint": ".diffir.joint",
+        "adversarial": ".diffir.adversarial",
     },
     "gen2res": {
         "base": ".gen2res.base",

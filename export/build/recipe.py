@@ -97,7 +97,7 @@ class BuildRecipe:
 
 def kind_of(system: str, stage: str) -> str:
     """The kind of checkpoint that a stage gives."""
-    whole = {"dtpm": ("adapters", "finish"), "diffir": ("joint",), "gen2res": ("base", "constrain")}
+    whole = {"dtpm": ("adapters", "finish"), "diffir": ("joint", "adversarial"), "gen2res": ("base", "constrain")}
     if stage in whole.get(system, ()):
         return system
     return f"diffir-{stage}" if system == "diffir" else stage

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.arrays import Image
-from ...core.degradations import TASKS
+from ...core.degradations import TASKS, Window
 from ...core.image import read
 from ...core.manifest import Manifest
 from ...core.restore import FORMS, Graph, Restorer
@@ -21,7 +21,7 @@ __all__ = ["Feed", "Sample", "calls", "digest", "forms_of", "samples"]
 Feed = dict[str, NDArray[np.float32]]  # the inputs of one call of a graph
 
 AMOUNTS = (1.0, 1.0, 1.0, 2.0)  # in turn, where the graphs take one: above 1 the arrays inside them have larger values
-ANY_DAMAGE = "cleanup"  # stands for the task of a model that restores whatever it is given
+ANY_DAMAGE = "noise"  # stands for the task of a model that restores whatever it is given: noise, which all remove
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def _kept(graph: Graph, feeds: list[Feed]) -> Graph:
 def _sample(path: Path, task: str, side: int, seed: int) -> Sample:
     pixels = read(path).pixels
     y, x = (max(0, (edge - side) // 2) for edge in pixels.shape[:2])
-    square = pixels[y : y + side, x : x + side].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    damaged = TASKS.get(task, TASKS[ANY_DAMAGE])(square, np.random.default_rng(seed))
-    clean, spoilt = (np.round(np.clip(picture, 0, 1) * 65535).astype(np.uint16) for picture in (square, damaged))
+    height, width = (min(side, edge) for edge in pixels.shape[:2])
+    square = Window(pixels, y, x, height, width)
+    damaged = TASKS.get(task, TASKS[ANY_DAMAGE]).damage(square, np.random.default_rng(seed))
+    clean, spoilt = (
+        np.round(np.clip(picture, 0, 1) * 65535).astype(np.uint16) for picture in (square.pixels(), damaged)
+    )
     return Sample(path.stem, clean, spoilt, seed)

@@ -1,42 +1,43 @@
-"""The photos of the quality benchmark and the damage done to them, the same for every method and on every run."""
+"""The photos of the quality benchmark: damaged ones with the truth, and those that methods are tuned on."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
 
-from ...core import degradations
 from ...core.arrays import Image
+from ...core.degradations.fixed import Damage
 from ...core.errors import UsageError
 from ...core.image import is_photo, read
-from ...core.photo_list import clean_photos
+from ...core.photo_list import clean_photos, damaged_photos
 
 __all__ = [
-    "DAMAGES",
+    "REAL",
     "BenchPhoto",
-    "Damage",
+    "Pair",
+    "Trial",
     "bench_set",
-    "digest",
+    "centres",
     "evenly",
+    "has_real",
     "in_folder",
     "load",
-    "validation_crops",
+    "real_trial",
+    "trials",
     "validation_set",
 ]
 
-Picture: TypeAlias = NDArray[np.float32]
 Item = TypeVar("Item")
 
 TEST_SETS = (("test/bsd100", 24), ("test/mcmaster", None))  # folder of the data and how many of it, evenly spaced
 VALIDATION = "hq/cid22_val"
+REAL = "PolyU"  # real camera noise: photos of one scene, one of which is the mean of many
+REAL_FOLDER = "paired/denoise_polyu"
+REAL_COUNT = 8  # pairs that are measured, and as many others that methods are tuned on
 
 
 @dataclass(frozen=True)
@@ -47,49 +48,55 @@ class BenchPhoto:
     pixels: Image
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A way to damage a photo, drawn from a generator; `sigma` is that of plain Gaussian noise in grey levels."""
+class Pair(NamedTuple):
+    """A photo before and after the damage, (H, W, 3) uint8 both."""
 
     name: str
-    apply: Callable[[Picture, Generator], Picture]
-    sigma: float | None = None
-
-    def __call__(self, pixels: Image) -> Image:
-        """The damaged photo, (H, W, 3) uint8 in and out; the draw depends on the photo and the name alone."""
-        seed = int.from_bytes(hashlib.sha256(f"{self.name} {digest(pixels)}".encode()).digest()[:8], "big")
-        picture = pixels.astype(np.float32) / np.float32(255)
-        damaged = self.apply(picture, np.random.default_rng(seed))
-        return np.round(degradations.quantize(damaged) * 255).astype(np.uint8)
+    true: Image
+    damaged: Image
 
 
-def _noise(sigma: float) -> Damage:
-    return Damage(f"noise {sigma:g}", partial(_add_noise, sigma), sigma)
+@dataclass(frozen=True)
+class Trial:
+    """One kind of damage: the pairs that every method restores, and those that methods are tuned on.
+
+    sigma: of plain white noise, in grey levels; None for other damage.
+    """
+
+    damage: str
+    sigma: float | None
+    pairs: Sequence[Pair]
+    tuning: Sequence[Pair]
 
 
-def _add_noise(sigma: float, picture: Picture, rng: Generator) -> Picture:
-    return degradations.gaussian_noise(picture, sigma, rng)
+def trials(
+    photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Iterable[Damage]
+) -> Iterator[Trial]:
+    """The photos under each damage in turn; one trial at a time, because each holds all photos twice."""
+    for damage in damages:
+        measured, tuning = ([Pair(p.name, p.pixels, damage(p.pixels)) for p in some] for some in (photos, validation))
+        yield Trial(damage.name, damage.sigma, measured, tuning)
 
 
-def _jpeg(quality: int) -> Damage:
-    return Damage(f"JPEG {quality}", partial(_compress, quality))
+def has_real(data: Path) -> bool:
+    """Whether a data folder with a list has real pairs."""
+    return bool(damaged_photos(data, split="val", folder=REAL_FOLDER))
 
 
-def _compress(quality: int, picture: Picture, _: Generator) -> Picture:
-    return degradations.jpeg(picture, quality)
+def real_trial(data: Path, limit: int | None = None) -> Trial:
+    """Real pairs of a data folder with a list: those of the validation split, tuned on the training split.
+
+    limit: how many are measured at most.
+    """
+    measured, tuning = (
+        evenly(damaged_photos(data, split=split, folder=REAL_FOLDER), REAL_COUNT) for split in ("val", "train")
+    )
+    return Trial(REAL, None, [_pair(*files) for files in evenly(measured, limit)], [_pair(*files) for files in tuning])
 
 
-DAMAGES = (
-    *(_noise(sigma) for sigma in (15, 25, 50)),
-    *(_jpeg(quality) for quality in (10, 20, 40)),
-    Damage("mixed", degradations.mixed_v1),
-)
-
-
-def digest(pixels: Image) -> str:
-    """SHA-256 of a picture: its shape, dtype and values."""
-    head = f"{pixels.shape} {pixels.dtype} ".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+def _pair(damaged: Path, clean: Path) -> Pair:
+    photo = _load(clean)
+    return Pair(photo.name, photo.pixels, _load(damaged).pixels)
 
 
 def evenly(items: Sequence[Item], count: int | None) -> list[Item]:
@@ -106,7 +113,7 @@ def bench_set(data: Path) -> list[Path]:
 
 
 def validation_set(data: Path) -> list[Path]:
-    """The photos of a data folder that rivals are tuned on."""
+    """The photos of a data folder that methods are tuned on."""
     return [photo.path for photo in clean_photos(data, split="val", folder=VALIDATION)]
 
 
@@ -133,9 +140,9 @@ def _load(path: Path) -> BenchPhoto:
     return BenchPhoto(f"{path.parent.name}/{path.stem}", pixels)
 
 
-def validation_crops(photos: Sequence[BenchPhoto], damage: Damage, side: int) -> list[tuple[Image, Image]]:
-    """(true, damaged) central squares to tune rivals on; the whole photo is damaged, then cut."""
-    return [(_centre(photo.pixels, side), _centre(damage(photo.pixels), side)) for photo in photos]
+def centres(pairs: Sequence[Pair], side: int) -> list[Pair]:
+    """The central squares of pairs, to tune methods on; whole photos are damaged, then cut."""
+    return [Pair(pair.name, _centre(pair.true, side), _centre(pair.damaged, side)) for pair in pairs]
 
 
 def _centre(pixels: Image, side: int) -> Image:

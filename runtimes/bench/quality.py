@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 
 from tqdm import tqdm
 
-from ...core import metrics
 from ...core.arrays import Image
-from ...core.metrics import read_lpips_weights
-from . import rivals
+from ...core.degradations.fixed import CLEAN, image_digest
+from ...core.intervals import Difference, paired
+from ...core.null import NULLS, null_result
 from .cache import Cache
-from .photos import DAMAGES, BenchPhoto, Damage, digest
+from .judge import Judge, capped_psnr
+from .methods import DTPM, INPUT, PREDICTOR, Method
+from .photos import Trial
 
-__all__ = [
-    "BM3D",
-    "DTPM",
-    "INPUT",
-    "NLM",
-    "PREDICTOR",
-    "Judge",
-    "Measurement",
-    "Method",
-    "Metric",
-    "mean",
-    "measure",
-    "our_methods",
-    "tuned_rivals",
-]
-
-INPUT = "input"
-NLM = "fastNlMeans"
-BM3D = "BM3D"
-PREDICTOR = "predictor alone"
-DTPM = "DTPM"
-
-Metric = Callable[[Image, Image], float]  # of the restored and the true photo
-Restore = Callable[..., Image]  # of a photo; our own also takes strength= and seed=
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to restore, (H, W, 3) uint8 in and out.
-
-    settings: what was chosen for the damage, in words. version: of the program behind it, so that its results may be
-    kept on disk; empty for results that must be made anew.
-    """
-
-    name: str
-    restore: Callable[[Image], Image]
-    settings: str = ""
-    version: str = ""
+__all__ = ["Measurement", "Results", "compared", "mean", "run"]
 
 
 @dataclass(frozen=True)
@@ -69,97 +32,95 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Measures restored photos, each pair of pictures once. made_of: the hash of the code and data of the metrics."""
+class Results:
+    """Every measurement; by damage the methods with their settings, and the gains of the null opponents."""
 
-    cache: Cache
-    metrics: Mapping[str, Metric]
-    made_of: str
-
-    @classmethod
-    def open(cls, cache: Cache, lpips: Path | None = None) -> Judge:
-        """The metrics of the tables; LPIPS only with a weights file (UsageError where it is none)."""
-        table: dict[str, Metric] = {
-            "PSNR": metrics.psnr,
-            "SSIM": metrics.ssim,
-            "HaarPSI": metrics.haarpsi,
-            "NIQE": _niqe,
-            "SWD": metrics.swd,
-        }
-        if lpips is not None:
-            table["LPIPS"] = partial(metrics.lpips, weights=read_lpips_weights(lpips))
-        return cls(cache, table, _made_of(lpips))
-
-    def __call__(self, restored: Image, true: Image) -> dict[str, float]:
-        """Every metric of one restored photo."""
-        key = f"metrics {self.made_of} {digest(restored)} {digest(true)}"
-        return self.cache.numbers(key, lambda: {name: metric(restored, true) for name, metric in self.metrics.items()})
+    measurements: list[Measurement] = field(default_factory=list[Measurement])
+    methods: dict[str, Sequence[Method]] = field(default_factory=dict[str, Sequence[Method]])
+    gains: dict[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
 
 
-def _made_of(lpips: Path | None) -> str:
-    folder = Path(str(metrics.__file__)).parent
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".py", ".npz"))
-    content = b"".join(path.read_bytes() for path in [*files, *([lpips] if lpips else [])])
-    return hashlib.sha256(content).hexdigest()
+def run(
+    trials: Iterable[Trial], methods_for: Callable[[Trial], Sequence[Method]], judge: Judge, count: int | None = None
+) -> Results:
+    """Every trial by the methods for it, and by the null opponents of our whole model where it is among them.
+
+    count: how many trials there are, for the progress.
+    """
+    results = Results()
+    for trial in tqdm(trials, desc="restoring and measuring", unit="damage", total=count, disable=None):
+        methods = methods_for(trial)
+        results.methods[trial.damage] = methods
+        images = {INPUT: [pair.damaged for pair in trial.pairs]}
+        results.measurements.extend(_judged(trial, INPUT, images[INPUT], judge))
+        for method in methods:
+            made = [
+                _restored(method, pair.damaged, judge.cache) if _meant(method, pair.name) else None
+                for pair in trial.pairs
+            ]
+            results.measurements.extend(_judged(trial, method.name, made, judge))
+            if method.name in (PREDICTOR, DTPM):
+                images[method.name] = [image for image in made if image is not None]
+        if {PREDICTOR, DTPM} <= set(images):
+            results.gains[trial.damage] = gains = {}
+            for name, gain, made in _nulls(trial, images[PREDICTOR], images[DTPM]):
+                gains[name] = gain
+                results.measurements.extend(_judged(trial, name, made, judge))
+    return results
 
 
-def _niqe(restored: Image, _: Image) -> float:
-    return metrics.niqe(restored)
+def _meant(method: Method, photo: str) -> bool:
+    return method.only is None or photo in method.only
 
 
-def our_methods(restore: Restore) -> list[Method]:
-    """The predictor alone, and the whole model at its usual strength; seed 0."""
-    return [Method(PREDICTOR, partial(restore, strength=0.0, seed=0)), Method(DTPM, partial(restore, seed=0))]
+def _judged(trial: Trial, method: str, images: Sequence[Image | None], judge: Judge) -> Iterator[Measurement]:
+    for pair, image in zip(trial.pairs, images, strict=True):
+        if image is not None:
+            yield Measurement(pair.name, trial.damage, method, judge(image, pair.true))
 
 
-def tuned_rivals(validation: Sequence[BenchPhoto], cache: Cache, *, with_bm3d: bool) -> dict[str, list[Method]]:
-    """The rivals by damage, each with the settings that are best for it on the validation photos."""
-    found: dict[str, list[Method]] = {}
-    for damage in tqdm(DAMAGES, desc="tuning rivals", unit="damage", disable=None):
-        found[damage.name] = [_nl_means(damage, validation, cache)]
-        found[damage.name] += [_bm3d(damage, validation, cache)] if with_bm3d else []
-    return found
-
-
-def _nl_means(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> Method:
-    best = rivals.tuned_nl_means(damage, validation, cache)
-    settings = f"h = hColor = {best.strength:g}, template {best.template}, search {best.search}"
-    restore = partial(rivals.fast_nl_means, settings=best)
-    return Method(NLM, restore, settings, rivals.opencv_version())
-
-
-def _bm3d(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> Method:
-    sigma = rivals.tuned_bm3d_sigma(damage, validation, cache)
-    return Method(BM3D, partial(rivals.bm3d, sigma=sigma), f"sigma {sigma:g}", rivals.bm3d_version())
-
-
-def measure(
-    photos: Sequence[BenchPhoto],
-    methods: Mapping[str, Sequence[Method]],
-    judge: Judge,
-    bm3d_photos: Collection[str],
-) -> Iterator[Measurement]:
-    """Every photo with every damage by the methods for that damage; BM3D only for the photos that are named."""
-    for photo in tqdm(photos, desc="restoring and measuring", unit="photo", disable=None):
-        for damage in DAMAGES:
-            damaged = damage(photo.pixels)
-            yield Measurement(photo.name, damage.name, INPUT, judge(damaged, photo.pixels))
-            for method in methods[damage.name]:
-                if method.name != BM3D or photo.name in bm3d_photos:
-                    restored = _restored(method, damaged, judge.cache)
-                    yield Measurement(photo.name, damage.name, method.name, judge(restored, photo.pixels))
+def _nulls(trial: Trial, bases: Sequence[Image], ours: Sequence[Image]) -> Iterator[tuple[str, float, list[Image]]]:
+    """Each null opponent: its name, its gain, what it made."""
+    target = fmean(capped_psnr(image, pair.true) for image, pair in zip(ours, trial.pairs, strict=True))
+    for name, texture in NULLS.items():
+        result = null_result(texture, bases, [pair.true for pair in trial.pairs], capped_psnr, target)
+        yield name, result.gain, result.images
 
 
 def _restored(method: Method, damaged: Image, cache: Cache) -> Image:
     if not method.version:
         return method.restore(damaged)
-    key = f"{method.name} {method.version} {method.settings} {digest(damaged)}"
+    key = f"{method.name} {method.version} {method.settings} {image_digest(damaged)}"
     return cache.picture(key, partial(method.restore, damaged))
 
 
 def mean(
     measurements: Iterable[Measurement], metric: str, method: str, damages: Collection[str] | None = None
 ) -> float:
-    """The mean of a metric over all measurements of a method, of some damages only if they are named."""
-    chosen = [m for m in measurements if m.method == method and (damages is None or m.damage in damages)]
-    return fmean(m.values[metric] for m in chosen)
+    """The mean of a metric of a method over damages, each of which counts the same.
+
+    damages: None for all but undamaged photos. Raises ValueError where nothing was measured.
+    """
+    values: dict[str, list[float]] = {}
+    for m in measurements:
+        if m.method == method and (m.damage in damages if damages is not None else m.damage != CLEAN):
+            values.setdefault(m.damage, []).append(m.values[metric])
+    if not values:
+        raise ValueError(f"'{method}' has no measurement for {damages or 'any damage'}; give at least one")
+    return fmean(fmean(some) for some in values.values())
+
+
+def compared(
+    measurements: Iterable[Measurement], metric: str, ours: str, theirs: str, damages: Collection[str]
+) -> Difference:
+    """Ours minus theirs in a metric, paired by photo; several damages of a photo are averaged first.
+
+    Raises ValueError where no photo was measured with both.
+    """
+    values: dict[str, dict[str, list[float]]] = {ours: {}, theirs: {}}
+    for m in measurements:
+        if m.method in values and m.damage in damages:
+            values[m.method].setdefault(m.photo, []).append(m.values[metric])
+    photos = [photo for photo in values[ours] if photo in values[theirs]]
+    own, other = ([fmean(values[method][photo]) for photo in photos] for method in (ours, theirs))
+    return paired(own, other)

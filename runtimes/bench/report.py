@@ -6,23 +6,28 @@ import json
 import math
 import os
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 
+from ...core.degradations.fixed import CLEAN
+from ...core.intervals import FEWEST, Difference
+from ...core.machine import instruction_sets, processor
 from ...core.markdown import table
+from ...core.null import NULLS
+from .classical import bm3d_version, opencv_version
 from .gates import Gate
-from .photos import DAMAGES, BenchPhoto
-from .quality import BM3D, DTPM, INPUT, NLM, PREDICTOR, Measurement, Method, mean
-from .rivals import bm3d_version, opencv_version
+from .judge import BETTER, CAP
+from .methods import BM3D, DTPM
+from .photos import REAL, BenchPhoto
+from .quality import Measurement, Results, compared, mean
 
 __all__ = ["Facts", "Report", "describe", "machine", "versions"]
 
-METHODS = (INPUT, NLM, BM3D, PREDICTOR, DTPM)
 DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4, "LPIPS": 4}
-MEAN = "mean of all"
+MEAN = "mean of damages"
+ALL = "all synthetic"
 
 INTRODUCTION = """\
 # The embedded pack: results of `cleanup`
@@ -33,12 +38,28 @@ Made by `{command}`; do not edit.
 - Machine: {machine}
 - Versions: {versions}
 - Photos: {photos}. Every method gets the same 8-bit damaged photos; results are rounded to 8 bits.
-- Damage: Gaussian noise of sigma 15, 25, 50 grey levels (clipped to 8 bits); JPEG of quality 10, 20, 40 with 4:2:0
-  colour; mixed: the training mix of the task `cleanup`, strength drawn per photo.
-- Rivals are tuned for each damage by PSNR on {validation}:
-  fastNlMeans in strength and both window sizes, BM3D in sigma; for plain noise BM3D is told the true one.
-- PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD (and LPIPS): lower is better. PSNR and SSIM reward smooth
-  results; NIQE asks whether a photo looks natural at all, SWD whether it has the texture of the true one."""
+- Damage: Gaussian noise of sigma 15, 25, 50 grey levels (clipped to 8 bits); correlated: noise that was blurred by
+  0.7 pixel and brought back to sigma 15; JPEG of quality 10, 20, 40 with 4:2:0 colour; mixed: a frozen training mix of
+  the task `mixed-v1`, strength drawn per photo; clean: none; PolyU: real camera noise, the truth is the mean of many
+  shots.
+- Baselines are tuned for each damage by PSNR on {validation} (PolyU: on other pairs of it): fastNlMeans in
+  strength and both window sizes, BM3D in sigma; for plain noise BM3D gets the true one. Networks run with their
+  authors' weights.
+- PSNR (dB; {cap:g} for an identical photo), SSIM, HaarPSI: higher is better. NIQE, SWD (and LPIPS): lower is better.
+  PSNR and SSIM reward smooth results; NIQE asks whether a photo looks natural at all, SWD whether it has the texture
+  of the true one. "{mean}": each damage counts the same, `clean` is left out."""
+
+NULL_INTRODUCTION = f"""\
+Two cheap ways to add texture to the predictor's result, each with the one gain per damage at which its mean PSNR is
+that of {DTPM}: an unsharp mask (gain x the finest Laplacian band) and grey noise as strong as that band is there. The
+cells: {DTPM} minus the null opponent, mean over the photos and its 95 % interval (paired bootstrap). "better" or
+"worse" only where the interval excludes zero, from {FEWEST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
+and `{REAL}`."""
+
+PLOT = """\
+![Megapixels per second on one core against PSNR, HaarPSI and SWD]({})
+
+The rows "{mean}" of the next table against the CPU time of one thread, for methods that restored every photo."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +77,9 @@ class Facts:
 
 
 def machine() -> str:
-    """The processor, without the name of the computer."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
+    """The processor and what it can do, without the name of the computer."""
+    known = f" ({sets})" if (sets := instruction_sets()) else ""
+    return f"{processor()}{known}; {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def versions() -> str:
@@ -83,28 +96,33 @@ def describe(photos: Sequence[BenchPhoto]) -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """A run and what it found; `rivals`: damage -> the rivals as they were tuned for it."""
+    """A run and what it found; plot: the name of the quality-speed plot beside the page, "" for none."""
 
     facts: Facts
-    measurements: Sequence[Measurement]
+    results: Results
     gates: Sequence[Gate]
-    rivals: Mapping[str, Sequence[Method]]
+    plot: str = ""
 
     def as_markdown(self) -> str:
-        """The page: the facts, the gates, the tables, the settings of the rivals."""
-        seen_by_bm3d = {m.photo for m in self.measurements if m.method == BM3D}
-        all_photos = [m for m in self.measurements if m.method != BM3D]
-        with_bm3d = [m for m in self.measurements if m.photo in seen_by_bm3d]
-        parts = [INTRODUCTION.format(**asdict(self.facts)), "## Gates", "\n".join(f"- {gate}" for gate in self.gates)]
+        """The page: the facts, the gates, the tables, the null opponents, the settings of the baselines."""
+        measurements = self.results.measurements
+        seen_by_bm3d = {m.photo for m in measurements if m.method == BM3D}
+        all_photos = [m for m in measurements if m.method != BM3D]
+        with_bm3d = [m for m in measurements if m.photo in seen_by_bm3d and m.method not in NULLS]
+        parts = [INTRODUCTION.format(**asdict(self.facts), cap=CAP, mean=MEAN)]
+        parts += ["## Gates", "\n".join(f"- {gate}" for gate in self.gates)] if self.gates else []
+        parts += ["## Quality and speed", PLOT.format(self.plot, mean=MEAN)] if self.plot else []
         parts += ["## All photos", _table(all_photos)]
+        parts += ["## Null opponents", NULL_INTRODUCTION, _null_table(self.results)] if self.results.gains else []
         parts += [f"## With BM3D: {_names(seen_by_bm3d)}", _table(with_bm3d)] if with_bm3d else []
-        return "\n\n".join([*parts, "## Settings of the rivals", _settings(self.rivals)]) + "\n"
+        tuned = _settings(self.results)
+        return "\n\n".join([*parts, *(["## Settings of the baselines", tuned] if tuned else [])]) + "\n"
 
     def as_json(self) -> str:
-        """Facts, gates and every single measurement; an infinite PSNR becomes null."""
-        rows = [asdict(m) | {"values": {k: _finite(v) for k, v in m.values.items()}} for m in self.measurements]
+        """Facts, gates and every single measurement; a number that is not finite becomes null."""
+        rows = [asdict(m) | {"values": {k: _finite(v) for k, v in m.values.items()}} for m in self.results.measurements]
         tree = asdict(self.facts) | {"gates": [asdict(gate) for gate in self.gates], "measurements": rows}
-        return json.dumps(tree, indent=2, allow_nan=False)
+        return json.dumps(tree | {"gains": self.results.gains}, indent=2, allow_nan=False)
 
 
 def _finite(value: float) -> float | None:
@@ -117,16 +135,49 @@ def _names(photos: Collection[str]) -> str:
 
 def _table(measurements: Sequence[Measurement]) -> str:
     columns = list(measurements[0].values)
-    present = {m.method for m in measurements}
+    damages = list(dict.fromkeys(m.damage for m in measurements))
+    methods = list(dict.fromkeys(m.method for m in measurements))
+    known = {(m.damage, m.method) for m in measurements}
     rows = [["damage", "method", *columns]]
-    for damage in (*(d.name for d in DAMAGES), MEAN):
-        chosen = None if damage == MEAN else [damage]
-        for method in (name for name in METHODS if name in present):
-            values = [f"{mean(measurements, c, method, chosen):.{DECIMALS[c]}f}" for c in columns]
-            rows.append([damage, method, *values])
+    for damage in damages:
+        for method in (name for name in methods if (damage, name) in known):
+            rows.append([damage, method, *(_value(measurements, c, method, [damage]) for c in columns)])
+    damaged = [damage for damage in damages if damage != CLEAN]
+    for method in methods if len(damaged) > 1 else []:
+        if all((damage, method) in known for damage in damaged):
+            rows.append([MEAN, method, *(_value(measurements, c, method, damaged) for c in columns)])
     return table(rows, left=2)
 
 
-def _settings(methods: Mapping[str, Sequence[Method]]) -> str:
-    tuned = [(damage, method) for damage, group in methods.items() for method in group if method.settings]
-    return table([["damage", "method", "settings"], *([d, m.name, m.settings] for d, m in tuned)], left=3)
+def _value(measurements: Sequence[Measurement], metric: str, method: str, damages: Collection[str]) -> str:
+    return f"{mean(measurements, metric, method, damages):.{DECIMALS[metric]}f}"
+
+
+def _null_table(results: Results) -> str:
+    metrics = [name for name in ("PSNR", "HaarPSI", "NIQE", "SWD") if name in results.measurements[0].values]
+    rows = [["damage", "null opponent", "gain", *metrics]]
+    for damage, gains in results.gains.items():
+        for name, gain in gains.items():
+            rows.append([damage, name, f"{gain:.2f}", *_differences(results, name, [damage], metrics)])
+    synthetic = [damage for damage in results.gains if damage not in (CLEAN, REAL)]
+    if len(synthetic) > 1:
+        rows += [[ALL, name, "", *_differences(results, name, synthetic, metrics)] for name in NULLS]
+    return table(rows, left=2)
+
+
+def _differences(results: Results, null: str, damages: Collection[str], metrics: Sequence[str]) -> list[str]:
+    return [_verdict(metric, compared(results.measurements, metric, DTPM, null, damages)) for metric in metrics]
+
+
+def _verdict(metric: str, found: Difference) -> str:
+    digits = DECIMALS[metric]
+    numbers = f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
+    # The gain was chosen so that PSNR is equal: what is left there is no verdict.
+    if metric == "PSNR" or not found.shown:
+        return numbers
+    return f"{numbers} {'better' if found.mean * BETTER[metric] > 0 else 'worse'}"
+
+
+def _settings(results: Results) -> str:
+    tuned = [[damage, m.name, m.settings] for damage, methods in results.methods.items() for m in methods if m.settings]
+    return table([["damage", "method", "settings"], *tuned], left=3) if tuned else ""

@@ -3,57 +3,81 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from ...core.errors import UsageError
 from ...core.files import write_text
-from ...core.manifest import FILE, Manifest
-from ...core.pack import default_pack
-from ...core.restore import Restorer
 from ..bench import graphs as bench_graphs
-from ..bench import photos as bench_photos
-from ..bench.cache import Cache
-from ..bench.gates import gates
-from ..bench.photos import BenchPhoto, evenly
-from ..bench.quality import Judge, measure, our_methods, tuned_rivals
-from ..bench.report import Facts, Report, describe, machine, versions
-from ..bench.speed import contestants, made_photo, race
+from ..bench import speed as bench_speed
+from ..bench.graphs import GraphTiming
+from ..bench.named import named
+from ..bench.quality_run import QualityRun
+from ..bench.report import machine
+from ..bench.speed import Timing
 from ..options import ARITHMETIC
 
 __all__ = ["add_arguments", "run"]
+
+BASELINE = "FFDNet=ffdnet.onnx:sigma=25"
+VARIANT = "int8=PACK:runtime=openvino"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the benchmarks and their options."""
     kinds = parser.add_subparsers(dest="kind", metavar="quality | speed | graphs", required=True)
-    quality = kinds.add_parser("quality", help="restore damaged test photos, beside rivals", allow_abbrev=False)
-    quality.set_defaults(measure=_quality)
-    source = quality.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, help="a data folder with a manifest.csv: its test photos")
-    source.add_argument("--photos", type=Path, help="a folder of clean photos, which rivals are tuned on as well")
-    quality.add_argument("--limit", type=_positive, help="measure only this many of the photos, evenly spaced")
-    quality.add_argument("--bm3d", type=_natural, default=6, help="photos that BM3D is run on (100 s each; default: 6)")
-    quality.add_argument("--lpips", type=Path, help="weights for LPIPS (.safetensors or .npz), if you have them")
-    quality.add_argument(
-        "--cache", type=Path, default=Path(".cache/bench"), help="results of rivals (default: %(default)s)"
-    )
-    quality.add_argument("--out", type=Path, help="write the page there (Markdown), replacing it")
-    speed = kinds.add_parser("speed", help="time restoration, beside OpenCV", allow_abbrev=False)
+    quality = kinds.add_parser("quality", help="restore damaged test photos, with baselines", allow_abbrev=False)
+    _add_quality(quality)
+    speed = kinds.add_parser("speed", help="time restoration on one thread, with baselines", allow_abbrev=False)
     speed.set_defaults(measure=_speed)
-    speed.add_argument("--megapixels", type=float, default=1.0, help="size of the picture (default: %(default)s)")
+    speed.add_argument("--megapixels", type=float, default=1.0, help="size of the image (default: %(default)s)")
     speed.add_argument("--rounds", type=_positive, default=5, help="runs of each method (default: %(default)s)")
+    speed.add_argument("--runtimes", nargs="+", choices=bench_speed.RUNTIMES, default=list(bench_speed.RUNTIMES))
     for kind in (quality, speed):
         kind.add_argument("pack", type=Path, nargs="?", help="folder of a pack (default: the embedded one)")
-        kind.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
+        kind.add_argument(
+            "--baseline",
+            type=named("sigma", BASELINE),
+            action="append",
+            default=[],
+            dest="baselines",
+            metavar="NAME=FILE[:sigma=S]",
+            help="a network as an ONNX file; S: true, estimated (default), tuned, or grey levels; repeatable",
+        )
+        kind.add_argument(
+            "--variant",
+            type=named("runtime", VARIANT),
+            action="append",
+            default=[],
+            dest="variants",
+            metavar="NAME=PACK[:runtime=R]",
+            help="another pack, or this one in another runtime; repeatable",
+        )
         kind.add_argument("--arithmetic", choices=ARITHMETIC, help="beside integers (what the pack says)")
         kind.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
     _add_graphs(kinds.add_parser("graphs", help="time single graphs of packs, one thread", allow_abbrev=False))
+
+
+def _add_quality(parser: ArgumentParser) -> None:
+    parser.set_defaults(measure=_quality)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="a data folder with a manifest.csv: its test photos and real pairs")
+    source.add_argument("--photos", type=Path, help="a folder of clean photos, which baselines are tuned on as well")
+    parser.add_argument("--limit", type=_positive, help="measure only this many of the photos, evenly spaced")
+    parser.add_argument("--damages", type=_names, default=(), metavar="NAME,...", help="only these kinds of damage")
+    parser.add_argument("--bm3d", type=_natural, default=6, help="photos that BM3D is run on (100 s each; default: 6)")
+    parser.add_argument("--quick", action="store_true", help="no classical methods; PSNR, HaarPSI and SWD alone")
+    parser.add_argument("--lpips", type=Path, help="weights for LPIPS (.safetensors or .npz), if you have them")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(".cache/bench"), help="results of baselines (default: %(default)s)"
+    )
+    parser.add_argument("--plot", type=Path, help="time every method too, and draw quality against speed there (SVG)")
+    parser.add_argument("--out", type=Path, help="write the page there (Markdown), replacing it")
+    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
 
 
 def _add_graphs(parser: ArgumentParser) -> None:
@@ -63,7 +87,7 @@ def _add_graphs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--runtimes", nargs="+", choices=bench_graphs.ARITHMETIC_OF, default=[*bench_graphs.ARITHMETIC_OF]
     )
-    parser.add_argument("--side", type=_positive, default=256, help="pixels of pictures (default: %(default)s)")
+    parser.add_argument("--side", type=_positive, default=256, help="pixels of images (default: %(default)s)")
     parser.add_argument("--rounds", type=_positive, default=9, help="calls of each graph (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
 
@@ -81,26 +105,20 @@ def _positive(text: str) -> int:
     return number
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def run(args: Namespace) -> int:
     """Run the chosen benchmark: 0, or 1 if a gate of `quality` fails."""
     return int(args.measure(args))
 
 
 def _quality(args: Namespace) -> int:
-    if args.out is not None and not args.out.parent.is_dir():
-        raise UsageError(f"--out '{args.out}' lies in a folder that does not exist; make it first")
-    folder, judge = args.pack or default_pack(), Judge.open(Cache(args.cache), args.lpips)
-    restorer = Restorer.from_pack(folder, args.runtime, arithmetic=args.arithmetic)
-    photos, validation = _photos(args)
-    with_bm3d = {photo.name for photo in evenly(photos, args.bm3d)}
-    rivals = tuned_rivals(validation, judge.cache, with_bm3d=bool(with_bm3d))
-    methods = {damage: [*group, *our_methods(restorer)] for damage, group in rivals.items()}
-    measurements = list(measure(photos, methods, judge, with_bm3d))
-    facts = _facts(args, folder, restorer.manifest, photos)
-    return _report(args, Report(facts, measurements, gates(measurements), rivals))
-
-
-def _report(args: Namespace, report: Report) -> int:
+    for option, path in (("--out", args.out), ("--plot", args.plot)):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"{option} '{path}' lies in a folder that does not exist; make it first")
+    report = QualityRun(**{field.name: getattr(args, field.name) for field in fields(QualityRun)}).report()
     if args.out is not None:
         write_text(args.out, report.as_markdown())
     if args.json:
@@ -112,54 +130,22 @@ def _report(args: Namespace, report: Report) -> int:
     return 0 if all(gate.passed for gate in report.gates) else 1
 
 
-def _photos(args: Namespace) -> tuple[list[BenchPhoto], list[BenchPhoto]]:
-    """The photos to measure on and those to tune rivals on."""
-    if args.photos is not None:
-        photos = bench_photos.load(evenly(bench_photos.in_folder(args.photos), args.limit))
-        return photos, photos
-    paths = evenly(bench_photos.bench_set(args.data), args.limit)
-    return bench_photos.load(paths), bench_photos.load(bench_photos.validation_set(args.data))
-
-
-def _facts(args: Namespace, folder: Path, manifest: Manifest, photos: Sequence[BenchPhoto]) -> Facts:
-    return Facts(
-        command=_command(args),
-        pack=manifest.name,
-        steps=len(manifest.times),
-        manifest_sha256=hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
-        machine=machine(),
-        versions=versions(),
-        photos=describe(photos),
-        validation="validation photos of the data" if args.photos is None else "these same photos",
-    )
-
-
-def _command(args: Namespace) -> str:
-    """The call, with words in place of folders."""
-    words = ["pocketprior bench quality", *(["PACK"] if args.pack else [])]
-    words.append("--data DATA" if args.photos is None else "--photos PHOTOS")
-    words += [f"--limit {args.limit}"] if args.limit else []
-    words += [f"--runtime {args.runtime}"] if args.runtime != "onnxruntime" else []
-    words += [f"--arithmetic {args.arithmetic}"] if args.arithmetic else []
-    return " ".join([*words, f"--bm3d {args.bm3d}"])
-
-
 def _speed(args: Namespace) -> int:
-    folder = args.pack or default_pack()
-    timings = race(contestants(folder, args.runtime, args.arithmetic), made_photo(args.megapixels), args.rounds)
-    if args.json:
-        print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
-    else:
-        print(f"{machine()}; seconds per megapixel: median (fastest to slowest) of {args.rounds}")
-        print("\n".join(str(timing) for timing in timings))
+    packs = bench_speed.packs(args.pack, args.variants)
+    methods = bench_speed.contestants(packs, args.baselines, args.runtimes, args.arithmetic)
+    timings = bench_speed.timed(methods, bench_speed.made_photo(args.megapixels), args.rounds)
+    _show(args, timings, f"{args.megapixels:g} megapixels", bench_speed.speed_table(timings))
     return 0
 
 
 def _graphs(args: Namespace) -> int:
     timings = bench_graphs.race(bench_graphs.methods(args.packs, args.runtimes, args.side, args.graphs), args.rounds)
+    _show(args, timings, f"{args.side} x {args.side} pixels", bench_graphs.table(timings))
+    return 0
+
+
+def _show(args: Namespace, timings: Sequence[Timing | GraphTiming], size: str, table: str) -> None:
     if args.json:
         print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
     else:
-        print(f"{machine()}; one thread, {args.side} x {args.side} pixels, median of {args.rounds}, CPU time\n")
-        print(bench_graphs.table(timings))
-    return 0
+        print(f"{machine()}; one thread, {size}, median of {args.rounds}, CPU time\n\n{table}")

@@ -41,6 +41,7 @@ FIELDS = (
     "sampler",
     "predicts",
     "start",
+    "start_level",
     "levels",
     "times",
     "noise",
@@ -200,7 +201,7 @@ def taken(restorer: Restorer, photo: Image, **options: Any) -> tuple[Image, list
 def facts_of(manifest: Manifest) -> str:
     """The facts that a recording must share with a pack, as JSON."""
     tree = json.loads(mirror(manifest))
-    return as_text({name: tree[name] for name in FIELDS})
+    return as_text({name: tree[name] for name in FIELDS if name in tree})
 
 
 def _key(array: Array) -> str:

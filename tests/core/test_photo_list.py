@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.photo_list import clean_photos, photos_in, released_photos
+from pocketprior.core.photo_list import clean_photos, damaged_photos, photos_in, released_photos
 
 HEADER = "file,split,set,role,use,note"
 ROWS = [
@@ -34,6 +34,19 @@ def test_chooses_by_split_role_folder_and_use(data):
 def test_a_folder_is_no_prefix_of_a_name(data):
     with pytest.raises(UsageError, match="no clean 'test' photos under 'aa'"):
         clean_photos(data, split="test", folder="aa")
+
+
+def test_pairs_are_those_whose_partner_is_named(tmp_path):
+    rows = [
+        "file,split,set,role,use,pair_gt",
+        "p/lq/2.png,val,P,lq,any,p/gt/2.png",
+        "p/lq/1.png,val,P,lq,any,p/gt/1.png",
+    ]
+    rows += ["p/lq/3.png,val,P,lq,any,", "p/lq/4.png,train,P,lq,any,p/gt/4.png", "q/lq/5.png,val,Q,lq,any,q/gt/5.png"]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    found = damaged_photos(tmp_path, split="val", folder="p")
+    assert found == [(tmp_path / f"p/lq/{i}.png", tmp_path / f"p/gt/{i}.png") for i in (1, 2)]
+    assert damaged_photos(tmp_path, split="test", folder="p") == []
 
 
 def test_no_list_or_a_column_missing(data):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -72,10 +73,29 @@ def test_strided_from_the_last_level_is_trailing() -> None:
     assert schedule.strided(7, bars, 1000) == schedule.trailing(7, bars)
 
 
+def test_quadratic_levels_are_nearer_to_one_another_at_the_clean_end() -> None:
+    bars = schedule.ddpm()
+    levels, times = schedule.quadratic(4, bars, 300)
+    assert times == [0.3, 0.169, 0.075, 0.019]
+    assert levels == [bars[299], bars[168], bars[74], bars[18], 1.0]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40, 299, 300])
+def test_quadratic_takes_no_level_twice(steps: int) -> None:
+    levels, times = schedule.quadratic(steps, schedule.ddpm(), 300)
+    assert len(times) == steps == len(levels) - 1
+    assert times[0] == 0.3
+    assert all(a > b for a, b in itertools.pairwise(times))
+    assert all(a < b for a, b in itertools.pairwise(levels))
+
+
+@pytest.mark.parametrize("levels", [schedule.strided, schedule.quadratic])
 @pytest.mark.parametrize(
     ("steps", "start", "match"),
     [(0, 200, r"1\.\.200"), (201, 200, r"1\.\.200"), (1, 0, r"1\.\.1000"), (1, 1001, r"1\.\.1000")],
 )
-def test_strided_refuses_what_does_not_fit(steps: int, start: int, match: str) -> None:
+def test_what_does_not_fit_is_refused(
+    levels: Callable[[int, list[float], int], object], steps: int, start: int, match: str
+) -> None:
     with pytest.raises(ValueError, match=match):
-        schedule.strided(steps, schedule.ddpm(), start)
+        levels(steps, schedule.ddpm(), start)

@@ -179,18 +179,31 @@ def test_onnx_equals_torch_in_the_other_systems(
         assert np.abs(array).max() > 0.01
 
 
-def test_diffir_graphs_are_the_model(global_graphs: dict[str, Graph]) -> None:
-    """Features, the chain over `denoise`, and compose give what `Diffir` gives for a whole image."""
-    model = small_diffir()
+@pytest.mark.parametrize("prior_norm", [False, True])
+def test_diffir_graphs_are_the_model(prior_norm: bool) -> None:
+    """Features, the chain over `denoise`, and compose give what `Diffir` gives for a whole image; so does fused."""
+    config = replace(DIFFIR, prior_norm=prior_norm)
+    model, graphs = small_diffir(config), diffir_graphs(small_diffir(config), 1.0)
     image, x = torch.rand(1, 3, 24, 32), torch.randn(1, DIFFIR.ipr)
-    features = global_graphs["diffir/encode"].module(image)
+    features = graphs["encode"].module(image)
     time = (DIFFIR.steps - 1) / DIFFIR.steps
     assert model.denoiser is not None
-    first = global_graphs["diffir/denoise"].module(x, features, torch.tensor([time]))
+    first = graphs["denoise"].module(x, features, torch.tensor([time]))
     expected = model.denoiser(model.condition(image), torch.tensor([[time / PERIOD]]), x)
-    torch.testing.assert_close(first, expected, rtol=0, atol=1e-6)
-    restored = global_graphs["diffir/compose"].module(image, first)
+    torch.testing.assert_close(first, expected, rtol=0, atol=1e-6 * max(1, float(expected.abs().max())))
+    restored = graphs["compose"].module(image, first)
     assert_same(restored, model.restore(image, first))
+    share = 1e-3  # little enough that hardly any pixel of this random model is clipped
+    change = model.restore(image, model.prior(model.condition(image), x)) - image
+    found = graphs["fused"].module(image, x, features, torch.tensor([share]))
+    assert_same(found, (image + share * change).clamp(0, 1))
+
+
+def test_diffir_with_a_normed_prior_in_a_runtime(tmp_path: Path) -> None:
+    graphs = diffir_graphs(small_diffir(replace(DIFFIR, prior_norm=True)), 1.0)
+    for name in ("denoise", "compose"):
+        inputs = graphs[name].example(24, 32).values()
+        assert_same(exported(graphs[name], tmp_path / f"{name}.onnx", *inputs), graphs[name].module(*inputs))
 
 
 @pytest.mark.parametrize("change", [{"scale": 2}, {"inputs": 4}, {"steps": 0}])

@@ -16,7 +16,7 @@ from pocketprior.core.errors import CheckpointError, TrainingError
 from pocketprior.core.image import read, write
 from pocketprior.core.manifest import Manifest
 from pocketprior.core.models import checkpoints, gen2res
-from pocketprior.core.noise import normal
+from pocketprior.core.noise_sigma import noise_sigma
 from pocketprior.core.photo import Photo
 from pocketprior.core.restore import Restorer
 from pocketprior.core.training.gen2res.constrain import RECIPE
@@ -47,6 +47,11 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def noisy(photo: np.ndarray) -> np.ndarray:
+    noise = 15 * np.random.default_rng(0).standard_normal(photo.shape)
+    return np.clip(np.round(photo + noise), 0, 255).astype(np.uint8)
+
+
 def call(album: Path, pack: Path, base: Path, *more: str) -> int:
     settings = [word for setting in SHORT for word in ("--set", setting)]
     options = ["--base", str(base), "--steps", "2", "--sampling-steps", "2", "--workers", "0", *settings]
@@ -63,8 +68,8 @@ def pack(album: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_an_album_becomes_a_pack_that_restores(pack: Path, album: Path) -> None:
     manifest = Manifest.load(pack)
     assert (manifest.name, manifest.model, manifest.start) == ("grandma", "gen2res", "image")
-    assert (manifest.sampler, manifest.times) == ("ddim", (0.2, 0.1))
-    photo = read(album / "0.png").pixels
+    assert (manifest.sampler, manifest.times, manifest.start_level) == ("ddim", (0.3, 0.075), 1.0)
+    photo = noisy(read(album / "0.png").pixels)
     restored = Restorer.from_pack(pack, threads=1)(photo, seed=1)
     assert restored.shape == photo.shape
     assert not np.array_equal(restored, photo)
@@ -83,17 +88,26 @@ def test_the_pack_does_what_the_constrained_checkpoint_does(pack: Path) -> None:
 
 
 def test_the_pipeline_restores_as_the_reference_in_torch_does(pack: Path) -> None:
-    """The same photo, levels and noise: within a grey level."""
+    """The same photo and levels: within a grey level."""
     manifest = Manifest.load(pack)
     denoiser = gen2res.build(checkpoints.load(pack.with_name("grandma.run") / "model.safetensors", "gen2res"))
-    photo = np.ascontiguousarray(read(sorted(EXAMPLES.glob("*.jpg"))[0]).pixels[:256, :256])
+    photo = noisy(np.ascontiguousarray(read(sorted(EXAMPLES.glob("*.jpg"))[0]).pixels[:256, :256]))
 
     def noise(number: int) -> torch.Tensor:
-        return torch.from_numpy(normal(7, number, (0, 256), (0, 256)))
+        raise AssertionError(f"noise {number} was added")
 
     with torch.no_grad():
         image = torch.from_numpy(to_batch(photo))
-        expected = gen2res.restore(denoiser, image, noise, manifest.levels, manifest.times, manifest.sampler)
+        expected = gen2res.restore(
+            denoiser,
+            image,
+            noise,
+            manifest.levels,
+            manifest.times,
+            manifest.sampler,
+            start_level=manifest.start_level,
+            sigma=noise_sigma(photo) / 255,
+        )
     found = Restorer.from_pack(pack, threads=1)(photo, seed=7)
     assert int(np.abs(found.astype(int) - to_image(expected.numpy(), np.uint8)).max()) <= 1
 
@@ -109,7 +123,7 @@ def test_an_existing_pack_is_refused_before_any_training(
     ("options", "code", "words"),
     [
         (("--level", "5000"), 2, "choose a level from 1 to 1000"),
-        (("--sampling-steps", "201"), 2, "no more steps than that"),
+        (("--sampling-steps", "301"), 2, "no more steps than that"),
         (("-o", "file/pack", "--run", "run"), 1, "the folder file cannot be made"),
     ],
 )

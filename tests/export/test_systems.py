@@ -42,14 +42,18 @@ from pocketprior.core.models.dtpm import DenoiserConfig, PredictorConfig
 from pocketprior.core.models.eager import eager
 from pocketprior.core.models.gen2res import restore
 from pocketprior.core.noise import normal, normal_vector
+from pocketprior.core.noise_sigma import noise_sigma
 from pocketprior.core.restore import Restorer
+from pocketprior.core.schedule import ddpm
 from pocketprior.core.tiles import Window, crop, pad_to_multiple
 from pocketprior.core.verify import verify
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.gen2res import Gen2ResSource
 from pocketprior.export.pack import write_pack
+from pocketprior.export.parity.record import Shot, record
 from pocketprior.export.source import Opened
+from pocketprior.runtimes.parity.recording import load
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -73,6 +77,8 @@ def by_torch(manifest: Manifest, photo: NDArray[np.uint8], seed: int) -> NDArray
                 manifest.levels,
                 manifest.times,
                 manifest.sampler,
+                start_level=manifest.start_level,
+                sigma=noise_sigma(photo) / 255,
             )
     return to_image(crop(restored.numpy(), *photo.shape[:2]), np.uint8)  # type: ignore[return-value]
 
@@ -108,9 +114,9 @@ def test_facts_are_those_of_the_model(pack: Path) -> None:
         assert set(manifest.macs_per_pixel) == {"encode", "compose", "fused"}
     else:
         assert manifest.tasks == ("blind",)
-        assert len(manifest.times) == STEPS
-        assert manifest.times[0] == START / 1000
-        assert manifest.levels[0] == pytest.approx(0.659, abs=1e-3)  # abar at 200 of the sheet
+        assert manifest.times[-STEPS] == START / 1000
+        assert manifest.times[0] == 0.3  # a photo that is noisier than START enters above it
+        assert manifest.start_level == manifest.levels[-STEPS - 1] == pytest.approx(0.659, abs=1e-3)  # of the sheet
         assert set(manifest.graphs["denoise"].outputs) == {"eps", "variance"}
     assert set(manifest.parameters) == set(manifest.graphs)
 
@@ -144,10 +150,11 @@ def test_info_tells_windows(pack: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"steps": 300}, "300 steps from level 200 were given; choose a level from 1 to 1000"),
-        ({"steps": -1}, "-1 steps from level 200"),
+        ({"start": 200, "steps": 300}, "300 steps from level 200 were given; choose a level from 1 to 1000"),
+        ({"steps": 301}, "301 steps from level 300"),
+        ({"steps": -1}, "-1 steps from level 300"),
         ({"start": 1001}, "from level 1001"),
-        ({"start": 0, "steps": 0}, "0 steps from level 0"),
+        ({"start": -1}, "from level -1"),
     ],
 )
 def test_sampling_that_cannot_be(tmp_path: Path, change: dict[str, int], words: str) -> None:
@@ -159,7 +166,7 @@ def test_sampling_that_cannot_be(tmp_path: Path, change: dict[str, int], words: 
 
 def test_ddim_takes_all_levels_where_steps_are_zero(tmp_path: Path) -> None:
     opened = Gen2ResSource(save_gen2res(tmp_path), start=50, steps=0).open()
-    assert len(opened.facts["times"]) == 50
+    assert opened.facts["times"][-50:] == tuple(count / 1000 for count in range(50, 0, -1))
     assert set(opened.graphs["denoise"].outputs) == {"eps"}
     assert set(opened.graphs) == {"denoise"}  # too many steps for one graph
 
@@ -167,8 +174,50 @@ def test_ddim_takes_all_levels_where_steps_are_zero(tmp_path: Path) -> None:
 def test_few_steps_of_ddim_are_one_graph(tmp_path: Path) -> None:
     checkpoint = save_gen2res(tmp_path)
     for steps, graphs in ((8, {"denoise", "fused"}), (9, {"denoise"})):
-        assert set(Gen2ResSource(checkpoint, steps=steps).open().graphs) == graphs
-    assert set(Gen2ResSource(checkpoint, "ancestral", steps=8).open().graphs) == {"denoise"}
+        assert set(Gen2ResSource(checkpoint, start=200, steps=steps).open().graphs) == graphs
+    assert set(Gen2ResSource(checkpoint, "ancestral", start=200, steps=8).open().graphs) == {"denoise"}
+    assert set(Gen2ResSource(checkpoint, steps=8).open().graphs) == {"denoise"}  # where it starts depends on the photo
+
+
+@pytest.mark.parametrize(
+    ("options", "start_level", "first"),
+    [
+        ({}, 1.0, 0.3),  # a photo's own level, whatever it is
+        ({"start": 200, "steps": 9}, ddpm()[199], 0.3),
+        ({"start": 200, "steps": 8}, ddpm()[199], 0.2),  # the levels of its fused graph
+        ({"start": 400, "steps": 9}, ddpm()[399], 0.4),
+    ],
+)
+def test_where_photos_enter(tmp_path: Path, options: dict[str, int], start_level: float, first: float) -> None:
+    facts = Gen2ResSource(save_gen2res(tmp_path), **options).open().facts
+    assert facts["start_level"] == start_level
+    assert facts["times"][0] == first
+    assert len(facts["levels"]) == len(facts["times"]) + 1
+
+
+def test_a_student_enters_at_its_first_level(tmp_path: Path) -> None:
+    own = {"levels": [0.7, 0.9, 1.0], "times": [0.18, 0.09]}
+    opened = Gen2ResSource(save_gen2res(tmp_path, own)).open()
+    assert (opened.facts["start_level"], opened.facts["levels"]) == (0.7, (0.7, 0.9, 1.0))
+    assert "fused" in opened.graphs
+
+
+def test_fused_graphs_are_given_only_the_missing_noise(tmp_path: Path) -> None:
+    """Fused and step by step a noisy photo comes out the same: both start at K with as much noise as is missing."""
+    opened = Gen2ResSource(save_gen2res(tmp_path), start=START, steps=2).open()
+    clean = read(PHOTOS[0]).pixels[100:164, 100:164].astype(np.float64)
+    noise = 30 * np.random.default_rng(0).standard_normal(clean.shape)
+    photo = np.clip(np.round((clean + noise) * 257), 0, 65535).astype(np.uint16)
+    record(opened, "none", [Shot("photo", photo, 5, 1.0, None)], tmp_path / "record.npz", device="cpu")
+    recording = load(tmp_path / "record.npz")
+    (case,) = recording.about.cases
+    fused, split = (recording.arrays[case.pictures[form]].astype(int) for form in ("fused", "split"))
+    assert np.abs(fused - split).max() <= 8
+    level, sigma = ddpm()[START - 1], 2 * noise_sigma(photo) / 255
+    share = ((1 - level - level * sigma**2) / (1 - level)) ** 0.5
+    assert 0.8 < share < 0.98
+    given = recording.arrays[case.calls["fused"][0].inputs["noise"]]
+    np.testing.assert_allclose(given, share * normal(5, 0, (0, 64), (0, 64)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("facts", [{}, {"constrained": True}])
@@ -198,7 +247,7 @@ class Halved(torch.nn.Module):
 
 
 def test_graphs_that_do_not_do_what_torch_does_are_not_packed(tmp_path: Path) -> None:
-    opened = Gen2ResSource(save_gen2res(tmp_path), steps=9).open()  # too many for a fused graph
+    opened = Gen2ResSource(save_gen2res(tmp_path), steps=9).open()
     graph = opened.graphs["denoise"]._replace(module=Halved())
 
     class Changed(Gen2ResSource):

@@ -1,8 +1,7 @@
 """Stage 2 of DiffIR, second phase: CPEN_S2, denoiser and DIRformer together, through the unrolled chain.
 
 The paper's recipe for deblurring: 300 000 steps after the warm-up, Adam (0.9, 0.99) at 2e-4, halved every 80 000. Its
-further phase with perceptual and adversarial losses, for super-resolution and inpainting, is not built here: results
-are those of the regression losses.
+further phase with perceptual and adversarial losses, for super-resolution and inpainting, is `adversarial`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ...models.diffir import CpenS1, Diffir
 from ..photos import Data, Pool
 from ..stage import Stage
 from .samples import DiffirRecipe
-from .student import Student, check_model, frozen_target
+from .student import Priors, Student, check_model, frozen_target
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "JointRecipe", "JointStage", "build"]
 
@@ -46,13 +45,22 @@ class JointStage(Student):
         self.prior_weight = recipe.prior_weight
         self.trained = {"": 1.0}
 
-    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """L1 of the restored picture + mean |Z^ - Z|."""
+    def restored(self, batch: dict[str, Tensor]) -> tuple[Tensor, Priors]:
+        """The restored images, (N, 3, scale H, scale W), not clipped, and the priors of a batch."""
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         priors = self.priors(image, batch)
-        content = F.l1_loss(self.diffir.restore(image, priors.estimate).float(), batch["clean"])
+        return self.diffir.restore(image, priors.estimate).float(), priors
+
+    def regression(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The restored images, and L1 of them + mean |Z^ - Z|."""
+        restored, priors = self.restored(batch)
+        content = F.l1_loss(restored, batch["clean"])
         error = F.l1_loss(priors.estimate, priors.target)
-        return {"loss": content + self.prior_weight * error, "content": content, "prior": error}
+        return restored, {"loss": content + self.prior_weight * error, "content": content, "prior": error}
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """L1 of the restored image + mean |Z^ - Z|."""
+        return self.regression(batch)[1]
 
 
 def build(recipe: JointRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:

@@ -19,7 +19,8 @@ from ...models.checkpoints import Checkpoint
 from ...models.diffir import Teacher
 from ..photos import Data, Pool
 from ..stage import Arrays, Stage, Validation
-from .samples import DiffirRecipe, draw_pair, held_back, psnr, strip
+from .samples import DiffirRecipe, draw_pair, held_back, validation
+from .start import standardise, starting_pairs
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PretrainStage", "build"]
 
@@ -33,14 +34,16 @@ class PretrainStage:
 
     kind = "diffir-pretrain"
 
-    def __init__(self, recipe: DiffirRecipe, val: Pool) -> None:
+    def __init__(self, recipe: DiffirRecipe, data: Data) -> None:
         self.recipe = recipe
         self.config = recipe.model
         self.teacher = Teacher(recipe.model)
+        if recipe.model.prior_norm:
+            standardise(self.teacher.cpen, *starting_pairs(data.train.at(0), recipe))
         self.model: nn.Module = self.teacher
         self.trained = {"": 1.0}
         self.frozen = nn.ModuleList()
-        self.pairs = held_back(val, recipe)
+        self.pairs = held_back(data.val, recipe)
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """ "image" and "clean"."""
@@ -52,16 +55,11 @@ class PretrainStage:
         return {"loss": F.l1_loss(self.teacher(image, batch["clean"]).float(), batch["clean"])}
 
     def validate(self, model: nn.Module) -> Validation:
-        """PSNR in dB with the prior of the ground truth: what stage 2 can reach at best."""
+        """PSNR in dB under the prior of the ground truth, the upper bound of stage 2, another photo's, and the mean."""
         assert isinstance(model, Teacher)
         device = next(model.parameters()).device
-        values, pictures = [], {}
-        for pair in self.pairs:
-            image, clean = (side.to(device) for side in pair)
-            restored = model(image, clean)
-            values.append(psnr(image, restored, clean))
-            pictures.setdefault("restored", strip(image, restored, clean))
-        return Validation({"val_psnr": float(np.mean(values))}, pictures)
+        pairs = [(image.to(device), clean.to(device)) for image, clean in self.pairs]
+        return validation(pairs, [model.cpen(*pair) for pair in pairs], model.dirformer)
 
     def facts(self) -> dict[str, Any]:
         """The task it was trained for."""
@@ -71,4 +69,4 @@ class PretrainStage:
 def build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:
     """The stage, from scratch."""
     del earlier
-    return PretrainStage(recipe, data.val)
+    return PretrainStage(recipe, data)

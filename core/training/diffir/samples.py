@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import cast
 
 import numpy as np
@@ -13,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
-from ...errors import UnknownNameError
+from ...errors import TrainingError, UnknownNameError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
-from ..photos import Crop, Pool, planar, val_pairs
+from ..photos import Pool, planar, val_pairs
 from ..recipe import Recipe
-from ..stage import Arrays
+from ..stage import Arrays, Validation
 
-__all__ = ["DiffirRecipe", "draw_pair", "held_back", "psnr", "strip"]
+__all__ = ["DiffirRecipe", "draw_pair", "held_back", "psnr", "strip", "validation"]
 
 THICKNESSES: tuple[Thickness, ...] = ("thin", "medium", "thick")
 VAL_SIDE = 256  # of the crops that figures are measured on, pixels
@@ -27,7 +29,10 @@ VAL_SIDE = 256  # of the crops that figures are measured on, pixels
 
 @dataclass(frozen=True)
 class DiffirRecipe(Recipe):
-    """A recipe of any stage of DiffIR. Raises UsageError for a task, mask or crop that does not suit the model."""
+    """A recipe of any stage of DiffIR.
+
+    Raises UsageError for a task, mask or crop that does not suit the model.
+    """
 
     task: str = "motionblur"  # of TASKS; for super-resolution of SHRINKS
     mask: str = "medium"  # what is missing when the model is for inpainting (and then instead of the task)
@@ -45,17 +50,19 @@ class DiffirRecipe(Recipe):
 
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
-    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32."""
-    square = pool.crop(crop, rng, recipe.task if recipe.model.inputs == 3 and recipe.model.scale == 1 else None)
-    return {"image": _image(square, recipe, rng), "clean": planar(square.clean)}
+    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32.
 
-
-def _image(square: Crop, recipe: DiffirRecipe, rng: Generator) -> NDArray[np.float32]:
+    Raises TrainingError for pairs, whose two photos have one size, when the model enlarges.
+    """
     if recipe.model.inputs == 4:
-        return _masked(square.clean, cast(Thickness, recipe.mask), rng)
-    if recipe.model.scale > 1:
-        return planar(SHRINKS[recipe.task](square.clean, rng))
-    return planar(square.damaged)
+        clean = pool.crop(crop, rng).clean
+        return {"image": _masked(clean, cast(Thickness, recipe.mask), rng), "clean": planar(clean)}
+    if recipe.model.scale > 1 and pool.damaged:
+        raise TrainingError(
+            f"a model that enlarges {recipe.model.scale} times cannot learn from pairs of one size; give clean photos"
+        )
+    square = pool.crop(crop, rng, recipe.task, SHRINKS if recipe.model.scale > 1 else TASKS)
+    return {"image": planar(square.damaged), "clean": planar(square.clean)}
 
 
 def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
@@ -87,3 +94,21 @@ def strip(image: Tensor, restored: Tensor, clean: Tensor) -> Tensor:
     """Input, restored and ground truth of one picture side by side, (3, H, 3 W)."""
     size = clean.shape[2:]
     return torch.cat([F.interpolate(image[:, :3], size), composed(image, restored.float()), clean], dim=3)[0].cpu()
+
+
+def validation(
+    pairs: Sequence[tuple[Tensor, Tensor]], priors: Sequence[Tensor], restore: Callable[[Tensor, Tensor], Tensor]
+) -> Validation:
+    """What the priors of held-back photos are worth, PSNR in dB: each photo's own, the next photo's, the mean of all.
+
+    pairs: (image, clean), priors: (1, ipr), one of each per photo. restore: (image, prior) -> restored image. A
+    strip of the first photo comes with the figures.
+    """
+    mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
+    given = {"val_psnr": priors, "val_psnr_other": [*priors[1:], priors[0]], "val_psnr_mean": [mean] * len(priors)}
+    figures = {
+        name: fmean(psnr(image, restore(image, z), clean) for (image, clean), z in zip(pairs, chosen, strict=True))
+        for name, chosen in given.items()
+    }
+    image, clean = pairs[0]
+    return Validation(figures, {"restored": strip(image, restore(image, priors[0]), clean)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from ...models.diffir import CpenS1, Diffir, DiffirConfig
 from ..diffusion import mix
 from ..photos import Pool
 from ..stage import Arrays, Validation
-from .samples import DiffirRecipe, draw_pair, held_back, psnr, strip
+from .samples import DiffirRecipe, draw_pair, held_back, validation
 
 __all__ = ["Priors", "Student", "check_model", "frozen_target"]
 
@@ -53,26 +54,20 @@ class Student:
         return Priors(target, self.diffir.prior(self.diffir.condition(image), start).float())
 
     def validate(self, model: nn.Module) -> Validation:
-        """PSNR in dB as deployed, and of the condition used as the prior; mean error of the prior."""
+        """PSNR in dB as deployed, under another photo's prior and the mean; error of the prior, and of a constant."""
         assert isinstance(model, Diffir)
         device = next(model.parameters()).device
+        pairs = [(image.to(device), clean.to(device)) for image, clean in self.pairs]
         random = torch.Generator().manual_seed(0)
-        rows, pictures = [], {}
-        for pair in self.pairs:
-            image, clean = (side.to(device) for side in pair)
-            noise = torch.randn(1, self.config.ipr, generator=random).to(device)
-            condition = model.condition(image)
-            prior = model.prior(condition, noise)
-            restored = model.restore(image, prior)
-            rows.append(
-                {
-                    "val_psnr": psnr(image, restored, clean),
-                    "val_psnr_condition": psnr(image, model.restore(image, condition), clean),
-                    "val_prior": float(F.l1_loss(prior, self.target(image, clean))),
-                }
-            )
-            pictures.setdefault("restored", strip(image, restored, clean))
-        return Validation({name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, pictures)
+        noises = [torch.randn(1, self.config.ipr, generator=random).to(device) for _ in pairs]
+        priors = [model.prior(model.condition(image), z) for (image, _), z in zip(pairs, noises, strict=True)]
+        targets = torch.cat([self.target(*pair) for pair in pairs])
+        found = validation(pairs, priors, model.restore)
+        errors = {
+            "val_prior": F.l1_loss(torch.cat(priors), targets),
+            "val_prior_mean": F.l1_loss(targets.mean(dim=0).expand_as(targets), targets),
+        }
+        return Validation(found.figures | {name: float(value) for name, value in errors.items()}, found.pictures)
 
     def facts(self) -> dict[str, Any]:
         """The task it was trained for."""
@@ -94,7 +89,7 @@ def check_model(recipe: DiffirRecipe, checkpoint: Checkpoint) -> None:
     given = from_dict(DiffirConfig, checkpoint.config)
     wanted = recipe.model
     if checkpoint.kind == "diffir-pretrain":
-        given, wanted = (DiffirConfig(c.inputs, c.scale, c.ipr, 0, c.cpen, c.dirformer) for c in (given, wanted))
+        given, wanted = (replace(config, steps=0) for config in (given, wanted))
     if given != wanted:
         raise UsageError(
             f"the '{checkpoint.kind}' checkpoint holds {given}, the recipe says {wanted}; "

@@ -17,6 +17,7 @@ from ...models.diffir import CpenS1, Diffir
 from ..photos import Data, Pool
 from ..stage import Stage
 from .samples import DiffirRecipe
+from .start import standardise, starting_pairs
 from .student import Student, check_model, frozen_target
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "WarmupStage", "build"]
@@ -48,4 +49,7 @@ def build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: Data) -
     check_model(recipe, pretrained)
     model = Diffir(recipe.model)
     pretrained.fill(model.dirformer, "dirformer")
+    if recipe.model.prior_norm:
+        image, _ = starting_pairs(data.train.at(0), recipe)
+        standardise(model.cpen, image)
     return WarmupStage(recipe, model, frozen_target(pretrained), data.val)

@@ -28,7 +28,7 @@ from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from .losses import detail_loss, diffusion_loss
-from .start import check_model, frozen_encoder
+from .start import check_model, frozen_encoder, trained_parts
 from .validation import HeldBack
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "AdapterRecipe", "AdapterStage", "build"]
@@ -57,11 +57,6 @@ class AdapterRecipe(Recipe):
         super().__post_init__()
         if self.content <= 0 < self.predictor_rate:
             raise UsageError(f"content must be above 0, or nothing would teach the predictor; got {self.content}")
-        if self.predictor_rate and self.model.predictor.damage:
-            raise UsageError(
-                "a calibrated predictor stays as it is in stage II, or its sigma would no longer be that of its errors; "
-                f"got predictor_rate={self.predictor_rate:g}, give --set predictor_rate=0"
-            )
 
 
 RECIPE = AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995, predictor_rate=0.0)
@@ -94,9 +89,7 @@ class AdapterStage:
         self.encode = partial(dtpm.encode, encoder)
         self.bars = SCHEDULES[self.config.schedule]()
         self.held_back = HeldBack(data.val, recipe.task, encoder, self.bars)
-        self.trained = {"adapters": 1.0}
-        if recipe.predictor_rate > 0:
-            self.trained |= dict.fromkeys(dtpm.predictor_parts(), recipe.predictor_rate)
+        self.trained = trained_parts(dtpm, recipe.predictor_rate)
         if recipe.film_rate > 0:
             films = [name for name, _ in dtpm.named_modules() if name.endswith(".film")]
             self.trained |= dict.fromkeys(films, recipe.film_rate)
@@ -168,5 +161,9 @@ class AdapterStage:
         return self.held_back.judge(model)
 
     def facts(self) -> dict[str, Any]:
-        """The task, and the scale of its residual."""
-        return {"task": self.recipe.task, "residual_scale": float(self.dtpm.residual_scale)}
+        """The task, the scale of its residual, and the deviations of what is sampled."""
+        return {
+            "task": self.recipe.task,
+            "residual_scale": float(self.dtpm.residual_scale),
+            "deviations": self.held_back.deviations,
+        }

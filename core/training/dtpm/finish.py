@@ -26,7 +26,7 @@ from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from .losses import detail_loss, psnr_loss
-from .start import check_model, frozen_encoder
+from .start import check_model, frozen_encoder, trained_parts
 from .validation import HeldBack
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "FinishRecipe", "FinishStage", "build"]
@@ -43,7 +43,7 @@ class FinishRecipe(Recipe):
     task: str = "cleanup"
     model: DtpmConfig = field(default_factory=lambda: MOBILE)
     sampling_steps: int = 4
-    predictor_rate: float = 0.1  # share of the rate at which the predictor learns
+    predictor_rate: float = 0.1  # share of the rate at which the predictor learns; 0 freezes it
     code_drop: float = CODE_DROP
     code_noise: float = CODE_NOISE
     psnr: float = 0.003
@@ -61,7 +61,7 @@ class FinishRecipe(Recipe):
             raise UsageError(f"sampling_steps must be in 1..{STEPS}, got {self.sampling_steps}")
 
 
-RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, ema=0.999)
+RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, ema=0.999, predictor_rate=0.0)
 EARLIER = ("semantic", "dtpm")
 STRUCTURES = False
 
@@ -91,7 +91,7 @@ class FinishStage:
         bars = SCHEDULES[self.config.schedule]()
         self.sampling = trailing(recipe.sampling_steps, bars)
         self.held_back = HeldBack(data.val, recipe.task, encoder, bars, recipe.sampling_steps)
-        self.trained = {"adapters": 1.0, **dict.fromkeys(dtpm.predictor_parts(), recipe.predictor_rate)}
+        self.trained = trained_parts(dtpm, recipe.predictor_rate)
         self.frozen = nn.ModuleList([encoder])
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
@@ -128,5 +128,9 @@ class FinishStage:
         return self.held_back.judge(model)
 
     def facts(self) -> dict[str, Any]:
-        """The task, and the scale of its residual."""
-        return {"task": self.recipe.task, "residual_scale": float(self.dtpm.residual_scale)}
+        """The task, the scale of its residual, and the deviations of what is sampled."""
+        return {
+            "task": self.recipe.task,
+            "residual_scale": float(self.dtpm.residual_scale),
+            "deviations": self.held_back.deviations,
+        }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..diffusion import v_target
 
-__all__ = ["damage_loss", "detail_loss", "diffusion_loss", "local_damage", "psnr_loss", "sigma_loss"]
+__all__ = ["damage_loss", "detail_loss", "diffusion_loss", "local_damage", "local_deviation", "psnr_loss", "sigma_loss"]
 
 WINDOW = 5  # pixels over which local contrast is measured
 OCTAVES = 3
@@ -27,6 +27,19 @@ def local_damage(damaged: Tensor, clean: Tensor, cell: int) -> Tensor:
     """Root mean square of damaged - clean around each cell, (N, 1, H / cell, W / cell): over 3 x 3 cells."""
     squares = F.avg_pool2d((damaged - clean).square().mean(dim=1, keepdim=True), cell)
     return F.avg_pool2d(squares, 3, 1, 1, count_include_pad=False).sqrt()
+
+
+def local_deviation(residual: Tensor, window: int) -> Tensor:
+    """Standard deviation of a residual (N, 3, H, W) around each pixel, (N, 1, H, W): over `window` pixels, odd.
+
+    At least half a grey level: what is flat stays flat when it is divided by this.
+    """
+    squares = residual.square().mean(dim=1, keepdim=True)
+    local = squares
+    for across in ((window, 1), (1, window)):
+        padding = tuple(side // 2 for side in across)
+        local = F.avg_pool2d(local, across, 1, padding, count_include_pad=False)
+    return (local + (0.5 / 255) ** 2).sqrt()
 
 
 def damage_loss(estimated: Tensor, true: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Stage I: the texture prior, learnt from clean photos.
 
 x_0 - y_s, the photo minus its structure, is scaled to unit variance and diffused; the denoiser sees the structure and
-the photo's semantic code.
+the photo's semantic code. Stage II divides the residual by the sigma of a calibrated predictor, pixel by pixel; the
+prior of such a model therefore learns residuals that are divided by their own local deviation.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..photos import Crop, Data, Pool, planar
 from ..recipe import Recipe
 from ..stage import Arrays, Validation
 from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
-from .losses import diffusion_loss
+from .losses import diffusion_loss, local_deviation
 from .start import frozen_encoder
 from .validation import device_of, side_by_side
 
@@ -42,12 +43,14 @@ class PriorRecipe(Recipe):
     code_drop: float = CODE_DROP
     code_noise: float = CODE_NOISE
     snr_cap: float = 0.0  # min-SNR weighting, 0 for none; see `diffusion_loss`
+    local: float = 0.75  # share of the crops whose residual is divided by its local deviation, of calibrated models
 
 
 RECIPE = PriorRecipe(steps=60_000, rate=1.5e-3, ema=0.9995)
 EARLIER = ("semantic",)
 STRUCTURES = True
 VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32
+WINDOWS = (5, 9, 17, 33)  # pixels over which local deviations are taken
 SAMPLING_STEPS = 4  # of the picture that validation shows
 
 
@@ -83,13 +86,16 @@ class PriorStage:
         self.val = data.val
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """clean, structure and noise (3, crop, crop), level and code."""
+        """clean, structure and noise (3, crop, crop), level and code; window (), 0 for the scale of all photos."""
         cut = pool.crop(crop, rng)
         return self._sample(cut, _imperfect(cut, rng), self.recipe.code_drop, self.recipe.code_noise, rng)
 
     def _sample(self, cut: Crop, smooth: Picture, drop: float, noise: float, rng: Generator) -> Arrays:
-        clean = planar(cut.clean)
+        clean, window = planar(cut.clean), 0
+        if self.config.predictor.damage and rng.random() < self.recipe.local:
+            window = WINDOWS[rng.integers(len(WINDOWS))]
         return {
+            "window": np.array(window, np.int64),
             "clean": clean,
             "structure": planar(smooth),
             **draw_level(self.bars, clean.shape, rng),
@@ -102,17 +108,27 @@ class PriorStage:
 
     def _error(self, model: nn.Module, batch: Mapping[str, Tensor], code: Tensor) -> Tensor:
         structure, noise, bar = (batch[name] for name in ("structure", "noise", "bar"))
-        residual = (batch["clean"] - structure) / self.scale
+        residual = self._scaled(batch["clean"] - structure, batch["window"])
         x, structure = (a.contiguous(memory_format=torch.channels_last) for a in (mix(residual, noise, bar), structure))
         predicted = model(x, structure, code, batch["t"])
         return diffusion_loss(predicted, residual, noise, bar, self.config.prediction, self.recipe.snr_cap)
+
+    def _scaled(self, residual: Tensor, windows: Tensor) -> Tensor:
+        scale = residual.new_full((len(residual), 1, *residual.shape[2:]), self.scale)
+        for window in WINDOWS:
+            chosen = (windows == window).reshape(-1, 1, 1, 1)
+            scale = torch.where(chosen, local_deviation(residual, window), scale)
+        return residual / scale
 
     def validate(self, model: nn.Module) -> Validation:
         """The same loss on fixed crops, times and noise of held-back photos, with and without the code."""
         errors = torch.tensor([self._errors(model, batch) for batch in self._held_back])
         with_code, without = errors.mean(dim=0).tolist()
         picture = self._picture(model, self._held_back[0])
-        return Validation({"val_loss": with_code, "val_loss_without_code": without}, picture)
+        figures = {"val_loss": with_code}
+        if self.config.semantic.code:
+            figures["val_loss_without_code"] = without
+        return Validation(figures, picture)
 
     def _errors(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[float]:
         batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}

@@ -10,10 +10,10 @@ from torch import nn
 
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint, from_dict
-from ...models.dtpm import DtpmConfig
+from ...models.dtpm import Dtpm, DtpmConfig
 from ...models.semantic import NO_SEMANTIC, NoEncoder, encoder_of
 
-__all__ = ["check_model", "frozen_encoder"]
+__all__ = ["check_model", "frozen_encoder", "trained_parts"]
 
 
 def frozen_encoder(earlier: Mapping[str, Checkpoint], model: DtpmConfig) -> nn.Module:
@@ -27,6 +27,21 @@ def check_model(kind: str, checkpoint: Checkpoint, model: DtpmConfig, *names: st
     """Raise UsageError, with the settings to give, unless the fields `names` are those of the checkpoint's model."""
     theirs = from_dict(DtpmConfig, checkpoint.config)
     _check(kind, {name: getattr(theirs, name) for name in names}, model)
+
+
+def trained_parts(dtpm: Dtpm, predictor_rate: float) -> dict[str, float]:
+    """What stage II trains of a DTPM, with its share of the rate: the adapters, and the predictor at `predictor_rate`.
+
+    Raises UsageError for a calibrated predictor that is to learn: its sigma would no longer be that of its errors.
+    """
+    if predictor_rate == 0:
+        return {"adapters": 1.0}
+    if dtpm.predictor.calibrated:
+        raise UsageError(
+            f"a calibrated predictor stays as it is in stage II, got predictor_rate={predictor_rate:g}; give "
+            "--set predictor_rate=0"
+        )
+    return {"adapters": 1.0, **dict.fromkeys(dtpm.predictor_parts(), predictor_rate)}
 
 
 def _check(kind: str, theirs: Mapping[str, Any], model: DtpmConfig) -> None:

@@ -17,6 +17,7 @@ __all__ = ["HeldBack", "calibration", "device_of", "in_parts", "psnr", "side_by_
 
 PART = 8  # photos that are run at once
 GAINS = (0, 0.5, 1)
+DEVIATION_STEPS = (1, 2, 4, 8, 50)  # for which the deviation of the samples is measured
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -56,8 +57,9 @@ class HeldBack:
         self.damaged, self.clean = val_pairs(pool, task)
         self.thumbnails = torch.from_numpy(pool.contexts[::CONTEXTS].copy()).float() / 255
         self.noise = torch.randn(self.damaged.shape, generator=torch.Generator().manual_seed(0))
-        self.encoder = encoder
+        self.encoder, self.bars = encoder, bars
         self.sampling = trailing(steps, bars)
+        self.deviations: dict[str, float] = {}  # of the model that was judged last; see `sampled_deviation`
 
     def judge(self, model: Dtpm) -> Validation:
         """PSNR in dB at each gain of the texture (0 is the predictor alone), and the `calibration` of the samples."""
@@ -72,5 +74,16 @@ class HeldBack:
         *restored, samples = in_parts(sample, device_of(model), self.damaged, self.noise, self.thumbnails).unbind(dim=1)
         figures = {f"val_psnr_{g:g}": psnr(r, self.clean) for g, r in zip(GAINS, restored, strict=True)}
         figures["val_calibration"] = calibration(samples, self.clean - restored[0])
+        if model.predictor.calibrated:
+            self.deviations = {str(steps): self._deviation(model, steps) for steps in DEVIATION_STEPS}
+            figures["val_deviation_50"] = self.deviations["50"]
         picture = side_by_side(self.damaged, *restored, self.clean)
         return Validation(figures, {"damaged_restored_clean": picture})
+
+    def _deviation(self, model: Dtpm, steps: int) -> float:
+        """Root mean square of the scaled residuals sampled in `steps` steps, on the first photos."""
+        device = device_of(model)
+        damaged, noise, thumbnail = (x[:PART].to(device) for x in (self.damaged, self.noise, self.thumbnails))
+        base, _ = model.predict(damaged)
+        code = model.encode(self.encoder, thumbnail)
+        return float(model.residual(damaged, base, code, noise, *trailing(steps, self.bars)).square().mean().sqrt())

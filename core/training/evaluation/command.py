@@ -13,7 +13,7 @@ from ...files import atomic_output, failure_reason
 from ...image import read
 from ...models import checkpoints
 from ...models.dtpm import DtpmConfig, Predictor
-from ...models.gen2res import SHIPPED_BASE
+from ...models.gen2res import SHIPPED_BASE, build, load_base
 from ...photo_list import clean_photos
 from ..photos import levels
 from . import diffir, dtpm, gen2res
@@ -23,6 +23,7 @@ from .score import Table, square
 __all__ = ["add_arguments", "run"]
 
 MODEL = "model.safetensors"
+NOISY_PHOTOS, NOISY_SIDE = 6, 192  # evenly spaced, their centres: BM3D takes its time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=Path(".cache/evaluate"), help="runs of albums (%(default)s)")
     parser.add_argument("--side", type=int, default=320, help="of the centre squares, pixels (%(default)s)")
     parser.add_argument("--task", choices=TASKS, default="noise", help="damage of album photos (%(default)s)")
-    parser.add_argument("--level", type=int, default=100, help="K of 1000 that Gen2Res starts from (%(default)s)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the page, such as docs/results.md")
 
 
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     listed = clean_photos(args.data, split="val", use="any")
     photos = [square(levels(read(row.path).pixels, halve=True), args.side) for row in listed if row.set != "dreambooth"]
     albums = sorted({row.path.parent for row in listed if row.set == "dreambooth"})
-    tables = [*_with_tasks(args.checkpoints, photos), *_with_albums(args, albums)]
+    tables = [*_with_tasks(args.checkpoints, photos), *_with_noise(photos), *_with_albums(args, albums)]
     text = page(
-        f"pocketprior evaluate --data DATA --task {args.task} --level {args.level} -o docs/results.md",
+        f"pocketprior evaluate --data DATA --task {args.task} -o docs/results.md",
         f"the centre {args.side} x {args.side} of {len(photos)} held-back photos; {len(albums)} held-back albums",
         tables,
     )
@@ -59,29 +59,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[Table]:
-    """One DTPM per task, each in the folder of its task's name; one DiffIR with its first stage."""
-    encoder = dtpm.load_encoder(folder / "semantic" / MODEL)
+    """One DTPM per task, in the folder of its task's name; one DiffIR with its first stage, and V1 if it is there."""
+    semantic = folder / "semantic" / MODEL
+    encoder = dtpm.load_encoder(semantic) if semantic.exists() else None
     found = [dtpm.evaluate(folder / task / MODEL, encoder, photos) for task in TASKS if (folder / task).is_dir()]
-    return [*found, diffir.evaluate(folder / "diffir" / MODEL, folder / "diffir-pretrain" / MODEL, photos)]
+    v1 = folder / "diffir-v1" / MODEL
+    return [
+        *found,
+        diffir.evaluate(
+            folder / "diffir" / MODEL, folder / "diffir-pretrain" / MODEL, photos, v1 if v1.exists() else None
+        ),
+    ]
+
+
+def _with_noise(photos: Sequence[Image]) -> list[Table]:
+    """The base of Gen2Res on some of the photos, at each strength of the noise."""
+    count = min(NOISY_PHOTOS, len(photos))
+    chosen = [square(levels(photos[i * len(photos) // count], halve=False), NOISY_SIDE) for i in range(count)]
+    denoiser = build(load_base(SHIPPED_BASE))
+    return [gen2res.noise_table(denoiser, chosen, sigma) for sigma in gen2res.SIGMAS]
 
 
 def _with_albums(args: argparse.Namespace, albums: Sequence[Path]) -> list[Table]:
-    encoder = dtpm.load_encoder(args.checkpoints / "semantic" / MODEL)
     checkpoint = checkpoints.load(args.checkpoints / "predictor" / MODEL, "predictor")
     predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor).eval()
     predictor.load_state_dict(checkpoint.tensors)
-    sampling = gen2res.Sampling(start=args.level)
     tables = [
-        gen2res.evaluate(
-            album,
-            SHIPPED_BASE,
-            predictor,
-            encoder,
-            args.work / album.name,
-            task=args.task,
-            side=args.side,
-            sampling=sampling,
-        )
+        gen2res.evaluate(album, SHIPPED_BASE, predictor, args.work / album.name, task=args.task, side=args.side)
         for album in albums
     ]
     return [*tables, gen2res.overall(tables)] if tables else []

@@ -1,7 +1,8 @@
-"""DiffIR on held-back photos: with the diffused prior, with the condition in its place, with one prior for all.
+"""DiffIR on held-back photos: what its prior is worth, in stage 2, in stage 1 and without diffusion.
 
-The regressor alone is the same transformer under one fixed vector, the mean prior of all the photos. The ablation "no
-diffusion" uses the condition vector D directly as the prior; the upper bound takes the prior from the ground truth.
+Each model restores every photo under three priors: the photo's own, the next photo's, and the mean of all. A prior that
+says nothing about its photo is worth as much as the mean; one that the transformer ignores, as much as another photo's.
+V1, the ablation of the paper, is a model that was trained without diffusion: its CPEN_S2 estimates the prior itself.
 """
 
 from __future__ import annotations
@@ -13,51 +14,84 @@ import torch
 from torch import Tensor
 
 from ...arrays import Image
+from ...errors import CheckpointError
 from ...models import checkpoints
 from ...models.diffir import Diffir, DiffirConfig, Teacher
+from ...models.dirformer import Dirformer
 from ...noise import normal_vector
 from .dtpm import INPUT
-from .score import Case, Table, cases, measure
+from .score import Case, Method, Row, Table, cases, measure
 
 __all__ = ["evaluate"]
 
-REGRESSOR, NO_DIFFUSION, SYSTEM, BOUND = "regressor alone", "no diffusion", "DiffIR, 4 steps", "prior from the truth"
+OWN, OTHER, MEAN = "its own prior", "another photo's prior", "the mean prior"
+STUDENT, TEACHER, V1 = "stage 2", "stage 1", "V1, trained without diffusion"
 
 
-def evaluate(model_path: Path, pretrain_path: Path, photos: Sequence[Image]) -> Table:
-    """Every row on the same photos (H, W, 3) uint8 with the damage of the model's task. Raises CheckpointError."""
+def evaluate(model_path: Path, pretrain_path: Path, photos: Sequence[Image], v1_path: Path | None = None) -> Table:
+    """Every row on the same photos (H, W, 3) uint8 with the damage of the model's task.
+
+    v1_path: a "diffir" checkpoint that was trained with `model.steps=0`, if there is one. Raises CheckpointError for
+    files that are not what they are given as.
+    """
     checkpoint = checkpoints.load(model_path, "diffir")
-    config = checkpoints.from_dict(DiffirConfig, checkpoint.config)
-    model, teacher = Diffir(config).eval(), Teacher(config).eval()
-    model.load_state_dict(checkpoint.tensors)
-    teacher.load_state_dict(checkpoints.load(pretrain_path, "diffir-pretrain").tensors)
     task = checkpoint.facts["task"]
     found = cases(photos, task)
-    noise = torch.from_numpy(normal_vector(0, 0, config.ipr))
-    average = _mean_prior(model, found, noise)
-    rows = [
-        measure(INPUT, lambda case: case.image, found),
-        measure(REGRESSOR, lambda case: model.restore(case.image, average), found),
-        measure(NO_DIFFUSION, lambda case: model.restore(case.image, model.condition(case.image)), found),
-        measure(SYSTEM, lambda case: model(case.image, noise), found),
-        measure(BOUND, lambda case: teacher(case.image, case.clean), found),
-    ]
-    return Table(f"DiffIR, task `{task}`", rows, _verdicts(Table("", rows, ())))
+    model, teacher = _student(checkpoint), _teacher(pretrain_path)
+    rows = [measure(INPUT, lambda case: case.image, found)]
+    if v1_path is not None:
+        plain = _v1(v1_path)
+        rows.append(measure(V1, lambda case: plain.restore(case.image, plain.condition(case.image)), found))
+    noise = torch.from_numpy(normal_vector(0, 0, model.config.ipr))
+    with torch.inference_mode():
+        estimated = [model.prior(model.condition(case.image), noise) for case in found]
+        true = [teacher.cpen(case.image, case.clean) for case in found]
+    rows += _under_priors(STUDENT, model.dirformer, found, estimated)
+    rows += _under_priors(TEACHER, teacher.dirformer, found, true)
+    return Table(f"DiffIR, task `{task}`", rows, _comparisons(Table("", rows, ())))
 
 
-@torch.inference_mode()
-def _mean_prior(model: Diffir, found: Sequence[Case], noise: Tensor) -> Tensor:
-    return torch.cat([model.prior(model.condition(case.image), noise) for case in found]).mean(dim=0, keepdim=True)
+def _student(checkpoint: checkpoints.Checkpoint) -> Diffir:
+    model = Diffir(checkpoints.from_dict(DiffirConfig, checkpoint.config)).eval()
+    checkpoint.fill(model)
+    return model
 
 
-def _verdicts(table: Table) -> list[str]:
-    gains = [table.change("PSNR", SYSTEM, other) for other in (INPUT, REGRESSOR, NO_DIFFUSION)]
-    prior = "earns its place" if gains[1] >= 0.05 else "adds next to nothing"
-    diffusion = "shows" if gains[2] >= 0.05 else "does not show"
-    return [
-        f"Over the input {gains[0]:+.2f} dB.",
-        f"A prior of this photo against the mean prior: {gains[1]:+.2f} dB; at this size it {prior}.",
-        f"Diffusing the prior against using the condition directly: {gains[2]:+.2f} dB. That the diffusion is what "
-        f"makes the prior good {diffusion} at this size.",
-        f"The prior taken from the truth would be {table.change('PSNR', BOUND, SYSTEM):+.2f} dB from the system.",
-    ]
+def _teacher(path: Path) -> Teacher:
+    checkpoint = checkpoints.load(path, "diffir-pretrain")
+    teacher = Teacher(checkpoints.from_dict(DiffirConfig, checkpoint.config)).eval()
+    checkpoint.fill(teacher)
+    return teacher
+
+
+def _v1(path: Path) -> Diffir:
+    model = _student(checkpoints.load(path, "diffir"))
+    if model.config.steps:
+        raise CheckpointError(
+            f"{path} was trained with {model.config.steps} diffusion steps; V1 is trained with --set model.steps=0"
+        )
+    return model
+
+
+def _under_priors(name: str, restore: Dirformer, found: Sequence[Case], priors: Sequence[Tensor]) -> list[Row]:
+    mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
+    given = {OWN: priors, OTHER: [*priors[1:], priors[0]], MEAN: [mean] * len(priors)}
+
+    def under(chosen: Sequence[Tensor]) -> Method:
+        prior_of = {id(case): prior for case, prior in zip(found, chosen, strict=True)}
+        return lambda case: restore(case.image, prior_of[id(case)])
+
+    return [measure(_row(name, kind), under(chosen), found) for kind, chosen in given.items()]
+
+
+def _row(name: str, kind: str) -> str:
+    return f"{name}, {kind}"
+
+
+def _comparisons(table: Table) -> list[str]:
+    pairs = [(_row(STUDENT, OWN), INPUT)]
+    if V1 in {row.method for row in table.rows}:
+        pairs.append((_row(STUDENT, OWN), V1))
+    pairs += [(_row(name, OWN), _row(name, kind)) for name in (STUDENT, TEACHER) for kind in (OTHER, MEAN)]
+    pairs.append((_row(TEACHER, OWN), _row(STUDENT, OWN)))
+    return [table.compared("PSNR", of, over) for of, over in pairs]

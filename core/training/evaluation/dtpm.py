@@ -1,32 +1,34 @@
-"""DTPM on held-back photos: the damaged input, the predictor alone, 4 and 50 steps of the whole model.
+"""DTPM on held-back photos: the damaged input, the predictor alone, null opponents, 4 and 50 steps of the whole model.
 
 A few-step student is sampled with its own steps instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...arrays import Image
+from ...arrays import Image, to_batch, to_image
+from ...metrics import psnr
 from ...models import checkpoints
 from ...models.dtpm import Dtpm, DtpmConfig
-from ...models.semantic import SemanticConfig, SemanticEncoder
-from ...models.steps import Steps, own_steps
+from ...models.semantic import NoEncoder, SemanticConfig, SemanticEncoder
+from ...models.steps import GAIN, Steps, own_steps, sampled_deviation
 from ...noise import normal
+from ...null import NULLS, null_result
 from ...schedule import SCHEDULES, trailing
 from ...thumbnail import thumbnail
-from .score import Case, Table, cases, measure
+from .score import Case, Row, Table, cases, measure
 
-__all__ = ["GAIN", "INPUT", "PREDICTOR", "evaluate", "load_encoder", "restore"]
+__all__ = ["INPUT", "PREDICTOR", "evaluate", "load_encoder", "restore"]
 
-GAIN = 0.5  # texture gain of strength 1, as in the embedded pack
 INPUT, PREDICTOR = "input", "predictor alone"
+GOOD = 40.0  # dB: a photo that the predictor brings this near to the truth needs no texture
 
 
 def load_encoder(path: Path) -> SemanticEncoder:
@@ -37,18 +39,28 @@ def load_encoder(path: Path) -> SemanticEncoder:
     return encoder.eval()
 
 
-def evaluate(model_path: Path, encoder: SemanticEncoder, photos: Sequence[Image]) -> Table:
-    """Every row on the same photos (H, W, 3) uint8, with the damage of the model's task. Raises CheckpointError."""
+def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image]) -> Table:
+    """Every row on the same photos (H, W, 3) uint8, with the damage of the model's task.
+
+    encoder: the semantic encoder, for models that have a code. Null opponents are made at the mean PSNR of the first
+    chain. Raises CheckpointError.
+    """
     checkpoint = checkpoints.load(model_path, "dtpm")
     model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config)).eval()
     checkpoint.fill(model)
+    encode = encoder if encoder is not None and model.config.semantic.code else NoEncoder()
     task = checkpoint.facts["task"]
     found = cases(photos, task)
     rows = [measure(INPUT, lambda case: case.image, found)]
     rows += [measure(PREDICTOR, lambda case: model.predictor(case.image), found)]
-    for steps in _chains(model, own_steps(checkpoint.facts)):
-        rows += [measure(f"DTPM, {steps.count} steps, gain {GAIN:g}", partial(restore, model, encoder, steps), found)]
-    return Table(f"DTPM, task `{task}`", rows, _verdicts(Table("", rows, ())))
+    chains = _chains(model, own_steps(checkpoint.facts))
+    for steps in chains:
+        gain = GAIN / sampled_deviation(checkpoint.facts, steps.count)
+        method = partial(restore, model, encode, steps, gain=gain)
+        rows += [measure(f"DTPM, {steps.count} steps, gain {GAIN:g}", method, found)]
+    rows[2:2] = _null_rows(model, found, rows[2])
+    errors = [(steps.count, _log_errors(model, encode, steps, found, checkpoint)) for steps in chains]
+    return Table(f"DTPM, task `{task}`", rows, [*_verdicts(Table("", rows, ())), *_calibrations(errors)])
 
 
 def _chains(model: Dtpm, own: Steps | None) -> list[Steps]:
@@ -56,27 +68,65 @@ def _chains(model: Dtpm, own: Steps | None) -> list[Steps]:
     return [own] if own else [Steps.of(*trailing(count, bars)) for count in (4, 50)]
 
 
-def restore(model: Dtpm, encoder: SemanticEncoder, steps: Steps, case: Case) -> Tensor:
-    """The restored photo at the gain of the packs, (1, 3, H, W) in [0, 1]; H and W are multiples of `multiple_of`."""
+def restore(model: Dtpm, encoder: nn.Module, steps: Steps, case: Case, gain: float = GAIN) -> Tensor:
+    """The restored photo at this gain, (1, 3, H, W) in [0, 1]; H and W are multiples of `multiple_of`."""
+    image, noise, code = _conditions(model, encoder, case)
+    return model(image, code, noise, image.new_tensor([gain]), *steps).cpu()
+
+
+def _conditions(model: Dtpm, encoder: nn.Module, case: Case) -> tuple[Tensor, Tensor, Tensor]:
+    """The damaged image, noise of its size and the semantic code, on the model's device."""
     height, width = case.true.shape[:2]
-    small = torch.from_numpy(thumbnail(case.damaged, encoder.config.size))
+    size = model.config.semantic.size
+    small = torch.from_numpy(thumbnail(case.damaged, size)) if size else torch.empty(1, 3, 0, 0)
     noise = torch.from_numpy(np.ascontiguousarray(normal(0, 0, (0, height), (0, width))))
     image, small, noise = (x.to(model.residual_scale.device) for x in (case.image, small, noise))
-    return model(image, model.encode(encoder, small), noise, image.new_tensor([GAIN]), *steps).cpu()
+    return image, noise, model.encode(encoder, small)
 
 
-def _verdicts(table: Table) -> list[str]:
-    few, *many = (row.method for row in table.rows[2:])
+def _null_rows(model: Dtpm, found: Sequence[Case], ours: Row) -> Iterator[Row]:
+    """The null opponents at the mean PSNR of `ours`."""
+    with torch.inference_mode():
+        bases = [to_image(model.predictor(case.image).clamp(0, 1).numpy(), np.uint8) for case in found]
+    for name, texture in NULLS.items():
+        result = null_result(texture, bases, [case.true for case in found], psnr, ours.values["PSNR"])
+        made = {id(case): image for case, image in zip(found, result.images, strict=True)}
+        yield measure(name, lambda case, made=made: torch.from_numpy(to_batch(made[id(case)])), found)
+
+
+@torch.inference_mode()
+def _log_errors(
+    model: Dtpm, encoder: nn.Module, steps: Steps, found: Sequence[Case], checkpoint: checkpoints.Checkpoint
+) -> list[float]:
+    """Per photo the logarithm of the deviation of the sampled residual over that of the true one."""
+    errors = []
+    for case in found:
+        image, noise, code = _conditions(model, encoder, case)
+        base, scale = model.predict(image)
+        deviation = sampled_deviation(checkpoint.facts, steps.count)
+        sampled = scale * model.residual(image, base, code, noise, *steps) / deviation
+        errors.append(float((sampled.std() / (case.clean.to(base) - base).std()).log()))
+    return errors
+
+
+def _calibrations(errors: Sequence[tuple[int, Sequence[float]]]) -> Iterator[str]:
+    for steps, logs in errors:
+        mean = float(np.mean(np.abs(logs)))
+        yield f"Calibration, {steps} steps: the deviation of a photo's samples is off by {mean:.2f} in its logarithm."
+
+
+def _verdicts(table: Table) -> Iterator[str]:
+    few, *many = (row.method for row in table.rows if row.method.startswith("DTPM"))
     gains = [table.change("PSNR", method, INPUT) for method in (PREDICTOR, few)]
-    psnr, niqe, swd = (table.change(metric, few, PREDICTOR) for metric in ("PSNR", "NIQE", "SWD"))
-    shown = "shows" if niqe < 0 and swd < 0 else "does not show"
-    return [
-        f"Over the input: the predictor {gains[0]:+.2f} dB, the whole model {gains[1]:+.2f} dB.",
-        f"Texture, over the predictor: NIQE {niqe:+.2f}, SWD {swd:+.4f}, at {psnr:+.2f} dB. The paper's claim (better "
-        f"to look at, not closer to the truth) {shown} at this size.",
-        *(
-            f"50 steps against 4: PSNR {table.change('PSNR', other, few):+.2f} dB, "
-            f"NIQE {table.change('NIQE', other, few):+.2f}."
-            for other in many
-        ),
-    ]
+    yield f"Over the input: the predictor {gains[0]:+.2f} dB, the whole model {gains[1]:+.2f} dB."
+    for other in (PREDICTOR, *NULLS):
+        differences = {metric: table.difference(metric, few, other) for metric in ("SWD", "HaarPSI", "NIQE")}
+        told = (f"{m} {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for m, d in differences.items())
+        yield f"Texture, minus {other}: {', '.join(told)}; in brackets 95 % intervals over the photos."
+    alone, whole = ({row.method: row for row in table.rows}[name].each["PSNR"] for name in (PREDICTOR, few))
+    losses = [a - b for a, b in zip(alone, whole, strict=True) if a > GOOD]
+    if losses:
+        yield f"Photos above {GOOD:g} dB lose at most {max(losses):.2f} dB to the texture ({len(losses)} photos)."
+    for other in many:
+        psnr_change, niqe = (table.change(metric, other, few) for metric in ("PSNR", "NIQE"))
+        yield f"50 steps against 4: PSNR {psnr_change:+.2f} dB, NIQE {niqe:+.2f}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -16,10 +16,12 @@ from ... import metrics
 from ...arrays import Image, to_batch, to_image
 from ...degradations import TASKS
 from ...errors import UsageError
+from ...intervals import Difference, paired
 
 __all__ = ["METRICS", "Case", "Method", "Row", "Table", "cases", "measure", "square"]
 
 DRAWS = 20
+FROZEN = {"cleanup": "mixed-v1"}  # task -> the damage that its figures have always been of
 METRICS: dict[str, Callable[[Image, Image], float]] = {
     "PSNR": metrics.psnr,
     "SSIM": metrics.ssim,
@@ -31,7 +33,7 @@ METRICS: dict[str, Callable[[Image, Image], float]] = {
 Method = Callable[["Case"], Tensor]  # the restored photo, (1, 3, H, W), any range: it is clipped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A damaged photo and the true one, (H, W, 3) uint8."""
 
@@ -51,10 +53,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """Mean figures of one method."""
+    """Mean figures of one method, and by metric those of each photo; none of these for a mean of tables."""
 
     method: str
     values: Mapping[str, float]
+    each: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,17 @@ class Table:
         """How much higher `metric` is for the method `of` than for `over`."""
         return self.value(of, metric) - self.value(over, metric)
 
+    def difference(self, metric: str, of: str, over: str) -> Difference:
+        """`change` with its interval, from the figures of each photo. Raises KeyError as `value` does."""
+        each = {row.method: row.each[metric] for row in self.rows if row.method in (of, over)}
+        return paired(each[of], each[over])
+
+    def compared(self, metric: str, of: str, over: str) -> str:
+        """`difference` in words."""
+        mean, low, high, photos = self.difference(metric, of, over)
+        interval = f"95 % interval {low:+.2f} to {high:+.2f}, {photos} photos"
+        return f"{metric}, {of} minus {over}: {mean:+.2f} ({interval})."
+
 
 def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The centre `side` x `side` of an 8-bit photo. Raises UsageError for a smaller one."""
@@ -86,10 +100,12 @@ def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def cases(photos: Iterable[Image], task: str) -> list[Case]:
     """Each true photo (H, W, 3) uint8 with the damage of `task`, which depends on its place in the list alone.
 
+    Figures of all versions are comparable: for a task whose damage was changed, that before the change is used.
+
     A task that leaves some photos as they are is asked again: the PSNR of an undamaged input is infinite. Raises
     UsageError where it changes nothing in `DRAWS` attempts, as many a task does to a photo of one colour.
     """
-    return [_damaged(true, task, i) for i, true in enumerate(photos)]
+    return [_damaged(true, FROZEN.get(task, task), i) for i, true in enumerate(photos)]
 
 
 def _damaged(true: Image, task: str, place: int) -> Case:
@@ -106,10 +122,11 @@ def _damaged(true: Image, task: str, place: int) -> Case:
 def measure(
     name: str, method: Method, photos: Sequence[Case], extra: Mapping[str, Callable[[Image, Case], float]] | None = None
 ) -> Row:
-    """The mean of every metric over the photos; `extra` measures look at the result and its case."""
+    """Every metric on each photo, and its mean; `extra` measures look at the result and its case."""
     found: list[dict[str, float]] = []
     for case in tqdm(photos, desc=name, unit="photo", disable=None):
         restored = to_image(np.ascontiguousarray(method(case).float().clamp(0, 1).numpy()), np.uint8)
         values = {metric: measured(restored, case.true) for metric, measured in METRICS.items()}
         found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
-    return Row(name, {metric: fmean(values[metric] for values in found) for metric in found[0]})
+    each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
+    return Row(name, {metric: fmean(values) for metric, values in each.items()}, each)

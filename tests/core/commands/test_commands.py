@@ -71,6 +71,7 @@ class TestRestore:
             "runtime": "onnxruntime",
             "strength": 1.0,
             "amount": 1.0,
+            "noise": None,
             "seed": 0,
         }
         assert one.pop("seconds") > 0

@@ -31,7 +31,7 @@ def test_table_for_people(capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "dtpm:huge"], "choose one of: dtpm:mobile, dtpm:base, dtpm:paper"),
+        (["--model", "dtpm:huge"], "choose one of: dtpm:tiny, dtpm:mobile, dtpm:large, dtpm:base, dtpm:paper"),
         (["--model", "dalle:small"], "unknown system 'dalle'"),
         (["--model", "dtpm:mobile", "--default"], "a model and a pack were given"),
         (["some/pack", "--model", "dtpm:mobile"], "a model and a pack were given"),

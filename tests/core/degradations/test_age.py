@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import age
+from pocketprior.core.degradations.windows import Part
 
 
 def test_fully_toned_picture_has_one_hue(waves) -> None:
@@ -24,7 +25,7 @@ def test_grain_is_grey_and_strongest_in_mid_tones(rng) -> None:
 
 
 def test_scratches_are_fine_and_upright(rng) -> None:
-    mask = age.scratches(200, 200, 6, 200.0, 0.02, rng)
+    mask = age.scratches(Part.whole(200, 200), 6, 200.0, 0.02, rng)
     assert mask.shape == (200, 200)
     assert 0.4 < mask.max() <= 1
     assert 0.001 < (mask > 0.1).mean() < 0.05
@@ -33,5 +34,5 @@ def test_scratches_are_fine_and_upright(rng) -> None:
 
 
 def test_no_scratches_leave_no_mark(rng) -> None:
-    assert age.scratches(30, 20, 0, 30.0, 0.1, rng).max() == 0
-    assert age.scratches(1, 1, 3, 1.0, 0.1, rng).shape == (1, 1)
+    assert age.scratches(Part.whole(30, 20), 0, 30.0, 0.1, rng).max() == 0
+    assert age.scratches(Part.whole(1, 1), 3, 1.0, 0.1, rng).shape == (1, 1)

@@ -9,7 +9,7 @@ from pocketprior.core.degradations.camera import Camera, mosaic_noise
 @pytest.mark.parametrize("seed", range(5))
 def test_developing_undoes_raw(waves, seed: int) -> None:
     camera = Camera.draw(np.random.default_rng(seed))
-    np.testing.assert_allclose(camera.developed(camera.raw(waves)), waves, atol=2e-5)
+    np.testing.assert_allclose(camera.developed(camera.raw(waves)), waves, atol=4e-4)  # a tenth of a grey level
 
 
 def test_raw_is_dark_and_in_range() -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pocketprior.core.degradations.fields import scattered, smooth_field
+from pocketprior.core.degradations.fields import SmoothField, scattered
+from pocketprior.core.degradations.windows import Part
 
 
 def test_smooth_field_varies_over_its_cells(rng) -> None:
-    field = smooth_field(200, 160, 40, rng)
+    field = SmoothField.draw(200, 160, 40, rng).at(Part.whole(200, 160))
     assert field.shape == (200, 160)
     assert 0 <= field.min() < 0.2
     assert 0.8 < field.max() <= 1
@@ -15,7 +16,7 @@ def test_smooth_field_varies_over_its_cells(rng) -> None:
 
 
 def test_smooth_field_of_one_pixel(rng) -> None:
-    assert smooth_field(1, 1, 100, rng).shape == (1, 1)
+    assert SmoothField.draw(1, 1, 100, rng).at(Part.whole(1, 1)).shape == (1, 1)
 
 
 @pytest.mark.parametrize("coverage", [0.02, 0.1])

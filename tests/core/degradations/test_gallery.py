@@ -13,18 +13,19 @@ from pocketprior.core.degradations import TASKS, gallery
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/degradations.md").read_text(encoding="utf-8")
+CLEANUP = ("cleanup-kinds", "cleanup-noise")
 FOLDER = ROOT / "docs/degradations"
 
 
 def test_the_page_has_a_row_and_a_picture_for_every_task() -> None:
     assert re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE) == list(TASKS)
     shown = re.findall(r"\]\(degradations/([\w-]+)\.jpg\)", PAGE)
-    assert sorted(shown) == sorted(["clean", *TASKS, "masks"])
+    assert sorted(shown) == sorted(["clean", *TASKS, *CLEANUP, "masks"])
 
 
 def test_every_picture_exists_and_is_small() -> None:
     files = {path.stem: path.stat().st_size for path in FOLDER.iterdir()}
-    assert set(files) == {"clean", *TASKS, "masks"}
+    assert set(files) == {"clean", *TASKS, *CLEANUP, "masks"}
     assert max(files.values()) <= gallery.LARGEST
 
 

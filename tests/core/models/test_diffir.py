@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.nn.functional import pixel_unshuffle
 from torch.utils.flop_counter import FlopCounterMode
 
 from pocketprior.core.errors import UsageError
+from pocketprior.core.models.checkpoints import from_dict
 from pocketprior.core.models.diffir import (
     CONFIGS,
     CpenConfig,
@@ -163,3 +166,67 @@ def test_known_pixels_stay_where_there_is_a_mask() -> None:
     result = composed(image, restored)
     assert torch.equal(result[:, :, 2:], image[:, :3, 2:])
     assert (result[:, :, :2] == 1).all()
+
+
+NORMED = replace(TINY, prior_norm=True)
+
+
+def photos(count: int) -> torch.Tensor:
+    """Noise of various strength and brightness, (count, 3, 32, 32)."""
+    random = torch.Generator().manual_seed(2)
+    scale, shift = torch.rand(2, count, 1, 1, 1, generator=random)
+    return torch.rand(count, 3, 32, 32, generator=random) * scale + shift / 2
+
+
+def test_normed_prior_has_unit_rms() -> None:
+    torch.manual_seed(0)
+    image, clean = photos(8), photos(8) / 2
+    estimator = CpenS1(NORMED)
+    torch.testing.assert_close(estimator(image, clean).square().mean(dim=1), torch.ones(8), rtol=1e-3, atol=0)
+    before = estimator.head[:-1](estimator.pooled(torch.cat([pixel_unshuffle(x, 4) for x in (image, clean)], dim=1)))
+    torch.testing.assert_close(F.cosine_similarity(estimator(image, clean), before), torch.ones(8))
+
+
+def test_estimates_of_a_normed_prior_may_have_any_sign() -> None:
+    net = model(NORMED)
+    condition = net.condition(photos(32))
+    prior = net.prior(condition, torch.zeros(32, 8))
+    for vectors in (condition, prior):  # a LeakyReLU at the end would leave a tenth
+        assert float(vectors.amin()) < -0.3 * float(vectors.amax())
+
+
+def test_gradient_of_the_picture_reaches_the_normed_prior() -> None:
+    torch.manual_seed(0)
+    teacher, clean = Teacher(replace(CONFIGS["mobile"], ipr=8)), photos(2)
+    teacher(clean, clean).square().mean().backward()
+    norms = {name: float(p.grad.norm()) for name, p in teacher.cpen.named_parameters() if p.grad is not None}
+    assert set(norms) == {name for name, _ in teacher.cpen.named_parameters()}
+    assert min(norms.values()) > 0
+
+
+def test_checkpoints_from_before_the_norm_give_what_they_gave() -> None:
+    old = asdict(TINY)
+    del old["prior_norm"]
+    config = from_dict(DiffirConfig, old)
+    net, image, noise = model(config), photos(2), torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    assert config == TINY
+    first, _, second, _ = net.cpen.head
+
+    def leaky(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x > 0, x, 0.1 * x)
+
+    condition = leaky(second(leaky(first(net.cpen.features(image)))))
+    torch.testing.assert_close(net.condition(image), condition)
+    expected = noise
+    for t in range(3, -1, -1):
+        given = torch.cat([condition, torch.full((2, 1), t / 40), expected], dim=1)
+        clean = leaky(net.denoiser.layers[2](leaky(net.denoiser.layers[0](given))))
+        x0, state = LAST_WEIGHTS[t]
+        expected = x0 * clean + state * expected
+    torch.testing.assert_close(net.prior(condition, noise), expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["deblur", "sr", "inpainting"])
+def test_published_sizes_keep_the_published_prior(name: str) -> None:
+    assert not CONFIGS[name].prior_norm
+    assert CONFIGS["mobile"].prior_norm

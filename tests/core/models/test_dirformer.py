@@ -22,6 +22,16 @@ def test_modulation_scales_plainly() -> None:
     assert modulation(x, 0 * prior).abs().max() == 0
 
 
+def test_modulation_with_bias_starts_around_the_norm() -> None:
+    """A prior of zeros leaves the normalised picture; others add their share to a scale of 1."""
+    modulation = Modulation(6, 4, norm_bias=True, bias=True)
+    x, prior = torch.randn(2, 6, 3, 3), torch.randn(2, 4)
+    normal = modulation.norm(x.movedim(1, -1)).movedim(-1, 1)
+    torch.testing.assert_close(modulation(x, 0 * prior), normal)
+    scale, shift = (prior @ modulation.linear.weight.T)[:, :, None, None].split(6, dim=1)
+    torch.testing.assert_close(modulation(x, prior), normal * (1 + scale) + shift)
+
+
 def test_attention_is_that_of_normalised_rows() -> None:
     """Dividing the map by the rows' lengths equals attention of rows of length one, as it is written in the paper."""
     attention, x = Attention(8, 2), torch.randn(2, 8, 5, 7)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from pocketprior.core.errors import CheckpointError, UnknownNameError, UsageErro
 from pocketprior.core.models import checkpoints, gen2res
 from pocketprior.core.models.gen2res import CONFIGS, Denoiser, Gen2ResConfig, NormSilu, build, merged, restore
 from pocketprior.core.models.lora import Factors
-from pocketprior.core.schedule import ddpm, strided
+from pocketprior.core.schedule import ddpm, quadratic, strided
 
 BARS = ddpm()
 ADM = Gen2ResConfig(widths=(8, 16, 16), blocks=1, attention=(4,), embedding=16, groups=4, dropout=0.0)
@@ -162,6 +163,45 @@ class TestRestore:
 
         restored = restore(Oracle(), image, noise.__getitem__, self.levels, self.times, "ddim")
         torch.testing.assert_close(restored, image, rtol=0, atol=1e-5)
+
+
+class TestOwnNoise:
+    """A photo that is entered at the level of its own noise."""
+
+    levels, times = quadratic(6, BARS, 300)
+
+    def run(self, image: Tensor, sigma: float, start_level: float, clean: Tensor) -> tuple[Tensor, list[float]]:
+        """With a denoiser that knows the clean photo; the times that it is asked for."""
+        asked: list[float] = []
+
+        class Oracle(torch.nn.Module):
+            def forward(self, x: Tensor, t: Tensor) -> Tensor:
+                time = float(t[0])
+                asked.append(time)
+                level = float(np.interp(time * 1000, range(1001), [1.0, *BARS]))
+                eps = (x - level**0.5 * (clean * 2 - 1)) / (1 - level) ** 0.5
+                return torch.cat([eps, torch.zeros_like(eps)], dim=1)
+
+        def noise(number: int) -> Tensor:
+            raise AssertionError(f"noise {number} was drawn")
+
+        found = restore(Oracle(), image, noise, self.levels, self.times, "ddim", start_level=start_level, sigma=sigma)
+        return found, asked
+
+    def test_it_is_restored_without_added_noise(self) -> None:
+        clean = 0.2 + 0.6 * torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+        noisy = clean + 0.1 * fields(1, (1, 3, 16, 24))[0]
+        found, asked = self.run(noisy, 0.1, 1.0, clean)
+        torch.testing.assert_close(found, clean, rtol=0, atol=0.01)
+        level = 1 / (1 + 0.2**2)
+        assert float(np.interp(asked[0] * 1000, range(1001), [1.0, *BARS])) == pytest.approx(level, rel=2e-3)
+        assert asked[0] == asked[1], "what was clipped is looked for in a first pass"
+
+    def test_one_without_noise_is_returned(self) -> None:
+        image = torch.rand(2, 3, 16, 24)
+        found, asked = self.run(image, 0.0, 1.0, image)
+        torch.testing.assert_close(found, image, rtol=0, atol=1e-6)
+        assert asked == []
 
 
 def test_checkpoint_is_built_with_its_factors_multiplied_in(tmp_path: Path) -> None:

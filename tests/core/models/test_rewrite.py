@@ -47,6 +47,7 @@ BLOCKS = {
     "naf-edge, conditioned": (lambda: NafEdgeBlock(6, 10, 4), SplitNafEdgeBlock, [(2, 6, 5, 7), (2, 4)]),
     "diffir": (lambda: Modulation(6, 5, True), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
     "diffir, norm without bias": (lambda: Modulation(6, 5, False), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
+    "diffir, modulation with bias": (lambda: Modulation(6, 5, True, True), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
     "gen2res": (
         lambda: ResBlock(Gen2ResConfig(groups=2, embedding=5), 4, 6, attention=True),
         FoldedResBlock,

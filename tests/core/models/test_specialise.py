@@ -13,7 +13,7 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.models.diffir import CONFIGS as DIFFIR
 from pocketprior.core.models.diffir import Diffir
 from pocketprior.core.models.dtpm import CONFIGS as DTPM
-from pocketprior.core.models.dtpm import Dtpm, DtpmConfig
+from pocketprior.core.models.dtpm import FIRST_MOBILE, Dtpm, DtpmConfig
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
 from pocketprior.core.models.specialise import fixed_diffir, fixed_dtpm, fixed_gen2res
@@ -48,8 +48,15 @@ def assert_exact(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize(
     "config",
-    [DTPM["mobile"], DTPM["base"], *MODELS.values(), replace(DTPM["mobile"], structure_slot="y_d")],
-    ids=["mobile", "base", *(f"small {body}" for body in MODELS), "beside the damaged photo"],
+    [
+        DTPM["mobile"],
+        FIRST_MOBILE,
+        DTPM["base"],
+        *MODELS.values(),
+        replace(DTPM["mobile"], damage_input="slot"),
+        replace(FIRST_MOBILE, structure_slot="y_d"),
+    ],
+    ids=["mobile", "first", "base", *(f"small {body}" for body in MODELS), "damage in the slot", "y_d in the slot"],
 )
 def test_dtpm(config: DtpmConfig, count: int) -> None:
     torch.manual_seed(0)
@@ -70,7 +77,7 @@ def test_dtpm(config: DtpmConfig, count: int) -> None:
 
 def test_time_changes_what_is_folded() -> None:
     """Each step has its own folds; what the time does not touch is the same tensor in every step."""
-    model = living(Dtpm(DTPM["mobile"]))
+    model = living(Dtpm(FIRST_MOBILE))
     assert isinstance(model, Dtpm)
     first, last = fixed_dtpm(model, Steps.of(*trailing(2, cosine()))).denoisers
     ours, theirs = dict(first.named_parameters()), dict(last.named_parameters())

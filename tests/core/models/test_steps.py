@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pocketprior.core.errors import CheckpointError, UsageError
-from pocketprior.core.models.steps import Steps, own_steps, thinned
+from pocketprior.core.models.steps import Steps, own_steps, sampled_deviation, thinned
 from pocketprior.core.schedule import cosine, trailing
 
 FIFTY = Steps.of(*trailing(50, cosine()))
@@ -44,3 +44,10 @@ def test_steps_are_read_from_facts() -> None:
 def test_steps_that_no_sampler_could_take_are_refused(facts: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="train it again"):
         own_steps(facts)
+
+
+def test_deviation_is_interpolated_between_numbers_of_steps() -> None:
+    facts = {"deviations": {"1": 0.25, "4": 0.5, "50": 1.0}}
+    assert sampled_deviation({}, 4) == 1
+    assert [sampled_deviation(facts, count) for count in (1, 4, 50, 200)] == [0.25, 0.5, 1.0, 1.0]
+    assert sampled_deviation(facts, 2) == pytest.approx(0.375)

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import torch
 from toy_training import RECIPE, Toy, ToyConfig, record, train_toy
 
 from pocketprior.core.models import checkpoints
+from pocketprior.core.training.recipe import Recipe
 
 PROGRAM = Path(__file__).parents[2] / "toy_training.py"
-SMALL = "rate=1e-4"  # Adam turns the rounding of a gradient near zero into a step of up to the learning rate
-RUN = RECIPE.with_settings([SMALL])
+# Adam turns the rounding of a gradient near zero into a step of up to the learning rate.
+SMALL = ("rate=1e-4", "muon_rate=1e-3")
+RUN = RECIPE.with_settings(SMALL)
 
 
 def launch(run: Path, *settings: str, processes: int = 2, **environment: str) -> list[str]:
@@ -62,31 +65,44 @@ def assert_close(run: Path, whole: Path) -> None:
         assert numbers == pytest.approx(others, rel=1e-5, abs=1e-6)
 
 
+@pytest.fixture(scope="module", params=["adamw", "muon"])
+def optimizer(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(optimizer: str) -> Recipe:
+    return replace(RUN, optimizer=optimizer)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    train_toy(run, RUN)
+    train_toy(run, recipe)
     return run
 
 
-def test_two_processes_are_one(whole: Path, tmp_path: Path) -> None:
+def test_two_processes_are_one(whole: Path, optimizer: str, tmp_path: Path) -> None:
     """DDP, each process in two parts."""
-    printed = launch(tmp_path, SMALL, "accumulate=2")
+    printed = launch(tmp_path, *SMALL, f"optimizer={optimizer}", "accumulate=2")
     assert [text.count("Parameter") for text in printed] == [3, 3]
     assert ["12/12" in text for text in printed] == [True, False]
     assert_close(tmp_path, whole)
 
 
-def test_sharded_run_is_stopped_and_one_process_takes_over(whole: Path, tmp_path: Path) -> None:
+def test_sharded_run_is_stopped_and_one_process_takes_over(
+    whole: Path, recipe: Recipe, optimizer: str, tmp_path: Path
+) -> None:
     """FSDP2; the second process gets a Ctrl-C at step 5, and both stop together at the next look at the losses."""
-    printed = launch(tmp_path, SMALL, "stop=5", ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    settings = (*SMALL, f"optimizer={optimizer}", "stop=5")
+    printed = launch(tmp_path, *settings, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
     assert [text.count("DTensor") for text in printed] == [2, 2]
     assert all("KeyboardInterrupt" in text for text in printed)
     checkpoint = checkpoints.load(tmp_path / "model.safetensors", "toy")
     Toy(checkpoints.from_dict(ToyConfig, checkpoint.config)).load_state_dict(checkpoint.tensors)
     assert checkpoint.facts["step"] == 8
-    train_toy(tmp_path, RUN)
+    train_toy(tmp_path, recipe)
     assert_close(tmp_path, whole)
 
 

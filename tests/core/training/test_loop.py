@@ -19,7 +19,8 @@ from toy_training import RECIPE, Toy, ToyConfig, ToyStage, record, toy_data, tra
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
-from pocketprior.core.training.loop import train
+from pocketprior.core.training.loop import Step, train
+from pocketprior.core.training.recipe import Recipe
 from pocketprior.core.training.weights import Weights
 
 
@@ -168,8 +169,10 @@ def test_progress_says_speed_and_time_left(tmp_path: Path, capsys: pytest.Captur
     captured = capsys.readouterr()
     assert captured.out == ""
     first, saved, *_ = captured.err.splitlines()
-    assert first.startswith("toy: 0.333 k parameters, adamw, fp32 on cpu, 8 crops of 16 x 16, from step 0 to 12, ")
-    assert first.endswith(f"{torch.get_num_threads()} threads")
+    assert first == (
+        "toy: 0.333 k parameters, adamw, fp32 on cpu, 8 crops of 16 x 16, from step 0 to 12, "
+        f"threads: {torch.get_num_threads()}"
+    )
     assert saved.startswith("4/12  mpx 0.008192  hours ")
     assert "Mpx/s" in saved
     assert saved.endswith("left")
@@ -221,7 +224,7 @@ def test_lines_after_the_last_state_are_dropped(broken: str, whole: Path, tmp_pa
 
 
 def test_other_recipe_is_refused(whole: Path) -> None:
-    with pytest.raises(TrainingError, match="another recipe"):
+    with pytest.raises(TrainingError, match=r"another recipe .*recipe.toml differs in: rate\)"):
         train_toy(whole, replace(RECIPE, rate=2e-3))
 
 
@@ -331,3 +334,95 @@ def test_full_disk_is_said_and_keeps_the_last_state(whole: Path, tmp_path: Path)
     assert (tmp_path / "resume.safetensors").read_bytes() == saved
     train_toy(tmp_path)
     assert_same(tmp_path, whole)
+
+
+CONSTANT = replace(RECIPE, cooldown=0.0, optimizer="muon")
+
+
+def test_constant_run_can_be_extended(tmp_path: Path) -> None:
+    """To the weights of a run that was as long from the start."""
+    train_toy(tmp_path / "long", CONSTANT)
+    for steps in (5, 12):
+        train_toy(tmp_path / "run", replace(CONSTANT, steps=steps))
+        assert Recipe.load(tmp_path / "run" / "recipe.toml").steps == steps
+    ours, theirs = (weights_of(tmp_path / name) for name in ("run", "long"))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    with pytest.raises(TrainingError, match="another recipe"):
+        train_toy(tmp_path / "run", replace(CONSTANT, steps=20, rate=2e-3))
+
+
+def test_run_that_cools_down_cannot_be_extended(whole: Path) -> None:
+    with pytest.raises(TrainingError, match=r"differs in: steps\)"):
+        train_toy(whole, replace(RECIPE, steps=20))
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    """Weights, averages and moments."""
+    state = safetensors.torch.load_file(run / "resume.safetensors")
+    return {name: tensor for name, tensor in state.items() if "." in name and not name.startswith("total.")}
+
+
+def test_stopped_after_its_minutes_it_goes_on_to_the_same_bits(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = toy_data()
+    stage = ToyStage(data, pause=0.2)
+    assert list(train(stage, data, RECIPE, tmp_path, workers=0, minutes=0.1 / 60)) == []
+    assert "stopped at step 1 as its time is over; run the same command to go on" in capsys.readouterr().err
+    train_toy(tmp_path)
+    assert_same(tmp_path, whole)
+
+
+def test_hours_add_up_over_the_processes_of_a_run(tmp_path: Path) -> None:
+    data = toy_data()
+    for steps in (4, 8):
+        list(train(ToyStage(data, pause=0.05), data, replace(CONSTANT, steps=steps), tmp_path, workers=0))
+    first, second = (3600 * float(row["hours"]) for row in rows(tmp_path))
+    assert 0.2 <= first <= second - 0.2
+    assert [float(row["mpx"]) for row in rows(tmp_path)] == pytest.approx([4 * 8 * 256e-6, 8 * 8 * 256e-6])
+
+
+def test_resume_in_another_precision_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = replace(CONSTANT, precision="auto", steps=1)
+    train_toy(tmp_path, recipe)
+    state = safetensors.torch.load_file(tmp_path / "resume.safetensors")
+    before, now = ("fp32", "bf16") if state["bf16"] else ("bf16", "fp32")  # once the state is changed
+    state["bf16"] = ~state["bf16"]
+    safetensors.torch.save_file(state, tmp_path / "resume.safetensors")
+    capsys.readouterr()
+    train_toy(tmp_path, replace(recipe, steps=2))
+    assert f"was trained in {before} so far; this machine goes on in {now}" in capsys.readouterr().err
+
+
+def test_new_run_starts_from_given_weights_and_counts_on(tmp_path: Path) -> None:
+    """Steps, samples and hours go on; the average starts at the weights, the rate rises anew; and it resumes."""
+    train_toy(tmp_path / "first", replace(CONSTANT, steps=6))
+    given = checkpoints.load(tmp_path / "first" / "model.safetensors", "toy")
+    given.facts["hours"] = 2.0
+    recipe = replace(CONSTANT, steps=10, save_every=2)
+
+    def train_on(run: Path, stop: int | None = None) -> list[Step]:
+        data = toy_data()
+        return list(train(ToyStage(data, stop), data, recipe, run, start=given, workers=0))
+
+    found = train_on(tmp_path / "whole")
+    assert [step["step"] for step in found] == [8, 10]
+    assert [step["rate"] / RECIPE.rate for step in found] == pytest.approx([2 / 3, 1])
+    assert found[0]["hours"] == pytest.approx(2.0, abs=0.1)
+    state = safetensors.torch.load_file(tmp_path / "whole" / "resume.safetensors")
+    assert (int(state["first"]), int(state["step.first.0.bias"])) == (6, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train_on(tmp_path / "stopped", stop=1)
+    train_on(tmp_path / "stopped")
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_new_run_is_at_first_what_it_was_given(tmp_path: Path) -> None:
+    train_toy(tmp_path / "first", replace(CONSTANT, steps=6))
+    given = checkpoints.load(tmp_path / "first" / "model.safetensors", "toy")
+    data = toy_data()
+    recipe = replace(CONSTANT, steps=7, rate=1e-12, muon_rate=1e-12)
+    list(train(ToyStage(data), data, recipe, tmp_path / "second", start=given, workers=0))
+    again = checkpoints.load(tmp_path / "second" / "model.safetensors", "toy").tensors
+    for name, tensor in given.tensors.items():
+        torch.testing.assert_close(again[name], tensor, rtol=0, atol=1e-6)

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from pocketprior.core import texture
-from pocketprior.core.degradations import TASKS, Window
 from pocketprior.core.errors import TrainingError
 from pocketprior.core.image import read
 from pocketprior.core.photo_list import LIST_NAME, released_photos
@@ -64,6 +63,28 @@ def test_crop_is_seeded(pool: photos.Pool) -> None:
     np.testing.assert_array_equal(first.thumbnail, second.thumbnail)
 
 
+def test_damaged_crop_is_that_of_the_damaged_photo(pool: photos.Pool) -> None:
+    """The clean and the damaged square belong together, and the blocks of its JPEG do not start at its corner."""
+    firsts = set()
+    for seed in range(12):
+        crop = pool.crop(48, np.random.default_rng(seed), "jpeg")
+        assert crop.clean.shape == crop.damaged.shape == (48, 48, 3)
+        assert np.abs(crop.clean - crop.damaged).mean() < 0.1
+        steps = np.abs(np.diff(crop.damaged, axis=1)).sum(axis=(0, 2))
+        firsts.add(int(np.argmax([steps[i::8].mean() for i in range(8)])))
+    assert len(firsts) > 3
+
+
+def test_some_crops_are_greyscale_and_so_is_their_damage(pool: photos.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "GREY", 1.0)
+    for seed in range(3):
+        crop = pool.crop(64, np.random.default_rng(seed), "noise")
+        assert np.ptp(crop.clean, axis=2).max() == np.ptp(crop.damaged, axis=2).max() == 0
+        assert not np.array_equal(crop.clean, crop.damaged)
+    monkeypatch.setattr(photos, "GREY", 0.0)
+    assert np.ptp(pool.crop(64, np.random.default_rng(0), "noise").clean, axis=2).max() > 0
+
+
 def test_pair_is_cut_at_the_same_place(tmp_path: Path) -> None:
     clean = np.random.default_rng(0).integers(0, 128, (60, 70, 3), dtype=np.uint8)
     for name, levels in (("clean", clean), ("damaged", clean + 100)):
@@ -87,10 +108,7 @@ def test_pair_of_two_sizes_is_refused(tmp_path: Path) -> None:
         photos.load([tmp_path / "clean.png"], damaged=[tmp_path / "damaged.png"], minimum=8, side=0, structures=False)
 
 
-def test_damage_without_pairs_is_the_tasks_own(pool: photos.Pool) -> None:
-    window = Window(pool.photos[0], 10, 20, 32, 32)
-    expected = TASKS["cleanup"].damage(window, np.random.default_rng(1))
-    np.testing.assert_array_equal(photos.damage(window, "cleanup", np.random.default_rng(1)), expected)
+def test_held_back_photos_are_damaged_as_a_whole(pool: photos.Pool) -> None:
     damaged, clean = photos.val_pairs(pool, "cleanup", size=64)
     again, _ = photos.val_pairs(pool, "cleanup", size=64)
     assert damaged.equal(again)

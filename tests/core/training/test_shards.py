@@ -33,44 +33,39 @@ def source(urls: list[str], seed: int = 0) -> Shards:
     return Shards(urls, seed, minimum=32, side=8, structures=False)
 
 
-def levels(shards: Shards, step: int) -> list[int]:
-    return [int(photo[0, 0, 0]) for photo in shards.at(step).photos]
+def levels(read: Shards, place: int) -> list[int]:
+    return [int(photo[0, 0, 0]) for photo in read(place).photos]
 
 
 @pytest.fixture
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("WINDOW_PHOTOS", 4), ("WINDOW_SHARDS", 2), ("WINDOW_STEPS", 10)):
-        monkeypatch.setattr(shards, name, value)
+def few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "GROUP_PHOTOS", 2)
 
 
-@pytest.mark.usefixtures("small_windows")
-def test_window_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("few_photos")
+def test_photos_of_a_place_depend_on_seed_and_place_alone(tmp_path: Path) -> None:
     urls = expand(write_shards(tmp_path, [{"png": png(i)} for i in range(20)], 5))
     straight = source(urls)
-    windows = [levels(straight, step) for step in range(0, 60, 5)]
-    assert [levels(source(urls), step) for step in range(0, 60, 5)] == windows
-    assert levels(source(urls), 37) == windows[6]
-    assert windows[0] == windows[1] != windows[2]
-    assert [levels(source(urls, seed=1), step) for step in range(0, 60, 5)] != windows
+    places = [levels(straight, place) for place in range(12)]
+    assert levels(source(urls), 7) == places[7]
+    assert [levels(source(urls, seed=1), place) for place in range(12)] != places
 
 
-@pytest.mark.usefixtures("small_windows")
-def test_windows_are_small_and_reach_every_photo(tmp_path: Path) -> None:
-    """Two photos of each of two shards; every shard once before any comes again."""
+@pytest.mark.usefixtures("few_photos")
+def test_a_place_has_photos_of_one_shard_and_all_shards_take_turns(tmp_path: Path) -> None:
+    """Two photos of a shard; every shard once before any comes again."""
     urls = expand(write_shards(tmp_path, [{"png": png(i)} for i in range(20)], 5))
-    straight = source(urls)
-    windows = [levels(straight, step) for step in range(0, 600, 10)]
-    assert all(len(set(w)) == 4 for w in windows)
-    for first, second in zip(windows[::2], windows[1::2], strict=True):
-        assert sorted(level // 5 for level in first + second) == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert {level for w in windows for level in w} == set(range(20))
+    places = [levels(source(urls), place) for place in range(120)]
+    assert all(len({level // 5 for level in place}) == 1 and len(set(place)) == 2 for place in places)
+    for first in range(0, 120, 4):
+        assert sorted(place[0] // 5 for place in places[first : first + 4]) == [0, 1, 2, 3]
+    assert {level for place in places for level in place} == set(range(20))
 
 
 def test_pairs_stay_together(tmp_path: Path) -> None:
     entries = [{"clean.png": png(i), "damaged.png": png(100 + i)} for i in range(6)]
-    pool = source(expand(write_shards(tmp_path, entries, 3))).at(0)
+    pool = source(expand(write_shards(tmp_path, entries, 3)))(0)
     crop = pool.crop(32, np.random.default_rng(0))
-    assert crop.damaged is not None
     np.testing.assert_allclose(crop.damaged[..., 0] - crop.clean[..., 0], 100 / 255, atol=1e-6)
     assert crop.thumbnail.shape == (3, 8, 8)
 
@@ -88,7 +83,7 @@ def test_pairs_stay_together(tmp_path: Path) -> None:
 )
 def test_bad_entry_is_told(entries: list[dict[str, bytes]], named: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=named):
-        source(expand(write_shards(tmp_path, entries, 9))).at(0)
+        source(expand(write_shards(tmp_path, entries, 9)))(0)
 
 
 def test_cut_off_shard_is_told(tmp_path: Path) -> None:
@@ -96,7 +91,7 @@ def test_cut_off_shard_is_told(tmp_path: Path) -> None:
     content = Path(url).read_bytes()
     Path(url).write_bytes(content[: content.rindex(b"IDAT")])
     with pytest.raises(TrainingError, match=r"cannot read the shard .*photos-000\.tar"):
-        source([url]).at(0)
+        source([url])(0)
 
 
 def test_places_that_are_shards(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.runtimes.bench.gates import gates
-from pocketprior.runtimes.bench.photos import DAMAGES
-from pocketprior.runtimes.bench.quality import DTPM, NLM, PREDICTOR, Measurement
+from pocketprior.runtimes.bench.methods import DTPM, NLM, PREDICTOR
+from pocketprior.runtimes.bench.quality import Measurement
 
 GOOD = {
     NLM: {"PSNR": 27.0, "HaarPSI": 0.7, "NIQE": 5.0, "SWD": 0.1},
@@ -52,3 +53,11 @@ def test_the_first_looks_at_plain_noise_only():
     ]
     assert gates(changed)[0].passed
     assert "noise 15, noise 25, noise 50: +1.0000, required at least 1 dB" in str(gates(changed)[0])
+
+
+def test_gates_without_their_numbers_are_left_out():
+    alone = [m for m in measurements() if m.method != NLM and m.damage == "JPEG 10"]
+    assert [gate.claim.split(",")[0] for gate in gates(alone)] == ["NIQE", "SWD", "PSNR", "HaarPSI"]
+    quick = [Measurement(m.photo, m.damage, m.method, {"PSNR": 30.0, "SWD": 0.1}) for m in alone]
+    assert [gate.claim.split(",")[0] for gate in gates(quick)] == ["SWD", "PSNR"]
+    assert gates([m for m in measurements() if m.method != NLM and m.damage == "clean"]) == []

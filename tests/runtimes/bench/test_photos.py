@@ -7,15 +7,18 @@ import packs
 import pytest
 from PIL import Image as PilImage
 
+from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.photos import (
-    DAMAGES,
+    REAL,
     bench_set,
-    digest,
+    centres,
     evenly,
+    has_real,
     in_folder,
     load,
-    validation_crops,
+    real_trial,
+    trials,
     validation_set,
 )
 
@@ -26,44 +29,6 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     PilImage.fromarray(pixels).save(path)
     return path
-
-
-def test_the_issue_names_these_damages():
-    assert [damage.name for damage in DAMAGES] == [
-        "noise 15",
-        "noise 25",
-        "noise 50",
-        "JPEG 10",
-        "JPEG 20",
-        "JPEG 40",
-        "mixed",
-    ]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
-def test_damage_depends_on_the_photo_alone(damage):
-    damaged = damage(PHOTO)
-    assert (damaged.shape, damaged.dtype) == (PHOTO.shape, np.uint8)
-    assert np.array_equal(damaged, damage(PHOTO.copy()))
-    assert not np.array_equal(damaged, PHOTO)
-    other = PHOTO.copy()
-    other[0, 0, 0] ^= 1
-    if damage.sigma is not None:
-        assert np.mean(damage(other) != damaged) > 0.5
-
-
-@pytest.mark.parametrize("damage", [d for d in DAMAGES if d.sigma is not None], ids=lambda damage: damage.name)
-def test_noise_has_the_sigma_that_bm3d_is_told(damage):
-    grey = np.full((200, 200, 3), 128, np.uint8)
-    errors = damage(grey).astype(float) - 128
-    assert errors.std() == pytest.approx(damage.sigma, rel=0.03)
-    assert errors.mean() == pytest.approx(0, abs=0.5)
-
-
-def test_digest_tells_shapes_and_depths_apart():
-    pictures = [PHOTO, PHOTO.reshape(200, 100, 3), PHOTO.astype(np.uint16), PHOTO[::-1]]
-    assert len({digest(picture) for picture in pictures}) == 4
-    assert digest(PHOTO[::-1]) == digest(PHOTO[::-1].copy())
 
 
 def test_evenly():
@@ -100,10 +65,45 @@ def test_load(tmp_path):
         load([save(tmp_path / "small.png", PHOTO[:, :191])])
 
 
-def test_validation_crops_are_cut_from_the_middle_after_the_damage(tmp_path):
+def test_trials_damage_all_photos_alike(tmp_path):
+    photos = load([save(tmp_path / "set/a.png", PHOTO), save(tmp_path / "set/b.png", PHOTO[::-1])])
+    first, second = trials(photos, photos[:1], DAMAGES[1:3])
+    assert [(t.damage, t.sigma, len(t.pairs), len(t.tuning)) for t in (first, second)] == [
+        ("noise 25", 25, 2, 1),
+        ("noise 50", 50, 2, 1),
+    ]
+    assert first.pairs[1].name == "set/b"
+    assert np.array_equal(first.pairs[1].damaged, DAMAGES[1](PHOTO[::-1]))
+
+
+def test_real_pairs_are_measured_on_one_split_and_tuned_on_another(tmp_path):
+    rows = ["file,split,set,role,use,pair_gt"]
+    for i in range(20):
+        folder, split = tmp_path / "paired/denoise_polyu", "val" if i < 12 else "train"
+        save(folder / f"lq/{i:02}.png", PHOTO // 2 + i)
+        save(folder / f"gt/{i:02}.png", PHOTO)
+        rows.append(f"paired/denoise_polyu/lq/{i:02}.png,{split},P,lq,any,paired/denoise_polyu/gt/{i:02}.png")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    assert has_real(tmp_path)
+    trial = real_trial(tmp_path)
+    assert (trial.damage, trial.sigma) == (REAL, None)
+    assert [pair.name for pair in trial.pairs] == [f"gt/{i:02}" for i in (0, 1, 3, 4, 6, 7, 9, 10)]
+    assert [pair.name for pair in trial.tuning] == [f"gt/{i:02}" for i in range(12, 20)]
+    assert np.array_equal(trial.pairs[2].true, PHOTO)
+    assert np.array_equal(trial.pairs[2].damaged, PHOTO // 2 + 3)
+    assert len(real_trial(tmp_path, 2).pairs) == 2
+
+
+def test_data_without_real_pairs(tmp_path):
+    (tmp_path / "manifest.csv").write_text("file,split,set,role,use\na.png,val,A,lq,any\n")
+    assert not has_real(tmp_path)
+
+
+def test_centres_are_cut_after_the_damage(tmp_path):
     photos = load([save(tmp_path / "set/a.png", PHOTO)])
-    ((true, damaged),) = validation_crops(photos, DAMAGES[0], 50)
+    (trial,) = trials(photos, photos, DAMAGES[:1])
+    ((_, true, damaged),) = centres(trial.tuning, 50)
     assert np.array_equal(true, PHOTO[25:75, 75:125])
     assert np.array_equal(damaged, DAMAGES[0](PHOTO)[25:75, 75:125])
-    ((whole, _),) = validation_crops(photos, DAMAGES[0], 500)
+    ((_, whole, _),) = centres(trial.tuning, 500)
     assert whole.shape == PHOTO.shape

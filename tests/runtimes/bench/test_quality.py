@@ -1,85 +1,43 @@
 from __future__ import annotations
 
+from functools import partial
+from statistics import fmean
+
 import numpy as np
 import packs
 import pytest
 
 from pocketprior.core import metrics
-from pocketprior.runtimes.bench import quality, rivals
+from pocketprior.core.degradations.fixed import DAMAGES
+from pocketprior.core.null import NULLS
+from pocketprior.runtimes.bench import classical
 from pocketprior.runtimes.bench.cache import Cache
-from pocketprior.runtimes.bench.photos import DAMAGES, BenchPhoto
-from pocketprior.runtimes.bench.quality import (
-    BM3D,
-    DTPM,
-    INPUT,
-    NLM,
-    PREDICTOR,
-    Judge,
-    Measurement,
-    Method,
-    mean,
-    measure,
-    our_methods,
-)
+from pocketprior.runtimes.bench.judge import Judge
+from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, Method, bm3d, nl_means, our_methods
+from pocketprior.runtimes.bench.photos import BenchPhoto, Trial, trials
+from pocketprior.runtimes.bench.quality import Measurement, compared, mean, run
 
 PHOTOS = [BenchPhoto(f"set/{i}", packs.photo(96, 192, seed=i)) for i in range(2)]
 
 
-@pytest.fixture
-def judge(tmp_path):
-    return Judge.open(Cache(tmp_path))
-
-
-def test_judge_measures_what_the_table_shows(judge):
-    true, restored = PHOTOS[0].pixels, DAMAGES[0](PHOTOS[0].pixels)
-    values = judge(restored, true)
-    assert list(values) == ["PSNR", "SSIM", "HaarPSI", "NIQE", "SWD"]
-    assert values["PSNR"] == metrics.psnr(restored, true)
-    assert values["NIQE"] == metrics.niqe(restored)
-    assert values["SWD"] == metrics.swd(restored, true)
-    assert all(type(value) is float for value in values.values())
-
-
-def test_judge_measures_a_pair_once(judge, monkeypatch):
-    true, restored = PHOTOS[0].pixels, DAMAGES[0](PHOTOS[0].pixels)
-    first = judge(restored, true)
-    monkeypatch.setattr(metrics, "niqe", lambda _: pytest.fail("measured again"))
-    assert Judge.open(judge.cache)(restored, true) == first
-
-
-def test_judge_with_lpips(judge, tmp_path):
-    rng = np.random.default_rng(0)
-    layers = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
-    arrays = {}
-    for i, (layer, shape) in enumerate(layers.items()):
-        arrays[f"features.{layer}.weight"] = rng.normal(size=shape).astype(np.float32) / 50
-        arrays[f"features.{layer}.bias"] = np.zeros(shape[0], np.float32)
-        arrays[f"lin{i}.model.1.weight"] = np.ones((1, shape[0], 1, 1), np.float32)
-    np.savez(tmp_path / "weights.npz", **arrays)
-    values = Judge.open(judge.cache, tmp_path / "weights.npz")(DAMAGES[0](PHOTOS[0].pixels), PHOTOS[0].pixels)
-    assert list(values)[-1] == "LPIPS"
-    assert values["LPIPS"] > 0
-
-
 def test_our_methods_are_the_predictor_and_the_whole_model(fused):
-    predictor, whole = our_methods(fused)
     image = PHOTOS[0].pixels
-    assert (predictor.name, whole.name) == (PREDICTOR, DTPM)
-    assert np.array_equal(predictor.restore(image), fused(image, strength=0.0))
-    assert np.array_equal(whole.restore(image), fused(image, strength=1.0, seed=0))
+    for name, alone in ((DTPM, PREDICTOR), ("int8", f"int8, {PREDICTOR}")):
+        predictor, whole = our_methods(fused, name)
+        assert (predictor.name, whole.name) == (alone, name)
+        assert np.array_equal(predictor.restore(image), fused(image, strength=0.0))
+        assert np.array_equal(whole.restore(image), fused(image, strength=1.0, seed=0))
 
 
-def test_tuned_rivals_restore_with_the_settings_they_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(rivals, "tuned_nl_means", lambda *_: rivals.Nlm(9, 3, 7))
-    monkeypatch.setattr(rivals, "tuned_bm3d_sigma", lambda *_: 12.5)
-    found = quality.tuned_rivals(PHOTOS, Cache(tmp_path), with_bm3d=True)
-    assert list(found) == [damage.name for damage in DAMAGES]
-    means, bm3d = found["mixed"]
+def test_classical_methods_restore_with_the_settings_they_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(classical, "tuned_nl_means", lambda *_: classical.Nlm(9, 3, 7))
+    monkeypatch.setattr(classical, "tuned_bm3d_sigma", lambda *_: 12.5)
+    trial = Trial("any", None, [], [])
+    means, slow = nl_means(trial, Cache(tmp_path)), bm3d(trial, Cache(tmp_path), {"set/1"})
     assert (means.name, means.settings) == (NLM, "h = hColor = 9, template 3, search 7")
-    assert (bm3d.name, bm3d.settings) == (BM3D, "sigma 12.5")
+    assert (slow.name, slow.settings, slow.only) == (BM3D, "sigma 12.5", {"set/1"})
     image = PHOTOS[0].pixels[:40, :40]
-    assert np.array_equal(means.restore(image), rivals.fast_nl_means(image, rivals.Nlm(9, 3, 7)))
-    assert [len(group) for group in quality.tuned_rivals(PHOTOS, Cache(tmp_path), with_bm3d=False).values()] == [1] * 7
+    assert np.array_equal(means.restore(image), classical.fast_nl_means(image, classical.Nlm(9, 3, 7)))
 
 
 @pytest.fixture
@@ -88,21 +46,27 @@ def quick(tmp_path):
     return Judge(Cache(tmp_path), {"PSNR": metrics.psnr}, "PSNR alone")
 
 
-def test_measure_gives_everyone_the_same_damaged_photo(quick):
-    seen = {"a": [], BM3D: []}
+def measured(judge, methods, photos=PHOTOS, damages=DAMAGES[:2]):
+    return run(trials(photos, photos, damages), lambda _: methods, judge)
 
-    def method(name, version):
-        return Method(name, lambda image: seen[name].append(image) or image, "as is", version)
 
-    methods = {damage.name: [method("a", ""), method(BM3D, "1")] for damage in DAMAGES}
-    found = list(measure(PHOTOS, methods, quick, {"set/1"}))
-    assert [m.method for m in found[:2]] == [INPUT, "a"]
-    assert {m.photo for m in found if m.method == BM3D} == {"set/1"}
-    assert len(found) == 7 * 2 * 2 + 7
-    for own, other in zip(seen["a"][7:], seen[BM3D], strict=True):
-        assert np.array_equal(own, other)
-    by_input = [m.values for m in found if m.method == INPUT]
-    assert by_input == [m.values for m in found if m.method == "a"]
+def test_everyone_gets_the_same_damaged_photo(quick):
+    seen = {"a": [], "b": []}
+    methods = [
+        Method(name, lambda image, name=name: seen[name].append(image) or image, "as is", version, only)
+        for name, version, only in (("a", "", None), ("b", "1", {"set/1"}))
+    ]
+    found = measured(quick, methods).measurements
+    assert [(m.damage, m.method, m.photo) for m in found[:5]] == [
+        ("noise 15", INPUT, "set/0"),
+        ("noise 15", INPUT, "set/1"),
+        ("noise 15", "a", "set/0"),
+        ("noise 15", "a", "set/1"),
+        ("noise 15", "b", "set/1"),
+    ]
+    assert len(found) == 10
+    assert all(np.array_equal(own, other) for own, other in zip(seen["a"][1::2], seen["b"], strict=True))
+    assert [m.values for m in found if m.method == INPUT] == [m.values for m in found if m.method == "a"]
 
 
 @pytest.mark.parametrize(("version", "times"), [("1", 1), ("", 2)])
@@ -110,22 +74,56 @@ def test_only_versioned_methods_are_kept(quick, version, times):
     calls = []
     method = Method("a", lambda image: calls.append(image) or image, "as is", version)
     for _ in range(2):
-        list(measure(PHOTOS[:1], {d.name: [method] for d in DAMAGES}, quick, ()))
-    assert len(calls) == 7 * times
+        measured(quick, [method])
+    assert len(calls) == 4 * times
 
 
 def test_another_version_or_other_settings_are_made_anew(quick):
     calls = []
     for settings, version in (("x", "1"), ("x", "2"), ("y", "1")):
-        method = Method("a", lambda image: calls.append(image) or image, settings, version)
-        list(measure(PHOTOS[:1], {d.name: [method] for d in DAMAGES}, quick, ()))
-    assert len(calls) == 7 * 3
+        measured(quick, [Method("a", lambda image: calls.append(image) or image, settings, version)])
+    assert len(calls) == 4 * 3
 
 
-def test_mean():
-    values = [("a", "x", 1), ("b", "x", 4), ("b", "y", 9)]
-    found = [Measurement("p", damage, method, {"PSNR": value}) for damage, method, value in values]
-    assert mean(found, "PSNR", "x") == 2.5
-    assert mean(found, "PSNR", "x", ["b"]) == 4
-    with pytest.raises(ValueError, match="at least one"):
+def test_null_opponents_have_the_psnr_of_our_model(quick):
+    def worse(image, amount):
+        board = np.indices(image.shape).sum(axis=0) % 2 * 2 - 1
+        return np.clip(image + amount * board, 0, 255).astype(np.uint8)
+
+    methods = [Method(PREDICTOR, partial(worse, amount=0)), Method(DTPM, partial(worse, amount=9))]
+    results = measured(quick, methods)
+    assert list(results.gains) == ["noise 15", "noise 25"]
+    for damage, gains in results.gains.items():
+        assert list(gains) == list(NULLS)
+        assert min(gains.values()) > 0
+        ours = mean(results.measurements, "PSNR", DTPM, [damage])
+        for name in NULLS:
+            assert mean(results.measurements, "PSNR", name, [damage]) == pytest.approx(ours, abs=0.01)
+
+
+def test_no_null_opponents_without_our_model(quick):
+    results = measured(quick, [Method(PREDICTOR, lambda image: image)])
+    assert results.gains == {}
+    assert {m.method for m in results.measurements} == {INPUT, PREDICTOR}
+
+
+def test_damages_count_the_same_and_undamaged_photos_not():
+    rows = [("a", "x", 1), ("b", "x", 4), ("b", "x", 6), ("b", "y", 9), ("clean", "x", 60)]
+    found = [Measurement("p", damage, method, {"PSNR": value}) for damage, method, value in rows]
+    assert mean(found, "PSNR", "x") == fmean([1, 5])
+    assert mean(found, "PSNR", "x", ["b"]) == 5
+    assert mean(found, "PSNR", "x", ["clean"]) == 60
+    with pytest.raises(ValueError, match="'y' has no measurement"):
         mean(found, "PSNR", "y", ["a"])
+
+
+def test_methods_are_compared_photo_by_photo():
+    found = [
+        Measurement(photo, damage, method, {"PSNR": base + (1 if method == "x" else 0) + (2 if damage == "b" else 0)})
+        for photo, base in (("p", 10.0), ("q", 50.0))
+        for damage in ("a", "b")
+        for method in ("x", "y")
+    ]
+    assert compared(found, "PSNR", "x", "y", ["a", "b"]) == (1, 1, 1, 2)
+    extra = [*found, Measurement("r", "a", "x", {"PSNR": 99.0})]
+    assert compared(extra, "PSNR", "x", "y", ["a"]).photos == 2

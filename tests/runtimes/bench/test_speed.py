@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import importlib.util
+
+import baseline_networks
 import numpy as np
 import packs
+import pytest
 
-from pocketprior.runtimes.bench.speed import contestants, made_photo, race
+from pocketprior.core.errors import MissingExtraError
+from pocketprior.runtimes.bench import speed
+from pocketprior.runtimes.bench.methods import DTPM
+from pocketprior.runtimes.bench.named import Named
+from pocketprior.runtimes.bench.speed import Contestant, contestants, made_photo, speed_table, timed
+
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
 
 def test_made_photo_has_the_size_that_was_asked_for():
@@ -12,20 +22,50 @@ def test_made_photo_has_the_size_that_was_asked_for():
     assert np.array_equal(photo, made_photo(0.012))
 
 
-def test_race_takes_turns_and_leaves_the_first_round_out():
+def test_methods_are_timed_in_turn_and_the_first_round_is_left_out():
     order = []
-    methods = {name: lambda image, name=name: order.append(name) or image for name in "ab"}
-    timings = race(methods, made_photo(0.0001), rounds=3)
+    methods = {
+        Contestant(name, "fp32", "onnxruntime"): lambda image, name=name: order.append(name) or image for name in "ab"
+    }
+    photo = made_photo(0.01)
+    timings = timed(methods, photo, rounds=3)
     assert order == ["a", "b"] * 4
     assert [timing.method for timing in timings] == ["a", "b"]
     assert all(0 < timing.fastest <= timing.median <= timing.slowest for timing in timings)
-    assert str(timings[0]).startswith("a ")
+    assert timings[0].megapixels_per_second == 1 / timings[0].median
+    rows = speed_table(timings).splitlines()
+    assert len(rows) == 4
+    assert len({len(row) for row in rows}) == 1
 
 
 def test_contestants_are_the_forms_of_the_pack(built_pack, tmp_path):
-    assert list(contestants(built_pack)) == ["DTPM, split", "DTPM, fused", "predictor alone", "fastNlMeans"]
-    packs.build(tmp_path, graphs=("encode", "fused"), golden=False)
-    found = contestants(tmp_path)
-    assert list(found) == ["DTPM, fused", "fastNlMeans"]
+    found = contestants({DTPM: built_pack}, [], ["onnxruntime"])
+    assert [str(c) for c in found] == [
+        "DTPM, split, onnxruntime fp32",
+        "predictor alone, onnxruntime fp32",
+        "DTPM, fused, onnxruntime fp32",
+        "fastNlMeans, OpenCV ",
+    ]
+    packs.build(tmp_path / "other", graphs=("encode", "fused"), golden=False)
+    found = contestants({"other": tmp_path / "other"}, [], ["onnxruntime"])
+    assert [c.method for c in found] == ["other, fused", "fastNlMeans"]
     image = packs.photo(16, 24)
     assert all(method(image).shape == image.shape for method in found.values())
+
+
+def test_networks_run_in_every_runtime(tmp_path):
+    files = [baseline_networks.brighter_by_sigma(tmp_path / "a.onnx"), baseline_networks.quantized(tmp_path / "b.onnx")]
+    found = contestants({}, [Named(path.stem, path, "") for path in files], speed.RUNTIMES)
+    expected = [("a", "fp32", "onnxruntime"), ("b", "int8", "onnxruntime")]
+    expected += [("a", "fp32", "openvino"), ("b", "int8", "openvino")] if HAS_OPENVINO else []
+    assert list(found)[:-1] == expected
+    dark = np.full((24, 40, 3), 100, np.uint8)
+    for contestant, method in list(found.items())[:-1]:
+        assert np.abs(method(dark) - (dark + (25.0 if contestant.method == "a" else 0))).max() <= 1
+
+
+def test_a_runtime_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(speed, "import_module", lambda name: (_ for _ in ()).throw(ModuleNotFoundError(name=name)))
+    with pytest.raises(MissingExtraError, match=r"pocketprior\[openvino\]"):
+        contestants({}, [], ["openvino"])
+    assert [c.method for c in contestants({}, [], speed.RUNTIMES)] == ["fastNlMeans"]

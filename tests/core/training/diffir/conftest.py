@@ -16,7 +16,7 @@ from torch import nn
 from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Teacher
 from pocketprior.core.models.dirformer import DirformerConfig
-from pocketprior.core.training.diffir import joint, pretrain, warmup
+from pocketprior.core.training.diffir import adversarial, joint, pretrain, warmup
 from pocketprior.core.training.photos import Data, Pool
 from pocketprior.core.training.stage import Stage
 
@@ -25,7 +25,7 @@ MODEL = DiffirConfig(
     cpen=CpenConfig(width=4, blocks=1),
     dirformer=DirformerConfig(width=8, blocks=(1, 1), heads=(1, 2), refinement=1, narrow=True),
 )
-STAGES: dict[str, ModuleType] = {"pretrain": pretrain, "warmup": warmup, "joint": joint}
+STAGES: dict[str, ModuleType] = {"pretrain": pretrain, "warmup": warmup, "joint": joint, "adversarial": adversarial}
 
 
 def _checkpoint(kind: str, module: nn.Module, config: DiffirConfig) -> Checkpoint:
@@ -38,6 +38,7 @@ def earlier(config: DiffirConfig) -> dict[str, Checkpoint]:
     return {
         "diffir-pretrain": _checkpoint("diffir-pretrain", Teacher(config), config),
         "diffir-warmup": _checkpoint("diffir-warmup", Diffir(config), config),
+        "diffir": _checkpoint("diffir", Diffir(config), config),
     }
 
 

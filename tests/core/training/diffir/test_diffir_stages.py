@@ -17,6 +17,7 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import Diffir, Teacher
 from pocketprior.core.schedule import diffir
 from pocketprior.core.training.diffir import joint, pretrain, warmup
+from pocketprior.core.training.diffir.samples import psnr
 from pocketprior.core.training.diffir.student import Student
 from pocketprior.core.training.loop import train
 from pocketprior.core.training.photos import Data, Pool
@@ -25,7 +26,12 @@ from pocketprior.core.training.stage import Stage
 from .conftest import MODEL, STAGES, earlier
 
 Build = Callable[..., Stage]
-LEARNS = {"pretrain": ("cpen", "dirformer"), "warmup": ("cpen", "denoiser"), "joint": ("cpen", "denoiser", "dirformer")}
+LEARNS = {
+    "pretrain": ("cpen", "dirformer"),
+    "warmup": ("cpen", "denoiser"),
+    "joint": ("cpen", "denoiser", "dirformer"),
+    "adversarial": ("cpen", "denoiser", "dirformer"),
+}
 
 
 def reached(stage: Stage, pool: Pool) -> set[str]:
@@ -116,21 +122,46 @@ def test_validation_of_a_network_that_does_nothing_is_that_of_its_input(build: B
         assert torch.equal(damaged, restored)
         assert not torch.equal(damaged, clean)
         found |= {f"{name} {key}": value for key, value in figures.items() if "psnr" in key}
-    assert len(found) == 5
+    assert len(found) == 3 * len(STAGES)
     assert len(set(found.values())) == 1
 
 
-def test_validation_tells_the_prior_from_the_condition(build: Build) -> None:
-    stage = build("warmup")
-    randomize(stage.model)
+@pytest.mark.parametrize("name", ["pretrain", "joint"])
+def test_validation_says_what_the_prior_is_worth(name: str, build: Build) -> None:
+    """Each photo under its own prior, the next one's and the mean, against the network called by hand."""
+    stage = build(name, model=replace(MODEL, prior_norm=True))
     with torch.no_grad():
-        first, again = stage.validate(stage.model).figures, stage.validate(stage.model).figures
-    assert first == again
-    assert first["val_psnr"] != first["val_psnr_condition"]
-    assert first["val_prior"] > 0
+        for parameter in stage.model.parameters():
+            parameter.mul_(2)
+        figures = stage.validate(stage.model).figures
+        assert figures == stage.validate(stage.model).figures
+        random = torch.Generator().manual_seed(0)
+        priors = []
+        for image, clean in stage.pairs:
+            noise = torch.randn(1, MODEL.ipr, generator=random)
+            own = stage.model.cpen(image, clean) if name == "pretrain" else None
+            priors.append(stage.model.prior(stage.model.condition(image), noise) if own is None else own)
+        mean = (priors[0] + priors[1]) / 2
+        for key, given in {"psnr": priors, "psnr_other": priors[::-1], "psnr_mean": [mean, mean]}.items():
+            values = [
+                psnr(image, stage.model.dirformer(image, prior), clean)
+                for (image, clean), prior in zip(stage.pairs, given, strict=True)
+            ]
+            assert figures[f"val_{key}"] == pytest.approx(sum(values) / 2)
+    assert len({figures[f"val_{key}"] for key in ("psnr", "psnr_other", "psnr_mean")}) == 3
 
 
-@pytest.mark.parametrize("name", ["warmup", "joint"])
+def test_validation_compares_the_error_of_the_prior_with_that_of_a_constant(build: Build) -> None:
+    stage = build("warmup")
+    assert isinstance(stage, Student)
+    with torch.no_grad():
+        figures = stage.validate(stage.model).figures
+        targets = torch.cat([stage.target(*pair) for pair in stage.pairs])
+    assert figures["val_prior_mean"] == pytest.approx(float((targets[0] - targets[1]).abs().mean() / 2), rel=1e-4)
+    assert figures["val_prior"] > 0
+
+
+@pytest.mark.parametrize("name", ["warmup", "joint", "adversarial"])
 def test_another_model_than_before_is_refused(name: str, build: Build) -> None:
     with pytest.raises(UsageError, match="the recipe says"):
         build(name, before=replace(MODEL, ipr=4))

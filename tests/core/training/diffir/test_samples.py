@@ -72,6 +72,10 @@ def test_psnr_and_strip() -> None:
         ({"task": "motionblur", "model": replace(MODEL, scale=2)}, "choose one of: sr2, realsr2"),
         ({"mask": "huge"}, "unknown mask 'huge'"),
         ({"crop": 30}, "multiple of 4"),
+        ({"grown": (64, 48)}, "sizes that rise"),
+        ({"grown": (32,)}, "sizes that rise"),
+        ({"grown": (66,)}, "crop is 66, this model needs a multiple of 4"),
+        ({"grow_every": 0}, "'grow_every' must be at least 1"),
     ],
 )
 def test_recipes_that_do_not_suit_the_model_are_refused(changes: dict, words: str) -> None:
@@ -95,3 +99,14 @@ def test_stages_run_on_every_kind_of_image(changes: dict, build: Callable[..., S
         assert stage.loss(batch)["loss"].isfinite()
         with torch.no_grad():
             assert "val_psnr" in stage.validate(stage.model).figures
+
+
+def test_crops_grow_by_the_number_of_the_step() -> None:
+    recipe = SMALL.with_settings(["grown=48,64", "grow_every=3"])
+    assert [recipe.crop_at(step) for step in range(8)] == [32, 32, 32, 48, 48, 48, 64, 64]
+    assert recipe.largest_crop == 64
+    assert [recipe.megapixels(step) for step in (0, 2, 4, 7)] == [
+        sum(recipe.batch * recipe.crop_at(i) ** 2 for i in range(step)) / 1e6 for step in (0, 2, 4, 7)
+    ]
+    assert [SMALL.crop_at(step) for step in (0, 10**6)] == [32, 32]
+    assert SMALL.largest_crop == 32

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_stages import MODELS, SEMANTIC, STAGES, Build, earlier
+from small_stages import CALIBRATED, MODELS, SEMANTIC, STAGES, Build, earlier
 
 from pocketprior.core.training.photos import CONTEXTS, Data, Pool
 from pocketprior.core.training.recipe import Recipe
@@ -36,7 +36,10 @@ def build(pool: Pool) -> Build:
     def build(name: str, body: str = "rep", model: Mapping[str, Any] | None = None, **changes: Any) -> Stage:
         config = replace(MODELS[body], **(model or {}))
         module = STAGES[name]
-        recipe: Recipe = replace(module.RECIPE, **{"model": config, "crop": 16, "precision": "fp32", **changes})
+        crop, rate = (32, 0.0) if body in CALIBRATED else (16, 0.1)
+        if name in ("adapters", "finish"):
+            changes = {"predictor_rate": rate, **changes}
+        recipe: Recipe = replace(module.RECIPE, **{"model": config, "crop": crop, "precision": "fp32", **changes})
         torch.manual_seed(0)
         return module.build(recipe, earlier(config), Data(pool, pool))
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from small_stages import STAGES, Build
 
-from pocketprior.core.training.dtpm.validation import in_parts, psnr, side_by_side
+from pocketprior.core.training.dtpm.validation import calibration, in_parts, psnr, side_by_side
 
 FIGURES = {
     "predictor": {"val_psnr"},
     "prior": {"val_loss", "val_loss_without_code"},
-    "adapters": {"val_psnr_0", "val_psnr_0.5", "val_psnr_1"},
-    "finish": {"val_psnr_0", "val_psnr_0.5", "val_psnr_1"},
+    "adapters": {"val_psnr_0", "val_psnr_0.5", "val_psnr_1", "val_calibration"},
+    "finish": {"val_psnr_0", "val_psnr_0.5", "val_psnr_1", "val_calibration"},
 }
 
 
@@ -41,3 +41,10 @@ def test_pictures_stand_side_by_side() -> None:
     row = side_by_side(torch.zeros(2, 3, 4, 5), torch.full((2, 3, 4, 5), 2.0))
     assert row.shape == (3, 4, 10)
     assert (float(row[:, :, :5].max()), float(row[:, :, 5:].min())) == (0, 1)
+
+
+def test_calibration_is_the_error_of_how_much_texture_each_photo_has_lost() -> None:
+    random = torch.Generator().manual_seed(0)
+    true = torch.randn(2, 3, 64, 64, generator=random) * torch.tensor([0.1, 0.02]).reshape(2, 1, 1, 1)
+    assert calibration(true.flip(3), true) == 0
+    assert calibration(true * torch.tensor([2.0, 0.5]).reshape(2, 1, 1, 1), true) == pytest.approx(0.6931, abs=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small import CONFIG, save_small
@@ -14,7 +15,7 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import CONFIGS, CpenConfig, Diffir, Teacher
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
-from pocketprior.core.training.evaluation import command
+from pocketprior.core.training.evaluation import command, gen2res
 from pocketprior.core.training.gen2res import constrain
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
@@ -57,19 +58,25 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_page_has_a_table_per_system_and_album(data: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_has_a_table_per_system_noise_and_album(
+    data: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = trained / "results.md"
     arguments = ["evaluate", "--data", str(data), "--checkpoints", str(trained), "--work", str(trained / "work")]
-    assert main([*arguments, "--side", "192", "--level", "20", "-o", str(out)]) == 0
+    monkeypatch.setattr(gen2res, "bm3d", lambda image, _: np.clip(np.round(image), 0, 255).astype(np.uint8))
+    assert main([*arguments, "--side", "192", "-o", str(out)]) == 0
     titles = [line for line in out.read_text().splitlines() if line.startswith("## ")]
     assert titles == [
         "## DTPM, task `cleanup`",
         "## DiffIR, task `motionblur`",
+        "## Gen2Res, noise of sigma 15",
+        "## Gen2Res, noise of sigma 25",
+        "## Gen2Res, noise of sigma 50",
         "## Gen2Res, album `album`, task `noise`",
         "## Gen2Res, mean of the 1 albums",
     ]
     assert str(trained) not in out.read_text()
-    assert "4 tables" in capsys.readouterr().out
+    assert "7 tables" in capsys.readouterr().out
 
 
 def test_page_without_a_folder_is_refused_at_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

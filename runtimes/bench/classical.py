@@ -1,26 +1,23 @@
-"""The rivals, each tuned so that it does its best.
+"""Classical denoisers as baselines, each tuned so that it does its best; one thread.
 
 OpenCV's fastNlMeansDenoisingColored has no good default for a given damage, so strength and window sizes are chosen
-by PSNR on validation photos, once per damage. BM3D is told the true sigma of plain noise; for other damage its sigma
-is chosen in the same way.
+by PSNR on validation photos, once per damage. BM3D gets the true sigma of plain noise; for other damage its sigma is
+chosen in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from importlib.metadata import version
-from operator import itemgetter
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from ...core.arrays import Image
 from ...core.errors import MissingExtraError
-from ...core.metrics import psnr
 from .cache import Cache
-from .photos import BenchPhoto, Damage, digest, evenly, validation_crops
+from .photos import Trial, centres, evenly
+from .tuning import best
 
 __all__ = [
     "Nlm",
@@ -31,8 +28,6 @@ __all__ = [
     "tuned_bm3d_sigma",
     "tuned_nl_means",
 ]
-
-Setting = TypeVar("Setting")
 
 NLM_STRENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 20, 24, 28, 32, 37, 42, 50, 60)
 NLM_WINDOWS = ((7, 21), (3, 21), (5, 11), (3, 11), (3, 7), (3, 5))  # template, search; the first is the library's own
@@ -71,6 +66,7 @@ def _cv2() -> ModuleType:
         import cv2
     except ModuleNotFoundError as error:
         raise MissingExtraError("opencv-python-headless", "bench", "fastNlMeans") from error
+    cv2.setNumThreads(1)
     return cv2
 
 
@@ -93,48 +89,20 @@ def bm3d_version() -> str:
     return version("bm3d")
 
 
-def tuned_nl_means(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> Nlm:
-    """The settings of fastNlMeans with the best mean PSNR on the validation photos."""
-    pairs = validation_crops(validation, damage, NLM_TUNING)
-    key = f"fastNlMeans {opencv_version()} {_digest(pairs)}"
+def tuned_nl_means(trial: Trial, cache: Cache) -> Nlm:
+    """The settings of fastNlMeans with the best mean PSNR on the tuning photos."""
+    pairs, known = centres(trial.tuning, NLM_TUNING), f"fastNlMeans {opencv_version()}"
     per_window: list[tuple[float, Nlm]] = []
     for template, search in NLM_WINDOWS:
         settings = [Nlm(strength, template, search) for strength in NLM_STRENGTHS]
-        per_window.append(_best(settings, fast_nl_means, pairs, cache, key))
+        per_window.append(best(settings, fast_nl_means, pairs, cache, known))
     return max(per_window)[1]
 
 
-def tuned_bm3d_sigma(damage: Damage, validation: Sequence[BenchPhoto], cache: Cache) -> float:
-    """The true sigma of plain noise; for other damage that with the best mean PSNR on some validation photos."""
-    if damage.sigma is not None:
-        return damage.sigma
+def tuned_bm3d_sigma(trial: Trial, cache: Cache) -> float:
+    """The true sigma of plain noise; for other damage that with the best mean PSNR on some tuning photos."""
+    if trial.sigma is not None:
+        return trial.sigma
     count, side = BM3D_TUNING
-    pairs = validation_crops(evenly(validation, count), damage, side)
-    return _best(BM3D_SIGMAS, bm3d, pairs, cache, f"BM3D {bm3d_version()} {_digest(pairs)}")[1]
-
-
-def _digest(pairs: Iterable[tuple[Image, Image]]) -> str:
-    return " ".join(digest(picture)[:16] for pair in pairs for picture in pair)
-
-
-def _best(
-    settings: Iterable[Setting],
-    method: Callable[[Image, Setting], Image],
-    pairs: Sequence[tuple[Image, Image]],
-    cache: Cache,
-    key: str,
-) -> tuple[float, Setting]:
-    """The mean PSNR of the best setting, and it; settings rise in strength, and two falls in a row end the search."""
-    scores: list[tuple[float, Setting]] = []
-    for setting in settings:
-        score = cache.numbers(f"{key} {setting}", partial(_score, method, setting, pairs))
-        scores.append((score["psnr"], setting))
-        if len(scores) > 2 and scores[-3][0] > scores[-2][0] > scores[-1][0]:
-            break
-    return max(scores, key=itemgetter(0))
-
-
-def _score(
-    method: Callable[[Image, Setting], Image], setting: Setting, pairs: Sequence[tuple[Image, Image]]
-) -> dict[str, float]:
-    return {"psnr": float(np.mean([psnr(true, method(damaged, setting)) for true, damaged in pairs]))}
+    pairs = centres(evenly(trial.tuning, count), side)
+    return best(BM3D_SIGMAS, bm3d, pairs, cache, f"BM3D {bm3d_version()}")[1]

@@ -1,0 +1,99 @@
+"""Damage of fixed strength: what benchmarks compare methods on, the same for every method and on every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.random import Generator
+
+from ..arrays import Image
+from ..errors import UnknownNameError
+from .compression import jpeg
+from .filters import gaussian_blur
+from .light import Picture, quantize
+from .mixed import mixed_v1
+from .noise import gaussian_noise
+
+__all__ = ["CLEAN", "DAMAGES", "Damage", "damages_named", "image_digest"]
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A way to damage a photo, drawn from a generator.
+
+    Attributes:
+        name: How tables call it; the draw depends on it.
+        apply: The damage, from (H, W, 3) float32 in [0, 1] to the same, not yet rounded.
+        sigma: Standard deviation of plain white Gaussian noise in grey levels, None for other damage.
+    """
+
+    name: str
+    apply: Callable[[Picture, Generator], Picture]
+    sigma: float | None = None
+
+    def __call__(self, pixels: Image) -> Image:
+        """The damaged photo, (H, W, 3) uint8 in and out; the draw depends on the photo and the name alone."""
+        seed = int.from_bytes(hashlib.sha256(f"{self.name} {image_digest(pixels)}".encode()).digest()[:8], "big")
+        photo = pixels.astype(np.float32) / np.float32(255)
+        damaged = self.apply(photo, np.random.default_rng(seed))
+        return np.round(quantize(damaged) * 255).astype(np.uint8)
+
+
+def image_digest(pixels: Image) -> str:
+    """SHA-256 of an image: its shape, dtype and values."""
+    head = f"{pixels.shape} {pixels.dtype} ".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def damages_named(names: Iterable[str]) -> list[Damage]:
+    """The damages of these names, in the order of `DAMAGES`. Raises UnknownNameError."""
+    wanted, known = list(names), [damage.name for damage in DAMAGES]
+    for name in wanted:
+        if name not in known:
+            raise UnknownNameError("damage", name, known)
+    return [damage for damage in DAMAGES if damage.name in wanted]
+
+
+def _noise(sigma: float) -> Damage:
+    return Damage(f"noise {sigma:g}", partial(_add_noise, sigma), sigma)
+
+
+def _add_noise(sigma: float, photo: Picture, rng: Generator) -> Picture:
+    return gaussian_noise(photo, sigma, rng)
+
+
+def _correlated(sigma: float, blur: float) -> Damage:
+    """Gaussian noise whose pixels are correlated: blurred by `blur` pixels, then brought back to `sigma`."""
+    return Damage(f"correlated {sigma:g}", partial(_add_correlated, sigma, blur))
+
+
+def _add_correlated(sigma: float, blur: float, photo: Picture, rng: Generator) -> Picture:
+    noise = gaussian_blur(rng.standard_normal(photo.shape, dtype=np.float32), blur)
+    return np.add(photo, noise * np.float32(sigma / 255 / noise.std()), dtype=np.float32)
+
+
+def _jpeg(quality: int) -> Damage:
+    return Damage(f"JPEG {quality}", partial(_compress, quality))
+
+
+def _compress(quality: int, photo: Picture, _: Generator) -> Picture:
+    return jpeg(photo, quality)
+
+
+def _leave(photo: Picture, _: Generator) -> Picture:
+    return photo
+
+
+DAMAGES = (
+    *(_noise(sigma) for sigma in (15, 25, 50)),
+    _correlated(15, blur=0.7),
+    *(_jpeg(quality) for quality in (10, 20, 40)),
+    Damage("mixed", mixed_v1),
+    Damage(CLEAN, _leave),
+)

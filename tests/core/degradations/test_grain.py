@@ -1,0 +1,78 @@
+"""Noise that is not white is correlated as it says, and as strong as asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pocketprior.core.degradations import grain
+from pocketprior.core.degradations.light import LUMA
+
+SIDE = 256  # a correlation over so many samples is known to about 0.003
+
+
+def neighbours(noise: np.ndarray, apart: int = 1) -> float:
+    """Correlation of pixels that lie side by side, over all channels and both directions."""
+    across = np.corrcoef(noise[:, :-apart].ravel(), noise[:, apart:].ravel())[0, 1]
+    down = np.corrcoef(noise[:-apart].ravel(), noise[apart:].ravel())[0, 1]
+    return float(across + down) / 2
+
+
+def test_white_noise_is_white(rng) -> None:
+    noise = grain.white(SIDE, SIDE, rng)
+    assert noise.shape == (SIDE, SIDE, 3)
+    assert noise.std() == pytest.approx(1, abs=0.01)
+    assert abs(neighbours(noise)) < 0.012
+    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.7, 1.0, 1.5])
+def test_blurred_noise_is_correlated_as_its_kernel(sigma: float, rng) -> None:
+    offsets = np.arange(-np.ceil(3 * sigma), np.ceil(3 * sigma) + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    expected = float((kernel[1:] * kernel[:-1]).sum() / (kernel**2).sum())
+    assert neighbours(grain.blurred(SIDE, SIDE, sigma, rng)) == pytest.approx(expected, abs=0.02)
+
+
+def test_blurred_noise_is_as_strong_at_its_border(rng) -> None:
+    noise = np.concatenate([grain.blurred(16, 256, 1.5, rng) for _ in range(8)], axis=1)
+    assert noise[0].std() == pytest.approx(noise[8].std(), rel=0.1)
+
+
+@pytest.mark.parametrize("kernel", ["area", "bilinear", "bicubic"])
+def test_enlarged_noise_is_correlated_and_shrunk_noise_hardly(kernel, rng) -> None:
+    enlarged, shrunk = (grain.rescaled(SIDE, SIDE, factor, kernel, rng) for factor in (2.0, 0.4))
+    assert neighbours(enlarged) > 0.4
+    assert abs(neighbours(shrunk)) < 0.3
+    assert abs(neighbours(enlarged, apart=8)) < 0.03
+
+
+def test_half_denoised_noise_has_lost_its_finest_part(rng) -> None:
+    weak, strong = (grain.blotchy(SIDE, SIDE, share, 1.5, rng) for share in (0.3, 0.9))
+    assert 0 < neighbours(weak) < neighbours(strong)
+    assert strong.std() < weak.std() < 1
+
+
+def test_chroma_noise_keeps_the_luma_and_grey_noise_has_one_value(rng) -> None:
+    noise = grain.white(64, 64, rng)
+    np.testing.assert_allclose(grain.chroma_only(noise) @ LUMA, 0, atol=1e-6)
+    assert grain.chroma_only(noise).std() > 0.5
+    grey = grain.grey_only(noise)
+    assert grey.shape == noise.shape
+    assert np.ptp(grey, axis=2).max() == 0
+
+
+@pytest.mark.parametrize("slope", [-0.8, 0.8])
+def test_toned_noise_follows_brightness(slope: float, rng) -> None:
+    picture = np.zeros((SIDE, SIDE, 3), np.float32)
+    picture[:, SIDE // 2 :] = 1
+    dark, bright = np.split(grain.toned(grain.white(SIDE, SIDE, rng), picture, slope), 2, axis=1)
+    assert dark.var() == pytest.approx(1 - slope, rel=0.03)
+    assert bright.var() == pytest.approx(1 + slope, rel=0.03)
+
+
+def test_deviation_is_in_grey_levels(rng) -> None:
+    noise = grain.with_deviation(grain.blurred(64, 64, 1.0, rng), 25)
+    assert noise.std() * 255 == pytest.approx(25, rel=1e-4)
+    assert noise.dtype == np.float32
+    np.testing.assert_array_equal(grain.with_deviation(np.zeros((1, 1, 3), np.float32), 25), 0)
