@@ -79,15 +79,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Positional(nn.Module):
+class _Named(nn.Module):
     """A network whose inputs have no names: the exporter confuses one with a layer of the same name."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.network(*inputs)
+    def forward(self, **inputs: Tensor) -> Tensor:
+        return self.network(*inputs.values())
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def naive(network: Network) -> Graph:
     for parameter in module.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))  # nothing is zero or one any more
     inputs = {f"input{i}": ArraySpec("float32", tuple(example.shape)) for i, example in enumerate(examples)}
-    return Graph(_Positional(module), inputs, {"output": inputs["input0"]})
+    return Graph(_Named(module), inputs, {"output": inputs["input0"]})
 
 
 def measure(name: str, graph: Graph) -> list[Timing]:
@@ -107,10 +107,10 @@ def measure(name: str, graph: Graph) -> list[Timing]:
 
     Raises MissingExtraError without openvino.
     """
-    example = list(graph.example(0, 0).values())
+    example = graph.example(0, 0)
     with torch.no_grad():
-        truth = graph.module(*example).numpy()
-    feed = [array.numpy() for array in example]
+        truth = graph.module(**example).numpy()
+    feed = [array.numpy() for array in example.values()]
     timings = []
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "naive.onnx", Path(folder) / "rewritten.onnx"

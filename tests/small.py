@@ -104,12 +104,11 @@ def save_calibrated(folder: Path) -> Path:
     return path
 
 
-def save_tasks(folder: Path, config: DtpmConfig = CONFIG, scale: float = 0.15) -> tuple[list[Path], Path]:
-    """Checkpoints of DTPMs for three tasks around one prior and one predictor, and their semantic encoder."""
-    first, encoder = Dtpm(config), SemanticEncoder(config.semantic)
+def save_tasks(folder: Path, config: DtpmConfig = CONFIG, scale: float = 0.15) -> tuple[list[Path], Path | None]:
+    """Checkpoints of DTPMs for three tasks around one prior and one predictor, and their semantic encoder if any."""
+    first = Dtpm(config)
     paths = [folder / f"{task}.safetensors" for task in TASKS]
     _shaken(first, scale)
-    _shaken(encoder, scale)
     checkpoints.save(paths[0], "dtpm", config, first.state_dict(), {"task": TASKS[0]})
     further = replace(config, predictor=replace(config.predictor, lora=4))
     for seed, (path, task) in enumerate(zip(paths[1:], TASKS[1:], strict=True), 1):
@@ -118,10 +117,16 @@ def save_tasks(folder: Path, config: DtpmConfig = CONFIG, scale: float = 0.15) -
         own = [model.get_submodule(name) for name in ("adapters", *model.predictor_parts())]
         _shaken(torch.nn.ModuleList(own), scale, seed)
         checkpoints.save(path, "dtpm", further, model.state_dict(), {"task": task})
-    semantic = folder / "semantic.safetensors"
+    return paths, save_encoder(folder, config.semantic, scale) if config.semantic.code else None
+
+
+def save_encoder(folder: Path, config: SemanticConfig, scale: float) -> Path:
+    """The checkpoint of a semantic encoder."""
+    encoder, path = SemanticEncoder(config), folder / "semantic.safetensors"
+    _shaken(encoder, scale)
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    checkpoints.save(semantic, "semantic", config.semantic, tensors, {})
-    return paths, semantic
+    checkpoints.save(path, "semantic", config, tensors, {})
+    return path
 
 
 def save_diffir(folder: Path) -> Path:
@@ -143,6 +148,8 @@ def source_of(system: str, folder: Path, steps: int = 2) -> Source:
     if system == "dtpm":
         model, semantic = save_small(folder)
         return DtpmSource(model, str(semantic), steps=steps)
+    if system == "calibrated":
+        return DtpmSource(save_calibrated(folder), steps=steps)
     if system == "diffir":
         return DiffirSource(save_diffir(folder), window=WINDOW)
     return Gen2ResSource(save_gen2res(folder), "ancestral", START, STEPS, window=WINDOW)

@@ -26,6 +26,7 @@ from pocketprior.export.graphs import Graph
 from pocketprior.export.pack import write_pack
 from pocketprior.export.parity.shots import AMOUNTS, STRENGTHS, settings_of
 from pocketprior.export.quantization.samples import calls, samples
+from pocketprior.runtimes import open_graphs
 
 TARGETS = ("onnx", "openvino", "coreml")
 RUNTIMES = ("onnxruntime", "openvino", "coreml")
@@ -160,6 +161,15 @@ class TestPack:
         restorer = Restorer.from_pack(pack, runtime, "fused")
         given = {name: tensor.numpy() for name, tensor in inputs(0.0).items()}
         np.testing.assert_array_equal(restorer.graphs["fused"](**given)["restored"], given["image"])
+
+    @pytest.mark.parametrize(("runtime", "target"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
+    def test_amount_zero_is_the_image_in_eight_bits_too(self, pack: Path, runtime: str, target: str) -> None:
+        """What is passed on is never rounded, whatever the convolutions compute in."""
+        manifest = Manifest.load(pack)
+        coded = replace(manifest, precision={**manifest.precision, target: dict.fromkeys(manifest.graphs, "int8")})
+        (graph,) = open_graphs(coded, pack, runtime, names=["fused"]).values()
+        given = {name: tensor.numpy() for name, tensor in inputs(0.0).items()}
+        np.testing.assert_array_equal(graph(**given)["restored"], given["image"])
 
     @pytest.mark.parametrize("runtime", RUNTIMES)
     @pytest.mark.parametrize("amount", [0.5, 1.0, 1.5])

@@ -60,7 +60,7 @@ def files(graphs: dict[str, Graph], tmp_path_factory: pytest.TempPathFactory) ->
 def test_onnx_equals_torch(name: str, size: tuple[int, int], graphs: dict[str, Graph], files: dict[str, Path]) -> None:
     example = graphs[name].example(*size)
     (found,) = onnxruntime.InferenceSession(files[name]).run(None, {k: v.numpy() for k, v in example.items()})
-    expected = graphs[name].module(*example.values()).numpy()
+    expected = graphs[name].module(**example).numpy()
     # Float32 rounding through four steps; the values are of order 1.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
@@ -85,15 +85,15 @@ def test_files_use_standard_operators_and_carry_metadata(files: dict[str, Path])
 
 def test_fused_graph_is_the_loop(graphs: dict[str, Graph]) -> None:
     example = graphs["fused"].example(16, 24)
-    image, noise, code, strength = example.values()
-    base = graphs["predict"].module(image)
+    base = graphs["predict"].module(example["image"])
 
     def denoise(x: torch.Tensor, step: int) -> torch.Tensor:
-        return graphs["denoise"].module(x, base, code, torch.full((1,), SAMPLING.times[step]))
+        t = torch.full((1,), SAMPLING.times[step])
+        return graphs["denoise"].module(x=x, base=base, code=example["code"], t=t)
 
-    residual = ddim(denoise, noise, SAMPLING.levels) * small_model().residual_scale
-    expected = (base + SAMPLING.gain * strength * residual).clamp(0, 1)
-    torch.testing.assert_close(graphs["fused"].module(*example.values()), expected, rtol=0, atol=1e-6)
+    residual = ddim(denoise, example["noise"], SAMPLING.levels) * small_model().residual_scale
+    expected = (base + SAMPLING.gain * example["strength"] * residual).clamp(0, 1)
+    torch.testing.assert_close(graphs["fused"].module(**example), expected, rtol=0, atol=1e-6)
 
 
 def test_receptive_field_is_exact(graphs: dict[str, Graph]) -> None:
@@ -173,7 +173,7 @@ def test_onnx_equals_torch_in_the_other_systems(
     session = onnxruntime.InferenceSession(written(system) / f"{graph}.onnx")
     example = global_graphs[name].example(*size)
     found = session.run(None, {k: v.numpy() for k, v in example.items()})
-    expected = global_graphs[name].module(*example.values())
+    expected = global_graphs[name].module(**example)
     for array, tensor in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
         np.testing.assert_allclose(array, tensor.numpy(), rtol=0, atol=1e-4)
         assert np.abs(array).max() > 0.01
@@ -225,10 +225,10 @@ def test_dtpm_variants_are_the_model(change: dict[str, str]) -> None:
 
     def denoise(x: torch.Tensor, step: int) -> torch.Tensor:
         given = arrays | {"x": x, "t": torch.full((1,), SAMPLING.times[step])}
-        return graphs["denoise"].module(*(given[name] for name in graphs["denoise"].inputs))
+        return graphs["denoise"].module(**{name: given[name] for name in graphs["denoise"].inputs})
 
     residual = ddim(denoise, noise, SAMPLING.levels, model.config.prediction) * model.residual_scale
-    fused = graphs["fused"].module(image, noise, code, strength)
+    fused = graphs["fused"].module(image=image, noise=noise, code=code, strength=strength)
     torch.testing.assert_close(fused, (base + SAMPLING.gain * residual).clamp(0, 1), rtol=0, atol=1e-5)
     whole = model(image, code, noise, SAMPLING.gain * strength, SAMPLING.levels, SAMPLING.times)
     torch.testing.assert_close(fused, whole, rtol=0, atol=1e-5)

@@ -19,7 +19,7 @@ from pocketprior.core.manifest import FILE, Manifest
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.dtpm import MOBILE, Dtpm, DtpmConfig
 from pocketprior.core.models.eager import eager
-from pocketprior.core.models.semantic import encoder_of, open_semantic
+from pocketprior.core.models.semantic import NoEncoder
 from pocketprior.core.pack import default_pack
 from pocketprior.core.photo import Photo
 from pocketprior.core.restore import Restorer
@@ -29,11 +29,10 @@ from pocketprior.export.coreml.toolchain import coremltools
 from pocketprior.export.dtpm import DtpmSource, Sampling, dtpm_graphs
 from pocketprior.export.pack import write_pack
 from pocketprior.export.quantization.variant import open_float
-from pocketprior.export.tasks import SYSTEM, check_prior, join
+from pocketprior.export.tasks import SYSTEM, check_prior, join, write_tasks
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 FIRST = {"onnx": "encode.onnx", "openvino": "encode.fp32.xml"}  # the first task's file
-SEMANTIC = "semantic.safetensors"
 MOST = 1.35  # times the size of a pack of one task
 PHOTO = np.random.default_rng(0).integers(0, 256, (44, 60, 3), np.uint8)
 
@@ -42,9 +41,9 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (44, 60, 3), np.uint8)
 def mobile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pack of each task alone, and "all"; of the real size, with random weights."""
     folder = tmp_path_factory.mktemp("mobile")
-    models, semantic = save_tasks(folder, MOBILE, 0.05)
+    models, _ = save_tasks(folder, MOBILE, 0.05)
     for task, model in zip(TASKS, models, strict=True):
-        source = DtpmSource(model, str(semantic))
+        source = DtpmSource(model)
         options = {"targets": tuple(RUNTIMES), "fused": False, "system": SYSTEM}
         write_pack(source, folder / task, name=task, photos=PHOTOS[:1], **options)
     join([folder / task for task in TASKS], folder / "all", name="all")
@@ -88,32 +87,32 @@ def threads(runtime: str) -> int | None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES.values())
 def test_every_task_does_what_its_checkpoint_does(runtime: str, mobile: Path) -> None:
-    encoder = encoder_of(open_semantic(str(mobile / SEMANTIC)))
     levels, times = trailing(4, cosine())
     for task in TASKS:
         checkpoint = checkpoints.load(mobile / f"{task}.safetensors", "dtpm")
         model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))
         checkpoint.fill(model)
-        graphs = dtpm_graphs(model.eval(), encoder, Sampling(tuple(levels), tuple(times), 0.5))
+        graphs = dtpm_graphs(model.eval(), NoEncoder(), Sampling(tuple(levels), tuple(times), 1.0))
         restorer = Restorer.from_pack(mobile / "all", runtime, task=task)
         names = restorer.manifest.graphs
         plain = {n: eager(graphs[n].module, list(graphs[n].inputs), *graphs[n].outputs) for n in names}
-        truth = Restorer(restorer.manifest, plain)(PHOTO, seed=5).astype(int)
-        assert np.abs(restorer(PHOTO, seed=5) - truth).max() <= 1
+        for amount in (1.0, 1.5):
+            truth = Restorer(restorer.manifest, plain)(PHOTO, seed=5, amount=amount).astype(int)
+            assert np.abs(restorer(PHOTO, seed=5, amount=amount) - truth).max() <= 1
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES.values())
 def test_every_task_is_verified(runtime: str, mobile: Path) -> None:
     report = verify(mobile / "all", runtime)
     assert report.ok
-    assert [check.name for check in report.goldens] == [f"{task}/photo" for task in TASKS]
+    assert {check.name for check in report.goldens} == {f"{t}/{n}" for t in TASKS for n in ("photo", "less", "more")}
 
 
 @pytest.fixture(scope="module")
 def recording(mobile: Path) -> Path:
     """What the checkpoint of the last task makes of a photo."""
-    model, semantic, photo = (str(path) for path in (mobile / "haze.safetensors", mobile / SEMANTIC, PHOTOS[0]))
-    argv = ["parity", "record", model, "--semantic", semantic, "--photos", photo, "--side", "48", "--device", "cpu"]
+    model, photo = str(mobile / "haze.safetensors"), str(PHOTOS[0])
+    argv = ["parity", "record", model, "--photos", photo, "--side", "48", "--device", "cpu"]
     assert main([*argv, "-o", str(mobile / "haze.npz")]) == 0
     return mobile / "haze.npz"
 
@@ -138,14 +137,14 @@ def test_core_ml_tools_read_every_function(mobile: Path) -> None:
 
         spec = tools.utils.load_spec(str(path))
         program = load(spec, spec.specificationVersion, str(path / "Data/com.apple.CoreML/weights"))
-    graphs = ("denoise", "encode", "predict")
+    graphs = ("denoise", "predict")
     assert set(program.functions) == {*graphs, *(f"{task}__{graph}" for task in TASKS[1:] for graph in graphs)}
 
 
 def test_no_weight_is_stored_twice(mobile: Path) -> None:
-    """One encoder, predictor and denoiser; adapters and factors of each task."""
+    """One predictor and denoiser; adapters and factors of each task."""
     models = [Manifest.load(mobile / task) for task in TASKS]
-    first = sum(models[0].parameters[name] for name in ("encode", "predict", "denoise"))
+    first = sum(models[0].parameters[name] for name in ("predict", "denoise"))
     others = sum(own_parameters(mobile / f"{task}.safetensors") for task in TASKS[1:])
     for file in ("onnx.bin", "openvino.bin", "fp32.mlpackage/Data/com.apple.CoreML/weights/weight.bin"):
         stored = (mobile / "all" / file).stat().st_size / 4
@@ -165,10 +164,13 @@ def test_joining_twice_gives_equal_bytes(mobile: Path, tmp_path: Path) -> None:
     assert all((mobile / "all" / f).read_bytes() == (tmp_path / "all" / f).read_bytes() for f in files)
 
 
-def test_a_graph_that_tasks_have_in_common_is_one_file(mobile: Path) -> None:
-    tasks = Manifest.load(mobile / "all").alone()
-    for target in ("onnx", "openvino"):
-        assert {task.graph_file("encode", target).file for task in tasks} == {FIRST[target]}
+def test_a_graph_that_tasks_have_in_common_is_one_file(models: tuple[list[Path], Path], tmp_path: Path) -> None:
+    paths, semantic = models
+    sources = [DtpmSource(path, str(semantic), steps=1) for path in paths]
+    options = {"photos": PHOTOS[:1], "targets": tuple(FIRST), "fused": False}
+    tasks = write_tasks(sources, tmp_path / "pack", name="pack", **options).alone()
+    for target, file in FIRST.items():
+        assert {task.graph_file("encode", target).file for task in tasks} == {file}
         assert len({task.graph_file("denoise", target) for task in tasks}) == len(TASKS)
 
 
@@ -252,10 +254,11 @@ def test_a_task_is_given_once(models: tuple[list[Path], Path]) -> None:
 
 def test_tasks_that_are_used_in_other_ways_are_not_joined(mobile: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(mobile / "rain", tmp_path / "rain"))
-    replace(Manifest.load(other), gain=0.75).save(other)
+    manifest = Manifest.load(other)
+    replace(manifest, times=(0.9, *manifest.times[1:])).save(other)
     with pytest.raises(UsageError, match="the pack 'all' has several tasks"):
         join([mobile / "cleanup", mobile / "all"], tmp_path / "both", name="both")
-    with pytest.raises(UsageError, match=r"the task 'rain' has gain 0\.75, the task 'cleanup' 0\.5"):
+    with pytest.raises(UsageError, match=r"the task 'rain' has times \(0\.9, .*, the task 'cleanup' \(1\.0, "):
         join([mobile / "cleanup", other], tmp_path / "both", name="both")
     assert not (tmp_path / "both").exists()
 

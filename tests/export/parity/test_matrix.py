@@ -14,7 +14,7 @@ from small import PHOTOS, source_of
 from pocketprior.core.manifest import Manifest
 from pocketprior.export.pack import write_pack
 from pocketprior.export.parity.record import record
-from pocketprior.export.parity.shots import shots
+from pocketprior.export.parity.shots import settings_of, shots
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.inside_coreml import inside
 from pocketprior.runtimes.parity.recording import load
@@ -52,7 +52,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Known]:
             )
             facts(found.pack, {"limits": LOOSE})
             opened = source.open()
-            chosen = shots(photos, opened.facts["tasks"][0], 64)
+            chosen = shots(photos, opened.facts["tasks"][0], 64, settings_of(opened))
             record(opened, source.digest(), chosen, found.recording, device="cpu")
         return found
 
@@ -61,7 +61,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Known]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("runtime", TARGETS)
-@pytest.mark.parametrize("system", ["dtpm", "diffir", "gen2res"])
+@pytest.mark.parametrize("system", ["dtpm", "calibrated", "diffir", "gen2res"])
 def test_a_pack_holds(system: str, runtime: str, precision: str, known: Callable[[str], Known]) -> None:
     pack, recording = known(system)
     report = compare(pack, Wanted(runtime, precision=precision, against=recording, threads=1))
