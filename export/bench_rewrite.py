@@ -43,7 +43,7 @@ class Network(NamedTuple):
     part: str
 
 
-_EDGE = replace(dtpm.MOBILE, predictor=dtpm.NAF_EDGE)
+_EDGE = replace(dtpm.FIRST_MOBILE, predictor=dtpm.NAF_EDGE)
 NETWORKS: dict[str, Network] = {
     "dtpm-base-predictor": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "predictor"),
     "dtpm-base-denoiser": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "denoiser"),

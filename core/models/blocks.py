@@ -30,6 +30,7 @@ __all__ = [
     "RepConv",
     "Unet",
     "UnetBody",
+    "conv3x3",
     "merge_branches",
     "replaced",
     "sinusoid",

@@ -204,7 +204,7 @@ def _conv(predictor: PredictorConfig, widths: tuple[int, ...], blocks: tuple[int
 TINY = _conv(PredictorConfig("conv", (16, 64, 96), (1, 1, 2), (1, 1), damage=16), (48,), (1,), 16)
 MOBILE = _conv(PredictorConfig("conv", (32, 96, 160), (1, 1, 2), (1, 1), damage=32), (64, 96), (1, 1), 32)
 LARGE = _conv(PredictorConfig("conv", (64, 144, 256), (1, 3, 2), (1, 2), damage=32), (96,), (3,), 48)
-# A predictor of the other edge block that takes about as long as that of MOBILE.
+# A predictor of the other edge block that takes about as long as that of FIRST_MOBILE.
 NAF_EDGE = PredictorConfig("naf-edge", (32, 64), (2, 8), (2,))
 # The predictor of `base` is our choice: half the width of `paper`'s, as its denoiser is.
 CONFIGS = {

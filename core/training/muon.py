@@ -19,7 +19,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, Jord
 ITERATIONS = 5
 MOMENTUM = 0.95
 OUTER = ("intro", "end", "tail")  # modules that join a network to images
-THIN = 4  # outputs or inputs of a kernel whose rows or columns are too few to be made orthogonal
+THIN = 3  # outputs or inputs of a kernel whose rows or columns are too few to be made orthogonal
 
 
 def is_hidden_kernel(name: str, parameter: Tensor) -> bool:

@@ -16,7 +16,7 @@ import torch
 
 from ..errors import UsageError
 
-__all__ = ["FILE_NAME", "Threads", "parse_threads"]
+__all__ = ["FILE_NAME", "Threads", "idle_cores", "parse_threads"]
 
 FILE_NAME = "threads"  # in a run folder: "auto" or a number, which replaces the one given at the start
 EVERY = 30.0  # seconds between looks at the machine

@@ -94,7 +94,7 @@ def test_dtpm_without_its_semantic_encoder_is_refused(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert distill(files["dtpm"][0], None, tmp_path / "run", "trajectory") == 2
-    assert "add --semantic FILE" in capsys.readouterr().err
+    assert "give --semantic its checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", METHODS)

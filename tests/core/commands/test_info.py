@@ -18,7 +18,7 @@ def test_json_holds_one_number_per_part(capsys: Captured) -> None:
     tree = json.loads(capsys.readouterr().out)
     parameters, macs = count("dtpm:mobile")
     assert tree == {"model": "dtpm:mobile", "parameters": parameters, "macs_256": macs}
-    assert set(parameters) == {"denoiser", "adapters", "predictor", "semantic"}
+    assert set(parameters) == {"denoiser", "adapters", "predictor"}
 
 
 def test_table_for_people(capsys: Captured) -> None:

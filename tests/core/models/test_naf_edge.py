@@ -7,7 +7,7 @@ import torch
 from small_stages import randomize
 from torch import nn
 
-from pocketprior.core.models.dtpm import MOBILE, NAF_EDGE, Predictor, PredictorConfig
+from pocketprior.core.models.dtpm import FIRST_MOBILE, NAF_EDGE, Predictor, PredictorConfig
 from pocketprior.core.models.naf_edge import BatchNorm, NafEdgeBlock, NafEdgeUnet
 from pocketprior.core.models.rewrite import rewritten
 from pocketprior.core.training.weights import Weights
@@ -92,7 +92,7 @@ def test_state_and_average_carry_the_statistics() -> None:
         torch.manual_seed(0)
         model = NafEdgeUnet(3, 3, (8,), (2,), 1.0)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        return model, optimizer, Weights(model, optimizer)
+        return model, optimizer, Weights(model, [optimizer])
 
     def walk(model: nn.Module, optimizer: torch.optim.Optimizer, weights: Weights, batches: Iterator[int]) -> None:
         for batch in batches:
@@ -120,7 +120,7 @@ def test_predictor_is_within_the_budget_of_mobile() -> None:
     """Multiply-adds per pixel, as for the one it stands beside: at most 25 000."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    for config in (NAF_EDGE, MOBILE.predictor):
+    for config in (NAF_EDGE, FIRST_MOBILE.predictor):
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
             rewritten(Predictor(config))(torch.empty(1, 3, 64, 64))
         assert counter.get_total_flops() / 2 / 64**2 <= 25_000

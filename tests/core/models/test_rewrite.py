@@ -95,8 +95,9 @@ def test_model_is_the_same_function(size: str) -> None:
     for part in PARTS[size]:
         net, examples = parts[part]
         # A picture of the fewest pixels that every level can halve.
-        shapes = [(1, e.shape[1], 32, 32) if e.dim() == 4 else e.shape for e in examples]
-        assert_same(perturbed(net), *(torch.rand(shape, generator=random) for shape in shapes))
+        shapes = [e if e is None else (1, e.shape[1], 32, 32) if e.dim() == 4 else e.shape for e in examples]
+        inputs = (None if shape is None else torch.rand(shape, generator=random) for shape in shapes)
+        assert_same(perturbed(net), *inputs)
 
 
 def test_model_itself_is_left_as_it_is() -> None:

@@ -27,7 +27,10 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_process_needs_no_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = train_toy(tmp_path / "alone")
     monkeypatch.undo()
-    assert train_toy(tmp_path / "accelerated") == alone
+    accelerated = train_toy(tmp_path / "accelerated")
+    for figures in (*alone, *accelerated):
+        del figures["hours"]
+    assert accelerated == alone
 
 
 @pytest.mark.usefixtures("without")
