@@ -31,9 +31,9 @@ MULTIPLE = 4
 FEW = Steps.of(*strided(3, ddpm(), 200))  # of a Gen2Res
 
 
-def exported(graph: Graph, path: Path, *inputs: torch.Tensor) -> torch.Tensor:
+def exported(graph: Graph, path: Path, *inputs: torch.Tensor, multiple: int = MULTIPLE) -> torch.Tensor:
     """What ONNX Runtime makes of the inputs, its first output."""
-    convert(graph, traced(graph, MULTIPLE), path, metadata={})
+    convert(graph, traced(graph, multiple), path, metadata={})
     feed = {name: array.numpy() for name, array in zip(graph.inputs, inputs, strict=True)}
     return torch.from_numpy(onnxruntime.InferenceSession(path).run(None, feed)[0])
 
@@ -251,11 +251,20 @@ def test_exported_dtpm_is_the_trained_one(body: str, tmp_path: Path) -> None:
     """Rewritten for deployment, and the same function."""
     model = small_model(replace(MODELS[body], semantic=CONFIG.semantic))
     graphs = dtpm_graphs(model, small_encoder(), SAMPLING)
-    image, x, code = torch.rand(1, 3, 16, 24), torch.randn(1, 3, 16, 24), torch.randn(1, CONFIG.semantic.code)
-    base, t = model.predictor(image), torch.tensor([0.4])
-    assert_same(exported(graphs["predict"], tmp_path / "predict.onnx", image), base)
-    expected = model.denoise(x, image, base, code, t)
-    assert_same(exported(graphs["denoise"], tmp_path / "denoise.onnx", x, base, code, t), expected)
+    image, x, code = torch.rand(1, 3, 16, 32), torch.randn(1, 3, 16, 32), torch.randn(1, CONFIG.semantic.code)
+    base, t, amount = model.predictor(image), torch.tensor([0.4]), torch.tensor([1.0])
+    given = {"image": image, "x": x, "base": base, "code": code, "t": t, "amount": amount}
+    predict, denoise = (
+        exported(
+            graphs[name],
+            tmp_path / f"{name}.onnx",
+            *(given[n] for n in graphs[name].inputs),
+            multiple=model.multiple_of,
+        )
+        for name in ("predict", "denoise")
+    )
+    assert_same(predict, base)
+    assert_same(denoise, model.denoise(x, image, base, code, t))
 
 
 def test_exported_gen2res_is_the_trained_one(tmp_path: Path) -> None:

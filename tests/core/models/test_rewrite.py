@@ -30,11 +30,11 @@ def perturbed(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def assert_same(module: nn.Module, *inputs: torch.Tensor) -> None:
+def assert_same(module: nn.Module, *inputs: torch.Tensor | None) -> None:
     deployed = rewritten(module)
     expected, found = module(*inputs), deployed(*inputs)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
-    doubled = [x.double() for x in inputs]
+    doubled = [None if x is None else x.double() for x in inputs]
     exact = module.double()(*doubled)
     torch.testing.assert_close(deployed.double()(*doubled), exact, rtol=0, atol=1e-6 * float(exact.abs().max()))
 
