@@ -43,7 +43,7 @@ class Network(NamedTuple):
     part: str
 
 
-_EDGE = replace(dtpm.MOBILE, predictor=dtpm.NAF_EDGE)
+_EDGE = replace(dtpm.FIRST_MOBILE, predictor=dtpm.NAF_EDGE)
 NETWORKS: dict[str, Network] = {
     "dtpm-base-predictor": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "predictor"),
     "dtpm-base-denoiser": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "denoiser"),
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Named(nn.Module):
-    """A network whose inputs have no names: the exporter confuses one with a layer of the same name."""
+    """A network whose inputs are only numbered: the exporter confuses one with a layer of the same name."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
