@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Named(nn.Module):
-    """A network whose inputs have no names: the exporter confuses one with a layer of the same name."""
+    """A network whose inputs are only numbered: the exporter confuses one with a layer of the same name."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

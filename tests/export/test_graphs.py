@@ -31,10 +31,10 @@ MULTIPLE = 4
 FEW = Steps.of(*strided(3, ddpm(), 200))  # of a Gen2Res
 
 
-def exported(graph: Graph, path: Path, *inputs: torch.Tensor, multiple: int = MULTIPLE) -> torch.Tensor:
-    """What ONNX Runtime makes of the inputs, its first output."""
+def exported(graph: Graph, path: Path, multiple: int = MULTIPLE, **inputs: torch.Tensor) -> torch.Tensor:
+    """What ONNX Runtime makes of those of the inputs that the graph takes, its first output."""
     convert(graph, traced(graph, multiple), path, metadata={})
-    feed = {name: array.numpy() for name, array in zip(graph.inputs, inputs, strict=True)}
+    feed = {name: inputs[name].numpy() for name in graph.inputs}
     return torch.from_numpy(onnxruntime.InferenceSession(path).run(None, feed)[0])
 
 
@@ -251,23 +251,15 @@ def test_exported_dtpm_is_the_trained_one(body: str, tmp_path: Path) -> None:
     """Rewritten for deployment, and the same function."""
     model = small_model(replace(MODELS[body], semantic=CONFIG.semantic))
     graphs = dtpm_graphs(model, small_encoder(), SAMPLING)
-    image, x, code = torch.rand(1, 3, 16, 32), torch.randn(1, 3, 16, 32), torch.randn(1, CONFIG.semantic.code)
-    base, t, amount = model.predictor(image), torch.tensor([0.4]), torch.tensor([1.0])
-    given = {"image": image, "x": x, "base": base, "code": code, "t": t, "amount": amount}
-    predict, denoise = (
-        exported(
-            graphs[name],
-            tmp_path / f"{name}.onnx",
-            *(given[n] for n in graphs[name].inputs),
-            multiple=model.multiple_of,
-        )
-        for name in ("predict", "denoise")
-    )
-    assert_same(predict, base)
-    assert_same(denoise, model.denoise(x, image, base, code, t))
+    image, x, code = torch.rand(1, 3, 32, 48), torch.randn(1, 3, 32, 48), torch.randn(1, CONFIG.semantic.code)
+    base, t = model.predictor(image), torch.tensor([0.4])
+    given = {"image": image, "base": base, "x": x, "code": code, "t": t, "amount": torch.ones(1)}
+    assert_same(exported(graphs["predict"], tmp_path / "predict.onnx", model.multiple_of, **given), base)
+    expected = model.denoise(x, image, base, code, t)
+    assert_same(exported(graphs["denoise"], tmp_path / "denoise.onnx", model.multiple_of, **given), expected)
 
 
 def test_exported_gen2res_is_the_trained_one(tmp_path: Path) -> None:
     model, x, t = small_gen2res(), torch.randn(1, 3, 16, 24), torch.tensor([0.4])
     graph = gen2res_graphs(model, "ddim", FEW, 1.0)["denoise"]
-    assert_same(exported(graph, tmp_path / "denoise.onnx", x, t), model(x, t)[:, :3])
+    assert_same(exported(graph, tmp_path / "denoise.onnx", x=x, t=t), model(x, t)[:, :3])

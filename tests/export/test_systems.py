@@ -247,7 +247,7 @@ class Halved(torch.nn.Module):
 
 
 def test_graphs_that_do_not_do_what_torch_does_are_not_packed(tmp_path: Path) -> None:
-    opened = Gen2ResSource(save_gen2res(tmp_path), steps=9).open()
+    opened = Gen2ResSource(save_gen2res(tmp_path), start=START, steps=9).open()
     graph = opened.graphs["denoise"]._replace(module=Halved())
 
     class Changed(Gen2ResSource):

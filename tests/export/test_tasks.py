@@ -20,6 +20,7 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.dtpm import MOBILE, Dtpm, DtpmConfig
 from pocketprior.core.models.eager import eager
 from pocketprior.core.models.semantic import NoEncoder
+from pocketprior.core.models.steps import GAIN
 from pocketprior.core.pack import default_pack
 from pocketprior.core.photo import Photo
 from pocketprior.core.restore import Restorer
@@ -92,7 +93,7 @@ def test_every_task_does_what_its_checkpoint_does(runtime: str, mobile: Path) ->
         checkpoint = checkpoints.load(mobile / f"{task}.safetensors", "dtpm")
         model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))
         checkpoint.fill(model)
-        graphs = dtpm_graphs(model.eval(), NoEncoder(), Sampling(tuple(levels), tuple(times), 1.0))
+        graphs = dtpm_graphs(model.eval(), NoEncoder(), Sampling(tuple(levels), tuple(times), GAIN))
         restorer = Restorer.from_pack(mobile / "all", runtime, task=task)
         names = restorer.manifest.graphs
         plain = {n: eager(graphs[n].module, list(graphs[n].inputs), *graphs[n].outputs) for n in names}
