@@ -202,8 +202,8 @@ def test_diffir_graphs_are_the_model(prior_norm: bool) -> None:
 def test_diffir_with_a_normed_prior_in_a_runtime(tmp_path: Path) -> None:
     graphs = diffir_graphs(small_diffir(replace(DIFFIR, prior_norm=True)), 1.0)
     for name in ("denoise", "compose"):
-        inputs = graphs[name].example(24, 32).values()
-        assert_same(exported(graphs[name], tmp_path / f"{name}.onnx", *inputs), graphs[name].module(*inputs))
+        inputs = graphs[name].example(24, 32)
+        assert_same(exported(graphs[name], tmp_path / f"{name}.onnx", **inputs), graphs[name].module(**inputs))
 
 
 @pytest.mark.parametrize("change", [{"scale": 2}, {"inputs": 4}, {"steps": 0}])
