@@ -59,7 +59,7 @@ class _Predict(Composed):
         if not self.predictor.calibrated:
             return self.predictor(image)
         base, sigma = self.predict(image, amount)
-        return base, self.gain * self.amplitude(sigma)
+        return base, self.gain * self.amplitude(sigma, amount)
 
 
 class _Denoise(nn.Module):

@@ -229,8 +229,8 @@ class Estimate(NamedTuple):
     """What a calibrated predictor says of a damaged image.
 
     base: (N, 3, H, W) y_E, not clipped; sigma: (N, 1, H, W) in [0, 1] units, the standard deviation that it expects of
-    x_0 - y_E; damage: (N, 1, H / 16, W / 16) in [0, 1] units, the root mean square that it expects of y_d - x_0 around
-    each cell.
+    x_0 - y_E at an amount of 1 or more; damage: (N, 1, H / 16, W / 16) in [0, 1] units, the root mean square that it
+    expects of y_d - x_0 around each cell.
     """
 
     base: Tensor
@@ -314,9 +314,8 @@ class Predictor(nn.Module):
         if amount is None:
             return Estimate(*self.restore(image, damage), damage)
         amount = amount.reshape(-1, 1, 1, 1)
-        share = amount.clamp(max=1)
         base, sigma = self.restore(image, damage * amount.clamp(min=1))
-        return Estimate(image + share * (base - image), share * sigma, damage)
+        return Estimate(image + amount.clamp(max=1) * (base - image), sigma, damage)
 
     def restore(self, image: Tensor, damage: Tensor) -> tuple[Tensor, Tensor]:
         """R(y_d, d) and its sigma, (N, 3, H, W) and (N, 1, H, W). damage: (N, 1, H / 16, W / 16) in [0, 1] units."""
@@ -508,18 +507,22 @@ class Composed(nn.Module):
         estimate = self.predictor.estimate(image, amount)
         return estimate.base, estimate.sigma
 
-    def amplitude(self, scale: Tensor) -> Tensor:
-        """The texture's standard deviation at a gain of 1, from what `predict` gave.
+    def amplitude(self, scale: Tensor, amount: Tensor | None = None) -> Tensor:
+        """The texture's standard deviation at a gain of 1, from what `predict` gave; amounts below 1 take their share.
 
         Of a calibrated model sigma^3 / (sigma^2 + knee^2): nearly sigma where much was lost, nearly 0 on good photos.
         A constant gain g would cost 10 log10(1 + g^2) dB on every photo.
         """
         knee = self.config.knee
-        return scale * (scale.square() / (scale.square() + knee**2)) if knee else scale
+        if knee:
+            scale = scale * (scale.square() / (scale.square() + knee**2))
+        return scale if amount is None else amount.reshape(-1, 1, 1, 1).clamp(max=1) * scale
 
-    def compose(self, base: Tensor, scale: Tensor, residual: Tensor, strength: Tensor) -> Tensor:
-        """y_E + strength * amplitude * residual, clipped; base, scale: what `predict` gave; strength: (N,)."""
-        return (base + strength.reshape(-1, 1, 1, 1) * self.amplitude(scale) * residual).clamp(0, 1)
+    def compose(
+        self, base: Tensor, scale: Tensor, residual: Tensor, strength: Tensor, amount: Tensor | None = None
+    ) -> Tensor:
+        """y_E + strength * amplitude * residual, clipped; base, scale: what `predict` gave; strength, amount: (N,)."""
+        return (base + strength.reshape(-1, 1, 1, 1) * self.amplitude(scale, amount) * residual).clamp(0, 1)
 
 
 class Dtpm(Composed):
@@ -587,7 +590,8 @@ class Dtpm(Composed):
         H and W are multiples of `multiple_of`; strength: (N,) in [0, 1], the gain of the texture; amount: (N,).
         """
         base, scale = self.predict(image, amount)
-        return self.compose(base, scale, self.residual(image, base, code, noise, levels, times), strength)
+        residual = self.residual(image, base, code, noise, levels, times)
+        return self.compose(base, scale, residual, strength, amount)
 
     def restore(
         self,

@@ -193,7 +193,7 @@ class FixedDtpm(Composed):
             return self.denoise(x, image, base, code, step)
 
         residual = ddim(denoise, noise, self.levels, self.config.prediction)
-        return self.compose(base, scale, residual, strength)
+        return self.compose(base, scale, residual, strength, amount)
 
 
 @torch.no_grad()

@@ -201,7 +201,7 @@ def test_amount_zero_is_the_image_bit_for_bit() -> None:
     assert torch.equal(model(image, None, noise, torch.ones(2), LEVELS, TIMES, none), image)
     base, sigma = model.predict(image, none)
     assert torch.equal(base, image)
-    assert not sigma.any()
+    assert not model.amplitude(sigma, none).any()
 
 
 def test_amount_one_is_the_estimate_and_more_restores_a_worse_image() -> None:
@@ -210,7 +210,7 @@ def test_amount_one_is_the_estimate_and_more_restores_a_worse_image() -> None:
     one, half, double = (model.estimate(image, torch.full((2,), amount)) for amount in (1.0, 0.5, 2.0))
     torch.testing.assert_close(one.base, estimate.base, rtol=0, atol=1e-6)
     torch.testing.assert_close(half.base, (image + estimate.base) / 2)
-    torch.testing.assert_close(half.sigma, estimate.sigma / 2)
+    assert torch.equal(half.sigma, estimate.sigma)
     torch.testing.assert_close(double.base, model.restore(image, 2 * estimate.damage)[0])
     assert not torch.allclose(double.base, one.base)
     assert torch.equal(model(image), estimate.base)
@@ -222,6 +222,9 @@ def test_texture_is_divided_and_multiplied_by_sigma() -> None:
     knee = MOBILE.knee
     for sigma, share in ((knee, 0.5), (knee / 10, 1 / 101), (knee * 10, 100 / 101)):
         assert float(model.amplitude(torch.tensor(sigma))) == pytest.approx(sigma * share, rel=1e-5)
+    share = torch.tensor([0.25, 2.0])
+    expected = model.amplitude(torch.full((2, 1, 1, 1), 0.1)).flatten() * torch.tensor([0.25, 1.0])
+    torch.testing.assert_close(model.amplitude(torch.full((2, 1, 1, 1), 0.1), share).flatten(), expected)
     base, sigma = model.predict(image)
     texture = model.amplitude(sigma) * model.residual(image, base, None, noise, LEVELS, TIMES)
     strength = torch.tensor([0.0, 0.5])
