@@ -25,12 +25,11 @@ from .processes import close
 from .recipe import Recipe
 from .resume import STATE_NAME
 from .sources import file_hash, open_data
-from .stages import SYSTEMS, StageModule, stage_module, thumbnail_side
+from .stages import SEMANTIC, SYSTEMS, StageModule, stage_module, thumbnail_side
 
 __all__ = ["add_arguments", "run"]
 
 INTERRUPTED = 130
-SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
 
 
 class _LateParser(argparse.ArgumentParser):

@@ -12,8 +12,9 @@ from .photos import Data
 from .recipe import Recipe
 from .stage import Stage
 
-__all__ = ["SYSTEMS", "StageModule", "stage_module", "thumbnail_side"]
+__all__ = ["SEMANTIC", "SYSTEMS", "StageModule", "stage_module", "thumbnail_side"]
 
+SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
 SYSTEMS: dict[str, dict[str, str]] = {  # system -> stage -> its module
     "dtpm": {
         "semantic": ".semantic",

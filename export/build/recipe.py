@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...core.errors import PackError, UsageError
 from ...core.strict_json import decode
-from ...core.training.stages import SYSTEMS, stage_module
+from ...core.training.stages import SEMANTIC, SYSTEMS, stage_module
 
 __all__ = ["BuildRecipe", "Distillation", "Export", "Parity", "Quantization", "kind_of", "load"]
 
@@ -81,7 +81,7 @@ class BuildRecipe:
         provided = {kind_of(self.system, stage) for stage in self.train}
         for stage in self.train:
             for kind in stage_module(self.system, stage).EARLIER:
-                if kind not in provided:
+                if kind not in provided | {SEMANTIC}:
                     raise UsageError(f"[train]: the stage '{stage}' needs a stage that gives '{kind}'; name that too")
         if self.system not in provided:
             stages = [s for s in SYSTEMS[self.system] if kind_of(self.system, s) == self.system]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.photo_list import released_photos
-from ...core.training.stages import stage_module
+from ...core.training.stages import SEMANTIC, stage_module
 from .recipe import BuildRecipe, kind_of
 
 __all__ = ["RUNTIMES", "Step", "steps_of"]
@@ -56,7 +56,7 @@ def _training(recipe: BuildRecipe, folder: Path, data: str) -> Iterator[Step]:
         arguments += _option("--size", recipe.size if hasattr(module.RECIPE, "model") else None)
         arguments += _option("--task", recipe.task if hasattr(module.RECIPE, "task") else None)
         for kind in module.EARLIER:
-            arguments += [f"--{kind}", str(made[kind])]
+            arguments += _option(f"--{kind}", str(made[kind]) if kind in made or kind != SEMANTIC else None)
         yield Step(f"train {stage}", (*arguments, *_settings(recipe.train[stage])), out / MODEL)
         made[kind_of(recipe.system, stage)] = out / MODEL
 

@@ -137,9 +137,10 @@ def test_the_recipe_of_the_page(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     names = [step.name for step in steps_of(load(written(tmp_path, text)), Path("OUT"), Path("HERE"))]
     assert names[:6] == [
-        *(f"train {stage}" for stage in ("semantic", "predictor", "prior", "adapters")),
+        *(f"train {stage}" for stage in ("predictor", "prior", "adapters")),
         "distill 1-trajectory-4",
         "distill 2-one_step-1",
+        "parity record",
     ]
 
 
