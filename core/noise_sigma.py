@@ -43,7 +43,7 @@ def noise_sigma(image: Image) -> float:
     image: (H, W, 3) uint8 or uint16. As strong means: along the direction of colour in which the photo has most of it.
     In a grey photo all noise is along grey, and counts as in `white_sigma`. 0 for an image of less than 16 pixels in a
     direction. Noise that is correlated over pixels (scans, enlarged photos, strong JPEG compression) is
-    underestimated: it cannot be told from texture. Fur or grass all over a JPEG photo without noise can be taken for
+    underestimated, as it looks like texture. Fur or grass all over a JPEG photo without noise can be taken for
     noise of up to 12 grey levels.
     """
     height, width = (side // BLOCK * BLOCK for side in image.shape[:2])

@@ -53,7 +53,7 @@ def _subsampling(rng: Generator) -> Subsampling:
 
 
 def _untouched(window: Window, _: Generator) -> Picture:
-    return quantize(window.pixels())  # changes nothing in a photo of 8 bits
+    return quantize(window.pixels())  # an 8-bit photo stays as it is
 
 
 def _slight(window: Window, rng: Generator) -> Picture:

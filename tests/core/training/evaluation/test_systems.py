@@ -151,7 +151,7 @@ def test_plain_noise(photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) 
     """With a network that knows nothing, and a mean filter in the place of BM3D."""
     torch.manual_seed(0)
     denoiser = Denoiser(replace(GEN2RES["mobile"], widths=(8, 8), groups=4, embedding=16)).eval()
-    torch.nn.init.normal_(denoiser.end.weight, std=0.02)  # a fresh one predicts zero, whatever it is told
+    torch.nn.init.normal_(denoiser.end.weight, std=0.02)  # a fresh one always predicts zero
     told: list[float] = []
 
     def smoothed(image: np.ndarray, sigma: float) -> np.ndarray:
