@@ -7,13 +7,13 @@ chosen in the same way.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
 from ...core.arrays import Image
+from ...core.baselines import bm3d, bm3d_version
 from ...core.errors import MissingExtraError
 from .cache import Cache
 from .photos import Trial, centres, evenly
@@ -52,15 +52,6 @@ def fast_nl_means(image: Image, settings: Nlm) -> Image:
     return cv2.fastNlMeansDenoisingColored(blue_first, None, strength, strength, template, search)[..., ::-1].copy()
 
 
-def bm3d(image: Image, sigma: float) -> Image:
-    """Colour BM3D for noise of `sigma` grey levels; (H, W, 3) uint8 in and out. About 100 s per megapixel."""
-    noisy = image / 255
-    restored = _bm3d().bm3d_rgb(noisy, sigma / 255)
-    # The package gives NaN for some blocks without any contrast; such a pixel needs no denoising.
-    restored = np.where(np.isfinite(restored), restored, noisy)
-    return np.floor(np.clip(restored, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
 def _cv2() -> ModuleType:
     try:
         import cv2
@@ -70,23 +61,9 @@ def _cv2() -> ModuleType:
     return cv2
 
 
-def _bm3d() -> ModuleType:
-    try:
-        import bm3d as package
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("bm3d", "bench", "BM3D") from error
-    return package
-
-
 def opencv_version() -> str:
     """The version of OpenCV, which decides what fastNlMeans gives."""
     return str(_cv2().__version__)
-
-
-def bm3d_version() -> str:
-    """The version of the package bm3d."""
-    _bm3d()
-    return version("bm3d")
 
 
 def tuned_nl_means(trial: Trial, cache: Cache) -> Nlm:

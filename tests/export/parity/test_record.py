@@ -69,7 +69,7 @@ def test_rounding_is_that_of_float32(tmp_path: Path) -> None:
     image = torch.from_numpy(found.named(call.inputs)["image"]).double()
     truth = small_diffir().double().cpen.features(image).detach().numpy()
     rounding = np.sqrt(np.mean(np.square(found.named(call.outputs)["features"] - truth)))
-    assert 0 < rounding < 3e-6
+    assert 0 < rounding < 1e-6 * np.abs(truth).max()  # of float32, after a few layers
     assert call.rounding["features"] == pytest.approx(rounding, rel=1e-3)
 
 
