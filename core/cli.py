@@ -25,8 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("core.commands.verify", "check the files of a pack, and what it makes of its golden photos"),
     "parity": ("runtimes.commands.parity", "hold a pack against what was trained, and say where it differs"),
     "bench": ("runtimes.commands.bench", "measure quality and speed"),
-    "train": ("core.training.command", "train a stage of a system"),
-    "evaluate": ("core.training.evaluation.command", "measure the trained systems on held-back photos"),
+    "train": ("core.training.commands.train", "train a stage of a system"),
+    "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
     "distill": ("distill.command", "make a few-step student of a trained model"),
     "students": ("distill.students", "measure few-step students beside their teachers"),
     "export": ("export.command", "write a pack from checkpoints"),
@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench-design": ("export.bench_design", "choose a predictor's design: speed, size and quality of candidates"),
     "build": ("export.build.command", "run all of it by one recipe: train, distill, export, quantize, parity"),
     "quantize": ("export.quantization.command", "make a pack of fewer bits, under a budget on the image"),
-    "album": ("core.training.gen2res.command", "make pictures around one damaged photo, to personalize by"),
+    "album": ("core.training.commands.album", "make pictures around one damaged photo, to personalize by"),
     "personalize": ("export.personalize", "make a pack that knows what an album of photos shows"),
 }
 EXTRAS = {  # what `pip install` must add for a command

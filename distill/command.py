@@ -16,13 +16,13 @@ from ..core.degradations import TASKS
 from ..core.errors import UnknownNameError, UsageError
 from ..core.models import checkpoints
 from ..core.models.semantic import open_semantic, semantic_file
-from ..core.training.loop import Step, train
-from ..core.training.options import add_options, options
-from ..core.training.pairs import Use
-from ..core.training.photos import Data
-from ..core.training.processes import close, processes
-from ..core.training.resume import STATE_NAME
-from ..core.training.sources import file_hash, open_data
+from ..core.training.data.pairs import Use
+from ..core.training.data.photos import Data
+from ..core.training.data.sources import file_hash, open_data
+from ..core.training.loop.loop import Step, train
+from ..core.training.loop.processes import close, processes
+from ..core.training.loop.recipe import add_options, options
+from ..core.training.loop.resume import STATE_NAME
 from .diffir import DiffirSystem
 from .dtpm import DtpmSystem
 from .gates import LOST, TEXTURE_LOST

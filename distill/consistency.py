@@ -18,9 +18,9 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.models.steps import Steps, thinned
-from ..core.training.photos import Data, Pool
-from ..core.training.stage import Arrays
+from ..core.sampling.steps import Steps, thinned
+from ..core.training.data.photos import Data, Pool
+from ..core.training.loop.stage import Arrays
 from .paths import move, snr_loss
 from .recipe import DistillRecipe
 from .stage import AssistedStage

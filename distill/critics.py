@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.training.aside import LearningAside
+from ..core.training.loop.stage import LearningAside
 from .paths import move, snr_loss
 from .system import Problem, System
 

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint, from_dict
+from ..core.models.deploy.specialise import fixed_diffir
 from ..core.models.diffir import PERIOD, Diffir, DiffirConfig, composed
-from ..core.models.specialise import fixed_diffir
-from ..core.models.steps import Steps
-from ..core.noise import normal_vector
-from ..core.samplers import posterior_mean
-from ..core.schedule import diffir
+from ..core.sampling.noise import normal_vector
+from ..core.sampling.samplers import posterior_mean
+from ..core.sampling.schedule import diffir
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Pool
 from ..core.training.diffir.samples import DiffirRecipe, draw_pair
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool
-from ..core.training.stage import Arrays
+from ..core.training.loop.stage import Arrays
 from .recipe import DistillRecipe
 from .system import Denoised, Problem
 

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint, from_dict
+from ..core.models.deploy.specialise import fixed_dtpm
 from ..core.models.dtpm import Dtpm, DtpmConfig
 from ..core.models.semantic import NoEncoder, encoder_of
-from ..core.models.specialise import fixed_dtpm
-from ..core.models.steps import GAIN, Steps, own_steps, thinned
-from ..core.samplers import ddim
-from ..core.schedule import SCHEDULES, STEPS, trailing
-from ..core.training.dtpm.codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from ..core.sampling.samplers import ddim
+from ..core.sampling.schedule import SCHEDULES, STEPS, trailing
+from ..core.sampling.steps import GAIN, Steps, own_steps, thinned
+from ..core.training.data.photos import Pool, planar
+from ..core.training.dtpm.semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool, planar
-from ..core.training.stage import Arrays
+from ..core.training.loop.stage import Arrays
 from .paths import split
 from .recipe import DistillRecipe
 from .system import ONLY_OWN, Denoised, Problem

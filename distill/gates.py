@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ..core.models.steps import Steps
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Pool
 from ..core.training.dtpm.validation import side_by_side
 from ..core.training.evaluation.score import Case, cases, measure, square
-from ..core.training.photos import Pool
-from ..core.training.stage import Validation
+from ..core.training.loop.stage import Validation
 from .system import System
 
 __all__ = ["LOST", "TEXTURE_LOST", "Gates", "texture_lost"]

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint
+from ..core.models.deploy.specialise import fixed_gen2res
 from ..core.models.gen2res import Denoiser, Gen2ResConfig, build, restore
-from ..core.models.specialise import fixed_gen2res
-from ..core.models.steps import Steps, own_steps, thinned
-from ..core.noise import normal
-from ..core.samplers import clipped, ddim, noised
-from ..core.schedule import ddpm, strided
+from ..core.sampling.noise import normal
+from ..core.sampling.samplers import clipped, ddim, noised
+from ..core.sampling.schedule import ddpm, strided
+from ..core.sampling.steps import Steps, own_steps, thinned
+from ..core.training.data.photos import Pool, planar
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool, planar
-from ..core.training.stage import Arrays
+from ..core.training.loop.stage import Arrays
 from .paths import split
 from .recipe import DistillRecipe
 from .system import ONLY_OWN, Denoised, Problem

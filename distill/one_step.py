@@ -18,10 +18,9 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.models.steps import Steps
-from ..core.training.aside import fixed
-from ..core.training.photos import Data, Pool, planar
-from ..core.training.stage import Arrays
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Data, Pool, planar
+from ..core.training.loop.stage import Arrays, fixed
 from .critics import Critics, PatchCritic, high_pass
 from .paths import move
 from .recipe import DistillRecipe

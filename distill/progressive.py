@@ -16,9 +16,9 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ..core.models.steps import Steps, thinned
-from ..core.training.photos import Data, Pool
-from ..core.training.stage import Arrays
+from ..core.sampling.steps import Steps, thinned
+from ..core.training.data.photos import Data, Pool
+from ..core.training.loop.stage import Arrays
 from .paths import implied, move, snr_loss
 from .recipe import DistillRecipe
 from .stage import AssistedStage

@@ -1,8 +1,8 @@
 """Quantization-aware fine-tuning: a student in 8 bits learns to restore what its own float self restores.
 
 It keeps its steps, and all of it that computes on pictures learns, the parts that the other methods leave to the
-teacher as well: 8 bits change what every convolution makes. How: `core/models/eight_bits.py`. The checkpoint is that of
-the float model; `pocketprior quantize --level int8` puts it into the 8 bits that it learnt in.
+teacher as well: 8 bits change what every convolution makes. How: `core/models/deploy/fake_quant.py`. The checkpoint
+is that of the float model; `pocketprior quantize --level int8` puts it into the 8 bits that it learnt in.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from ..core.arrays import Image, to_image
 from ..core.errors import UsageError
 from ..core.metrics import psnr
-from ..core.models.eight_bits import in_eight_bits
-from ..core.models.steps import Steps
+from ..core.models.deploy.fake_quant import in_eight_bits
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Data
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Data
-from ..core.training.stage import Validation
+from ..core.training.loop.stage import Validation
 from .recipe import DistillRecipe
 from .stage import DistillStage
 from .system import System

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.training.recipe import Recipe
+from ..core.training.loop.recipe import Recipe
 
 __all__ = ["DistillRecipe"]
 

@@ -8,9 +8,9 @@ from typing import Any
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ..core.models.steps import Steps
-from ..core.training.photos import Data, Pool
-from ..core.training.stage import Arrays, Aside, Validation
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Data, Pool
+from ..core.training.loop.stage import Arrays, Aside, Validation
 from .gates import Gates
 from .recipe import DistillRecipe
 from .system import System

@@ -14,16 +14,15 @@ from pathlib import Path
 from ..core.arrays import Image
 from ..core.errors import CheckpointError, UsageError
 from ..core.files import atomic_output, failure_reason
-from ..core.image import read
 from ..core.markdown import table
 from ..core.models import checkpoints
 from ..core.models.checkpoints import Checkpoint
 from ..core.models.gen2res import SHIPPED_BASE
-from ..core.models.steps import Steps, own_steps, thinned
-from ..core.photo_list import clean_photos
-from ..core.training.evaluation.page import DECIMALS
-from ..core.training.evaluation.score import Case, Row, cases, measure, square
-from ..core.training.photos import levels
+from ..core.photo.io import read
+from ..core.photo.listing import clean_photos
+from ..core.sampling.steps import Steps, own_steps, thinned
+from ..core.training.data.photos import levels
+from ..core.training.evaluation.score import DECIMALS, Case, Row, cases, measure, square
 from .command import KINDS, MODEL, open_system
 from .recipe import DistillRecipe
 from .system import System
@@ -167,6 +166,6 @@ Made by `{command}`; do not edit. How students are made: `pocketprior distill --
 - PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD: lower is better. A PSNR above the teacher's with a worse NIQE
   or SWD means that texture is being lost.
 - s/MP: CPU seconds of one thread per megapixel, the whole restoration in PyTorch in float32 with the time path folded
-  for every row alike (`core/models/specialise.py`), interleaved, the median of 9. Chain s/MP: the steps alone, without
-  what runs once (DTPM's predictor, DiffIR's encoder and transformer).
+  for every row alike (`core/models/deploy/specialise.py`), interleaved, the median of 9. Chain s/MP: the steps alone,
+  without what runs once (DTPM's predictor, DiffIR's encoder and transformer).
 - "no distillation": the teacher itself, sampled in fewer steps."""

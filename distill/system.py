@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ..core.models.steps import Steps
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Pool
 from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool
-from ..core.training.stage import Arrays
+from ..core.training.loop.stage import Arrays
 
 __all__ = ["ONLY_OWN", "Denoised", "Problem", "Sample", "System"]
 

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.models.steps import Steps
-from ..core.training.bars import bar
-from ..core.training.photos import Pool
-from ..core.training.precision import resolve
-from ..core.training.resume import clear_errors
-from ..core.training.stage import Arrays
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Pool
+from ..core.training.loop.log import bar
+from ..core.training.loop.resume import clear_errors
+from ..core.training.loop.stage import Arrays
+from ..core.training.loop.threads import resolve
 from .recipe import DistillRecipe
 from .system import System
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.models.steps import Steps
-from ..core.training.photos import Data
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Data
 from .paths import implied, move, snr_loss
 from .stage import DistillStage
 from .system import Problem, System

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.models.steps import Steps
+from ..core.sampling.steps import Steps
+from ..core.training.data.photos import Data
 from ..core.training.dtpm.losses import detail_loss, psnr_loss
-from ..core.training.photos import Data
 from .stage import DistillStage
 from .system import Problem, System
 from .trajectories import STATES, TrajectoryRecipe, trajectories

@@ -1,7 +1,7 @@
 """`pocketprior bench-edge`: predictors of different blocks beside one another, as they are deployed.
 
-Each is rewritten (`core/models/rewrite.py`), written for every runtime in float and in 8 bits, timed, and judged by
-what that very file makes of held-back photos.
+Each is rewritten (`core/models/deploy/rewrite.py`), written for every runtime in float and in 8 bits, timed, and judged
+by what that very file makes of held-back photos.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..core.errors import UsageError
 from ..core.files import atomic_output, failure_reason
 from ..core.markdown import table
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.dtpm import MOBILE, DtpmConfig, Predictor
-from ..core.models.rewrite import rewritten
-from ..core.photo_list import released_photos
-from ..core.systems import ArraySpec
+from ..core.pack.systems import ArraySpec
+from ..core.photo.listing import released_photos
 from .graphs import Graph, traced
 from .measure import macs_per_pixel
 from .quantization.layers import initializers, uses, weights_digest

@@ -1,7 +1,7 @@
 """`pocketprior bench-rewrite`: what the rewriting of graphs for deployment is worth, the same weights with and without.
 
 The naive graph is the network as it is trained, traced as it stands; the rewritten one is what a pack holds
-(`core/models/rewrite.py`). Time does not depend on what the weights are: they are random.
+(`core/models/deploy/rewrite.py`). Time does not depend on what the weights are: they are random.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ..core.errors import UnknownNameError
 from ..core.markdown import table
 from ..core.models import diffir, dtpm, gen2res
-from ..core.models.rewrite import rewritten
-from ..core.systems import ArraySpec
+from ..core.models.deploy.rewrite import rewritten
+from ..core.pack.systems import ArraySpec
 from .graphs import Graph, traced
 from .race import REPEATS, Run, machine, milliseconds, open_onnxruntime, open_openvino
 from .to_onnx import convert

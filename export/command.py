@@ -9,8 +9,8 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.models import checkpoints
-from ..core.photo_list import released_photos
-from ..core.tiles import Window
+from ..core.photo.listing import released_photos
+from ..core.restore.tiles import Window
 from .coreml.convert import SYSTEM, SYSTEMS
 from .diffir import DiffirSource
 from .dtpm import DtpmSource

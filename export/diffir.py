@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ..core.degradations import TASKS
 from ..core.errors import UsageError
-from ..core.manifest import Size
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser, sampled
-from ..core.models.rewrite import rewritten
-from ..core.systems import IMAGE, SCALAR, ArraySpec
-from ..core.tiles import Window
+from ..core.pack.manifest import Size
+from ..core.pack.systems import IMAGE, SCALAR, ArraySpec
+from ..core.restore.tiles import Window
 from .graphs import Graph, part_way
 from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 

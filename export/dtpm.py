@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from ..core.degradations import TASKS
 from ..core.errors import UsageError
-from ..core.manifest import Conditions, Size
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.dtpm import Composed, Dtpm, DtpmConfig
-from ..core.models.rewrite import rewritten
 from ..core.models.semantic import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
-from ..core.models.steps import GAIN, own_steps, sampled_deviation
-from ..core.schedule import SCHEDULES, trailing
-from ..core.systems import IMAGE, MAP, SCALAR, ArraySpec
-from ..core.tiles import Window
+from ..core.pack.manifest import Conditions, Size
+from ..core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
+from ..core.restore.tiles import Window
+from ..core.sampling.schedule import SCHEDULES, trailing
+from ..core.sampling.steps import GAIN, own_steps, sampled_deviation
 from .graphs import Graph, receptive_field
 from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 

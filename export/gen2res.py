@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ..core.degradations import TASKS
 from ..core.errors import UnknownNameError, UsageError
-from ..core.manifest import Size
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
-from ..core.models.rewrite import rewritten
-from ..core.models.steps import Steps, own_steps
-from ..core.schedule import ddpm, quadratic, strided
-from ..core.systems import IMAGE, SCALAR, SYSTEMS
-from ..core.tiles import Window
+from ..core.pack.manifest import Size
+from ..core.pack.systems import IMAGE, SCALAR, SYSTEMS
+from ..core.restore.tiles import Window
+from ..core.sampling.schedule import ddpm, quadratic, strided
+from ..core.sampling.steps import Steps, own_steps
 from .graphs import Graph, part_way
 from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 

@@ -21,14 +21,14 @@ from torch.export import ExportedProgram
 from ..core.arrays import Image
 from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageError
 from ..core.files import failure_reason
-from ..core.image import read
-from ..core.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
 from ..core.models.eager import eager
-from ..core.noise import NOISE_SPEC
-from ..core.pack import packed_file
-from ..core.restore import Restorer
-from ..core.tiles import Window
-from ..core.verify import verify, write_golden
+from ..core.pack.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
+from ..core.pack.store import packed_file
+from ..core.photo.io import read
+from ..core.restore.restorer import Restorer
+from ..core.restore.selftest import verify, write_golden
+from ..core.restore.tiles import Window
+from ..core.sampling.noise import NOISE_SPEC
 from .card import card
 from .coreml.coded import NEEDS
 from .coreml.convert import SYSTEM, SYSTEMS

@@ -15,16 +15,16 @@ import torch
 from accelerate import PartialState
 
 from ..core.models.gen2res import SHIPPED_BASE, USUAL_STEPS, load_base
-from ..core.photo_list import photos_in
-from ..core.systems import SYSTEMS
+from ..core.pack.systems import SYSTEMS
+from ..core.photo.listing import photos_in
+from ..core.training.commands.album import is_generated
+from ..core.training.data.photos import Data, load
+from ..core.training.data.sources import file_hash
 from ..core.training.gen2res.base import VAL_CROP
-from ..core.training.gen2res.command import is_generated
 from ..core.training.gen2res.constrain import METHODS, RECIPE, ConstrainRecipe
 from ..core.training.gen2res.constrain import build as build_stage
-from ..core.training.loop import CHECKPOINT_NAME, train
-from ..core.training.photos import Data, load
-from ..core.training.resume import STATE_NAME
-from ..core.training.sources import file_hash
+from ..core.training.loop.loop import CHECKPOINT_NAME, train
+from ..core.training.loop.resume import STATE_NAME
 from .gen2res import Gen2ResSource
 from .pack import check_place, write_pack
 

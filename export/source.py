@@ -12,8 +12,8 @@ import numpy as np
 
 from ..core.degradations import TASKS, Picture
 from ..core.errors import UsageError
-from ..core.manifest import Size
-from ..core.tiles import Window
+from ..core.pack.manifest import Size
+from ..core.restore.tiles import Window
 from .graphs import Graph
 
 __all__ = ["FUSED_STEPS", "WINDOW", "About", "Opened", "Source", "Task", "digest"]

@@ -1,6 +1,6 @@
 """Answers from a recording: a stored reference, and the fake runtime of the tests.
 
-A recording is an .npz file (`core/recording.py`) with the arrays `<graph>/<number of the call>/<in or out>/<name>`. A
+A recording is an .npz file (`core/pack/store.py`) with the arrays `<graph>/<number of the call>/<in or out>/<name>`. A
 call is answered only if its inputs are exactly those of a recorded call.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GraphError, PackError
-from ..core.manifest import GraphSpec
-from ..core.recording import Array, read_arrays, write_arrays
-from ..core.restore import Graph
+from ..core.pack.manifest import GraphSpec
+from ..core.pack.store import Array, read_arrays, write_arrays
+from ..core.restore.restorer import Graph
 from .options import Options
 
 __all__ = ["TARGET", "TARGETS", "Recorder", "open"]

@@ -10,9 +10,9 @@ import numpy as np
 import packs
 from numpy.typing import NDArray
 
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.restore import Restorer, Settings
-from pocketprior.core.tiles import smallest_tile
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.restorer import Restorer, Settings
+from pocketprior.core.restore.tiles import smallest_tile
 from pocketprior.runtimes.parity.finals import forms_of
 from pocketprior.runtimes.parity.findings import Report
 from pocketprior.runtimes.parity.recording import FORMAT, About, Call, Case, Writer, facts_of, taken

@@ -15,8 +15,8 @@ from pocketprior.core.models.dirformer import DirformerConfig
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, PredictorConfig
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
 from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
-from pocketprior.core.schedule import cosine, trailing
-from pocketprior.core.tiles import Window
+from pocketprior.core.restore.tiles import Window
+from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource, Sampling
 from pocketprior.export.gen2res import Gen2ResSource

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.dtpm import Denoiser, DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig
 from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
+from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.dtpm import adapters, finish, predictor, prior
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.loop.stage import Stage
 
 SEMANTIC = SemanticConfig(size=16, code=6, widths=(8, 8))
 MODELS = {

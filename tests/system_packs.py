@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from packs import CODE, IMAGE, SCALAR, VECTOR, WIDTH, Tiny, Writer
 
-from pocketprior.core.manifest import ArraySpec
-from pocketprior.core.tiles import Window
+from pocketprior.core.pack.manifest import ArraySpec
+from pocketprior.core.restore.tiles import Window
 
 __all__ = ["ANCESTRAL", "DIFFIR", "GEN2RES", "MEANS", "PRIOR", "WINDOW"]
 

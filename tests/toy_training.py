@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketprior.core.training.loop import Step, train
-from pocketprior.core.training.photos import Data, Pool, gather, planar
-from pocketprior.core.training.recipe import Recipe
-from pocketprior.core.training.stage import Arrays, Validation
+from pocketprior.core.training.data.photos import Data, Pool, gather, planar
+from pocketprior.core.training.loop.loop import Step, train
+from pocketprior.core.training.loop.recipe import Recipe
+from pocketprior.core.training.loop.stage import Arrays, Validation
 
 RECIPE = Recipe(steps=12, batch=8, crop=16, rate=1e-3, warmup=3, save_every=4, precision="fp32", ema=0.9)
 

@@ -10,11 +10,11 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import MissingExtraError, UsageError
-from ..manifest import Manifest, Size
-from ..pack import default_pack
-from ..restore import MOST
-from ..strict_json import as_tree
-from ..tiles import Window
+from ..pack.json import as_tree
+from ..pack.manifest import Manifest, Size
+from ..pack.store import default_pack
+from ..restore.restorer import MOST
+from ..restore.tiles import Window
 
 __all__ = ["add_arguments", "add_pack", "chosen_pack", "run"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import PhotoReadError, UsageError
-from ..image import READABLE, WRITABLE, is_photo
+from ..photo.io import READABLE, WRITABLE, is_photo
 
 __all__ = ["Job", "compare_path", "plan_jobs"]
 

@@ -13,13 +13,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..compare import side_by_side
 from ..errors import PhotoReadError, PhotoWriteError, PocketPriorError
 from ..files import failure_reason
-from ..image import DEFAULT_MAX_PIXELS, read, write
-from ..noise_sigma import white_sigma
-from ..photo import Photo
-from ..restore import Options, Progress, Restorer
+from ..photo.io import DEFAULT_MAX_PIXELS, read, write
+from ..photo.photo import Photo
+from ..photo.resize import side_by_side
+from ..restore.noise_sigma import white_sigma
+from ..restore.restorer import Options, Progress, Restorer
 from .jobs import Job, compare_path, plan_jobs
 
 __all__ = ["Outcome", "add_arguments", "run", "size_in_bytes"]

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..verify import Report, verify
+from ..restore.selftest import Report, verify
 from .info import add_pack, chosen_pack
 
 __all__ = ["add_arguments", "run"]

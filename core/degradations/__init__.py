@@ -6,13 +6,12 @@ gives the same damage. Where light is mixed, it is linear light (`light` and `en
 what paints or compresses, which takes Pillow when it is called: training may go on where there is none.
 """
 
+from .cleanup import mixed_v1
 from .compression import Subsampling, jpeg
-from .filters import gaussian_blur
-from .light import Picture, quantize
+from .filters import enlarge, gaussian_blur, shrink
+from .grain import gaussian_noise, poisson_noise
 from .masks import Thickness, brush_mask
-from .mixed import mixed_v1
-from .noise import gaussian_noise, poisson_noise
-from .resizing import enlarge, shrink
+from .srgb import Picture, quantize
 from .tasks import SHRINKS, TASKS
 from .windows import Shrink, Task, Window
 

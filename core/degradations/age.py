@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .filters import gaussian_blur
-from .light import LUMA, Picture, Plane, blend
+from .srgb import LUMA, Picture, Plane, blend
 from .windows import Part
 
 __all__ = ["grained", "scratches", "toned"]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .light import Picture, encoded, light
-from .noise import sensor_noise
+from .grain import sensor_noise
+from .srgb import Picture, encoded, light
 
 __all__ = ["Camera", "mosaic_noise", "sensed"]
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from .light import Picture, quantize
+from .srgb import Picture, quantize
 from .windows import Window
 
 __all__ = ["Subsampling", "blocks", "jpeg", "shifted_jpeg"]

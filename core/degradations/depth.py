@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from .fields import SmoothField
-from .light import Picture, Plane
-from .resizing import resize
+from .filters import resize
+from .srgb import Picture, Plane
+from .weather import SmoothField
 from .windows import Part, Window
 
 __all__ = ["depth_map"]

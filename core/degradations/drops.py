@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .filters import gaussian_blur, mirrored, sample
-from .light import Plane, blend, light
+from .srgb import Plane, blend, light
 from .windows import Window
 
 __all__ = ["Drop", "draw", "refracted"]

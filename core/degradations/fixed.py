@@ -12,11 +12,11 @@ from numpy.random import Generator
 
 from ..arrays import Image
 from ..errors import UnknownNameError
+from .cleanup import mixed_v1
 from .compression import jpeg
 from .filters import gaussian_blur
-from .light import Picture, quantize
-from .mixed import mixed_v1
-from .noise import gaussian_noise
+from .grain import gaussian_noise
+from .srgb import Picture, quantize
 
 __all__ = ["CLEAN", "DAMAGES", "Damage", "damages_named", "image_digest"]
 

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from ..errors import PocketPriorError, UsageError
-from ..image import read
+from ..photo.io import read
 from . import grain
 from .cleanup import MIXTURE
-from .light import Picture, quantize
+from .filters import resize
 from .masks import Thickness, brush_mask
-from .resizing import resize
+from .srgb import Picture, quantize
 from .tasks import TASKS
 from .windows import Window
 

@@ -1,4 +1,6 @@
-"""Noise that is not white: correlated over pixels or colours, or stronger where the photo is brighter or darker."""
+"""Noise that is not white: correlated over pixels or colours, or stronger where the photo is brighter or darker.
+
+Noise: of no cause in particular, of counted photons, of a sensor."""
 
 from __future__ import annotations
 
@@ -8,11 +10,22 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .filters import gaussian_blur
-from .light import LUMA, Picture
-from .resizing import Kernel, resize
+from .filters import Kernel, gaussian_blur, resize
+from .srgb import LUMA, Picture
 
-__all__ = ["blotchy", "blurred", "chroma_only", "grey_only", "rescaled", "toned", "white", "with_deviation"]
+__all__ = [
+    "blotchy",
+    "blurred",
+    "chroma_only",
+    "gaussian_noise",
+    "grey_only",
+    "poisson_noise",
+    "rescaled",
+    "sensor_noise",
+    "toned",
+    "white",
+    "with_deviation",
+]
 
 Noise = NDArray[np.float32]  # (H, W, 3), mean 0
 
@@ -66,3 +79,23 @@ def with_deviation(noise: Noise, sigma: float) -> Noise:
     """Scaled to a standard deviation of `sigma` grey levels of 255, as a picture's share of white."""
     deviation = float(noise.std()) if noise.size else 0.0
     return noise * np.float32(sigma / 255 / max(deviation, 1e-6))
+
+
+def gaussian_noise(picture: Picture, sigma: float, rng: Generator) -> Picture:
+    """Add white Gaussian noise; `sigma` is its standard deviation in grey levels of 255. Not clipped."""
+    noise = np.float32(sigma / 255) * rng.standard_normal(picture.shape, dtype=np.float32)
+    return np.add(picture, noise, dtype=np.float32)
+
+
+def poisson_noise(picture: Picture, peak: float, rng: Generator) -> Picture:
+    """Replace light by counted photons: a white pixel receives `peak` of them on average (shot noise)."""
+    return (rng.poisson(np.clip(picture, 0, 1) * peak) / peak).astype(np.float32)
+
+
+def sensor_noise(light: NDArray[np.float32], shot: float, read: float, rng: Generator) -> NDArray[np.float32]:
+    """Noise of a sensor for linear light in [0, 1] of any shape: Gaussian, variance shot * light + read. Not clipped.
+
+    The heteroscedastic Gaussian model of Foi et al. (IEEE TIP 2008), as Brooks et al. use it (arXiv 1811.11127, Eq. 1).
+    """
+    deviation = np.sqrt(np.float32(shot) * np.clip(light, 0, 1) + np.float32(read))
+    return light + deviation * rng.standard_normal(light.shape, dtype=np.float32)

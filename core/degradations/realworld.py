@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from . import kernels
+from . import blur
 from .compression import jpeg
-from .filters import convolve
-from .light import LUMA, Picture, Plane
-from .noise import gaussian_noise, sensor_noise
-from .resizing import Kernel, resize
+from .filters import Kernel, convolve, resize
+from .grain import gaussian_noise, sensor_noise
+from .srgb import LUMA, Picture, Plane
 
 __all__ = ["FIRST", "SECOND", "Stage", "blur_kernel", "damaged", "worn_and_shrunk"]
 
@@ -88,23 +87,23 @@ def blur_kernel(sigma: tuple[float, float], rng: Generator) -> Plane:
     """A random kernel of 7 to 21 pixels; `sigma` bounds its standard deviations."""
     size = 2 * int(rng.integers(3, 11)) + 1
     if rng.random() < 0.1:
-        return kernels.sinc(size, rng.uniform(math.pi / (3 if size < 13 else 5), math.pi))
+        return blur.sinc(size, rng.uniform(math.pi / (3 if size < 13 else 5), math.pi))
     family = rng.choice(3, p=(0.7, 0.15, 0.15))
     round_one = rng.random() < (0.45 / 0.7 if family == 0 else 0.8)
     first, second = rng.uniform(*sigma), rng.uniform(*sigma)
     axes, angle = (first, first if round_one else second), rng.uniform(-math.pi, math.pi)
     if family == 0:
-        return kernels.gaussian(size, axes, angle)
+        return blur.gaussian(size, axes, angle)
     if family == 1:
-        return kernels.generalized(size, axes, angle, rng.uniform(0.5, 4))
-    return kernels.plateau(size, axes, angle, rng.uniform(1, 2))
+        return blur.generalized(size, axes, angle, rng.uniform(0.5, 4))
+    return blur.plateau(size, axes, angle, rng.uniform(1, 2))
 
 
 def _finished(picture: Picture, height: int, width: int, rng: Generator) -> Picture:
     picture = _resized(picture, height, width, rng)
     if rng.random() < FINAL_SINC:
         size = 2 * int(rng.integers(3, 11)) + 1
-        picture = convolve(picture, kernels.sinc(size, rng.uniform(math.pi / 3, math.pi)))
+        picture = convolve(picture, blur.sinc(size, rng.uniform(math.pi / 3, math.pi)))
     return np.clip(picture, 0, 1)
 
 

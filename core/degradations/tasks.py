@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 
 from . import age, blur, drops, weather
 from .camera import sensed
-from .cleanup import cleanup
+from .cleanup import cleanup, mixed_v1
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
 from .depth import depth_map
-from .fields import SmoothField, scattered
-from .filters import softened
-from .light import Picture, Plane, blend, encoded, light, quantize
-from .mixed import mixed_v1
-from .noise import gaussian_noise, poisson_noise
+from .filters import enlarge, shrink, softened
+from .grain import gaussian_noise, poisson_noise
 from .realworld import worn_and_shrunk
-from .resizing import enlarge, shrink
+from .srgb import Picture, Plane, blend, encoded, light, quantize
+from .weather import SmoothField, scattered
 from .windows import Part, Shrink, Task, Window, local
 
 __all__ = ["SHRINKS", "TASKS"]

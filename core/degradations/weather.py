@@ -1,17 +1,22 @@
-"""Rain, snow and haze: light that air and water add to a scene and take from it. All in linear light, (H, W, 3)."""
+"""Rain, snow and haze: light that air and water add to a scene and take from it. All in linear light, (H, W, 3).
+
+Random things spread over a picture: slow variations, and scattered particles."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from . import kernels
-from .filters import convolve
-from .light import Plane, blend
+from . import blur
+from .filters import convolve, convolve_inside, resize
+from .srgb import Plane, blend
+from .windows import Part
 
-__all__ = ["flake", "hazed", "lit", "screened", "streak"]
+__all__ = ["SmoothField", "flake", "hazed", "lit", "scattered", "screened", "streak"]
 
 Light = NDArray[np.float32]  # (H, W, 3)
 Colour = NDArray[np.float32]  # (3,)
@@ -36,9 +41,9 @@ def streak(length: float, width: float, angle: float) -> Plane:
 def flake(radius: float, motion: float, angle: float) -> Plane:
     """A snowflake that falls: a soft disc of `radius` pixels drawn out over `motion` pixels; largest value 1."""
     reach = math.ceil(motion / 2)
-    disc = kernels.disc(radius)
+    disc = blur.disc(radius)
     room = np.pad(disc, math.ceil(radius / 4) + reach)
-    soft = convolve(room, kernels.gaussian(2 * math.ceil(radius / 2) + 3, (radius / 3, radius / 3), 0.0))
+    soft = convolve(room, blur.gaussian(2 * math.ceil(radius / 2) + 3, (radius / 3, radius / 3), 0.0))
     drawn = np.clip(convolve(soft, streak(motion, 1.0, angle)) if motion >= 1 else soft, 0, None)
     return drawn / drawn.max()
 
@@ -62,3 +67,33 @@ def lit(light: Light, masks: list[tuple[Plane, float]]) -> Light:
     for mask, brightness in masks:
         out += np.float32(brightness) * mask[..., np.newaxis]
     return out
+
+
+@dataclass(frozen=True)
+class SmoothField:
+    """Values in [0, 1] that vary slowly: bicubic between the numbers of a grid that spans the picture."""
+
+    grid: NDArray[np.float32]  # (rows, columns, 1)
+
+    @classmethod
+    def draw(cls, height: int, width: int, cell: float, rng: Generator) -> SmoothField:
+        """Random numbers about `cell` pixels apart in a picture of this size."""
+        rows, columns = (max(2, round(size / cell) + 1) for size in (height, width))
+        return cls(rng.random((rows, columns, 1), dtype=np.float32))
+
+    def at(self, part: Part) -> Plane:
+        """The values in a part of the picture, which may have any size."""
+        height, width, rows, columns = part
+        field = resize(self.grid, height, width, "bicubic", antialias=False, rows=rows, columns=columns)
+        return np.clip(field[..., 0], 0, 1)
+
+
+def scattered(height: int, width: int, shape: Plane, coverage: float, rng: Generator) -> Plane:
+    """(height, width) in [0, 1]: copies of `shape` (odd-sized, largest value 1) at random places, half to full strong.
+
+    coverage: the share of the picture that they would cover if they did not overlap.
+    """
+    seeds = rng.random((height + shape.shape[0] - 1, width + shape.shape[1] - 1), dtype=np.float32)
+    density = np.float32(min(coverage / float(shape.sum()), 0.5))
+    strength = np.where(seeds < density, 1 - seeds / (2 * density), 0).astype(np.float32)
+    return np.clip(convolve_inside(strength, shape), 0, 1)

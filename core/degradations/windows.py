@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .light import LUMA, Picture, quantize
+from .srgb import LUMA, Picture, quantize
 
 __all__ = ["Damage", "Part", "Shrink", "Task", "Window", "local"]
 

@@ -7,12 +7,10 @@ All compute in float64 on a fixed range and take `Image`s (see `pair`); none ret
 from __future__ import annotations
 
 from .gmsd import gmsd
-from .haarpsi import haarpsi
 from .level_error import max_level_error, p999_error
 from .lpips import LpipsWeights, lpips, read_lpips_weights
 from .niqe import NiqeModel, niqe
-from .psnr import psnr
-from .ssim import ms_ssim, ssim
+from .similarity import haarpsi, ms_ssim, psnr, ssim
 from .swd import swd
 
 __all__ = [

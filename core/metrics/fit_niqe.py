@@ -15,10 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import PocketPriorError
-from ..image import read
-from ..photo_list import clean_photos
+from ..photo.io import read
+from ..photo.listing import clean_photos
 from .niqe import NiqeModel, patch_features
-from .pair import Field
+from .planes import Field
 
 __all__ = ["fit", "main"]
 

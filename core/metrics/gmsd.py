@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arrays import Image
-from .filters import mean_2x2, valid
-from .pair import Field, check_pair, check_size, luma
+from .planes import Field, check_pair, check_size, luma, mean_2x2, valid
 
 __all__ = ["gmsd"]
 

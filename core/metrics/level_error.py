@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Image
-from .pair import check_pair
+from .planes import check_pair
 
 __all__ = ["max_level_error", "p999_error"]
 

@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..arrays import Image
 from ..errors import UsageError
-from .pair import PEAK, Field, check_pair, check_size, planes
+from .planes import PEAK, Field, check_pair, check_size, planes
 from .tensor_file import read_tensors
 
 __all__ = ["LpipsWeights", "lpips", "read_lpips_weights"]

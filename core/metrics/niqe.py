@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Image
 from ..errors import UsageError
-from .filters import gaussian_taps, smooth, valid
-from .pair import Field, check_image, check_size, luma
+from .planes import Field, check_image, check_size, gaussian_taps, luma, smooth, valid
 
 __all__ = ["PATCH", "NiqeModel", "niqe", "patch_features"]
 

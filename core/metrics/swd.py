@@ -21,9 +21,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..arrays import Image
-from ..noise import normal_vector
-from .filters import smooth
-from .pair import Field, check_pair, check_size, planes
+from ..sampling.noise import normal_vector
+from .planes import Field, check_pair, check_size, planes, smooth
 
 __all__ = ["swd"]
 

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import schedule
 from ..errors import UsageError
-from ..samplers import posterior_mean
+from ..sampling import schedule
+from ..sampling.samplers import posterior_mean
 from .dirformer import Dirformer, DirformerConfig
 
 __all__ = [

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from ...kernels import guidance_adapter
 from ..errors import UnknownNameError, UsageError
-from ..samplers import ddim
-from ..schedule import SCHEDULES
+from ..sampling.samplers import ddim
+from ..sampling.schedule import SCHEDULES
 from .blocks import ConvUnet, Unet, UnetBody, conv3x3, sinusoid, weights
 from .lora import add_lora, factor_names
 from .naf import NafUnet

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..restore import Graph
+from ..restore.restorer import Graph
 
 __all__ = ["eager"]
 

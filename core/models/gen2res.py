@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import group_norm_silu
-from ..entry import Entry, enter, unclipped
 from ..errors import CheckpointError, UnknownNameError, UsageError
-from ..samplers import ancestral, clipped, ddim
-from ..systems import SYSTEMS
+from ..pack.systems import SYSTEMS
+from ..sampling.entry import Entry, enter, unclipped
+from ..sampling.samplers import ancestral, clipped, ddim
 from .blocks import sinusoid
 from .checkpoints import Checkpoint, from_dict, load
 from .lora import add_lora, merge_lora

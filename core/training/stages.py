@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from ..errors import UnknownNameError
 from ..models import checkpoints
-from .photos import Data
-from .recipe import Recipe
-from .stage import Stage
+from .data.photos import Data
+from .loop.recipe import Recipe
+from .loop.stage import Stage
 
 __all__ = ["SEMANTIC", "SYSTEMS", "StageModule", "stage_module", "thumbnail_side"]
 

@@ -24,10 +24,10 @@ import safetensors
 from ..cli import main as pocketprior
 from ..errors import TrainingError, UsageError
 from ..models import checkpoints
-from .cooling import PREFIX, cooled_copies
-from .recipe import Recipe
-from .resume import STATE_NAME, is_finished, steps_done
-from .sources import file_hash
+from .data.sources import file_hash
+from .loop.cooling import PREFIX, cooled_copies
+from .loop.recipe import Recipe
+from .loop.resume import STATE_NAME, is_finished, steps_done
 
 __all__ = ["Place", "Status", "ZooModel", "ZooStage", "advance", "keep", "read_models", "status", "work"]
 

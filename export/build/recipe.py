@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...core.errors import PackError, UsageError
-from ...core.strict_json import decode
+from ...core.pack.json import decode
 from ...core.training.stages import SEMANTIC, SYSTEMS, stage_module
 
 __all__ = ["BuildRecipe", "Distillation", "Export", "Parity", "Quantization", "kind_of", "load"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...core.photo_list import released_photos
+from ...core.photo.listing import released_photos
 from ...core.training.stages import SEMANTIC, stage_module
 from .recipe import BuildRecipe, kind_of
 

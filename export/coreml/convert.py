@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UnknownNameError
-from ...core.tiles import LARGEST
+from ...core.restore.tiles import LARGEST
 from ..graphs import Graph
 from .package import Package, write
 from .pictures import given_pictures

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.errors import UsageError
-from ...core.photo_list import released_photos
+from ...core.photo.listing import released_photos
 from ..command import source_of  # the same options make the same model
 from ..source import Opened
 from .record import record

@@ -13,14 +13,14 @@ import torch
 
 from ...core.arrays import Image
 from ...core.errors import UsageError
-from ...core.manifest import FORMAT as MANIFEST_FORMAT
-from ...core.manifest import Golden, GraphSpec, Manifest, PackedFile
 from ...core.models.eager import eager
-from ...core.noise import NOISE_SPEC
-from ...core.pipeline import Graph as Run
-from ...core.restore import Restorer, Settings, graph_names
-from ...core.systems import SYSTEMS
-from ...core.tiles import padded_size, smallest_tile
+from ...core.pack.manifest import FORMAT as MANIFEST_FORMAT
+from ...core.pack.manifest import Golden, GraphSpec, Manifest, PackedFile
+from ...core.pack.systems import SYSTEMS
+from ...core.restore.pipeline import Graph as Run
+from ...core.restore.restorer import Restorer, Settings, graph_names
+from ...core.restore.tiles import padded_size, smallest_tile
+from ...core.sampling.noise import NOISE_SPEC
 from ...kernels.select import mode
 from ...runtimes.parity.measures import measure
 from ...runtimes.parity.recording import FORMAT, About, Call, Case, Taken, Writer, facts_of, taken

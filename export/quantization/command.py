@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from ...core.commands.restore import size_in_bytes
 from ...core.errors import UsageError
-from ...core.manifest import Limit, Manifest
-from ...core.photo_list import released_photos
+from ...core.pack.manifest import Limit, Manifest
+from ...core.photo.listing import released_photos
 from ..place import check_place
 from . import plan as plans
 from .files import EMITTERS, assembled, bare, check_packages, coreml_files, filed, openvino_files, write_onnx

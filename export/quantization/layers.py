@@ -13,10 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ...core.eight_bits import LEAST
 from ...core.errors import PackError, UsageError
-from ...core.manifest import Manifest
-from ...core.pack import check_file
+from ...core.pack.int8 import LEAST
+from ...core.pack.manifest import Manifest
+from ...core.pack.store import check_file
 
 __all__ = [
     "Layer",

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from ...core.eight_bits import BINS, Unit, reach, unit
+from ...core.pack.int8 import BINS, Unit, reach, unit
 from .layers import initializers, uses
 from .samples import Feed
 

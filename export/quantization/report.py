@@ -11,9 +11,9 @@ from time import process_time
 
 import numpy as np
 
-from ...core.manifest import Manifest
 from ...core.metrics import haarpsi, psnr
-from ...core.restore import Restorer
+from ...core.pack.manifest import Manifest
+from ...core.restore.restorer import Restorer
 from .samples import Sample, forms_of
 from .solve import decibels
 from .variant import Reference

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.image import read
-from ...core.training.photos import Levels, levels
+from ...core.photo.io import read
+from ...core.training.data.photos import Levels, levels
 from .carried import coded
 
 __all__ = ["SIDE", "centres", "squares", "write"]

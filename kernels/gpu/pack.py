@@ -13,8 +13,8 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ...core.errors import UsageError
-from ...core.photo_list import released_photos
-from ...core.training.resume import STATE_NAME
+from ...core.photo.listing import released_photos
+from ...core.training.loop.resume import STATE_NAME
 from ...core.training.stages import stage_module
 from . import crops
 from .carried import FORMAT, NAME, RUN, TRAIN, VAL, Packed, hashes
@@ -92,7 +92,7 @@ def _write_squares(draft: Path, data: Path, limit: int) -> dict[str, int]:
 
 
 def _write_inputs(draft: Path, kinds: Sequence[str]) -> None:
-    """As `core/training/resume.py` keeps them: the run goes on from other data, and says so."""
+    """As `core/training/loop/resume.py` keeps them: the run goes on from other data, and says so."""
     paths = {"data": draft / TRAIN, "val": draft / VAL} | {kind: draft / f"{kind}.safetensors" for kind in kinds}
     inputs = {name: sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
     (draft / RUN / "inputs.json").write_text(json.dumps(inputs, indent=2, sort_keys=True) + "\n", encoding="utf-8")

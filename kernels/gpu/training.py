@@ -17,11 +17,11 @@ import torch
 from safetensors import safe_open
 
 from ...core.models import checkpoints
-from ...core.training.loop import train
-from ...core.training.photos import Data, gather
-from ...core.training.recipe import Recipe
-from ...core.training.resume import STATE_NAME
-from ...core.training.stage import Stage
+from ...core.training.data.photos import Data, gather
+from ...core.training.loop.loop import train
+from ...core.training.loop.recipe import Recipe
+from ...core.training.loop.resume import STATE_NAME
+from ...core.training.loop.stage import Stage
 from ...core.training.stages import stage_module, thumbnail_side
 from .carried import NAME, RUN, TRAIN, VAL, Packed, photos, unpacked
 from .pieces import cut

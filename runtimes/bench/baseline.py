@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from ...core.arrays import Image, to_batch, to_image
 from ...core.errors import UsageError
-from ...core.manifest import ArraySpec, GraphSpec
-from ...core.restore import Graph
+from ...core.pack.manifest import ArraySpec, GraphSpec
+from ...core.restore.restorer import Graph
 from ..options import Options
 from .cache import Cache
 from .methods import Method

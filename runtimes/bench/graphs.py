@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import UsageError
-from ...core.manifest import GraphSpec, Manifest
+from ...core.pack.manifest import GraphSpec, Manifest
 from ...core.timing import interleaved
 from .. import open_graphs
 

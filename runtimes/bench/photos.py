@@ -12,8 +12,8 @@ import numpy as np
 from ...core.arrays import Image
 from ...core.degradations.fixed import Damage
 from ...core.errors import UsageError
-from ...core.image import is_photo, read
-from ...core.photo_list import clean_photos, damaged_photos
+from ...core.photo.io import is_photo, read
+from ...core.photo.listing import clean_photos, damaged_photos
 
 __all__ = [
     "REAL",

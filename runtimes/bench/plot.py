@@ -8,7 +8,7 @@ from statistics import median
 
 from ...core.arrays import Image
 from ...core.degradations.fixed import CLEAN
-from ...core.scatter import Panel, Point, scatter
+from ...core.markdown import Panel, Point, scatter
 from ...core.timing import interleaved
 from .judge import BETTER
 from .methods import BM3D, NLM, Method

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from ...core.arrays import Image
 from ...core.degradations.fixed import CLEAN, image_digest
-from ...core.intervals import Difference, paired
-from ...core.null import NULLS, null_result
+from ...core.metrics.baselines import NULLS, null_result
+from ...core.metrics.intervals import Difference, paired
 from .cache import Cache
 from .judge import Judge, capped_psnr
 from .methods import DTPM, INPUT, PREDICTOR, Method

@@ -11,9 +11,9 @@ from pathlib import Path
 from ...core.degradations.fixed import DAMAGES, damages_named
 from ...core.errors import UnknownNameError, UsageError
 from ...core.files import write_text
-from ...core.manifest import FILE, Manifest
-from ...core.pack import default_pack
-from ...core.restore import Restorer
+from ...core.pack.manifest import FILE, Manifest
+from ...core.pack.store import default_pack
+from ...core.restore.restorer import Restorer
 from . import photos as bench_photos
 from .baseline import Network, method_for, opened
 from .cache import Cache

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from itertools import groupby
 
 from ...core.degradations.fixed import CLEAN
-from ...core.intervals import FEWEST, Difference
 from ...core.machine import instruction_sets, processor
 from ...core.markdown import table
-from ...core.null import NULLS
+from ...core.metrics.baselines import NULLS
+from ...core.metrics.intervals import FEWEST, Difference
 from .classical import bm3d_version, opencv_version
 from .gates import Gate
 from .judge import BETTER, CAP

@@ -14,10 +14,10 @@ import numpy as np
 
 from ...core.arrays import Image
 from ...core.errors import MissingExtraError, UsageError
-from ...core.manifest import Manifest
 from ...core.markdown import table
-from ...core.pack import default_pack
-from ...core.restore import Restorer
+from ...core.pack.manifest import Manifest
+from ...core.pack.store import default_pack
+from ...core.restore.restorer import Restorer
 from ...core.timing import interleaved
 from . import baseline
 from .classical import Nlm, fast_nl_means

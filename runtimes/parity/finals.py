@@ -12,11 +12,11 @@ import numpy as np
 
 from ...core.arrays import Batch, Image
 from ...core.errors import GraphError, PackError
-from ...core.manifest import Manifest
-from ...core.metrics.psnr import psnr
-from ...core.pipeline import prepare, restore_tile, tiled_graphs
-from ...core.restore import Restorer, graph_names
-from ...core.tiles import Box, padded_size
+from ...core.metrics.similarity import psnr
+from ...core.pack.manifest import Manifest
+from ...core.restore.pipeline import prepare, restore_tile, tiled_graphs
+from ...core.restore.restorer import Restorer, graph_names
+from ...core.restore.tiles import Box, padded_size
 from .findings import Budget, Check, Picture, Stage
 from .host import compare_pictures
 from .legs import Leg

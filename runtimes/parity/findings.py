@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...core.arrays import Image
-from ...core.recording import Array
+from ...core.pack.store import Array
 from .limits import Limit
 from .measures import Difference
 

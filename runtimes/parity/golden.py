@@ -8,9 +8,9 @@ import numpy as np
 
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError
-from ...core.manifest import Golden
-from ...core.restore import Restorer, graph_names
-from ...core.verify import read_golden
+from ...core.pack.manifest import Golden
+from ...core.restore.restorer import Restorer, graph_names
+from ...core.restore.selftest import read_golden
 from .finals import forms_of
 from .findings import Check, Stage
 from .legs import FLOAT, Leg, Pack

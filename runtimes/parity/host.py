@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...core.arrays import Image
 from ...core.errors import GraphError
-from ...core.manifest import Manifest
-from ...core.restore import Graph, Restorer
+from ...core.pack.manifest import Manifest
+from ...core.restore.restorer import Graph, Restorer
 from .findings import Check
 from .limits import Limit, breach
 from .measures import as_unit, measure, scale_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import GraphError, MissingExtraError
-from ...core.recording import Array
+from ...core.pack.store import Array
 from .findings import Value
 
 __all__ = ["MODULE", "exposed", "inside"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import GraphError
-from ...core.recording import Array
+from ...core.pack.store import Array
 from ..openvino import HINTS, the_core, weights_of
 from .findings import Value
 from .inside_onnx import exposed

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from ...core.errors import UsageError
-from ...core.recording import Array
+from ...core.pack.store import Array
 from ..options import arithmetic_of
 from .findings import Layer, Value
 from .graphs import PICTURES, Site

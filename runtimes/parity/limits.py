@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ...core.manifest import Manifest
+from ...core.pack.manifest import Manifest
 from .measures import Difference
 
 __all__ = ["CLASSES", "DROP", "Limit", "breach", "drop_of", "limit_of", "sharpened", "twice"]

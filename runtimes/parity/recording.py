@@ -1,8 +1,8 @@
 """The file of a reference: every graph call of some restorations, what came of them, and where that was computed.
 
-An .npz file (`core/recording.py`) with `about`, a JSON text that names arrays by their keys, `seal`, the sha256 of that
-text, and the arrays. A key is the hash of what is in the array, so that equal arrays are there once and a changed one
-is found. Two recordings of the same calls have the same bytes.
+An .npz file (`core/pack/store.py`) with `about`, a JSON text that names arrays by their keys, `seal`, the sha256 of
+that text, and the arrays. A key is the hash of what is in the array, so that equal arrays are there once and a changed
+one is found. Two recordings of the same calls have the same bytes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from ...core.arrays import Image
 from ...core.errors import PackError, PackTamperedError, PackVersionError
 from ...core.files import atomic_output, failure_reason
-from ...core.manifest import Manifest, mirror
-from ...core.recording import Array, read_arrays, write_arrays
-from ...core.restore import Restorer, Settings
-from ...core.strict_json import as_text, as_tree, decode, parse
+from ...core.pack.json import as_text, as_tree, decode, parse
+from ...core.pack.manifest import Manifest, mirror
+from ...core.pack.store import Array, read_arrays, write_arrays
+from ...core.restore.restorer import Restorer, Settings
 from ..replay import Recorder
 
 __all__ = ["FIELDS", "FORMAT", "About", "Call", "Case", "Recording", "Taken", "Writer", "facts_of", "load", "taken"]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError, PackTamperedError
-from ...core.manifest import Manifest, PackedFile
-from ...core.pack import check_file
+from ...core.pack.manifest import Manifest, PackedFile
+from ...core.pack.store import check_file
 from .finals import Pictures, budget, forms_of, forms_stage, paint, picture_stage, task_stage, tiling_stage
 from .findings import ORDER, Check, Layer, Report, Stage, unmeasured
 from .golden import golden_stage, recorded_here

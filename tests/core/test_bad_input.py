@@ -15,7 +15,7 @@ from photo_files import content, save
 from PIL import Image
 
 from pocketprior.core.cli import main
-from pocketprior.core.manifest import FILE, Manifest
+from pocketprior.core.pack.manifest import FILE, Manifest
 
 Arguments = list[str]
 Make = Callable[[Path, Path], Arguments]  # (folder for photos, pack that may be damaged) -> arguments

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core import texture
-from pocketprior.core.image import read
+from pocketprior.core.photo.io import read
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

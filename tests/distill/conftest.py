@@ -12,7 +12,7 @@ import pytest
 import torch
 from small import CONFIG, save_diffir, save_gen2res, save_small
 
-from pocketprior.core.training.photos import CONTEXTS, Data, Pool
+from pocketprior.core.training.data.photos import CONTEXTS, Data, Pool
 from pocketprior.distill.command import method_of, open_system
 from pocketprior.distill.stage import DistillStage
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from small_stages import Build, batch_of
 
-from pocketprior.core.training.photos import Pool
+from pocketprior.core.training.data.photos import Pool
 from pocketprior.distill.critics import PatchCritic, high_pass
 from pocketprior.distill.one_step import OneStepStage
 

@@ -11,10 +11,10 @@ from small_stages import Build, batch_of
 from toy_training import record
 
 from pocketprior.core.models import checkpoints
-from pocketprior.core.models.steps import own_steps
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Assisted
+from pocketprior.core.sampling.steps import own_steps
+from pocketprior.core.training.data.photos import Data, Pool
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import Assisted
 from pocketprior.distill import gates
 from pocketprior.distill.command import METHODS, method_of
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pocketprior.core.samplers import PREDICTIONS, ddim
+from pocketprior.core.sampling.samplers import PREDICTIONS, ddim
 from pocketprior.distill.paths import implied, move, snr_loss, split
 
 LEVELS = [(0.0, 0.3), (0.1, 0.5), (0.7, 1.0), (0.999, 1.0)]

@@ -13,9 +13,9 @@ from small import save_diffir, save_gen2res
 from small_stages import Build, batch_of
 
 from pocketprior.core.cli import main
-from pocketprior.core.manifest import Manifest
 from pocketprior.core.models import checkpoints
-from pocketprior.core.training.photos import Pool
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.training.data.photos import Pool
 from pocketprior.distill import gates
 from pocketprior.distill.quantized import loss
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.core.training.photos import Pool
+from pocketprior.core.training.data.photos import Pool
 from pocketprior.distill import trajectories as module
 from pocketprior.distill.command import open_system
 from pocketprior.distill.system import System

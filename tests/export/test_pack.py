@@ -14,10 +14,10 @@ from small import save_diffir, save_small
 from pocketprior.core.cli import main
 from pocketprior.core.degradations import TASKS
 from pocketprior.core.errors import CheckpointError, PhotoWriteError, UnknownNameError, UsageError
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.restore import Restorer
-from pocketprior.core.tiles import Window
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
+from pocketprior.core.restore.tiles import Window
 from pocketprior.export.card import card
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource

@@ -13,12 +13,12 @@ import torch
 from pocketprior.core import cli
 from pocketprior.core.arrays import to_batch, to_image
 from pocketprior.core.errors import CheckpointError, TrainingError
-from pocketprior.core.image import read, write
-from pocketprior.core.manifest import Manifest
 from pocketprior.core.models import checkpoints, gen2res
-from pocketprior.core.noise_sigma import noise_sigma
-from pocketprior.core.photo import Photo
-from pocketprior.core.restore import Restorer
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
+from pocketprior.core.restore.noise_sigma import noise_sigma
+from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.training.gen2res.constrain import RECIPE
 from pocketprior.export.personalize import constrain
 

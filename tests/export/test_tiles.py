@@ -14,12 +14,12 @@ from small import PHOTOS, save_diffir, source_of
 from pocketprior.core.arrays import Image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import GraphError, PackError, UsageError
-from pocketprior.core.image import read
-from pocketprior.core.manifest import Manifest, Size
 from pocketprior.core.models.eager import eager
-from pocketprior.core.restore import Restorer
-from pocketprior.core.tiles import Window
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest, Size
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
+from pocketprior.core.restore.tiles import Window
 from pocketprior.export.pack import TARGETS, write_pack
 
 TILE = 128

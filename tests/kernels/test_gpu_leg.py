@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.gen2res import Gen2ResConfig
-from pocketprior.core.systems import SYSTEMS
+from pocketprior.core.pack.systems import SYSTEMS
+from pocketprior.core.training.data.photos import Data, gather
 from pocketprior.core.training.gen2res import base
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, gather
+from pocketprior.core.training.loop.loop import train
 from pocketprior.kernels import OPS
 from pocketprior.kernels.gpu.carried import unpacked
 from pocketprior.kernels.gpu.collect import collect

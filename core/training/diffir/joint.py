@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import CpenS1, Diffir
-from ..photos import Data, Pool
-from ..stage import Stage
+from ..data.photos import Data, Pool
+from ..loop.stage import Stage
 from .samples import DiffirRecipe
 from .student import Priors, Student, check_model, frozen_target
 

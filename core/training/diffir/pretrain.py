@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import Teacher
-from ..photos import Data, Pool
-from ..stage import Arrays, Stage, Validation
-from .samples import DiffirRecipe, draw_pair, held_back, validation
-from .start import standardise, starting_pairs
+from ..data.photos import Data, Pool
+from ..loop.stage import Arrays, Stage, Validation
+from .samples import DiffirRecipe, draw_pair, held_back, standardise, starting_pairs, validation
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PretrainStage", "build"]
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint, from_dict
 from ...models.diffir import CpenS1, Diffir, DiffirConfig
+from ..data.photos import Pool
 from ..diffusion import mix
-from ..photos import Pool
-from ..stage import Arrays, Validation
+from ..loop.stage import Arrays, Validation
 from .samples import DiffirRecipe, draw_pair, held_back, validation
 
 __all__ = ["Priors", "Student", "check_model", "frozen_target"]

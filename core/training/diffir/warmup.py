@@ -14,10 +14,9 @@ from torch import Tensor
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import CpenS1, Diffir
-from ..photos import Data, Pool
-from ..stage import Stage
-from .samples import DiffirRecipe
-from .start import standardise, starting_pairs
+from ..data.photos import Data, Pool
+from ..loop.stage import Stage
+from .samples import DiffirRecipe, standardise, starting_pairs
 from .student import Student, check_model, frozen_target
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "WarmupStage", "build"]

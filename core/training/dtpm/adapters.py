@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
-from ...schedule import SCHEDULES
+from ...sampling.schedule import SCHEDULES
+from ..data.photos import Data, Pool, planar
 from ..diffusion import draw_level, mix
-from ..photos import Data, Pool, planar
-from ..recipe import Recipe
-from ..stage import Arrays, Validation
-from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from ..loop.recipe import Recipe
+from ..loop.stage import Arrays, Validation
+from .earlier import check_model, frozen_encoder, trained_parts
 from .losses import detail_loss, diffusion_loss
-from .start import check_model, frozen_encoder, trained_parts
+from .semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from .validation import HeldBack
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "AdapterRecipe", "AdapterStage", "build"]

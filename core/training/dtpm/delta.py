@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import Predictor
-from ..photos import Data
+from ..data.photos import Data
+from .earlier import check_model
 from .predictor import PredictorRecipe, PredictorStage
-from .start import check_model
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "DeltaRecipe", "build"]
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, DamageEstimator, DtpmConfig, Predictor
-from ..photos import Data, Pool, planar, val_pairs
-from ..recipe import Recipe
-from ..stage import Arrays, Validation
+from ..data.photos import Data, Pool, planar, val_pairs
+from ..loop.recipe import Recipe
+from ..loop.stage import Arrays, Validation
 from .losses import damage_loss, local_damage, psnr_loss, sigma_loss
 from .validation import device_of, in_parts, psnr, side_by_side
 

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from ...degradations import Picture, gaussian_blur, gaussian_noise
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, Denoiser, DtpmConfig
-from ...samplers import ddim
-from ...schedule import SCHEDULES, trailing
+from ...sampling.samplers import ddim
+from ...sampling.schedule import SCHEDULES, trailing
 from ...texture import blend
+from ..data.photos import Crop, Data, Pool, planar
 from ..diffusion import draw_level, mix
-from ..photos import Crop, Data, Pool, planar
-from ..recipe import Recipe
-from ..stage import Arrays, Validation
-from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from ..loop.recipe import Recipe
+from ..loop.stage import Arrays, Validation
+from .earlier import frozen_encoder
 from .losses import diffusion_loss, local_deviation
-from .start import frozen_encoder
+from .semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from .validation import device_of, side_by_side
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PriorRecipe", "PriorStage", "build", "residual_scale"]

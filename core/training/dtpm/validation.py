@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...models.dtpm import Dtpm
-from ...schedule import trailing
-from ..photos import CONTEXTS, Pool, val_pairs
-from ..stage import Validation
+from ...sampling.schedule import trailing
+from ..data.photos import CONTEXTS, Pool, val_pairs
+from ..loop.stage import Validation
 from .losses import psnr_loss
 
 __all__ = ["HeldBack", "calibration", "device_of", "in_parts", "psnr", "side_by_side"]

@@ -18,7 +18,7 @@ from ...errors import CheckpointError
 from ...models import checkpoints
 from ...models.diffir import Diffir, DiffirConfig, Teacher
 from ...models.dirformer import Dirformer
-from ...noise import normal_vector
+from ...sampling.noise import normal_vector
 from .dtpm import INPUT
 from .score import Case, Method, Row, Table, cases, measure
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from ...arrays import Image, to_batch, to_image
 from ...metrics import psnr
+from ...metrics.baselines import NULLS, null_result
 from ...models import checkpoints
 from ...models.dtpm import Dtpm, DtpmConfig
 from ...models.semantic import NoEncoder, SemanticConfig, SemanticEncoder
-from ...models.steps import GAIN, Steps, own_steps, sampled_deviation
-from ...noise import normal
-from ...null import NULLS, null_result
-from ...schedule import SCHEDULES, trailing
-from ...thumbnail import thumbnail
+from ...photo.resize import thumbnail
+from ...sampling.noise import normal
+from ...sampling.schedule import SCHEDULES, trailing
+from ...sampling.steps import GAIN, Steps, own_steps, sampled_deviation
 from .score import Case, Row, Table, cases, measure
 
 __all__ = ["INPUT", "PREDICTOR", "evaluate", "load_encoder", "restore"]

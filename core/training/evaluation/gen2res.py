@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from ...arrays import Image, to_batch
-from ...baselines import bm3d
-from ...entry import unclipped
-from ...image import is_photo, read
+from ...metrics.baselines import bm3d
 from ...models import checkpoints
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import Predictor
 from ...models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
-from ...noise import normal
-from ...noise_sigma import noise_sigma
-from ...schedule import ddpm, quadratic, strided
-from ...thumbnail import shrink
+from ...photo.io import is_photo, read
+from ...photo.resize import shrink
+from ...restore.noise_sigma import noise_sigma
+from ...sampling.entry import unclipped
+from ...sampling.noise import normal
+from ...sampling.schedule import ddpm, quadratic, strided
+from ..data.photos import Data, Levels, gather, levels
+from ..data.sources import file_hash
 from ..gen2res import constrain
-from ..loop import train
-from ..photos import Data, Levels, gather, levels
-from ..sources import file_hash
+from ..loop.loop import train
 from .dtpm import INPUT
 from .score import Case, Row, Table, cases, measure, square
 

@@ -1,4 +1,6 @@
-"""Held-back photos, the damage done to them, and what a restoration of them is worth."""
+"""Held-back photos, the damage done to them, and what a restoration of them is worth.
+
+The tables as a page of Markdown, without dates or paths: a repeated run gives the same page."""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ from ... import metrics
 from ...arrays import Image, to_batch, to_image
 from ...degradations import TASKS
 from ...errors import UsageError
-from ...intervals import Difference, paired
+from ...markdown import table
+from ...metrics.intervals import Difference, paired
 
-__all__ = ["METRICS", "Case", "Method", "Row", "Table", "cases", "measure", "square"]
+__all__ = ["METRICS", "Case", "Method", "Row", "Table", "cases", "measure", "page", "square"]
 
 DRAWS = 20
 FROZEN = {"cleanup": "mixed-v1"}  # task -> the damage that its figures have always been of
@@ -130,3 +133,28 @@ def measure(
         found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
     each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
     return Row(name, {metric: fmean(values) for metric, values in each.items()}, each)
+
+
+DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4}  # others: 3
+
+HEAD = """\
+# Results of the three systems
+
+Made by `{command}`; do not edit. The embedded pack is looked at more closely, beside other programs and on test photos,
+in [cleanup.md](cleanup.md).
+
+- Size `mobile`, trained on a CPU for the steps that [models.md](models.md) tells: small networks, short runs.
+- Photos: {photos}. Damage by `core/degradations`, seeded.
+- PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD and distances: lower is better. PSNR and SSIM reward smooth
+  results; NIQE asks whether a photo looks natural at all, SWD whether it has the texture of the true one."""
+
+
+def page(command: str, photos: str, tables: Sequence[Table]) -> str:
+    """The whole page; `command` made it, `photos` says on what."""
+    parts = [HEAD.format(command=command, photos=photos)]
+    for found in tables:
+        columns = list(found.rows[0].values)
+        lines = [["method", *columns]]
+        lines += [[row.method, *(f"{row.values[c]:.{DECIMALS.get(c, 3)}f}" for c in columns)] for row in found.rows]
+        parts += [f"## {found.title}", table(lines, left=1), "\n".join(f"- {v}" for v in found.verdicts)]
+    return "\n\n".join(part for part in parts if part) + "\n"

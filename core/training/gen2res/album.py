@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...models.gen2res import Denoiser, predictions
-from ...noise import normal
-from ...samplers import ancestral, clipped, from_noise, noised
-from ...schedule import ddpm, strided
+from ...sampling.noise import normal
+from ...sampling.samplers import ancestral, clipped, from_noise, noised
+from ...sampling.schedule import ddpm, strided
 
 __all__ = ["Album", "draw", "guided_steps", "nudge", "pictures"]
 

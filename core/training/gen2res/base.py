@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ...degradations import Picture
 from ...models.checkpoints import Checkpoint
 from ...models.gen2res import CONFIGS, Denoiser, Gen2ResConfig, restore
-from ...schedule import ddpm, strided
+from ...sampling.schedule import ddpm, strided
+from ..data.photos import Data, Pool, planar
 from ..diffusion import draw_level, mix
-from ..photos import Data, Pool, planar
-from ..recipe import Recipe
-from ..stage import Arrays, Stage, Validation
+from ..loop.recipe import Recipe
+from ..loop.stage import Arrays, Stage, Validation
 from .hybrid import hybrid_loss
 
 __all__ = ["EARLIER", "RECIPE", "STRUCTURES", "BaseRecipe", "DenoiserStage", "build", "draw_square"]

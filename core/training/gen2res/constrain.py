@@ -15,9 +15,9 @@ from ...models.checkpoints import Checkpoint
 from ...models.gen2res import Denoiser, Gen2ResConfig
 from ...models.gen2res import build as build_denoiser
 from ...models.lora import factor_names
-from ..photos import Data
-from ..recipe import Recipe
-from ..stage import Stage
+from ..data.photos import Data
+from ..loop.recipe import Recipe
+from ..loop.stage import Stage
 from .base import BARS, DenoiserStage
 
 __all__ = ["EARLIER", "METHODS", "RECIPE", "STRUCTURES", "ConstrainRecipe", "ConstrainStage", "build"]

@@ -13,12 +13,12 @@ from PIL import Image
 
 from pocketprior.core.cli import main
 from pocketprior.core.commands import restore
-from pocketprior.core.compare import GAP
-from pocketprior.core.image import read, write
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.pack import default_pack
-from pocketprior.core.photo import Photo
-from pocketprior.core.restore import Restorer
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.store import default_pack
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
+from pocketprior.core.photo.resize import GAP
+from pocketprior.core.restore.restorer import Restorer
 
 Captured = pytest.CaptureFixture[str]
 

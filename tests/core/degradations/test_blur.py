@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import blur
+from pocketprior.core.degradations.blur import disc
 from pocketprior.core.degradations.filters import convolve
-from pocketprior.core.degradations.kernels import disc
 
 
 @pytest.mark.parametrize("size", [1, 3, 15, 61])

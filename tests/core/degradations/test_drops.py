@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import drops
-from pocketprior.core.degradations.light import encoded
+from pocketprior.core.degradations.srgb import encoded
 from pocketprior.core.degradations.windows import Window
 
 SIDE = 120

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pocketprior.core.degradations.fields import SmoothField, scattered
+from pocketprior.core.degradations.weather import SmoothField, scattered
 from pocketprior.core.degradations.windows import Part
 
 

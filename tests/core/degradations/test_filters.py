@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pocketprior.core.degradations import filters, kernels
+from pocketprior.core.degradations import blur, filters
 
 
 def test_gaussian_blur_keeps_a_constant_and_no_blur_keeps_all(waves) -> None:
@@ -30,7 +30,7 @@ def test_convolution_agrees_with_scipy(waves, shape: tuple[int, int], rng) -> No
 
 
 def test_convolution_inside_leaves_the_margin_out(waves) -> None:
-    kernel = kernels.gaussian(7, (1.0, 2.0), 0.3)
+    kernel = blur.gaussian(7, (1.0, 2.0), 0.3)
     inside = filters.convolve_inside(waves, kernel)
     np.testing.assert_allclose(inside, filters.convolve(waves, kernel)[3:-3, 3:-3], atol=1e-6)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocketprior.core.degradations.resizing import enlarge, resize, shrink
+from pocketprior.core.degradations.filters import enlarge, resize, shrink
 
 
 def by_pillow(picture: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pocketprior.core.metrics.filters import gaussian_taps, mean_2x2, smooth, valid
+from pocketprior.core.metrics.planes import gaussian_taps, mean_2x2, smooth, valid
 
 
 def test_valid_is_correlation_without_padding():

@@ -5,7 +5,7 @@ import pytest
 
 from pocketprior.core import metrics
 from pocketprior.core.errors import UsageError
-from pocketprior.core.metrics.pair import luma, planes
+from pocketprior.core.metrics.planes import luma, planes
 
 PAIR_METRICS = (
     metrics.gmsd,

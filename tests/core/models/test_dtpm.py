@@ -19,7 +19,7 @@ from pocketprior.core.models.dtpm import (
     SharedAdapter,
 )
 from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
-from pocketprior.core.schedule import SCHEDULES, cosine, trailing
+from pocketprior.core.sampling.schedule import SCHEDULES, cosine, trailing
 
 NAF = DtpmConfig(
     PredictorConfig("naf", (4, 8, 16), (1, 1, 1), (2, 1)),

@@ -7,10 +7,10 @@ import torch
 from small_stages import randomize
 from torch import nn
 
+from pocketprior.core.models.deploy.rewrite import rewritten
 from pocketprior.core.models.dtpm import FIRST_MOBILE, NAF_EDGE, Predictor, PredictorConfig
 from pocketprior.core.models.naf_edge import BatchNorm, NafEdgeBlock, NafEdgeUnet
-from pocketprior.core.models.rewrite import rewritten
-from pocketprior.core.training.weights import Weights
+from pocketprior.core.training.loop.weights import Weights
 
 
 def live(module: nn.Module) -> nn.Module:

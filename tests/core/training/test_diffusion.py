@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.core.samplers import clean_from_v
-from pocketprior.core.schedule import cosine
+from pocketprior.core.sampling.samplers import clean_from_v
+from pocketprior.core.sampling.schedule import cosine
 from pocketprior.core.training.diffusion import draw_level, mix, v_loss, v_target
 
 

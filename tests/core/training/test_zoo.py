@@ -19,7 +19,7 @@ from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training import zoo, zoo_command
-from pocketprior.core.training.resume import is_finished
+from pocketprior.core.training.loop.resume import is_finished
 from pocketprior.core.training.zoo import Place, ZooModel, ZooStage, read_models, status, work
 
 ROOT = Path(__file__).parents[3]

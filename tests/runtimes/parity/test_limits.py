@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pocketprior.core.manifest import Limit as PackLimit
-from pocketprior.core.manifest import Manifest
+from pocketprior.core.pack.manifest import Limit as PackLimit
+from pocketprior.core.pack.manifest import Manifest
 from pocketprior.runtimes.parity.limits import (
     CLASSES,
     DROP,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from recordings import accused
 
-from pocketprior.core.manifest import Limit, Manifest
-from pocketprior.core.recording import Array
+from pocketprior.core.pack.manifest import Limit, Manifest
+from pocketprior.core.pack.store import Array
 from pocketprior.runtimes.parity.finals import Pictures, budget, task_stage
 from pocketprior.runtimes.parity.findings import ORDER, Report
 from pocketprior.runtimes.parity.recording import Case, Recording, Writer, load

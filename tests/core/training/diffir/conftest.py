@@ -16,9 +16,9 @@ from torch import nn
 from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Teacher
 from pocketprior.core.models.dirformer import DirformerConfig
+from pocketprior.core.training.data.photos import Data, Pool
 from pocketprior.core.training.diffir import adversarial, joint, pretrain, warmup
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.loop.stage import Stage
 
 MODEL = DiffirConfig(
     ipr=8,

@@ -11,12 +11,11 @@ import torch
 from small_stages import batch_of
 from toy_training import record
 
-from pocketprior.core.training.diffir.adversarial import AdversarialStage
-from pocketprior.core.training.diffir.discriminator import Discriminator, real_loss
+from pocketprior.core.training.data.photos import Data, Pool
+from pocketprior.core.training.diffir.adversarial import AdversarialStage, Discriminator, real_loss
 from pocketprior.core.training.dtpm.losses import detail_loss
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Assisted, Stage
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import Assisted, Stage
 
 from .conftest import MODEL
 

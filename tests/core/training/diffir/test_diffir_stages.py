@@ -15,13 +15,13 @@ from small_stages import batch_of, randomize
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import Diffir, Teacher
-from pocketprior.core.schedule import diffir
+from pocketprior.core.sampling.schedule import diffir
+from pocketprior.core.training.data.photos import Data, Pool
 from pocketprior.core.training.diffir import joint, pretrain, warmup
 from pocketprior.core.training.diffir.samples import psnr
 from pocketprior.core.training.diffir.student import Student
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import Stage
 
 from .conftest import MODEL, STAGES, earlier
 

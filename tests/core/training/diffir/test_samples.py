@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from pocketprior.core.errors import UnknownNameError, UsageError
+from pocketprior.core.training.data.photos import Pool, val_pairs
 from pocketprior.core.training.diffir.pretrain import RECIPE
 from pocketprior.core.training.diffir.samples import draw_pair, held_back, psnr, strip
-from pocketprior.core.training.photos import Pool, val_pairs
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.loop.stage import Stage
 
 from .conftest import MODEL
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pocketprior.core.models.diffir import CpenS1
+from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.diffir.pretrain import RECIPE, PretrainStage
-from pocketprior.core.training.diffir.start import standardise, starting_pairs
+from pocketprior.core.training.diffir.samples import standardise, starting_pairs
 from pocketprior.core.training.diffir.warmup import WarmupStage
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.loop.stage import Stage
 
 from .conftest import MODEL
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from small_stages import CALIBRATED, MODELS, SEMANTIC, STAGES, Build, earlier
 
-from pocketprior.core.training.photos import CONTEXTS, Data, Pool
-from pocketprior.core.training.recipe import Recipe
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import CONTEXTS, Data, Pool
+from pocketprior.core.training.loop.recipe import Recipe
+from pocketprior.core.training.loop.stage import Stage
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import Dtpm
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool
+from pocketprior.core.training.loop.stage import Stage
 
 
 def dtpm(stage: Stage) -> Dtpm:

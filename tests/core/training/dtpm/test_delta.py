@@ -12,9 +12,9 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.models.checkpoints import Checkpoint, from_dict
 from pocketprior.core.models.dtpm import Dtpm, DtpmConfig, Predictor
 from pocketprior.core.models.lora import is_factor
+from pocketprior.core.training.data.photos import Data, Pool
 from pocketprior.core.training.dtpm import delta
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.loop.stage import Stage
 
 MODEL = MODELS["rep"]
 OTHER = replace(MODEL, predictor=replace(MODEL.predictor, lora=4))

@@ -8,9 +8,9 @@ from small_stages import MODELS, Build, batch_of, earlier
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import Dtpm
-from pocketprior.core.schedule import cosine, trailing
+from pocketprior.core.sampling.schedule import cosine, trailing
+from pocketprior.core.training.data.photos import Data, Pool
 from pocketprior.core.training.dtpm import finish
-from pocketprior.core.training.photos import Data, Pool
 
 
 @pytest.mark.parametrize("steps", [1, 4])

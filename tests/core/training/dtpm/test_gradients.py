@@ -8,8 +8,8 @@ import torch
 from small_stages import CALIBRATED, MODELS, STAGES, Build, batch_of, randomize
 
 from pocketprior.core.models.dtpm import Dtpm
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool
+from pocketprior.core.training.loop.stage import Stage
 
 BODIES = tuple(MODELS)
 

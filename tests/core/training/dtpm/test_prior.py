@@ -6,8 +6,8 @@ import torch
 from small_stages import Build, batch_of
 from torch import Tensor
 
+from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.dtpm.prior import residual_scale
-from pocketprior.core.training.photos import Pool
 
 
 def test_residual_has_unit_variance(build: Build, pool: Pool) -> None:

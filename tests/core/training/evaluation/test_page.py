@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from pocketprior.core.training.evaluation.page import page
-from pocketprior.core.training.evaluation.score import Row, Table
+from pocketprior.core.training.evaluation.score import Row, Table, page
 
 
 def test_page_shows_every_table_with_its_verdicts() -> None:

@@ -13,16 +13,16 @@ from small import CONFIG, save_small
 
 from pocketprior.core.arrays import to_image
 from pocketprior.core.errors import CheckpointError
-from pocketprior.core.image import read
 from pocketprior.core.metrics import psnr
+from pocketprior.core.metrics.baselines import NULLS
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import CONFIGS as DIFFIR
 from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Teacher
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
-from pocketprior.core.noise import normal_vector
-from pocketprior.core.null import NULLS
+from pocketprior.core.photo.io import read
+from pocketprior.core.sampling.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
 from pocketprior.core.training.evaluation.score import cases, square
 from pocketprior.core.training.gen2res import constrain

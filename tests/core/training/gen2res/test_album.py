@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.gen2res import Denoiser, build
-from pocketprior.core.schedule import ddpm
+from pocketprior.core.sampling.schedule import ddpm
 from pocketprior.core.training.gen2res.album import Album, draw, guided_steps, nudge, pictures
 
 BARS = ddpm()

@@ -12,11 +12,11 @@ import torch
 from pocketprior.core.errors import UnknownNameError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.gen2res import build as build_denoiser
-from pocketprior.core.training import photos
+from pocketprior.core.training.data import photos
 from pocketprior.core.training.gen2res import base as base_stage
 from pocketprior.core.training.gen2res import constrain
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import Stage
 
 TINY_STEPS = {
     "steps": 3, "batch": 2, "crop": 32, "rate": 1e-3, "warmup": 0, "save_every": 3, "precision": "fp32", "ema": 0.0

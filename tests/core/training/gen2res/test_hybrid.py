@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from pocketprior.core.schedule import ddpm
+from pocketprior.core.sampling.schedule import ddpm
 from pocketprior.core.training.diffusion import mix
 from pocketprior.core.training.gen2res.hybrid import bound, hybrid_loss
 
