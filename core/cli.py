@@ -29,14 +29,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
     "distill": ("distill.command", "make a few-step student of a trained model"),
     "students": ("distill.students", "measure few-step students beside their teachers"),
-    "export": ("export.command", "write a pack from checkpoints"),
-    "bench-rewrite": ("export.bench_rewrite", "measure what rewriting graphs for deployment is worth"),
-    "bench-edge": ("export.bench_edge", "compare trained predictors of different blocks as they are deployed"),
-    "bench-design": ("export.bench_design", "choose a predictor's design: speed, size and quality of candidates"),
-    "build": ("export.build.command", "run all of it by one recipe: train, distill, export, quantize, parity"),
-    "quantize": ("export.quantization.command", "make a pack of fewer bits, under a budget on the image"),
-    "album": ("core.training.commands.album", "make pictures around one damaged photo, to personalize by"),
-    "personalize": ("export.personalize", "make a pack that knows what an album of photos shows"),
+    "export": ("export.commands.export", "write a pack from checkpoints"),
+    "bench-rewrite": ("export.commands.rewrite", "measure what rewriting graphs for deployment is worth"),
+    "bench-design": ("export.commands.design", "choose a predictor's design: speed, size and quality of candidates"),
+    "build": ("export.commands.build", "run all of it by one recipe: train, distill, export, quantize, parity"),
+    "quantize": ("export.commands.quantize", "make a pack of fewer bits, under a budget on the image"),
+    "personalize": ("export.commands.personalize", "fine-tune on an album of one subject and export a pack"),
 }
 EXTRAS = {  # what `pip install` must add for a command
     "parity": "export",
@@ -47,11 +45,9 @@ EXTRAS = {  # what `pip install` must add for a command
     "students": "train",
     "export": "export",
     "bench-rewrite": "export,openvino",
-    "bench-edge": "export,openvino",
     "bench-design": "export,openvino",
     "build": "export,quantize,train",
     "quantize": "quantize",
-    "album": "train",
     "personalize": "export,train",
 }
 

@@ -16,7 +16,7 @@ from pocketprior.core.pack.store import default_pack
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
-from pocketprior.export.dtpm import DtpmSource
+from pocketprior.export.systems.dtpm import DtpmSource
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / "checkpoints"

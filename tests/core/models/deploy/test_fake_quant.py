@@ -17,9 +17,10 @@ from pocketprior.core.models.blocks import RepBlock, merge_branches
 from pocketprior.core.models.deploy.fake_quant import coded_array, coded_weights, in_eight_bits, unit_of
 from pocketprior.core.models.dtpm import GuidanceAdapter
 from pocketprior.core.pack.int8 import LEAST, Unit
-from pocketprior.export.quantization import layers, ranges
-from pocketprior.export.quantization.levels import coded, decoded
-from pocketprior.export.quantization.onnx_graphs import emit
+from pocketprior.export.targets import calibration as ranges
+from pocketprior.export.targets import weights as layers
+from pocketprior.export.targets.quantized_onnx import quantized_graph
+from pocketprior.export.targets.weights import dequantize, quantize_weights
 
 UNITS = (Unit(0.011764707, 85), Unit(0.0027450982, 0), Unit(1 / 3, 255), Unit(1.0, 7))
 
@@ -87,9 +88,9 @@ def test_weights_are_those_of_the_exporter_and_of_onnx_to_the_bit(shape: tuple[i
     weights = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
     weights[0] = 0
     found = coded_weights(torch.from_numpy(weights)).numpy()
-    code = coded(weights, "int8")
-    assert np.array_equal(found, decoded(code, shape))
-    assert np.array_equal(found, by_onnx(weights, code.scales[:, 0], np.zeros(len(weights), np.int8)))
+    code = quantize_weights(weights, "int8")
+    assert np.array_equal(found, dequantize(code, shape))
+    assert np.array_equal(found, by_onnx(weights, code.scale[:, 0], np.zeros(len(weights), np.int8)))
 
 
 @pytest.mark.parametrize("shift", [-2.0, 0.0, 0.7, 5.0])
@@ -139,7 +140,7 @@ def test_a_model_in_eight_bits_is_what_quantize_makes_of_it(net: Net, picture: T
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
-        emit(model, digests, values).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        quantized_graph(model, digests, values).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     expected = torch.from_numpy(np.asarray(session.run(None, feed)[0]))
     in_eight_bits(net, [""], lambda net: net(picture))

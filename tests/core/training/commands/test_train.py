@@ -17,7 +17,7 @@ from pocketprior.core.models.lora import is_factor
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.training.commands import train as command
 from pocketprior.core.training.dtpm.predictor import PredictorRecipe
-from pocketprior.export.tasks import check_prior
+from pocketprior.export.writer.multitask import check_prior
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SETTINGS = ("steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32")
