@@ -15,9 +15,9 @@ from typing import NamedTuple, cast
 
 from ..errors import PackError, PackVersionError, UnknownNameError
 from ..files import atomic_output, failure_reason
-from ..restore.tiles import Window, smallest_tile
 from ..sampling.noise import NOISE_SPEC
 from .json import as_text, as_tree, decode, parse
+from .size import TileWindow, smallest_tile
 from .systems import IMAGE, SYSTEMS, ArraySpec
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "Conditions",
     "Golden",
     "GraphSpec",
-    "Limit",
+    "LimitOverride",
     "Manifest",
     "PackedFile",
     "Size",
@@ -63,17 +63,17 @@ class Size:
         fits = self.minimum >= 1 and self.minimum % self.multiple_of == 0
         _require(fits, "minimum", self.minimum, f"a multiple of {self.multiple_of}")
 
-    def takes(self, window: Window) -> bool:
+    def takes(self, window: TileWindow) -> bool:
         """Whether a photo can be cut into the tiles of this window."""
         edge = window.edge == self.minimum if self.fixed else window.edge % self.multiple_of == 0
         return window.overlap >= 0 and window.edge >= self._least(window) and edge
 
-    def expected(self, window: Window) -> str:
+    def expected(self, window: TileWindow) -> str:
         """What a window with this overlap must be, for a message."""
         which = f"just {self.minimum}" if self.fixed else f"a multiple of {self.multiple_of}"
         return f"[edge, overlap], an edge of {self._least(window)} or more, {which}"
 
-    def _least(self, window: Window) -> int:
+    def _least(self, window: TileWindow) -> int:
         return max(smallest_tile(max(0, window.overlap), self.multiple_of), self.minimum)
 
 
@@ -149,7 +149,7 @@ class Golden:
 
 
 @dataclass(frozen=True)
-class Limit:
+class LimitOverride:
     """What `pocketprior parity` is to allow of a class of graphs, and why; None: what it allows by itself.
 
     psnr_db: the least; max_abs: of one value; shift: of the mean of a channel; drop_db: PSNR to the clean photos that
@@ -174,7 +174,7 @@ class TaskFacts:
     """What a further task of a pack has in the place of the fields of these names in `Manifest`."""
 
     residual_scale: float
-    receptive_field: Mapping[str, int | Window]
+    receptive_field: Mapping[str, int | TileWindow]
     graphs: Mapping[str, GraphSpec]
     precision: Mapping[str, Mapping[str, str]]
     parameters: Mapping[str, int]
@@ -209,7 +209,7 @@ class Manifest:
     tasks: tuple[str, ...]
     value_range: tuple[float, ...]
     size: Size
-    receptive_field: Mapping[str, int | Window]
+    receptive_field: Mapping[str, int | TileWindow]
     sampler: str
     predicts: str
     start: str
@@ -230,7 +230,7 @@ class Manifest:
     card: PackedFile
     golden: Mapping[str, Golden]
     start_level: float | None = None
-    limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
+    limits: Mapping[str, LimitOverride] = field(default_factory=dict[str, LimitOverride])
     further: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
 
     def __post_init__(self) -> None:
@@ -317,11 +317,11 @@ class Manifest:
         reach = {name: self.receptive_field[name] for name in graphs}
         return sum(r * runs.get(name, 1) for name, r in reach.items() if isinstance(r, int))
 
-    def window(self, graphs: Iterable[str]) -> Window | None:
+    def window(self, graphs: Iterable[str]) -> TileWindow | None:
         """The tiles that `graphs` must be run on, where the reach of one of them has no limit, or sizes are fixed."""
         names = list(graphs)
-        windows = (r for r in map(self.receptive_field.__getitem__, names) if isinstance(r, Window))
-        free = Window(self.size.minimum, self.radius(names)) if self.size.fixed else None
+        windows = (r for r in map(self.receptive_field.__getitem__, names) if isinstance(r, TileWindow))
+        free = TileWindow(self.size.minimum, self.radius(names)) if self.size.fixed else None
         return next(windows, free)
 
 
@@ -432,8 +432,8 @@ def _check_names(m: Manifest) -> None:
 
 def _check_reach(m: Manifest, tiled: Set[str]) -> None:
     """Numbers, or windows: one for all graphs that are run in turn, and one for what `encode` takes its means over."""
-    windows = {name: reach for name, reach in m.receptive_field.items() if isinstance(reach, Window)}
-    edges = {name: reach.edge if isinstance(reach, Window) else reach for name, reach in m.receptive_field.items()}
+    windows = {name: reach for name, reach in m.receptive_field.items() if isinstance(reach, TileWindow)}
+    edges = {name: reach.edge if isinstance(reach, TileWindow) else reach for name, reach in m.receptive_field.items()}
     _check_facts("receptive_field", edges, tiled, tiled)
     for name, window in windows.items():
         _require(m.size.takes(window), f"receptive_field of {name}", list(window), m.size.expected(window))

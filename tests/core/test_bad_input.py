@@ -223,7 +223,7 @@ def bare(*arguments: str) -> Make:
 CASES: dict[str, tuple[Make, int, str]] = {
     "truncated": (truncated, 1, "cut.jpg: the file is damaged or incomplete"),
     "empty": (written("empty.jpg", b""), 1, "empty.jpg"),
-    "not a picture": (written("text.jpg", b"this is text, not a picture"), 1, "text.jpg"),
+    "not an image": (written("text.jpg", b"this is text, not an image"), 1, "text.jpg"),
     "wrong magic": (written("magic.png", b"\x00" * 4096), 1, "magic.png"),
     "bomb": (written("bomb.png", BOMB), 1, "bomb.png"),
     "animated": (animated, 1, "moving.webp"),
