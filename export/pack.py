@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 from ..core.arrays import Image
 from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageError
 from ..core.files import failure_reason
-from ..core.models.eager import eager
+from ..core.models.deploy.rewrite import eager
 from ..core.pack.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
 from ..core.pack.size import TileWindow
 from ..core.pack.store import packed_file
