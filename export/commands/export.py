@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import UsageError
-from ...core.restore.tiles import Window
+from ...core.pack.size import TileWindow
 from ..systems import SamplingOptions
 from ..targets import TARGETS
 
@@ -64,7 +64,7 @@ def sampling_options(args: argparse.Namespace) -> SamplingOptions:
         semantic=args.semantic,
         steps=args.steps,
         gain=args.gain,
-        window=None if args.window is None else Window(*args.window),
+        window=None if args.window is None else TileWindow(*args.window),
         start=args.start,
         sampler=args.sampler,
     )

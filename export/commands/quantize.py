@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.commands.restore import size_in_bytes
+from ...core.arguments import size_in_bytes
 from ..limits import QUANTIZED_DB
 from ..targets import TARGETS, WEIGHT_PRECISIONS
 

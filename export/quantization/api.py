@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...core.errors import UnknownNameError, UsageError
-from ...core.pack.manifest import Limit, Manifest
+from ...core.pack.manifest import LimitOverride, Manifest
 from ...core.photo.listing import released_photos
 from ..limits import LEAST_PHOTOS, QUANTIZED_DB
 from ..targets import TARGETS, WEIGHT_PRECISIONS, Offer, Target, target_of, targets_of
@@ -164,7 +164,7 @@ def _made(
             rows, shipped, manifest = [*rows, *found], [*shipped, row], Manifest.load(folder)
     if options.budget_db < QUANTIZED_DB:
         reason = f"made under a budget of {options.budget_db:g} dB for the worst photo"
-        limit = Limit(reason, psnr_db=options.budget_db)
+        limit = LimitOverride(reason, psnr_db=options.budget_db)
         manifest = dataclasses.replace(manifest, limits={**manifest.limits, "coded": limit})
     settle(folder, manifest, {"plan": plan.hash} if plan else {})
     rows += _uniform(floats, judge) if options.compare else []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import UsageError
-from ...core.restore.tiles import Window
+from ...core.pack.size import TileWindow
 
 if TYPE_CHECKING:
     from .source import CheckpointSource
@@ -29,7 +29,7 @@ class SamplingOptions:
     semantic: str | None = None  # DTPM: its semantic encoder, a file or timm:MODEL=FILE
     steps: int | None = None  # of the sampler
     gain: float | None = None  # share of what the model adds at strength 1
-    window: Window | None = None  # tiles of a model that sees all of its tile
+    window: TileWindow | None = None  # tiles of a model that sees all of its tile
     start: int | None = None  # Gen2Res: level of 1000 that photos are noised to
     sampler: str | None = None  # Gen2Res: "ddim" or "ancestral"
 

@@ -15,8 +15,8 @@ from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
 from ...core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser, sampled
 from ...core.pack.manifest import Size
+from ...core.pack.size import TileWindow
 from ...core.pack.systems import IMAGE, SCALAR, ArraySpec
-from ...core.restore.tiles import Window
 from ..limits import FUSED_STEPS
 from .graphs import ModelGraph, part_way
 from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
@@ -105,7 +105,7 @@ class DiffirSource:
 
     model: Path
     gain: float = 1.0  # share of the change that is made at strength 1
-    window: Window = DEFAULT_WINDOW  # the tiles that it runs on
+    window: TileWindow = DEFAULT_WINDOW  # the tiles that it runs on
 
     def open(self) -> Opened:
         """As in `CheckpointSource`."""
@@ -121,10 +121,10 @@ class DiffirSource:
         """As in `CheckpointSource`."""
         return files_digest(self.model)
 
-    def _receptive_fields(self, graphs: Container[str]) -> dict[str, Window]:
+    def _receptive_fields(self, graphs: Container[str]) -> dict[str, TileWindow]:
         """All but that of denoise, which does not run on tiles."""
         whole = {"fused": self.window} if "fused" in graphs else {}
-        return {"encode": Window(_MEANS_EDGE, 0), "compose": self.window, **whole}
+        return {"encode": TileWindow(_MEANS_EDGE, 0), "compose": self.window, **whole}
 
     def _facts(self, model: Diffir, task: str) -> dict[str, Any]:
         steps, multiple = model.config.steps, model.multiple_of

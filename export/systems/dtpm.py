@@ -16,8 +16,8 @@ from ...core.models.deploy.rewrite import rewritten
 from ...core.models.dtpm import Composed, Dtpm, DtpmConfig
 from ...core.models.semantic import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
 from ...core.pack.manifest import Conditions, Size
+from ...core.pack.size import TileWindow
 from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
-from ...core.restore.tiles import Window
 from ...core.sampling.schedule import SCHEDULES, trailing
 from ...core.sampling.steps import GAIN, own_steps, sampled_deviation
 from ..limits import FUSED_STEPS
@@ -125,7 +125,7 @@ class DtpmSource:
     semantic: str = ""  # its semantic encoder, a file or timm:MODEL=FILE; "" for a model without a code
     steps: int = 0  # of the sampler; 0 for a student's own, and for 4 of other models
     gain: float | None = None  # share of the residual that is added at strength 1; None for 0.5
-    window: Window = DEFAULT_WINDOW  # the tiles of a model that sees all of its tile (NAFNet blocks)
+    window: TileWindow = DEFAULT_WINDOW  # the tiles of a model that sees all of its tile (NAFNet blocks)
 
     def open(self) -> Opened:
         """As in `CheckpointSource`."""
@@ -167,18 +167,18 @@ class DtpmSource:
 
     def _sampling(self, model: Dtpm, facts: Mapping[str, Any]) -> Sampling:
         own, alpha_bar = own_steps(facts), SCHEDULES[model.config.schedule]()
-        steps = self.steps or (own.count if own else _STEPS)
+        steps = self.steps or (own.step_count if own else _STEPS)
         if not 1 <= steps <= len(alpha_bar):
             raise UsageError(f"expected 1 .. {len(alpha_bar)} sampling steps, got {steps}")
-        if own and steps != own.count:
-            raise UsageError(f"this student samples in {own.count} steps, got {steps}; leave --steps out")
+        if own and steps != own.step_count:
+            raise UsageError(f"this student samples in {own.step_count} steps, got {steps}; leave --steps out")
         levels, times = own or trailing(steps, alpha_bar)
         gain = GAIN if self.gain is None else self.gain
         return Sampling(tuple(levels), tuple(times), gain / sampled_deviation(facts, steps))
 
     def _receptive_fields(
         self, model: Dtpm, graphs: Mapping[str, ModelGraph], steps: int
-    ) -> Mapping[str, int | Window]:
+    ) -> Mapping[str, int | TileWindow]:
         """The receptive fields; that of fused is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
             return {name: self.window for name in graphs if name != "encode"}

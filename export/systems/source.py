@@ -10,17 +10,18 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ...core.degradations import TASKS, Picture
+from ...core.arrays import FloatImage
+from ...core.degradations import TASKS
 from ...core.errors import UsageError
 from ...core.pack.manifest import Size
-from ...core.restore.tiles import Window
+from ...core.pack.size import TileWindow
 from .graphs import ModelGraph
 
 __all__ = ["DEFAULT_WINDOW", "CheckpointSource", "Damage", "ModelWords", "Opened", "files_digest"]
 
-DEFAULT_WINDOW = Window(256, 32)  # tiles of a model that sees all of its tile
+DEFAULT_WINDOW = TileWindow(256, 32)  # tiles of a model that sees all of its tile
 
-Damage = Callable[[Picture, np.random.Generator], Picture]
+Damage = Callable[[FloatImage, np.random.Generator], FloatImage]
 
 
 class ModelWords(NamedTuple):
@@ -46,10 +47,12 @@ class Opened:
         multiple: int = self.facts["size"].multiple_of
         if edge < 1 or edge % multiple:
             raise UsageError(f"expected tiles of a multiple of {multiple} pixels, got {edge}")
-        reach: Mapping[str, int | Window] = self.facts["receptive_field"]
+        reach: Mapping[str, int | TileWindow] = self.facts["receptive_field"]
         facts = {
             "size": Size(multiple, edge, fixed=True),
-            "receptive_field": {n: Window(edge, r.overlap) if isinstance(r, Window) else r for n, r in reach.items()},
+            "receptive_field": {
+                n: TileWindow(edge, r.overlap) if isinstance(r, TileWindow) else r for n, r in reach.items()
+            },
         }
         return replace(self, facts={**self.facts, **facts})
 

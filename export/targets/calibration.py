@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from ...core.arrays import Image
 from ...core.degradations import TASKS, Window
 from ...core.errors import UsageError
-from ...core.pack.int8 import BINS, Unit, reach, unit
+from ...core.pack.int8 import HISTOGRAM_BINS, QuantParams, clip_range, quant_params
 from ...core.pack.manifest import Manifest
 from ...core.photo.io import read
 from ...core.restore.restorer import FORMS, Graph, Restorer, graph_names
@@ -35,8 +35,8 @@ __all__ = [
     "forms_of",
     "multiply_adds",
     "open_float",
+    "params_of",
     "photos_digest",
-    "quant_params",
     "ranges",
 ]
 
@@ -136,7 +136,7 @@ def calls(manifest: Manifest, folder: Path, photos: Sequence[DamagedPhoto]) -> d
 def ranges(model: onnx.ModelProto, feeds: Sequence[GraphInputs]) -> dict[str, Range]:
     """The range of every array that goes into or comes out of a convolution, over all calls.
 
-    8 bits span what `core.pack.int8.reach` chooses from a histogram.
+    8 bits span what `core.pack.int8.clip_range` chooses from a histogram.
     """
     watched = sorted({name for node in uses(model) if node.op_type == "Conv" for name in conv_arrays(model, node)})
     session = _session(model, watched)
@@ -147,12 +147,12 @@ def ranges(model: onnx.ModelProto, feeds: Sequence[GraphInputs]) -> dict[str, Ra
         extremes[name] = min(least, float(values.min())), max(largest, float(values.max()))
         sums[name] = sums.get(name, 0.0) + values.sum(axis=(0, *range(2, values.ndim)), dtype=np.float64)
         sizes[name] = sizes.get(name, 0) + values.size
-    counts = {name: np.zeros(BINS, np.int64) for name in watched}
+    counts = {name: np.zeros(HISTOGRAM_BINS, np.int64) for name in watched}
     for name, values in _arrays(session, watched, feeds):
-        counts[name] += np.histogram(values, BINS, extremes[name])[0]
+        counts[name] += np.histogram(values, HISTOGRAM_BINS, extremes[name])[0]
     return {
         name: Range(
-            *reach(*extremes[name], counts[name]),
+            *clip_range(*extremes[name], counts[name]),
             sizes[name],
             tuple((sums[name] * len(sums[name]) / sizes[name]).tolist()),
         )
@@ -161,9 +161,9 @@ def ranges(model: onnx.ModelProto, feeds: Sequence[GraphInputs]) -> dict[str, Ra
     }
 
 
-def quant_params(values: Range) -> Unit:
+def params_of(values: Range) -> QuantParams:
     """Scale and zero point of the integers that hold an array."""
-    return unit(values.least, values.largest)
+    return quant_params(values.least, values.largest)
 
 
 def multiply_adds(model: onnx.ModelProto, values: Mapping[str, Range]) -> dict[str, int]:

@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from .calibration import Range, conv_arrays, quant_params
+from .calibration import Range, conv_arrays, params_of
 from .onnx_file import normalized
 from .weights import bias_shift, channel_axis, dequantize, graph_precisions, initializers, quantize_weights, uses
 
@@ -156,7 +156,7 @@ class _OnnxRewriting:
 
     def bias(self, name: str, bias: str, before: str, scale: NDArray[np.float32]) -> str:
         """In 32 bits, at the scale of the products that it is added to."""
-        products = (scale * np.float32(quant_params(self.values[before])[0])).astype(np.float32)
+        products = (scale * np.float32(params_of(self.values[before])[0])).astype(np.float32)
         given = numpy_helper.to_array(self.added[bias] if bias in self.added else self.weights[bias])
         rounded = np.round(given.astype(np.float64) / products)
         q = self.constant(f"{name}/q", np.clip(rounded, -(2**31) + 1, 2**31 - 1).astype(np.int32))
@@ -236,7 +236,7 @@ class _OnnxRewriting:
 
     def params(self, name: str) -> tuple[str, str]:
         """Scale and zero point of an array, as constants."""
-        scale, zero_point = quant_params(self.values[name])
+        scale, zero_point = params_of(self.values[name])
         return (
             self.constant(f"{name}/scale", np.array(scale, np.float32)),
             self.constant(f"{name}/zero", np.array(zero_point, np.uint8)),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...core.arrays import Image
 from ...core.errors import GraphError
-from ...core.models.eager import eager
+from ...core.models.deploy.rewrite import eager
 from ...core.pack.manifest import Golden, Manifest, PackedFile
 from ...core.photo.io import read
 from ...core.restore.restorer import Restorer

@@ -18,8 +18,8 @@ from torch.export import ExportedProgram
 
 from ...core.errors import UnknownNameError, UsageError
 from ...core.pack.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
+from ...core.pack.size import TileWindow
 from ...core.pack.store import packed_file
-from ...core.restore.tiles import Window
 from ...core.sampling.noise import NOISE_SPEC
 from ..systems.graphs import traced
 from ..systems.source import CheckpointSource, Opened
@@ -140,7 +140,7 @@ def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
     opened = opened if options.tile is None else opened.in_tiles(options.tile)
     size: Size = opened.facts["size"]
     for window in opened.facts["receptive_field"].values():
-        if isinstance(window, Window) and not size.takes(window):
+        if isinstance(window, TileWindow) and not size.takes(window):
             raise UsageError(f"a window of {window.edge} {window.overlap} was given; expected {size.expected(window)}")
     return opened
 
@@ -177,7 +177,7 @@ def _measured(opened: Opened) -> dict[str, Any]:
     """Costs; per pixel for the graphs that run on tiles, on the tile that they run on where that is fixed."""
     graphs, reach, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
     usual = size.minimum if size.fixed else COST_TILE
-    tiles = {name: window.edge if isinstance(window, Window) else usual for name, window in reach.items()}
+    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in reach.items()}
     return {
         "parameters": {name: parameters(graph) for name, graph in graphs.items()},
         "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....core.errors import UsageError
-from ..calibration import Range, quant_params
+from ..calibration import Range, params_of
 from ..weights import array_digest, bias_shift, dequantize, quantize_weights
 from .package import FLOAT32, INT4, CoremlPackage, blocks, packed_bits, raise_version
 from .program import bindings, constant, operation, tensor_type, used, value_name
@@ -254,7 +254,7 @@ class _MilRewriting:
 
     def through(self, name: str) -> list[Any]:
         """8 bits and back."""
-        scale, zero_point = quant_params(self.rounded[name])
+        scale, zero_point = params_of(self.rounded[name])
         q, type_ = f"{name}__codes", self.type_of(name)
         integers = type(type_)()
         integers.CopyFrom(type_)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from pocketprior.export.targets.calibration import FloatPack, Range, multiply_adds, quant_params, ranges
+from pocketprior.export.targets.calibration import FloatPack, Range, multiply_adds, params_of, ranges
 
 
 def test_ranges_hold_zero_and_all_that_was_seen(opened: FloatPack, feed: dict[str, np.ndarray]) -> None:
@@ -37,7 +37,7 @@ def test_8_bits_reach_to_where_the_error_is_least() -> None:
 
 @pytest.mark.parametrize(("least", "largest"), [(-1.0, 2.0), (0.0, 0.7), (-3.0, 0.0), (0.0, 0.0)])
 def test_zero_has_a_code_of_its_own(least: float, largest: float) -> None:
-    scale, zero = quant_params(Range(least, largest, 1, ()))
+    scale, zero = params_of(Range(least, largest, 1, ()))
     assert scale > 0
     assert 0 <= zero <= 255
     assert abs((0 - zero) * scale - least) <= scale / 2 + 1e-12

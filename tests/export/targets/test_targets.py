@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from small import PHOTOS, START, STEPS, WINDOW, save_gen2res, source_of
 
 from pocketprior.core.errors import PocketPriorError, UnknownNameError, UsageError
-from pocketprior.core.models.eager import eager
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.pipeline import prepare, restore_tile, tiled_graphs
@@ -22,7 +22,7 @@ from pocketprior.core.restore.selftest import verify
 from pocketprior.core.restore.tiles import Box
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import CheckpointSource
-from pocketprior.export.targets import TARGETS
+from pocketprior.export.targets import TARGETS, target_of
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes import open_graphs
 
@@ -190,6 +190,6 @@ def test_what_a_system_cannot_have(tmp_path: Path, system: str, targets: list[st
 
 
 def test_arithmetic_in_half_is_offered_for_coreml_alone() -> None:
-    halves = {target: [p for p in PRECISIONS[target] if p.endswith("+fp16")] for target in TARGETS}
+    halves = {target: [p for p in target_of(target).precisions if p.endswith("+fp16")] for target in TARGETS}
     assert halves["onnx"] == halves["openvino"] == []
     assert halves["coreml"]

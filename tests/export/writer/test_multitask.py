@@ -15,8 +15,8 @@ from small import CONFIG, PHOTOS, TASKS, save_diffir, save_gen2res, save_tasks
 from pocketprior.core.cli import main
 from pocketprior.core.errors import PackError, PackTamperedError, UnknownNameError, UsageError
 from pocketprior.core.models import checkpoints
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.dtpm import MOBILE, Dtpm, DtpmConfig
-from pocketprior.core.models.eager import eager
 from pocketprior.core.models.semantic import NoEncoder
 from pocketprior.core.pack.manifest import FILE, Manifest
 from pocketprior.core.pack.store import default_pack
@@ -45,8 +45,8 @@ def mobile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models, _ = save_tasks(folder, MOBILE, 0.05)
     for task, model in zip(TASKS, models, strict=True):
         source = DtpmSource(model)
-        options = {"targets": tuple(RUNTIMES), "fused": False, "deployment_target": "iOS18"}
-        write_pack(source, folder / task, PHOTOS[:1], PackOptions(name=task, **options))
+        options = PackOptions(name=task, targets=tuple(RUNTIMES), fused=False, deployment_target="iOS18")
+        write_pack(source, folder / task, PHOTOS[:1], options)
     join([folder / task for task in TASKS], folder / "all", name="all")
     return folder
 
@@ -168,8 +168,7 @@ def test_joining_twice_gives_equal_bytes(mobile: Path, tmp_path: Path) -> None:
 def test_a_graph_that_tasks_have_in_common_is_one_file(models: tuple[list[Path], Path], tmp_path: Path) -> None:
     paths, semantic = models
     sources = [DtpmSource(path, str(semantic), steps=1) for path in paths]
-    options = {"photos": PHOTOS[:1], "targets": tuple(FIRST), "fused": False}
-    tasks = write_tasks(sources, tmp_path / "pack", name="pack", **options).alone()
+    tasks = write_tasks(sources, tmp_path / "pack", PHOTOS[:1], PackOptions(targets=tuple(FIRST), fused=False)).alone()
     for target, file in FIRST.items():
         assert {task.graph_file("encode", target).file for task in tasks} == {file}
         assert len({task.graph_file("denoise", target) for task in tasks}) == len(TASKS)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from small_package import Made
 
 from pocketprior.core.errors import UsageError
-from pocketprior.export.targets.calibration import Range, quant_params
+from pocketprior.export.targets.calibration import Range, params_of
 from pocketprior.export.targets.coreml.fp16 import in_fp16
 from pocketprior.export.targets.coreml.package import CoremlPackage, blocks, raise_version, write_package
 from pocketprior.export.targets.coreml.quantized import PALETTES, ConvRanges, palette, quantized_package
@@ -144,7 +144,7 @@ def test_arrays_pass_through_eight_bits(
     assert set(rounded) == {"x", "relu", "second__conv2d", "depth__conv2d"}
     ends = [uses[array_digest(weights[name])][0] for name in chosen]
     for name, values in (("x", ends[0].before), ("depth__conv2d", ends[1].after)):
-        scale, zero = quant_params(values)
+        scale, zero = params_of(values)
         codes = np.clip(np.round(arrays[name] / np.float32(scale)) + zero, 0, 255)
         np.testing.assert_allclose(rounded[name], (codes - zero) * np.float32(scale), rtol=1e-6)
 
