@@ -1,18 +1,22 @@
-"""`pocketprior album`."""
+"""The album that `personalize --around PHOTO` generates first."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from pocketprior.core import cli
+from pocketprior.core.errors import PhotoReadError, UsageError
+from pocketprior.core.models import checkpoints, gen2res
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.photo.photo import Photo
-from pocketprior.core.training.commands import album as command
+from pocketprior.core.training.gen2res.album import Album
+from pocketprior.export.personal import AlbumOptions, generate_album, is_generated
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +26,24 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def call(photo: Path, folder: Path, base: Path, *more: str) -> int:
-    options = ["--base", str(base), "--count", "3", "--batch", "2", "--steps", "2", "--side", "40"]
-    return cli.main(["album", str(photo), "-o", str(folder), *options, *more])
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gen2Res with random weights."""
+    torch.manual_seed(0)
+    config = replace(gen2res.CONFIGS["mobile"], widths=(8, 16, 16), embedding=16, groups=4)
+    path = tmp_path_factory.mktemp("base") / "model.safetensors"
+    checkpoints.save(path, "gen2res", config, gen2res.Denoiser(config).state_dict(), {})
+    return path
+
+
+def generate(photo: Path, folder: Path, base: Path, count: int = 3, **changes: int) -> list[Path]:
+    return generate_album(photo, folder, base, AlbumOptions(Album(count=count, steps=2, **changes), side=40, batch=2))
 
 
 @pytest.fixture(scope="module")
 def made(photo: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "album"
-    assert call(photo, folder, base) == 0
+    generate(photo, folder, base)
     return folder
 
 
@@ -45,14 +58,14 @@ def test_an_album_has_its_pictures_and_says_what_it_is_made_of(album: Path) -> N
     facts = json.loads((album / "album.json").read_text())
     assert (facts["start"], facts["steps"], facts["skip"], facts["last"]) == (300, 2, 10, 200)
     assert len(facts["photo"]) == len(facts["base"]) == 64
-    assert command.is_generated(album)
+    assert is_generated(album)
 
 
 def test_finished_pictures_are_kept_and_missing_ones_made_again(album: Path, photo: Path, base: Path) -> None:
     lost = (album / "01.png").read_bytes()
     (album / "01.png").unlink()
     times = {p.name: p.stat().st_mtime_ns for p in album.glob("*.png")}
-    assert call(photo, album, base) == 0
+    generate(photo, album, base)
     assert (album / "01.png").stat().st_size > 0
     close = read(album / "01.png").pixels.astype(int)
     again = album / "again.png"
@@ -62,43 +75,45 @@ def test_finished_pictures_are_kept_and_missing_ones_made_again(album: Path, pho
 
 
 def test_an_album_can_grow(album: Path, photo: Path, base: Path) -> None:
-    assert call(photo, album, base, "--count", "4") == 0
+    assert len(generate(photo, album, base, count=4)) == 4
     assert len(list(album.glob("*.png"))) == 4
 
 
-def test_other_inputs_are_refused(album: Path, photo: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(photo, album, base, "--seed", "5") == 2
-    assert "another seed" in capsys.readouterr().err
+def test_other_inputs_are_refused(album: Path, photo: Path, base: Path) -> None:
+    with pytest.raises(UsageError, match="another seed"):
+        generate(photo, album, base, seed=5)
 
 
-def test_a_folder_with_other_files_is_refused(
-    tmp_path: Path, photo: Path, base: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, photo: Path, base: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert call(photo, tmp_path, base) == 2
-    assert "holds other files" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="holds other files"):
+        generate(photo, tmp_path, base)
 
 
-def test_a_photo_that_is_too_small_is_refused(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_photo_that_is_too_small_is_refused(tmp_path: Path, base: Path) -> None:
     write(Photo(np.zeros((5, 60, 3), np.uint8)), tmp_path / "strip.png")
-    assert call(tmp_path / "strip.png", tmp_path / "album", base) == 2
-    assert "8 pixels at least" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="at least 8 pixels"):
+        generate(tmp_path / "strip.png", tmp_path / "album", base)
     assert not (tmp_path / "album").exists()
 
 
 def test_something_else_than_a_photo_is_refused(tmp_path: Path, base: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no photo")
-    assert call(tmp_path / "broken.png", tmp_path / "album", base) == 1
+    with pytest.raises(PhotoReadError):
+        generate(tmp_path / "broken.png", tmp_path / "album", base)
     assert not (tmp_path / "album").exists()
 
 
 def test_personal_albums_are_not_taken_for_generated_ones(tmp_path: Path) -> None:
-    assert not command.is_generated(tmp_path)
+    assert not is_generated(tmp_path)
 
 
-def test_a_file_in_place_of_the_album_is_refused(
-    tmp_path: Path, photo: Path, base: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_in_place_of_the_album_is_refused(tmp_path: Path, photo: Path, base: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert call(photo, tmp_path / "mine.txt", base) == 2
-    assert "is a file or holds other files" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="is a file or holds other files"):
+        generate(photo, tmp_path / "mine.txt", base)
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UsageError, match="a side and a batch of 1 or more"):
+        AlbumOptions(batch=0)

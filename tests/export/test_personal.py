@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from pocketprior.core.photo.photo import Photo
 from pocketprior.core.restore.noise_sigma import noise_sigma
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.training.gen2res.constrain import RECIPE
-from pocketprior.export.personal import constrain
+from pocketprior.export.commands import personalize
+from pocketprior.export.personal import PersonalizeOptions, constrain
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TINY = replace(gen2res.CONFIGS["mobile"], widths=(8, 16, 16), embedding=16, groups=4)
@@ -177,6 +179,37 @@ def test_generated_albums_are_mirrored(
     assert seen == [False, True]
 
 
+def test_an_album_is_generated_around_a_photo_first(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before the training; the same command goes on to it with the album that is there."""
+    write(Photo(np.random.default_rng(0).integers(0, 256, (80, 72, 3), np.uint8)), tmp_path / "old.png")
+    seen = []
+
+    def stop(photos: list[Path], _base: object, recipe: object, *_: object, **__: object) -> None:
+        seen.append((len(photos), recipe.mirror))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pocketprior.export.personal.constrain", stop)
+    options = ["--around", str(tmp_path / "old.png"), "--base", str(base), "--album-count", "2", "--album-steps", "1"]
+    for _ in range(2):
+        assert cli.main(["personalize", "-o", str(tmp_path / "pack"), *options]) == 130
+    assert seen == [(2, True)] * 2
+    assert sorted(p.name for p in (tmp_path / "pack.album").iterdir()) == ["00.png", "01.png", "album.json"]
+
+
+def test_without_album_and_photo_it_asks_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["personalize", "-o", str(tmp_path / "pack")]) == 2
+    assert "with --around" in capsys.readouterr().err
+
+
+def test_the_options_of_the_album_are_those_of_its_class() -> None:
+    parser = argparse.ArgumentParser()
+    personalize.add_arguments(parser)
+    args = parser.parse_args(["album", "-o", "pack"])
+    assert personalize._options(args) == PersonalizeOptions()  # the same defaults, declared without torch
+
+
 def test_bad_albums_are_refused(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "album").mkdir()
     assert call(tmp_path / "album", tmp_path / "pack", base) == 2
@@ -197,7 +230,7 @@ def test_photos_that_are_too_small_are_counted(
     write(Photo(np.zeros((40, 500, 3), np.uint8)), small)
     recipe = replace(RECIPE, steps=1).with_settings(SHORT)
     constrain([*sorted(album.glob("*.png")), small], base, recipe, tmp_path / "run", workers=0)
-    assert "1 of 3 photos" in capsys.readouterr().err
+    assert "left out 1 of 3 photos" in capsys.readouterr().err
 
 
 def test_without_a_base_it_says_how_to_get_one(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pocketprior.core.errors import PocketPriorError, UsageError
 from pocketprior.export.recipe.recipe import load_recipe
+from pocketprior.export.recipe.run import planned
 from pocketprior.export.recipe.steps import steps_of
 
 WHOLE = """
@@ -117,10 +118,10 @@ def test_packs_are_of_the_last_student_and_held_against_it(tmp_path: Path) -> No
         ('system = "dtpm"', 'system = "magic"', "unknown system 'magic'"),
         ("prior = []", "priors = []", "unknown stage of dtpm 'priors'"),
         ("prior = []\n", "prior = []\ndelta = []\n", "'delta' starts from the model of another task"),
-        ("prior = []\n", "", "'adapters' needs a stage that gives 'prior'"),
-        ('adapters = ["steps=7", "rate=1e-3"]\n', "", "no stage gives a whole dtpm; name one of: adapters, finish"),
+        ("prior = []\n", "", "'adapters' needs a 'prior'"),
+        ('adapters = ["steps=7", "rate=1e-3"]\n', "", "no stage finishes a dtpm; name one of: adapters, finish"),
         ('data = "photos"\n', "", "the field 'data' is missing"),
-        ("budget_db = 42", 'budget_db = "42"', 'budget_db: given "42", expected float; mend the recipe'),
+        ("budget_db = 42", 'budget_db = "42"', 'budget_db: given "42", expected float; correct the recipe'),
         ("[quantize]", "[quantise]", "unknown field 'quantise'; valid fields are: system"),
         ('to = ["onnx", "coreml"]', 'to = ["coreml"]', "starts from ONNX graphs in fp32"),
         ('system = "dtpm"', "system = ", "cannot be read"),
@@ -130,6 +131,35 @@ def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, words: str) -
     assert old in WHOLE
     with pytest.raises(PocketPriorError, match=words):
         load_recipe(written(tmp_path, WHOLE.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("--max-size=4MB", "--max-siez=4MB", r"\[quantize\]: unrecognized arguments: --max-siez=4MB"),
+        ("--max-size=4MB", "--max-size=large", r"\[quantize\]: argument --max-size"),
+        ("--max-size=4MB", '--plan=a.json", "--level=w8', r"\[quantize\]: .*not allowed with argument"),
+        ("--gain=0.7", "--gain=-1", r"\[parity record\]: expected a gain above 0, got -1"),
+        ("--gain=0.7", "--start=300", r"\[parity record\]: --start was given for a dtpm checkpoint"),
+        ('"fp32", "fp16"]', '"fp32", "fp61"]', r"\[export\]: .*precision of onnx 'fp61'"),
+        ('"onnx", "coreml"]', '"onnx", "tflite"]', "target 'tflite'"),
+        ("steps=7", "stepz=7", r"\[train\] adapters: unknown setting 'stepz=7'"),
+        ("steps=9", "steps=many", r"\[\[distill\]\] unrolled: setting 'steps=many'"),
+        ('"unrolled"', '"unroled"', r"\[\[distill\]\] unroled: .*method 'unroled'"),
+        ('task = "noise"', 'task = "noisy"', "task 'noisy'"),
+        ("[parity]\n", "[parity]\nside = 0\n", r"\[parity record\]: expected --side of 1 or more, got 0"),
+    ],
+)
+def test_a_wrong_option_of_any_step_is_found_before_the_first_one(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    assert old in WHOLE
+    with pytest.raises(PocketPriorError, match=words):
+        planned(written(tmp_path, WHOLE.replace(old, new)))
+
+
+def test_a_right_recipe_is_planned(tmp_path: Path) -> None:
+    assert len(planned(written(tmp_path, WHOLE))) == 14
 
 
 def test_the_recipe_of_the_page(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_an_interrupted_command_is_waited_for(tmp_path: Path) -> None:
     fake.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
     fake.chmod(0o755)
     runner = (
-        "import sys\nfrom pocketprior.export.build import run\nrun.sys.executable = sys.argv[1]\n"
+        "import sys\nfrom pocketprior.export.recipe import run\nrun.sys.executable = sys.argv[1]\n"
         "raise SystemExit(run.execute([]))"
     )
     command = [sys.executable, "-c", runner, str(fake)]
@@ -137,7 +137,7 @@ def test_an_unlisted_result_is_not_trusted(folder: Path, commands: Commands) -> 
 
 def test_another_recipe_is_refused(folder: Path, commands: Commands) -> None:
     run_steps(steps(folder), folder, commands)
-    with pytest.raises(UsageError, match=r"'train x' was done with other settings.*remove .*train/x and build\.json"):
+    with pytest.raises(UsageError, match=r"'train x' was run with other settings.*remove .*train/x and build\.json"):
         run_steps(steps(folder, "b"), folder, commands)
     assert len(commands.calls) == 3
 
