@@ -92,7 +92,7 @@ def resolved(name: str, path: Path, root: Path) -> str:
 
 
 def named_in_strings(path: Path, root: Path) -> Iterator[tuple[int, str]]:
-    """(line, module) of each string that names a module of ours: 'pocketprior.export.pack', '..runtimes', 'export.x'."""
+    """(line, module) of each string that names a module of ours: 'pocketprior.export', '..runtimes', 'export.x'."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
             yield node.lineno, resolved(node.value, path, root)
