@@ -17,7 +17,7 @@ __all__ = ["SEMANTIC", "SYSTEMS", "StageModule", "stage_module", "thumbnail_side
 SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
 SYSTEMS: dict[str, dict[str, str]] = {  # system -> stage -> its module
     "dtpm": {
-        "semantic": ".semantic",
+        "semantic": ".dtpm.semantic",
         "predictor": ".dtpm.predictor",
         "prior": ".dtpm.prior",
         "adapters": ".dtpm.adapters",

@@ -90,7 +90,7 @@ def _declare(system: str, stage: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _sizes(system: str) -> Mapping[str, Any]:
-    return import_module(f"..models.{system}", __package__).CONFIGS
+    return import_module(f"...models.{system}", __package__).CONFIGS
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from pocketprior.core.training.commands import train as command
 from pocketprior.core.training.dtpm.predictor import PredictorRecipe
 from pocketprior.export.tasks import check_prior
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 SETTINGS = ("steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32")
 SMALL = (
     "model.predictor.widths=8,8",
