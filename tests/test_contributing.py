@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -63,7 +62,8 @@ def insert_before(path: Path, start: str, block: str) -> None:
 def run(folder: Path, *arguments: str) -> str:
     """What `python -m ARGUMENTS` prints in `folder`, with the copy of the package in its folder `site`."""
     # -S: without the hooks of an editable install, which would find the package before the copy.
-    paths = (folder / "site", ROOT / "tests", sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    libraries = [path for path in sys.path if Path(path).name == "site-packages"]
+    paths = (folder / "site", ROOT / "tests", *libraries)
     done = subprocess.run(
         [sys.executable, "-S", "-W", "error", "-m", *arguments],
         cwd=folder,
