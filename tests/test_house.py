@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,15 +43,17 @@ SHARED_DEFINITIONS = {
 # Names with a refused word in them that files on disk contain, so they stay; see the glossary in CONTRIBUTING.md.
 FROZEN_NAMES: frozenset[str] = frozenset()
 
-# docs/PAGE.md: the command that writes it or its tables, or EXECUTED where tests/test_readme.py runs what it shows.
+# docs/PAGE.md: the command that writes it or its tables; EXECUTED where tests/test_readme.py runs what it shows; RECORD for
+# a decision whose losing side is gone from the code.
 EXECUTED = "executed"
+RECORD = "decision record"
 PAGES = {
     "index": EXECUTED,
     "build": EXECUTED,
     "cleanup": "pocketprior bench quality",
     "degradations": "python -m pocketprior.core.degradations.gallery",
     "distillation": "pocketprior bench students",
-    "edge-blocks": "scripts/edge",
+    "edge-blocks": RECORD,
     "export": EXECUTED,
     "kernels": "scripts/gpu",
     "models": EXECUTED,
@@ -61,7 +64,7 @@ PAGES = {
     "training": EXECUTED,
 }
 EXAMPLES = ("a runtime", "a task", "an export target", "a system")
-THRESHOLD_WORDS = frozenset({"SLACK", "TOLERANCE", "THRESHOLD", "LEAST_DB", "MOST_DB"})
+THRESHOLD_WORDS = ("slack", "threshold", "tolerance")
 
 
 def sources(root: Path, folders: Iterable[str] = FOLDERS) -> list[Path]:
@@ -72,8 +75,13 @@ def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 def tree_of(path: Path) -> ast.Module:
-    return ast.parse(read(path))
+    return parsed(read(path))
 
 
 def place(path: Path, root: Path) -> str:
@@ -309,10 +317,11 @@ def unproved_pages(root: Path) -> list[str]:
         how, text = PAGES[name], pages[name]
         if how == EXECUTED and not re.search(r"^```(bash|python)\n", text, re.MULTILINE):
             found.append(f"docs/{name}.md shows nothing that can be executed")
-        if how != EXECUTED and how not in text:
+        if how == RECORD and RECORD not in text.lower():
+            found.append(f"docs/{name}.md does not say that it is a {RECORD}")
+        if how not in (EXECUTED, RECORD) and how not in text:
             found.append(f"docs/{name}.md does not say that '{how}' makes it")
-        made = how != EXECUTED
-        figures = [] if made else [section for table, section in tables(text) if has_figures(table)]
+        figures = [section for table, section in tables(text) if how == EXECUTED and has_figures(table)]
         commands = r"\b(pocketprior [a-z]|python -m |pytest )|\bscripts/\w|^```bash"
         bare = [section for section in figures if not re.search(commands, section, re.MULTILINE)]
         found += [f"docs/{name}.md: the table in '{s.splitlines()[0].strip('# ')}' names no command" for s in bare]
@@ -322,28 +331,26 @@ def unproved_pages(root: Path) -> list[str]:
 # -- 9: thresholds
 
 
+def has_reason(text: str, node: ast.stmt) -> bool:
+    """Whether a comment stands in the lines of a statement, or right above it."""
+    above, lines = text.splitlines()[: node.lineno - 1][-1:], text.splitlines()[node.lineno - 1 : node.end_lineno]
+    return any("#" in line for line in lines) or any(line.startswith("#") for line in above)
+
+
 def threshold_breaches(root: Path) -> list[str]:
-    """Limits without a reason or a test; thresholds outside limits.py; layers with several of these files."""
+    """Limits without a reason or a test, and thresholds outside limits.py."""
+    tests = [path for path in sources(root, ["tests"]) if path.name != "test_house.py"]
+    tested = {name for path in tests for name in identifiers(tree_of(path))}
     found = []
-    used = {
-        name for path in sources(root, ["tests"]) if path.name != "test_house.py" for name in identifiers(tree_of(path))
-    }
     for path in sources(root):
-        lines, named = read(path).splitlines(), constants(tree_of(path))
-        if path.stem != "limits":
-            parts = {name: parts_of(name).upper() for name in named}
-            found += [
-                f"{place(path, root)}: {n} belongs into limits.py"
-                for n in named
-                if any(f"_{w}_" in parts[n] for w in THRESHOLD_WORDS)
-            ]
-            continue
-        for name, node in named.items():
-            around = lines[max(node.lineno - 2, 0) : node.end_lineno]
-            if not any("#" in line for line in (around if around[0].startswith("#") else around[1:])):
-                found.append(f"{place(path, root)}: {name} has no comment with its reason")
-            if name not in used:
-                found.append(f"{place(path, root)}: {name} is used by no test")
+        for name, node in constants(tree_of(path)).items():
+            at = f"{place(path, root)}: {name}"
+            if path.stem != "limits":
+                outside = any(f"_{word}_" in parts_of(name) for word in THRESHOLD_WORDS)
+                found += [f"{at} belongs into limits.py"] if outside else []
+                continue
+            found += [] if has_reason(read(path), node) else [f"{at} has no comment with its reason"]
+            found += [] if name in tested else [f"{at} is used by no test"]
     return found
 
 

@@ -10,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from test_house import EXECUTED, PAGES
 
 from pocketprior.core.cli import COMMANDS, main
 from pocketprior.core.pack.manifest import Manifest
@@ -18,17 +19,9 @@ from pocketprior.core.training.stages import SYSTEMS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = {
-    name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in (
-        "build.md",
-        "export.md",
-        "index.md",
-        "models.md",
-        "parity.md",
-        "personalize.md",
-        "quantization.md",
-        "training.md",
-    )
+    f"{page}.md": (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    for page, how in PAGES.items()
+    if how == EXECUTED
 }
 SECTIONS = (  # of README.md, in this order
     "Restore a photo",
