@@ -43,8 +43,8 @@ SHARED_DEFINITIONS = {
 # Names with a refused word in them that files on disk contain, so they stay; see the glossary in CONTRIBUTING.md.
 FROZEN_NAMES: frozenset[str] = frozenset()
 
-# docs/PAGE.md: the command that writes it or its tables; EXECUTED where tests/test_readme.py runs what it shows; RECORD for
-# a decision whose losing side is gone from the code.
+# docs/PAGE.md: the command that writes it or its tables; EXECUTED where tests/test_readme.py runs what it shows; RECORD
+# for a decision whose losing side is gone from the code.
 EXECUTED = "executed"
 RECORD = "decision record"
 PAGES = {
@@ -101,10 +101,9 @@ def line_count(path: Path) -> int:
 def assigned(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
     """(name, statement) of each assignment at the top of a module."""
     for node in tree.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        yield from ((target.id, node) for target in targets if isinstance(target, ast.Name))
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((target.id, node) for target in targets if isinstance(target, ast.Name))
 
 
 def constants(tree: ast.Module) -> dict[str, ast.stmt]:
@@ -136,11 +135,8 @@ def command_modules(root: Path) -> dict[str, str]:
     assert isinstance(table, ast.Dict), "core/cli.py has no table COMMANDS"
     found = {}
     for key, value in zip(table.keys, table.values, strict=True):
-        strings = [
-            node.value for node in ast.walk(value) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        assert isinstance(key, ast.Constant)
-        found[str(key.value)] = next(string for string in strings if "." in string and " " not in string)
+        strings = [str(node.value) for node in ast.walk(value) if isinstance(node, ast.Constant)]
+        found[ast.literal_eval(key)] = next(string for string in strings if re.fullmatch(r"\w+(\.\w+)+", string))
     return found
 
 
@@ -220,23 +216,19 @@ def is_record(node: ast.stmt) -> bool:
 
 def only_records(tree: ast.Module) -> bool:
     """Whether a module defines protocols, records and constants, and nothing that computes."""
-    data = (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.Expr, ast.If)
-    return any(map(is_record, tree.body)) and all(isinstance(node, data) or is_record(node) for node in tree.body)
+    computing = (ast.FunctionDef, ast.ClassDef)
+    return all(is_record(node) for node in tree.body if isinstance(node, computing)) and any(map(is_record, tree.body))
 
 
 def file_size_breaches(root: Path) -> list[str]:
-    files = [path for path in sources(root) if path.stem != "__init__" and not only_records(tree_of(path))]
-    sizes = {path: line_count(path) for path in files}
-    short = [
-        f"{place(path, root)} has {n} lines, at least {LEAST_FILE_LINES}"
-        for path, n in sizes.items()
-        if n < LEAST_FILE_LINES
-    ]
-    return short + [
-        f"{place(path, root)} has {n} lines, at most {MOST_FILE_LINES}"
-        for path, n in sizes.items()
-        if n > MOST_FILE_LINES
-    ]
+    found = []
+    for path in sources(root):
+        lines = line_count(path)
+        if path.stem == "__init__" or LEAST_FILE_LINES <= lines <= MOST_FILE_LINES or only_records(tree_of(path)):
+            continue
+        bound = f"at least {LEAST_FILE_LINES}" if lines < LEAST_FILE_LINES else f"at most {MOST_FILE_LINES}"
+        found.append(f"{place(path, root)} has {lines} lines, {bound}")
+    return found
 
 
 # -- 6: words
@@ -264,7 +256,8 @@ def refused_identifiers(root: Path) -> list[str]:
     refused = refused_words(root)
     found = []
     for path in sources(root):
-        for name in sorted({path.stem, *identifiers(tree_of(path))} - FROZEN_NAMES):
+        named = {*path.relative_to(root).with_suffix("").parts, *identifiers(tree_of(path))}
+        for name in sorted(named - FROZEN_NAMES):
             found += [f"{place(path, root)}: {name} ({word})" for word in refused if f"_{word}_" in parts_of(name)]
     return found
 
@@ -275,19 +268,9 @@ def refused_identifiers(root: Path) -> list[str]:
 def docstring_breaches(root: Path) -> list[str]:
     """What ruff's pydocstyle rules, in Google's convention, say of the layers."""
     folders = [folder for folder in (*FOLDERS, "pocketprior") if (root / folder).is_dir()]
-    command = [
-        Path(sys.executable).with_name("ruff"),
-        "check",
-        "--select",
-        "D",
-        "--output-format",
-        "concise",
-        "--quiet",
-    ]
-    options = ["--no-cache", "--config", ROOT / "pyproject.toml"]
-    done = subprocess.run(
-        [*command, *options, *folders], cwd=root, capture_output=True, text=True, timeout=60, check=False
-    )
+    ruff = [Path(sys.executable).with_name("ruff"), "check", "--quiet", "--no-cache", "--output-format", "concise"]
+    command = [*ruff, "--select", "D", "--config", ROOT / "pyproject.toml", *folders]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 1), done.stderr
     return done.stdout.splitlines()
 
@@ -392,7 +375,7 @@ RULES: dict[str, Callable[[Path], list[str]]] = {
 @pytest.mark.parametrize("rule", RULES)
 def test_the_rule_holds(rule: str) -> None:
     found = RULES[rule](ROOT)
-    assert found == [], f"{len(found)} breaches"
+    assert not found, "\n".join([f"{len(found)} breaches:", *found])
 
 
 def test_the_lists_of_exceptions_are_in_use() -> None:
