@@ -72,11 +72,6 @@ def below(parser: argparse.ArgumentParser) -> list[str]:
     return [name for action in chosen for name in action.choices]
 
 
-def cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return re.sub(r"\s+", " ", text).replace("|", r"\|")
-
-
 def argument_rows(parser: argparse.ArgumentParser) -> list[str]:
     """A row per argument: how it is written, and its help."""
     formatter = parser._get_formatter()
@@ -88,7 +83,8 @@ def argument_rows(parser: argparse.ArgumentParser) -> list[str]:
         default = choices or (action.dest.upper() if action.option_strings else action.dest)
         value = "" if action.nargs == 0 else formatter._format_args(action, default)
         written = " ".join(filter(None, (", ".join(action.option_strings), value)))
-        rows.append(f"| `{cell(written)}` | {cell(formatter._expand_help(action))} |")
+        meaning = re.sub(r"\s+", " ", formatter._expand_help(action)).replace("|", r"\|")
+        rows.append(f"| `{written}` | {meaning} |")
     return rows
 
 

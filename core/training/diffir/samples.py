@@ -22,7 +22,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
+from ...arrays import FloatImage
+from ...degradations import SHRINKS, TASKS, Thickness, brush_mask
 from ...errors import TrainingError, UnknownNameError
 from ...models.diffir import CONFIGS, DiffirConfig, composed
 from ..data.photos import Pool, planar, val_pairs
@@ -73,7 +74,7 @@ def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Ar
     return {"image": planar(square.damaged), "clean": planar(square.clean)}
 
 
-def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
+def _masked(clean: FloatImage, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
     """(4, H, W): the picture, zero where it is missing, and the mask, 1 there."""
     height, width = clean.shape[:2]
     mask = brush_mask(height, width, thickness, rng).astype(np.float32)[:, :, np.newaxis]
