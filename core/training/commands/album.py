@@ -24,7 +24,7 @@ from ...photo.photo import Photo
 from ...photo.resize import shrink
 from ..data.photos import levels, planar
 from ..data.sources import file_hash
-from ..gen2res.album import Album, pictures
+from ..gen2res.album import Album, album_images
 
 __all__ = ["ALBUM_NAME", "add_arguments", "is_generated", "run"]
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     _claim(args.out, {**source, **asdict(album)})
     wanted = [i for i in range(album.count) if not _path(args.out, i).exists()]
     with tqdm(total=album.count, initial=album.count - len(wanted), unit="picture", disable=None) as progress:
-        for number, picture in pictures(denoiser, photo, album, wanted, args.batch):
+        for number, picture in album_images(denoiser, photo, album, wanted, args.batch):
             write(Photo(picture), _path(args.out, number))
             progress.update()
     print(f"{args.out}: {album.count} pictures of {photo.shape[3]} x {photo.shape[2]} pixels")

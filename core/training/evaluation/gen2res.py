@@ -31,7 +31,7 @@ from ...sampling.noise import normal
 from ...sampling.schedule import ddpm, quadratic, strided
 from ..data.photos import Data, Levels, gather, levels
 from ..data.sources import file_hash
-from ..gen2res import constrain
+from ..gen2res.constrain import CONSTRAIN_STAGE
 from ..loop.loop import train
 from .dtpm import INPUT
 from .score import Case, Row, Table, cases, measure, square
@@ -139,10 +139,10 @@ def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, 
 
 def _constrained(base: Checkpoint, photos: Sequence[Levels], run: Path, inputs: Mapping[str, str]) -> Checkpoint:
     """The base constrained to photos of the size that is restored; a finished run is used again."""
-    recipe = replace(constrain.RECIPE, shrink=1)
+    recipe = replace(CONSTRAIN_STAGE.recipe, shrink=1)
     pool = gather(photos, minimum=recipe.crop, side=8, structures=False)
     data = Data(pool, pool)
-    for _ in train(constrain.build(recipe, {"gen2res": base}, data), data, recipe, run, inputs=inputs):
+    for _ in train(CONSTRAIN_STAGE.build(recipe, {"gen2res": base}, data), data, recipe, run, inputs=inputs):
         pass
     return checkpoints.load(run / "model.safetensors", "gen2res")
 

@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ... import metrics
@@ -20,10 +20,26 @@ from ...degradations import TASKS
 from ...errors import UsageError
 from ...markdown import table
 from ...metrics.intervals import Difference, paired
+from ..losses import psnr_loss
 
-__all__ = ["METRICS", "Case", "Method", "Row", "Table", "cases", "measure", "page", "square"]
+__all__ = [
+    "METRICS",
+    "Case",
+    "Method",
+    "Row",
+    "Table",
+    "batch_psnr",
+    "cases",
+    "device_of",
+    "in_parts",
+    "measure",
+    "page",
+    "side_by_side",
+    "square",
+]
 
-DRAWS = 20
+DRAWS = 20  # attempts to damage a photo
+PART = 8  # photos that validation restores at once
 FROZEN = {"cleanup": "mixed-v1"}  # task -> the damage that its figures have always been of
 METRICS: dict[str, Callable[[Image, Image], float]] = {
     "PSNR": metrics.psnr,
@@ -133,6 +149,27 @@ def measure(
         found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
     each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
     return Row(name, {metric: fmean(values) for metric, values in each.items()}, each)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's weights."""
+    return next(model.parameters()).device
+
+
+def in_parts(function: Callable[..., Tensor], device: torch.device, *tensors: Tensor) -> Tensor:
+    """function(*tensors), computed on `device` for a few rows at a time; the result is on the CPU."""
+    parts = zip(*(tensor.split(PART) for tensor in tensors), strict=True)
+    return torch.cat([function(*(tensor.to(device) for tensor in part)).cpu() for part in parts])
+
+
+def batch_psnr(restored: Tensor, clean: Tensor) -> float:
+    """Mean PSNR in dB of (N, 3, H, W), clipped to [0, 1]."""
+    return -float(psnr_loss(restored.clamp(0, 1), clean))
+
+
+def side_by_side(*images: Tensor) -> Tensor:
+    """The first of each (N, 3, H, W) in a row, (3, H, k W), in [0, 1]."""
+    return torch.cat([batch[0].detach().cpu() for batch in images], dim=2).clamp(0, 1)
 
 
 DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4}  # others: 3

@@ -14,11 +14,11 @@ from typing import Any
 
 from ...errors import UsageError
 from ..data.photos import Data
-from .loop import Step, train
+from .loop import SavedStep, train
 from .processes import processes
 from .recipe import Recipe
 from .resume import RECIPE_NAME, STATE_NAME, check_run, claim_run, clear_errors, is_finished, steps_done
-from .stage import Stage
+from .stage import TrainingStage
 
 __all__ = ["cool", "cooled_copies"]
 
@@ -26,7 +26,7 @@ PREFIX = "cooled-"  # of the folders of copies; the number of steps that the run
 
 
 def cool(
-    stage: Stage,
+    stage: TrainingStage,
     data: Data,
     recipe: Recipe,
     run: Path,
@@ -34,7 +34,7 @@ def cool(
     *,
     inputs: Mapping[str, str] | None = None,
     **options: Any,
-) -> Generator[Step]:
+) -> Generator[SavedStep]:
     """Train a copy of the run `run` for `steps` more steps, as `train` does with its options.
 
     recipe: that of the run. The copy lies in the run's folder under the number of steps that the run has done, and

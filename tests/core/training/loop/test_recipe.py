@@ -129,12 +129,12 @@ def test_bad_value_is_refused(setting: str) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("steps = 3", "expected"),
+        ("steps = 3", "'batch' is missing; a recipe file names every field"),
         ("steps = ", "not valid TOML"),
         ("WHOLE\nextra = 1", "extra"),
-        ('WHOLE\nsteps = "3"', "steps: expected a whole number, got '3'"),
-        ("WHOLE\nsteps = 3.0", "steps: expected a whole number, got 3.0"),
-        ("WHOLE\nsteps = true", "steps: expected a whole number, got True"),
+        ('WHOLE\nsteps = "3"', "steps: given \"3\", expected int"),
+        ("WHOLE\nsteps = 3.0", "steps: given 3.0, expected int"),
+        ("WHOLE\nsteps = true", "steps: given true, expected int"),
     ],
 )
 def test_recipe_file_with_a_fault_is_refused(text: str, named: str, tmp_path: Path) -> None:
