@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 import torch
 
@@ -16,13 +16,13 @@ from ..core.degradations import TASKS
 from ..core.errors import UnknownNameError, UsageError
 from ..core.models import checkpoints
 from ..core.models.semantic import open_semantic, semantic_file
-from ..core.training.data.pairs import Use
-from ..core.training.data.photos import Data
+from ..core.training.commands.train import add_run_arguments
+from ..core.training.data.photos import TrainingData
 from ..core.training.data.sources import file_hash, open_data
-from ..core.training.loop.loop import Step, train
+from ..core.training.loop.loop import SavedStep, train
 from ..core.training.loop.processes import close, processes
-from ..core.training.loop.recipe import add_options, options
 from ..core.training.loop.resume import STATE_NAME
+from ..core.training.runs import run_options
 from .diffir import DiffirSystem
 from .dtpm import DtpmSystem
 from .gates import LOST, TEXTURE_LOST
@@ -44,7 +44,7 @@ class Method(Protocol):
 
     RECIPE: Any  # the default, a DistillRecipe
     SYSTEMS: tuple[str, ...]  # that it can distil
-    build: Callable[[Any, System, Data, Path, torch.device], DistillStage]
+    build: Callable[[Any, System, TrainingData, Path, torch.device], DistillStage]
 
 
 def method_of(name: str) -> Method:
@@ -63,22 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", required=True, help=f"one of: {', '.join(METHODS)}")
     parser.add_argument("--steps", type=int, help="sampling steps of the student, such as 4, 2 or 1")
-    parser.add_argument("--data", required=True, help="folder of photos or pairs, or shards (see docs/training.md)")
-    parser.add_argument("--val", help="held-back photos, where they are not a part of --data")
-    parser.add_argument("--use", choices=get_args(Use), default="any", help="pairs to take, as in `train`")
     parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run there is continued")
-    parser.add_argument("--recipe", type=Path, help="recipe file (.toml or .json) instead of the method's default")
     parser.add_argument("--task", choices=TASKS, help="what damages the photos (that of the teacher)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
-    add_options(parser)
+    add_run_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Distil, reporting on stderr; says when texture is being lost. Ctrl-C saves and says how to go on."""
     method = method_of(args.method)
     recipe = _recipe(args, method)
-    chosen = options(args)
+    chosen = run_options(args.workers, args.minutes, args.threads, args.out)
     teacher = _file(args.teacher)
     try:
         torch.manual_seed(recipe.seed)
@@ -118,9 +112,9 @@ def _file(place: Path) -> Path:
     return place / MODEL if place.is_dir() else place
 
 
-def _judge(step: Step) -> None:
-    if step.get(LOST):
-        print(f"step {step['step']:g}: {TEXTURE_LOST}", file=sys.stderr)
+def _judge(step: SavedStep) -> None:
+    if step.figures.get(LOST):
+        print(f"step {step.step}: {TEXTURE_LOST}", file=sys.stderr)
 
 
 def _recipe(args: argparse.Namespace, method: Method) -> DistillRecipe:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.sampling.steps import Steps, thinned
-from ..core.training.data.photos import Data, Pool
+from ..core.training.data.photos import Pool, TrainingData
 from ..core.training.loop.stage import Arrays
 from .paths import move, snr_loss
 from .recipe import DistillRecipe
@@ -72,7 +72,7 @@ def loss(
 
 
 class SlowCopy:
-    """The slow average of the student that the targets come from; see `Aside`."""
+    """The slow average of the student that the targets come from; see `Auxiliary`."""
 
     def __init__(self, student: nn.Module, decay: float) -> None:
         self.student, self.decay = student, decay
@@ -81,31 +81,31 @@ class SlowCopy:
 
     @torch.no_grad()
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: moves the average towards the student."""
+        """As in `Auxiliary`: moves the average towards the student."""
         del done, batch, shared
         for ours, theirs in zip(self.network.parameters(), self.student.parameters(), strict=True):
             ours.lerp_(theirs, 1 - self.decay)
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         return dict(self.network.state_dict())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         self.network.load_state_dict(tensors)
 
 
 class ConsistencyStage(AssistedStage):
     """Learns to agree with the slow average of itself."""
 
-    def __init__(self, system: System, recipe: ConsistencyRecipe, data: Data) -> None:
+    def __init__(self, system: System, recipe: ConsistencyRecipe, data: TrainingData) -> None:
         super().__init__("consistency", system, recipe, data, loss)
         self.each = recipe.solver_steps
         self.grid = system.steps(recipe.sampling_steps * recipe.solver_steps)
         self.steps = thinned(self.grid, recipe.sampling_steps)
         self.gates.steps = self.steps
-        self.aside = self.slow = SlowCopy(self.model, recipe.slow)
+        self.auxiliary = self.slow = SlowCopy(self.model, recipe.slow)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """What the system draws, and `at`: which step."""
@@ -117,7 +117,9 @@ class ConsistencyStage(AssistedStage):
         return loss(self.system.teacher, self.model, problem, batch, slow=slow, grid=self.grid, each=self.each)
 
 
-def build(recipe: ConsistencyRecipe, system: System, data: Data, run: Path, device: torch.device) -> ConsistencyStage:
+def build(
+    recipe: ConsistencyRecipe, system: System, data: TrainingData, run: Path, device: torch.device
+) -> ConsistencyStage:
     """The stage."""
     del run, device
     return ConsistencyStage(system, recipe, data)

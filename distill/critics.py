@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.training.loop.stage import LearningAside
+from ..core.training.loop.stage import AuxiliaryNetworks
 from .paths import move, snr_loss
 from .system import Problem, System
 
@@ -56,8 +56,8 @@ def _patches(width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, padding=1))
 
 
-class Critics(LearningAside):
-    """The fake-score model and the patch critic, each with an optimiser of its own; see `Aside`.
+class Critics(AuxiliaryNetworks):
+    """The fake-score model and the patch critic, each with an optimiser of its own; see `Auxiliary`.
 
     sample: (problem) -> the end of the student's chain. updates: of both, per step of the student.
     """
@@ -82,7 +82,7 @@ class Critics(LearningAside):
         super().__init__([self.fake, self.patch], zip(learnt, rates, strict=True))
 
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: `updates` steps of both on what the student makes now.
+        """As in `Auxiliary`: `updates` steps of both on what the student makes now.
 
         batch: `fake_bar`, `fake_t` (N, updates) and `fake_noise` (N, updates, ...), where the fake scores are learnt.
         """

@@ -26,7 +26,7 @@ from ..core.sampling.steps import GAIN, Steps, own_steps, thinned
 from ..core.training.data.photos import Pool, planar
 from ..core.training.dtpm.semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
-from ..core.training.evaluation.score import Case
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 from .paths import split
 from .recipe import DistillRecipe
@@ -136,7 +136,7 @@ class DtpmSystem:
         texture = model.amplitude(scale) * model.residual(damaged, base, code, noise, *steps)
         return (base + GAIN * texture).float()
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
         """As in `System`."""
         assert isinstance(model, Dtpm)
         return evaluation.restore(model, self.encoder, steps, case)

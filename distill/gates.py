@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ..core.sampling.steps import Steps
 from ..core.training.data.photos import Pool
-from ..core.training.dtpm.validation import side_by_side
-from ..core.training.evaluation.score import Case, cases, measure, square
+from ..core.training.evaluation.score import EvaluationCase, cases, measure, side_by_side, square
 from ..core.training.loop.stage import Validation
 from .system import System
 
@@ -56,6 +55,6 @@ class Gates:
         row = measure("held back", lambda case: self.system.restore(model, steps, case), self.cases)
         return {name: row.values[name] for name in JUDGED}
 
-    def _picture(self, model: nn.Module, case: Case) -> Tensor:
+    def _picture(self, model: nn.Module, case: EvaluationCase) -> Tensor:
         teacher = self.system.restore(self.system.teacher, self.teacher_steps, case)
         return side_by_side(case.image, teacher, self.system.restore(model, self.steps, case), case.clean)

@@ -23,7 +23,7 @@ from ..core.sampling.samplers import clipped, ddim, noised
 from ..core.sampling.schedule import ddpm, strided
 from ..core.sampling.steps import Steps, own_steps, thinned
 from ..core.training.data.photos import Pool, planar
-from ..core.training.evaluation.score import Case
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 from .paths import split
 from .recipe import DistillRecipe
@@ -124,7 +124,7 @@ class Gen2ResSystem:
         problem = self.problem(batch)
         return problem.compose(model, problem.sample(model, problem.start, steps))
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
         """As in `System`."""
         assert isinstance(model, Denoiser)
         height, width = case.true.shape[:2]

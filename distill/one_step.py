@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data, Pool, planar
+from ..core.training.data.photos import Pool, TrainingData, planar
 from ..core.training.loop.stage import Arrays, fixed
 from .critics import Critics, PatchCritic, high_pass
 from .paths import move
@@ -96,11 +96,11 @@ def _score_loss(teacher: nn.Module, fake: nn.Module, problem: Problem, end: Tens
 class OneStepStage(AssistedStage):
     """Learns against its critics."""
 
-    def __init__(self, system: System, recipe: OneStepRecipe, data: Data) -> None:
+    def __init__(self, system: System, recipe: OneStepRecipe, data: TrainingData) -> None:
         super().__init__("one_step", system, recipe, data, loss)
         self.levels = system.levels()
         self.updates, self.terms = recipe.updates, recipe
-        self.aside = self.critics = Critics(
+        self.auxiliary = self.critics = Critics(
             system,
             lambda problem: problem.sample(self.model, problem.start, self.steps),
             lambda: self.model,
@@ -153,7 +153,7 @@ def _band(pool: Pool, crop: int) -> float:
     return float(high_pass(torch.from_numpy(crops)).std())
 
 
-def build(recipe: OneStepRecipe, system: System, data: Data, run: Path, device: torch.device) -> OneStepStage:
+def build(recipe: OneStepRecipe, system: System, data: TrainingData, run: Path, device: torch.device) -> OneStepStage:
     """The stage."""
     del run, device
     return OneStepStage(system, recipe, data)

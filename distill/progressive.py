@@ -17,7 +17,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.sampling.steps import Steps, thinned
-from ..core.training.data.photos import Data, Pool
+from ..core.training.data.photos import Pool, TrainingData
 from ..core.training.loop.stage import Arrays
 from .paths import implied, move, snr_loss
 from .recipe import DistillRecipe
@@ -53,7 +53,7 @@ def loss(
 
 
 class Chain:
-    """The teacher of the phase, and when the next one begins; see `Aside`. A phase's teacher is the last student."""
+    """The teacher of the phase, and when the next one begins; see `Auxiliary`. It is the last phase's student."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, phases: int, steps: int) -> None:
         self.student, self.teacher = student, teacher
@@ -63,7 +63,7 @@ class Chain:
 
     @torch.no_grad()
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: the figure is the number of the phase."""
+        """As in `Auxiliary`: the figure is the number of the phase."""
         del batch, shared
         if done + 1 >= self.ends[self.phase] and self.phase + 1 < len(self.ends):
             for ours, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
@@ -72,11 +72,11 @@ class Chain:
         return {"phase": next(self.teacher.parameters()).new_tensor(float(self.phase))}
 
     def state(self) -> dict[str, Tensor]:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         return {"phase": torch.tensor(self.phase), **{f"teacher.{n}": t for n, t in self.teacher.state_dict().items()}}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         self.phase = int(tensors["phase"])
         self.teacher.load_state_dict({n: tensors[f"teacher.{n}"] for n in self.teacher.state_dict()})
 
@@ -84,7 +84,7 @@ class Chain:
 class ProgressiveStage(AssistedStage):
     """Learns under the chain's teacher of the moment."""
 
-    def __init__(self, system: System, recipe: DistillRecipe, data: Data) -> None:
+    def __init__(self, system: System, recipe: DistillRecipe, data: TrainingData) -> None:
         super().__init__("progressive", system, recipe, data, loss)
         usual = system.steps(recipe.teacher_steps).count
         phases = max(1, math.ceil(math.log2(usual / recipe.sampling_steps)))
@@ -92,7 +92,7 @@ class ProgressiveStage(AssistedStage):
         self.steps = thinned(self.grids[-1], recipe.sampling_steps)
         self.gates.steps = self.steps
         teacher = system.student(self.grids[0].count).eval().requires_grad_(False)
-        self.aside = self.chain = Chain(self.model, teacher, phases, recipe.steps)
+        self.auxiliary = self.chain = Chain(self.model, teacher, phases, recipe.steps)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """What the system draws, and `place` in [0, 1): which step."""
@@ -104,7 +104,9 @@ class ProgressiveStage(AssistedStage):
         return loss(self.chain.teacher, self.model, problem, batch, grid=self.grids[self.chain.phase])
 
 
-def build(recipe: DistillRecipe, system: System, data: Data, run: Path, device: torch.device) -> ProgressiveStage:
+def build(
+    recipe: DistillRecipe, system: System, data: TrainingData, run: Path, device: torch.device
+) -> ProgressiveStage:
     """The stage."""
     del run, device
     return ProgressiveStage(system, recipe, data)

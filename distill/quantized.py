@@ -20,8 +20,8 @@ from ..core.errors import UsageError
 from ..core.metrics import psnr
 from ..core.models.deploy.fake_quant import in_eight_bits
 from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data
-from ..core.training.evaluation.score import Case
+from ..core.training.data.photos import TrainingData
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Validation
 from .recipe import DistillRecipe
 from .stage import DistillStage
@@ -72,7 +72,7 @@ def loss(system: System, student: nn.Module, batch: dict[str, Tensor], steps: St
 class QuantizedStage(DistillStage):
     """Learns in 8 bits, between bounds that are measured on the teacher's restorations of random crops."""
 
-    def __init__(self, system: System, recipe: QuantizedRecipe, data: Data, device: torch.device) -> None:
+    def __init__(self, system: System, recipe: QuantizedRecipe, data: TrainingData, device: torch.device) -> None:
         steps = system.own or system.steps(recipe.sampling_steps)
         if steps.count != recipe.sampling_steps:
             raise UsageError(
@@ -100,11 +100,13 @@ class QuantizedStage(DistillStage):
         ]
         return found._replace(figures={**found.figures, "val_worst_db": min(kept)})
 
-    def _restored(self, model: nn.Module, case: Case) -> Image:
+    def _restored(self, model: nn.Module, case: EvaluationCase) -> Image:
         return to_image(self.system.restore(model, self.steps, case).numpy(), np.uint16)
 
 
-def build(recipe: QuantizedRecipe, system: System, data: Data, run: Path, device: torch.device) -> QuantizedStage:
+def build(
+    recipe: QuantizedRecipe, system: System, data: TrainingData, run: Path, device: torch.device
+) -> QuantizedStage:
     """The stage."""
     del run
     return QuantizedStage(system, recipe, data, device)

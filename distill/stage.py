@@ -9,8 +9,8 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data, Pool
-from ..core.training.loop.stage import Arrays, Aside, Validation
+from ..core.training.data.photos import Pool, TrainingData
+from ..core.training.loop.stage import Arrays, Auxiliary, Validation
 from .gates import Gates
 from .recipe import DistillRecipe
 from .system import System
@@ -34,7 +34,7 @@ class DistillStage:
         method: str,
         system: System,
         recipe: DistillRecipe,
-        data: Data,
+        data: TrainingData,
         loss_of: Loss,
         paths: Trajectories | None = None,
         steps: Steps | None = None,
@@ -76,6 +76,6 @@ class DistillStage:
 
 
 class AssistedStage(DistillStage):
-    """A stage whose method learns something beside the student; see `Assisted`."""
+    """A stage whose method learns something beside the student; see `WithAuxiliary`."""
 
-    aside: Aside
+    auxiliary: Auxiliary

@@ -21,8 +21,8 @@ from ..core.models.gen2res import SHIPPED_BASE
 from ..core.photo.io import read
 from ..core.photo.listing import clean_photos
 from ..core.sampling.steps import Steps, own_steps, thinned
-from ..core.training.data.photos import levels
-from ..core.training.evaluation.score import DECIMALS, Case, Row, cases, measure, square
+from ..core.training.data.photos import to_8_bits
+from ..core.training.evaluation.score import DECIMALS, EvaluationCase, MethodFigures, cases, measure, square
 from .command import KINDS, MODEL, open_system
 from .recipe import DistillRecipe
 from .system import System
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"the folder of '{args.out}' does not exist; make it, or choose another -o")
     listed = [row for row in clean_photos(args.data, split="val", use="any") if row.set != "dreambooth"]
     chosen = listed[: args.photos or len(listed)]
-    photos = [square(levels(read(row.path).pixels, halve=True), args.side) for row in chosen]
+    photos = [square(to_8_bits(read(row.path).pixels, halve=True), args.side) for row in chosen]
     parts = [_section(kind, args, photos) for kind in KINDS]
     text = "\n\n".join([_head(args, len(photos)), *(part for part in parts if part)]) + "\n"
     try:
@@ -120,7 +120,9 @@ def _section(kind: str, args: argparse.Namespace, photos: Sequence[Image]) -> st
     return f"## {TITLES[kind]}, task `{system.task}`\n\n{table(lines, left=1)}\n\n{said}"
 
 
-def _rows(system: System, students: Sequence[Entry], found: Sequence[Case]) -> tuple[list[Row], str]:
+def _rows(
+    system: System, students: Sequence[Entry], found: Sequence[EvaluationCase]
+) -> tuple[list[MethodFigures], str]:
     """The teacher in its own and in fewer steps, the students; and a sentence on their training."""
     own = system.steps(0)
     counts = sorted({entry.checkpoint.facts["steps"] for entry in students}, reverse=True)
@@ -138,7 +140,7 @@ def _rows(system: System, students: Sequence[Entry], found: Sequence[Case]) -> t
     rows = []
     for (name, model, steps), time, chain in zip(chains, times, chain_times, strict=True):
         row = measure(name, lambda case, model=model, steps=steps: system.restore(model, steps, case), found)
-        rows.append(Row(name, {**row.values, SECONDS: time, CHAIN: chain}))
+        rows.append(MethodFigures(name, {**row.values, SECONDS: time, CHAIN: chain}))
     trained = ", ".join(
         f"{entry.method} to {entry.checkpoint.facts['steps']}: {entry.checkpoint.facts['step']}" for entry in students
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.sampling.steps import Steps
 from ..core.training.data.photos import Pool
-from ..core.training.evaluation.score import Case
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 
 __all__ = ["ONLY_OWN", "Denoised", "Problem", "Sample", "System"]
@@ -108,7 +108,7 @@ class System(Protocol):
         """The pictures of a batch as `restore` restores them, not clipped, every part the model's, with gradients."""
         ...
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
         """A held-back photo as a user gets it, (1, 3, H, W)."""
         ...
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data
+from ..core.training.data.photos import TrainingData
 from .paths import implied, move, snr_loss
 from .stage import DistillStage
 from .system import Problem, System
@@ -46,7 +46,9 @@ def loss(
     return {"loss": torch.stack(errors).mean(), "end": errors[-1]}
 
 
-def build(recipe: TrajectoryRecipe, system: System, data: Data, run: Path, device: torch.device) -> DistillStage:
+def build(
+    recipe: TrajectoryRecipe, system: System, data: TrainingData, run: Path, device: torch.device
+) -> DistillStage:
     """The stage; first the trajectories, on `device`, kept in the folder `run`."""
     steps = system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
     paths = trajectories(system, data.train.at(0), steps, recipe, run, device)

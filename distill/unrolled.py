@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data
-from ..core.training.dtpm.losses import detail_loss, psnr_loss
+from ..core.training.data.photos import TrainingData
+from ..core.training.losses import detail_loss, psnr_loss
 from .stage import DistillStage
 from .system import Problem, System
 from .trajectories import STATES, TrajectoryRecipe, trajectories
@@ -76,7 +76,7 @@ def loss(
     return {"loss": torch.stack(terms).sum(), **figures}
 
 
-def build(recipe: UnrolledRecipe, system: System, data: Data, run: Path, device: torch.device) -> DistillStage:
+def build(recipe: UnrolledRecipe, system: System, data: TrainingData, run: Path, device: torch.device) -> DistillStage:
     """The stage; what a long chain of the teacher arrives at is computed first and kept in the folder `run`."""
     steps = system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
     teacher_steps = system.steps(recipe.teacher_steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.training.evaluation.score import Row
+from ..core.training.evaluation.score import MethodFigures
 
 __all__ = ["PSNR_LOSS", "SPEED", "TOLERANCE", "Verdict", "best", "verdicts"]
 
@@ -19,8 +19,8 @@ SPEED, USUAL_STEPS = 35, 50  # times faster that one step must be, than so many
 class Verdict:
     """A student's row beside its teacher's."""
 
-    row: Row
-    teacher: Row
+    row: MethodFigures
+    teacher: MethodFigures
     steps: int
     method: str
     teacher_steps: int

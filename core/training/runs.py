@@ -14,7 +14,7 @@ from ..degradations import TASKS
 from ..errors import UnknownNameError, UsageError
 from ..models import checkpoints
 from ..models.semantic import open_semantic, semantic_file
-from .data.pairs import Use
+from .data.pairs import PairUse
 from .data.sources import file_hash, open_data
 from .loop.cooling import cool as cool_copy
 from .loop.loop import SavedStep
@@ -84,7 +84,7 @@ def train(
     data: str,
     out: Path,
     val: str | None = None,
-    use: Use = "any",
+    use: PairUse = "any",
     earlier: Mapping[str, str | Path] | None = None,
     start: Path | None = None,
     cool: int | None = None,

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from pocketprior.core.training.evaluation.score import Row
+from pocketprior.core.training.evaluation.score import MethodFigures
 from pocketprior.distill.verdicts import Verdict, best, verdicts
 
-TEACHER = Row("teacher, 50 steps", {"PSNR": 31.0, "NIQE": 4.0, "SWD": 0.04, "s/MP": 36.0, "chain": 30.0})
+TEACHER = MethodFigures("teacher, 50 steps", {"PSNR": 31.0, "NIQE": 4.0, "SWD": 0.04, "s/MP": 36.0, "chain": 30.0})
 
 
 def student(steps: int, psnr: float, niqe: float, swd: float, seconds: float, method: str = "x") -> Verdict:
     values = {"PSNR": psnr, "NIQE": niqe, "SWD": swd, "s/MP": seconds, "chain": seconds / 2}
-    return Verdict(Row(f"{method}, {steps} steps", values), TEACHER, steps, method, 50)
+    return Verdict(MethodFigures(f"{method}, {steps} steps", values), TEACHER, steps, method, 50)
 
 
 def test_requirements_are_those_of_the_number_of_steps() -> None:

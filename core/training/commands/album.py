@@ -22,7 +22,7 @@ from ...models.gen2res import SHIPPED_BASE, build, load_base
 from ...photo.io import read, write
 from ...photo.photo import Photo
 from ...photo.resize import shrink
-from ..data.photos import levels, planar
+from ..data.photos import planar, to_8_bits
 from ..data.sources import file_hash
 from ..gen2res.album import Album, album_images
 
@@ -90,7 +90,7 @@ def _scaled(photo: Photo, side: int, multiple: int) -> Tensor:
     """The photo, its longer side at most `side`, its centre cut to multiples: (1, 3, H, W) in [0, 1]."""
     height, width = photo.size
     factor = min(1.0, side / max(height, width))
-    pixels = levels(photo.pixels, halve=False)
+    pixels = to_8_bits(photo.pixels, halve=False)
     small = np.empty((max(1, round(height * factor)), max(1, round(width * factor)), 3), np.uint8)
     shrink(pixels, small)
     rows, cols = (length - length % multiple for length in small.shape[:2])

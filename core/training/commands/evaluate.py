@@ -28,8 +28,6 @@ def run(args: argparse.Namespace) -> int:
     """Measure every system whose checkpoint is there and write the page."""
     from ..evaluation.results import evaluate
 
-    count = evaluate(
-        args.data, args.out, runs=args.checkpoints, work=args.work, side=args.side, task=args.task
-    )
+    count = evaluate(args.data, args.out, runs=args.checkpoints, work=args.work, side=args.side, task=args.task)
     print(f"{args.out}: {count} tables")
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from ...degradations import TASKS
-from ..data.pairs import Use
+from ..data.pairs import PairUse
 from ..stages import SEMANTIC, SIZES, SYSTEMS, StageEntry
 
 __all__ = ["add_arguments", "add_run_arguments", "run"]
@@ -57,7 +57,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", help="held-back photos, if they are not a part of --data")
     parser.add_argument(
         "--use",
-        choices=get_args(Use),
+        choices=get_args(PairUse),
         default="any",
         help="pairs to train on: those whose licence allows releasing the weights (default), or research pairs as well",
     )

@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import CpenS1, Diffir, completed
-from ..data.photos import Data, Pool
+from ..data.photos import Pool, TrainingData
 from ..loop.stage import AuxiliaryNetworks, StageDefinition, fixed
 from ..losses import detail_loss
 from .diffir_stage import check_config, frozen_target
@@ -132,7 +132,7 @@ class Opponent(AuxiliaryNetworks):
         return {"discriminator": loss.detach()}
 
 
-def _build(recipe: AdversarialRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> AdversarialStage:
+def _build(recipe: AdversarialRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> AdversarialStage:
     """From the joint phase. Raises UsageError if an earlier stage trained another model."""
     for checkpoint in earlier.values():
         check_config(recipe, checkpoint)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import CpenS1, Diffir
-from ..data.photos import Data, Pool
+from ..data.photos import Pool, TrainingData
 from ..loop.stage import StageDefinition
 from .diffir_stage import DiffirRecipe, Priors, Student, check_config, frozen_target, standardise, starting_pairs
 
@@ -43,7 +43,7 @@ class WarmupStage(Student):
         return {"loss": F.l1_loss(priors.estimate, priors.target)}
 
 
-def _build_warmup(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> WarmupStage:
+def _build_warmup(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> WarmupStage:
     """With the DIRformer of stage 1. Raises UsageError if that is another model's."""
     pretrained = earlier["diffir-pretrain"]
     check_config(recipe, pretrained)
@@ -93,7 +93,7 @@ class JointStage(Student):
         return self.regression(batch)[1]
 
 
-def _build_joint(recipe: JointRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> JointStage:
+def _build_joint(recipe: JointRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> JointStage:
     """From the warm-up. Raises UsageError if an earlier stage trained another model."""
     for checkpoint in earlier.values():
         check_config(recipe, checkpoint)

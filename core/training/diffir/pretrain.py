@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import Teacher
-from ..data.photos import Data, Pool
+from ..data.photos import Pool, TrainingData
 from ..evaluation.score import device_of
 from ..loop.stage import Arrays, StageDefinition, Validation
 from .diffir_stage import DiffirRecipe, draw_pair, held_back, standardise, starting_pairs, validation
@@ -30,7 +30,7 @@ class PretrainStage:
 
     kind = "diffir-pretrain"
 
-    def __init__(self, recipe: DiffirRecipe, data: Data) -> None:
+    def __init__(self, recipe: DiffirRecipe, data: TrainingData) -> None:
         self.recipe = recipe
         self.config = recipe.model
         self.teacher = Teacher(recipe.model)
@@ -62,7 +62,7 @@ class PretrainStage:
         return {"task": self.recipe.task}
 
 
-def _build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> PretrainStage:
+def _build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PretrainStage:
     """From scratch."""
     del earlier
     return PretrainStage(recipe, data)

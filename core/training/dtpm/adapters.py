@@ -23,7 +23,7 @@ from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import Dtpm, DtpmConfig
 from ...sampling.schedule import STEPS, trailing
-from ..data.photos import Data, Pool, planar
+from ..data.photos import Pool, TrainingData, planar
 from ..loop.stage import Arrays, StageDefinition, stacked
 from ..losses import detail_loss, diffusion_loss, draw_level, mix, psnr_loss
 from .dtpm_stage import TaskRecipe, TaskStage, check_model, frozen_encoder
@@ -58,7 +58,7 @@ class AdapterRecipe(TaskRecipe):
 class AdapterStage(TaskStage[AdapterRecipe]):
     """Trains the adapters of a task around the prior and the predictor of `dtpm`."""
 
-    def __init__(self, recipe: AdapterRecipe, dtpm: Dtpm, encoder: nn.Module, data: Data) -> None:
+    def __init__(self, recipe: AdapterRecipe, dtpm: Dtpm, encoder: nn.Module, data: TrainingData) -> None:
         super().__init__(recipe, dtpm, encoder, data)
         if recipe.film_rate > 0:
             films = [name for name, _ in dtpm.named_modules() if name.endswith(".film")]
@@ -107,7 +107,7 @@ class AdapterStage(TaskStage[AdapterRecipe]):
         return (errors * (batch["t"] < self.recipe.detail_until)).mean()
 
 
-def _build_adapters(recipe: AdapterRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> AdapterStage:
+def _build_adapters(recipe: AdapterRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> AdapterStage:
     """Prior and predictor from their checkpoints, adapters that change nothing yet."""
     check_model("prior", earlier["prior"], recipe.model, "denoiser", "semantic", "schedule", "prediction")
     check_model("predictor", earlier["predictor"], recipe.model, "predictor")
@@ -147,7 +147,7 @@ class FinishRecipe(TaskRecipe):
 class FinishStage(TaskStage[FinishRecipe]):
     """Trains adapters and predictor of `dtpm` through its sampler."""
 
-    def __init__(self, recipe: FinishRecipe, dtpm: Dtpm, encoder: nn.Module, data: Data) -> None:
+    def __init__(self, recipe: FinishRecipe, dtpm: Dtpm, encoder: nn.Module, data: TrainingData) -> None:
         super().__init__(recipe, dtpm, encoder, data, recipe.sampling_steps)
         self.sampling = trailing(recipe.sampling_steps, self.alpha_bars)
 
@@ -172,7 +172,7 @@ class FinishStage(TaskStage[FinishRecipe]):
         return {"loss": torch.stack(terms).sum(), **figures}
 
 
-def _build_finish(recipe: FinishRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> FinishStage:
+def _build_finish(recipe: FinishRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> FinishStage:
     """The whole model as the adapters' stage left it. Raises UsageError for a model of another task."""
     checkpoint = earlier["dtpm"]
     check_model("dtpm", checkpoint, recipe.model, *(DtpmConfig.__dataclass_fields__))

@@ -16,7 +16,7 @@ from ...models.checkpoints import Checkpoint, from_dict
 from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
 from ...models.semantic import NO_SEMANTIC, NoEncoder, encoder_of
 from ...sampling.schedule import SCHEDULES, trailing
-from ..data.photos import CONTEXTS, Data, Pool, planar, val_pairs
+from ..data.photos import CONTEXTS, Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, Validation
@@ -96,7 +96,7 @@ class TaskStage(Generic[R]):
 
     kind = "dtpm"
 
-    def __init__(self, recipe: R, dtpm: Dtpm, encoder: nn.Module, data: Data, steps: int = 4) -> None:
+    def __init__(self, recipe: R, dtpm: Dtpm, encoder: nn.Module, data: TrainingData, steps: int = 4) -> None:
         recipe.check_crop(dtpm.multiple_of)
         self.recipe, self.config = recipe, recipe.model
         self.dtpm = dtpm

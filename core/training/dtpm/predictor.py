@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, DamageEstimator, DtpmConfig, Predictor
-from ..data.photos import Data, Pool, planar, val_pairs
+from ..data.photos import Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, Validation
@@ -52,7 +52,7 @@ class PredictorStage:
 
     kind = "predictor"
 
-    def __init__(self, recipe: PredictorRecipe, data: Data) -> None:
+    def __init__(self, recipe: PredictorRecipe, data: TrainingData) -> None:
         self.recipe, self.config = recipe, recipe.model
         self.task = recipe.task
         self.pairs = val_pairs(data.val, recipe.task)
@@ -101,7 +101,7 @@ class PredictorStage:
         return {"task": self.task}
 
 
-def _build_predictor(recipe: PredictorRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> PredictorStage:
+def _build_predictor(recipe: PredictorRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PredictorStage:
     """From scratch."""
     del earlier
     if recipe.model.predictor.lora:
@@ -126,7 +126,7 @@ class DeltaRecipe(PredictorRecipe):
         self.at_least_one("rank")
 
 
-def _build_delta(recipe: DeltaRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> PredictorStage:
+def _build_delta(recipe: DeltaRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PredictorStage:
     """At first the predictor of the "dtpm" checkpoint. Raises UsageError for a checkpoint of the same task."""
     checkpoint = earlier["dtpm"]
     if checkpoint.facts["task"] == recipe.task:

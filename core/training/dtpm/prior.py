@@ -23,7 +23,7 @@ from ...models.dtpm import MOBILE, Denoiser, DtpmConfig
 from ...sampling.samplers import ddim
 from ...sampling.schedule import SCHEDULES, trailing
 from ...texture import blend
-from ..data.photos import Crop, Data, Pool, planar
+from ..data.photos import Crop, Pool, TrainingData, planar
 from ..evaluation.score import device_of, side_by_side
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, Validation, stacked
@@ -63,7 +63,7 @@ class PriorStage:
 
     kind = "prior"
 
-    def __init__(self, recipe: PriorRecipe, encoder: nn.Module, data: Data) -> None:
+    def __init__(self, recipe: PriorRecipe, encoder: nn.Module, data: TrainingData) -> None:
         self.recipe, self.config = recipe, recipe.model
         self.encoder = encoder
         self.scale = residual_scale(data.train.at(0))
@@ -163,7 +163,7 @@ def _imperfect(crop: Crop, rng: Generator) -> Picture:
     return smooth
 
 
-def _build(recipe: PriorRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> PriorStage:
+def _build(recipe: PriorRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PriorStage:
     return PriorStage(recipe, frozen_encoder(earlier, recipe.model), data)
 
 

@@ -27,7 +27,7 @@ from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import DtpmConfig
 from ...models.semantic import SemanticConfig, SemanticEncoder
-from ..data.photos import CONTEXTS, Data, Pool
+from ..data.photos import CONTEXTS, Pool, TrainingData
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, Validation
 
@@ -74,7 +74,7 @@ class SemanticStage:
 
     kind = "semantic"
 
-    def __init__(self, config: SemanticConfig, data: Data) -> None:
+    def __init__(self, config: SemanticConfig, data: TrainingData) -> None:
         self.config = config
         self.contexts = data.train.at(0).contexts
         self.val = data.val
@@ -143,7 +143,7 @@ def noisy_code(encode: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]) 
     return (code + batch["code_noise"]) * batch["code_kept"][:, None]
 
 
-def _build(recipe: SemanticRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> SemanticStage:
+def _build(recipe: SemanticRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> SemanticStage:
     """From scratch. Raises UsageError for a model without a semantic code."""
     del earlier
     config = recipe.model.semantic

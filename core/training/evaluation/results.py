@@ -14,9 +14,9 @@ from ...models.dtpm import DtpmConfig, Predictor
 from ...models.gen2res import SHIPPED_BASE, build, load_base
 from ...photo.io import read
 from ...photo.listing import clean_photos
-from ..data.photos import levels
+from ..data.photos import to_8_bits
 from . import diffir, dtpm, gen2res
-from .score import Table, page, square
+from .score import ResultTable, page, square
 
 __all__ = ["evaluate"]
 
@@ -46,7 +46,7 @@ def evaluate(data: Path, out: Path, *, runs: Path, work: Path, side: int = 320, 
     if not out.parent.is_dir():
         raise UsageError(f"the folder of '{out}' does not exist; create it, or choose another -o")
     listed = clean_photos(data, split="val", use="any")
-    photos = [square(levels(read(row.path).pixels, halve=True), side) for row in listed if row.set != "dreambooth"]
+    photos = [square(to_8_bits(read(row.path).pixels, halve=True), side) for row in listed if row.set != "dreambooth"]
     albums = sorted({row.path.parent for row in listed if row.set == "dreambooth"})
     tables = [
         *_with_tasks(runs, photos),
@@ -66,7 +66,7 @@ def evaluate(data: Path, out: Path, *, runs: Path, work: Path, side: int = 320, 
     return len(tables)
 
 
-def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[Table]:
+def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[ResultTable]:
     """A DTPM for each task, in the folder of that name; one DiffIR with its first stage, and V1 if it is there."""
     semantic, v1 = folder / "semantic" / MODEL_NAME, folder / "diffir-v1" / MODEL_NAME
     encoder = dtpm.load_encoder(semantic) if semantic.exists() else None
@@ -75,15 +75,15 @@ def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[Table]:
     return [*found, diffir.evaluate(model, pretrained, photos, v1 if v1.exists() else None)]
 
 
-def _with_noise(photos: Sequence[Image]) -> list[Table]:
+def _with_noise(photos: Sequence[Image]) -> list[ResultTable]:
     """The base of Gen2Res on some of the photos, at each strength of the noise."""
     count = min(NOISY_PHOTOS, len(photos))
-    chosen = [square(levels(photos[i * len(photos) // count], halve=False), NOISY_SIDE) for i in range(count)]
+    chosen = [square(to_8_bits(photos[i * len(photos) // count], halve=False), NOISY_SIDE) for i in range(count)]
     denoiser = build(load_base(SHIPPED_BASE))
     return [gen2res.noise_table(denoiser, chosen, sigma) for sigma in gen2res.SIGMAS]
 
 
-def _with_albums(folder: Path, albums: Sequence[Path], work: Path, task: str, side: int) -> list[Table]:
+def _with_albums(folder: Path, albums: Sequence[Path], work: Path, task: str, side: int) -> list[ResultTable]:
     checkpoint = checkpoints.load(folder / "predictor" / MODEL_NAME, "predictor")
     predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor).eval()
     predictor.load_state_dict(checkpoint.tensors)

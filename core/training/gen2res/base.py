@@ -23,7 +23,7 @@ from ...degradations import Picture
 from ...models.checkpoints import Checkpoint
 from ...models.gen2res import CONFIGS, Denoiser, Gen2ResConfig, restore
 from ...sampling.schedule import ddpm, strided
-from ..data.photos import Data, Pool, planar
+from ..data.photos import Pool, TrainingData, planar
 from ..evaluation.score import device_of
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, Validation, stacked
@@ -191,7 +191,7 @@ def _log_grey_level(clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor
     return (upper - lower).clamp_min(LEAST).log()
 
 
-def _build(recipe: BaseRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> DenoiserStage:
+def _build(recipe: BaseRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:
     """Every parameter of a fresh denoiser."""
     del earlier
     model = Denoiser(recipe.model)

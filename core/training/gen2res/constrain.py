@@ -15,7 +15,7 @@ from ...models.checkpoints import Checkpoint
 from ...models.gen2res import Denoiser, Gen2ResConfig
 from ...models.gen2res import build as build_denoiser
 from ...models.lora import factor_names
-from ..data.photos import Data
+from ..data.photos import TrainingData
 from ..loop.recipe import Recipe
 from ..loop.stage import StageDefinition
 from .base import ALPHA_BARS, DenoiserStage
@@ -52,7 +52,7 @@ class ConstrainStage(DenoiserStage):
         return {"constrained": True}
 
 
-def _build(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> ConstrainStage:
+def _build(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> ConstrainStage:
     """All weights of a trained denoiser, or low-rank factors of them.
 
     Factors of an earlier constraint are multiplied in first. The weights of the last step are kept as they are (`ema`

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..data.photos import Data
+from ..data.photos import TrainingData
 from .loop import SavedStep, train
 from .processes import processes
 from .recipe import Recipe
@@ -27,7 +27,7 @@ PREFIX = "cooled-"  # of the folders of copies; the number of steps that the run
 
 def cool(
     stage: TrainingStage,
-    data: Data,
+    data: TrainingData,
     recipe: Recipe,
     run: Path,
     steps: int,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ...errors import TrainingError
 from ...models import checkpoints
-from ..data.photos import Data
+from ..data.photos import TrainingData
 from ..data.stream import batches, share_of
 from .log import Log, Progress
 from .optimizers import optimizers
@@ -52,7 +52,7 @@ class SavedStep:
 
 def train(
     stage: TrainingStage,
-    data: Data,
+    data: TrainingData,
     recipe: Recipe,
     run: Path,
     *,

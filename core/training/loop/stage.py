@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...models.checkpoints import Checkpoint
-from ..data.photos import Data, Pool
+from ..data.photos import Pool, TrainingData
 from .recipe import Recipe
 
 __all__ = [
@@ -82,7 +82,9 @@ class StageDefinition(Generic[R]):
     """How a stage is trained by default, and how it is built."""
 
     recipe: R  # for a model of size mobile
-    build: Callable[[R, Mapping[str, Checkpoint], Data], TrainingStage]  # from earlier checkpoints by kind, and photos
+    build: Callable[
+        [R, Mapping[str, Checkpoint], TrainingData], TrainingStage
+    ]  # from earlier checkpoints by kind, and photos
 
 
 class Auxiliary(Protocol):

@@ -10,11 +10,11 @@ from torch import nn
 from pocketprior.core.models.deploy.rewrite import rewritten
 from pocketprior.core.models.dtpm import FIRST_MOBILE, NAF_EDGE, Predictor, PredictorConfig
 from pocketprior.core.models.naf_edge import BatchNorm, NafEdgeBlock, NafEdgeUnet
-from pocketprior.core.training.loop.weights import Weights
+from pocketprior.core.training.loop.weights import TrainedWeights
 
 
 def live(module: nn.Module) -> nn.Module:
-    """Weights that do something everywhere, and statistics as training leaves them."""
+    """TrainedWeights that do something everywhere, and statistics as training leaves them."""
     randomize(module)
     random = torch.Generator().manual_seed(2)
     for part in module.modules():
@@ -88,13 +88,15 @@ def test_norm_follows_the_batches_only_while_it_is_trained() -> None:
 def test_state_and_average_carry_the_statistics() -> None:
     """A run goes on from the statistics it had, and the checkpoint of the average has them."""
 
-    def started() -> tuple[nn.Module, torch.optim.Optimizer, Weights]:
+    def started() -> tuple[nn.Module, torch.optim.Optimizer, TrainedWeights]:
         torch.manual_seed(0)
         model = NafEdgeUnet(3, 3, (8,), (2,), 1.0)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        return model, optimizer, Weights(model, [optimizer])
+        return model, optimizer, TrainedWeights(model, [optimizer])
 
-    def walk(model: nn.Module, optimizer: torch.optim.Optimizer, weights: Weights, batches: Iterator[int]) -> None:
+    def walk(
+        model: nn.Module, optimizer: torch.optim.Optimizer, weights: TrainedWeights, batches: Iterator[int]
+    ) -> None:
         for batch in batches:
             x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(batch))
             optimizer.zero_grad()
