@@ -95,7 +95,7 @@ def avif(photo: Photo, quality: int) -> bytes:
 
 
 _LARGEST_PNG_SIDE = 2**31 - 1
-_EXIF_PREFIX, _XMP_PREFIX, _IPTC_PREFIX = 6, 29, 26  # bytes before the data in a JPEG segment
+_BEFORE_EXIF, _BEFORE_XMP, _BEFORE_IPTC = 6, 29, 26  # bytes before the data in a JPEG segment
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def _without_alpha(photo: Photo, target: Target) -> Photo:
 def _too_long(photo: Photo) -> Iterator[tuple[str, str]]:
     """(field, name) of what does not fit into the one segment JPEG has for it."""
     for field, name, prefix in (
-        ("exif", "EXIF", _EXIF_PREFIX),
-        ("xmp", "XMP", _XMP_PREFIX),
-        ("iptc", "IPTC", _IPTC_PREFIX),
+        ("exif", "EXIF", _BEFORE_EXIF),
+        ("xmp", "XMP", _BEFORE_XMP),
+        ("iptc", "IPTC", _BEFORE_IPTC),
     ):
         if len(getattr(photo, field) or b"") + prefix > LARGEST_SEGMENT:
             yield field, name

@@ -4,7 +4,7 @@ Colour is carried: pixels are the file's own encoded values, and its RGB or grey
 `core.colour`); CMYK and Lab become sRGB. EXIF orientation is applied once, while reading, and reset. Alpha passes
 unchanged; colours under fully transparent pixels are replaced by the nearest visible ones. An HDR gain map is carried
 from JPEG to JPEG. Whatever cannot be kept becomes a notice, in `Photo.notices` when reading, returned by `write` when
-writing. How each format is decoded and encoded is in `core.formats`.
+writing. How each format is decoded and encoded is in `core.photo`.
 
 
 Which format a file has, by its first bytes: names lie."""

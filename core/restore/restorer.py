@@ -90,7 +90,7 @@ class Restorer:
         folder = default_pack() if path is None else Path(path)
         manifest = Manifest.load(folder).of(task)
         names = graph_names(manifest, graphs)
-        runtimes = import_module("..runtimes", __package__)
+        runtimes = import_module("...runtimes", __package__)
         opened = runtimes.open_graphs(
             manifest, folder, runtime, names=names, threads=threads, device=device, arithmetic=arithmetic
         )

@@ -49,7 +49,7 @@ def test_a_file_that_is_gone(pack: Path, manifest: Manifest) -> None:
 
 
 def test_the_embedded_pack_is_beside_the_code() -> None:
-    expected = Path(pack_module.__file__).parent / "packs" / "cleanup"
+    expected = Path(pack_module.__file__).parents[1] / "packs" / "cleanup"
     assert default_pack() == expected
 
 

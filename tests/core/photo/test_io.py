@@ -18,7 +18,7 @@ Bytes = NDArray[np.uint8]
 LOSSLESS = (".png", ".tif")
 LOSSY = (".jpg", ".webp", ".avif", ".heic")
 LARGEST_ERROR = {".jpg": 10, ".webp": 24, ".avif": 14, ".heic": 10}  # of 255, on the picture below, WebP halves chroma
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.jpg"))
 
 
 def picture(height: int = 30, width: int = 44) -> Bytes:

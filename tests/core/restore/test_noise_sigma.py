@@ -14,7 +14,7 @@ from pocketprior.core.photo.io import read
 from pocketprior.core.restore import noise_sigma as module
 from pocketprior.core.restore.noise_sigma import noise_sigma, white_sigma
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.jpg"))
 Bytes = NDArray[np.uint8]
 
 

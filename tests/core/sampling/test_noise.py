@@ -15,7 +15,7 @@ from pocketprior.core.native import library
 from pocketprior.core.sampling import noise
 from pocketprior.core.sampling.noise import NOISE_SPEC, normal, normal_of_bits, normal_vector, philox4x32
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden/noise.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden/noise.json").read_text())
 KNOWN_ANSWERS = [  # counter, key, words: Random123's kat_vectors
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),

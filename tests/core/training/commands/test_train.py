@@ -25,7 +25,7 @@ from pocketprior.core.training.dtpm.predictor import PredictorRecipe
 from pocketprior.core.training.stages import SIZES, SYSTEMS, find_stage
 from pocketprior.export.tasks import check_prior
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 SETTINGS = ("steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32")
 SMALL = (
     "model.predictor.widths=8,8",

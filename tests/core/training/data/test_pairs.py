@@ -13,7 +13,7 @@ from pocketprior.core.errors import TrainingError, UnknownNameError, UsageError
 from pocketprior.core.photo.listing import LIST_NAME
 from pocketprior.core.training.data.pairs import CONVENTIONS, find_pairs
 
-DATA = Path(os.environ.get("POCKETPRIOR_DATA", Path(__file__).parents[4] / "shared" / "data"))
+DATA = Path(os.environ.get("POCKETPRIOR_DATA", Path(__file__).parents[5] / "shared" / "data"))
 
 
 def make(root: Path, names: Iterable[str], size: tuple[int, int] = (4, 3)) -> None:

@@ -14,8 +14,8 @@ from pocketprior.core.photo.listing import LIST_NAME, released_photos
 from pocketprior.core.training.data import photos
 from pocketprior.core.training.dtpm.prior import residual_scale
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
-DATA = Path(os.environ.get("POCKETPRIOR_DATA", Path(__file__).parents[4] / "shared" / "data"))
+EXAMPLES = Path(__file__).parents[4] / "examples"
+DATA = Path(os.environ.get("POCKETPRIOR_DATA", Path(__file__).parents[5] / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")

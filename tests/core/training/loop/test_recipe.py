@@ -164,7 +164,7 @@ def test_whole_number_in_a_file_may_stand_for_a_float(tmp_path: Path) -> None:
     [("cleanup", "adapters"), ("predictor", "predictor"), ("prior", "prior"), ("semantic", "semantic")],
 )
 def test_recipes_of_the_kept_checkpoints_can_be_read(folder: str, stage: str) -> None:
-    path = Path(__file__).parents[3] / "checkpoints" / folder / "recipe.toml"
+    path = Path(__file__).parents[4] / "checkpoints" / folder / "recipe.toml"
     recipe = type(find_stage("dtpm", stage).load().recipe).load(path)
     last = (path.parent / "log.csv").read_text().splitlines()[-1]
     assert recipe.steps == int(last.partition(",")[0])
