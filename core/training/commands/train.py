@@ -71,32 +71,30 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, reporting on stderr; Ctrl-C saves and says how to resume."""
+    from ..loop.resume import STATE_NAME
     from ..runs import read_recipe, train
 
     given = {kind: getattr(args, kind.replace("-", "_")) for kind in SYSTEMS[args.system][args.stage].earlier}
     size, task = getattr(args, "size", None), getattr(args, "task", None)
     recipe = read_recipe(args.system, args.stage, args.recipe, size=size, task=task, settings=args.set)
-    steps = train(
-        recipe,
-        system=args.system,
-        stage=args.stage,
-        data=args.data,
-        out=args.out,
-        val=args.val,
-        use=args.use,
-        earlier={kind: path for kind, path in given.items() if path is not None},
-        start=args.start,
-        cool=args.cool,
-        workers=args.workers,
-        minutes=args.minutes,
-        threads=args.threads,
-    )
     try:
-        for _ in steps:
+        for _ in train(
+            recipe,
+            system=args.system,
+            stage=args.stage,
+            data=args.data,
+            out=args.out,
+            val=args.val,
+            use=args.use,
+            earlier={kind: path for kind, path in given.items() if path is not None},
+            start=args.start,
+            cool=args.cool,
+            workers=args.workers,
+            minutes=args.minutes,
+            threads=args.threads,
+        ):
             pass
     except KeyboardInterrupt:
-        from ..loop.resume import STATE_NAME
-
         if (args.out / STATE_NAME).exists():
             print(f"stopped; run the same command to resume from {args.out / STATE_NAME}", file=sys.stderr)
         return INTERRUPTED
