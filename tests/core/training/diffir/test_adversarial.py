@@ -103,7 +103,7 @@ def test_resumed_run_walks_the_same_path(build: Build, pool: Pool, tmp_path: Pat
             else:
                 last = list(steps)[-1]
                 assert last.step == 4
-                assert {"detail", "adversarial", "discriminator"} <= set(last)
+                assert {"detail", "adversarial", "discriminator"} <= set(last.figures)
     assert record(tmp_path / "whole") == record(tmp_path / "resumed")
 
 
