@@ -9,7 +9,7 @@ from typing import get_args
 
 from ...degradations import TASKS
 from ..data.pairs import PairUse
-from ..stages import SEMANTIC, SIZES, SYSTEMS, StageEntry
+from ..stages import MODEL_SIZES, SEMANTIC, SYSTEMS, StageEntry
 
 __all__ = ["add_arguments", "add_run_arguments", "run"]
 
@@ -33,7 +33,7 @@ def _declare(parser: argparse.ArgumentParser, system: str, entry: StageEntry) ->
         needed = "of a model that has a semantic code" if kind == SEMANTIC else "that this stage starts from"
         parser.add_argument(f"--{kind}", type=Path, required=kind != SEMANTIC, help=f"'{kind}' checkpoint {needed}")
     if entry.sized:
-        parser.add_argument("--size", choices=SIZES[system], help="size of the model")
+        parser.add_argument("--size", choices=MODEL_SIZES[system], help="size of the model")
     if entry.tasked:
         parser.add_argument("--task", help=f"the damage to restore: {', '.join(TASKS)}")
     parser.add_argument(
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
             use=args.use,
             earlier={kind: path for kind, path in given.items() if path is not None},
             start=args.start,
-            cool=args.cool,
+            cool_steps=args.cool,
             workers=args.workers,
             minutes=args.minutes,
             threads=args.threads,

@@ -91,7 +91,7 @@ def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Ar
 
 
 def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
-    """(4, H, W): the image, zero where it is missing, and the mask, 1 there."""
+    """(4, H, W): the image, zero where it is masked, and the mask, 1 there."""
     height, width = clean.shape[:2]
     mask = brush_mask(height, width, thickness, rng).astype(np.float32)[:, :, np.newaxis]
     return planar(np.concatenate([clean * (1 - mask), mask], axis=2))

@@ -10,7 +10,7 @@ from torch import nn
 from pocketprior.core.models.deploy.rewrite import rewritten
 from pocketprior.core.models.dtpm import FIRST_MOBILE, NAF_EDGE, Predictor, PredictorConfig
 from pocketprior.core.models.naf_edge import BatchNorm, NafEdgeBlock, NafEdgeUnet
-from pocketprior.core.training.loop.weights import TrainedWeights
+from pocketprior.core.training.loop.optimizers import TrainedWeights
 
 
 def live(module: nn.Module) -> nn.Module:

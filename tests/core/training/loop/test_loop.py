@@ -19,8 +19,8 @@ from toy_training import RECIPE, Toy, ToyConfig, ToyStage, record, toy_data, tra
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training.loop.loop import SavedStep, train
+from pocketprior.core.training.loop.optimizers import TrainedWeights
 from pocketprior.core.training.loop.recipe import Recipe
-from pocketprior.core.training.loop.weights import TrainedWeights
 
 
 @pytest.fixture(scope="module")
