@@ -14,7 +14,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...degradations import TASKS, Picture, Shrink, Task, Window
+from ...arrays import FloatImage
+from ...degradations import TASKS, ShrinkTask, Task, Window
 from ...errors import TrainingError
 from ...photo.resize import thumbnail
 from ...texture import structure
@@ -40,16 +41,16 @@ LARGE = 1_000_000  # photos with more pixels are halved: their finest detail is 
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
-EMPTY: Picture = np.empty(0, np.float32)
+EMPTY: FloatImage = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
 class Crop:
     """A square cut from a photo. Images are (size, size, 3) float32 in [0, 1]."""
 
-    clean: Picture
-    smooth: Picture  # the structure of `clean`; empty when the pool holds none
-    damaged: Picture  # the same square of the damaged photo; empty without a task
+    clean: FloatImage
+    smooth: FloatImage  # the structure of `clean`; empty when the pool holds none
+    damaged: FloatImage  # the same square of the damaged photo; empty without a task
     thumbnail: Pixels  # (3, side, side): a view of the photo around it
 
 
@@ -68,7 +69,7 @@ class Pool:
         return self
 
     def crop(
-        self, size: int, rng: Generator, task: str | None = None, tasks: Mapping[str, Task | Shrink] = TASKS
+        self, size: int, rng: Generator, task: str | None = None, tasks: Mapping[str, Task | ShrinkTask] = TASKS
     ) -> Crop:
         """A random square, turned and mirrored at random; photos are drawn in proportion to their area.
 
@@ -116,12 +117,12 @@ class TrainingData:
     val: Pool
 
 
-def _grey(damaged: Picture) -> Picture:
+def _grey(damaged: FloatImage) -> FloatImage:
     """Damage of a greyscale photo without colour: one channel, repeated, so that noise keeps its strength."""
     return np.repeat(damaged[..., 1:2], 3, axis=2)
 
 
-def planar(image: Picture) -> Picture:
+def planar(image: FloatImage) -> FloatImage:
     """(H, W, 3) -> (3, H, W), contiguous."""
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
 
@@ -139,13 +140,13 @@ def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
     return damaged, clean
 
 
-def _damaged(pool: Pool, index: int, task: str) -> Picture:
+def _damaged(pool: Pool, index: int, task: str) -> FloatImage:
     if pool.damaged:
         return Window.whole(pool.damaged[index]).pixels()
     return TASKS[task].damage(Window.whole(pool.photos[index]), np.random.default_rng(index))
 
 
-def _centre(image: Picture, size: int) -> Picture:
+def _centre(image: FloatImage, size: int) -> FloatImage:
     y, x = ((side - size) // 2 for side in image.shape[:2])
     return image[y : y + size, x : x + size]
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import Dtpm, DtpmConfig
-from ...sampling.schedule import STEPS, trailing
+from ...sampling.schedule import TRAINING_STEPS, trailing
 from ..data.photos import Pool, TrainingData, planar
 from ..loop.stage import Arrays, StageDefinition, stacked
 from ..losses import detail_loss, diffusion_loss, draw_level, mix, psnr_loss
@@ -140,8 +140,8 @@ class FinishRecipe(TaskRecipe):
         super().__post_init__()
         if self.psnr + self.l1 <= 0:
             raise UsageError(f"psnr or l1 must be above 0 for the image to be restored, got {self.psnr} and {self.l1}")
-        if not 1 <= self.sampling_steps <= STEPS:
-            raise UsageError(f"sampling_steps must be in 1..{STEPS}, got {self.sampling_steps}")
+        if not 1 <= self.sampling_steps <= TRAINING_STEPS:
+            raise UsageError(f"sampling_steps must be in 1..{TRAINING_STEPS}, got {self.sampling_steps}")
 
 
 class FinishStage(TaskStage[FinishRecipe]):

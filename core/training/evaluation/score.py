@@ -20,7 +20,7 @@ from ...arrays import Image, to_batch, to_image
 from ...degradations import TASKS
 from ...errors import UsageError
 from ...markdown import table
-from ...metrics.intervals import Difference, paired
+from ...metrics.intervals import PairedDifference, paired
 from ..losses import psnr_loss
 
 __all__ = [
@@ -96,7 +96,7 @@ class ResultTable:
         """How much higher `metric` is for the method `of` than for `over`."""
         return self.value(of, metric) - self.value(over, metric)
 
-    def difference(self, metric: str, of: str, over: str) -> Difference:
+    def difference(self, metric: str, of: str, over: str) -> PairedDifference:
         """`change` with its interval, from the figures of each photo. Raises KeyError as `value` does."""
         each = {row.method: row.each[metric] for row in self.rows if row.method in (of, over)}
         return paired(each[of], each[over])
