@@ -33,10 +33,8 @@ SHARED_NAMES = frozenset({*SYSTEMS, *TARGETS, "limits"})
 SHARED_DEFINITIONS = {
     "CASES": "kernels: the shapes that an op is verified on",
     "CONFIGS": "core.models: the sizes of a system",
-    "EARLIER": "core.training: the checkpoints that a stage starts from",
     "OPS": "runtimes.mil: the operations of one group",
-    "RECIPE": "core.training, distill: the default recipe of a stage or method",
-    "STRUCTURES": "core.training: whether a stage needs structure layers",
+    "RECIPE": "distill: the default recipe of a method",
     "SYSTEMS": "the systems that something works for",
     "TARGETS": "the targets that something works for",
 }

@@ -92,6 +92,7 @@ class Discriminator(nn.Module):
         self.end = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Score every pixel."""
         x = F.leaky_relu(self.intro(image), LEAK)
         skips = []
         for down in self.downs:

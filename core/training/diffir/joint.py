@@ -37,7 +37,7 @@ class WarmupStage(Student):
         self.trained = {"cpen": 1.0, "denoiser": 1.0} if model.denoiser else {"cpen": 1.0}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """mean |Z^ - Z| (DiffIR, L_diff)."""
+        """Mean |Z^ - Z| (DiffIR, L_diff)."""
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         priors = self.priors(image, batch)
         return {"loss": F.l1_loss(priors.estimate, priors.target)}

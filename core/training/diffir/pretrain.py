@@ -42,7 +42,7 @@ class PretrainStage:
         self.pairs = held_back(data.val, recipe)
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
-        """ "image" and "clean"."""
+        """Draw "image" and "clean"; see `draw_pair`."""
         return draw_pair(pool, crop, self.recipe, rng)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

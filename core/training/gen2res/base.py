@@ -93,7 +93,7 @@ class DenoiserStage:
         self.val = stacked([self.draw(val, VAL_CROP, np.random.default_rng(i)) for i in range(VAL_CROPS)])
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
-        """clean and noise (3, crop, crop), "alpha_bar" and "before" (one step nearer to clean), t, and a seed."""
+        """Draw clean and noise (3, crop, crop), "alpha_bar" and "before" (one step nearer to clean), t, and a seed."""
         clean = planar(draw_square(pool, crop, self.shrink, self.mirror, rng))
         level = draw_level(ALPHA_BARS[: self.noisiest], clean.shape, rng)
         step = round(float(level["t"]) * self.noisiest)
