@@ -2,8 +2,9 @@
 
     pocketprior evaluate --data DATA --checkpoints checkpoints -o docs/results.md
 
-Every system is measured whose run folder is in --checkpoints; Gen2Res is constrained to each held-back album, which
-takes minutes for each.
+Every system is measured whose run folder is in --checkpoints: PSNR, SSIM, HaarPSI, NIQE and SWD, against the damaged
+input and baselines. Gen2Res is constrained to each held-back album, which takes minutes for each; finished ones are
+reused.
 """
 
 from __future__ import annotations
