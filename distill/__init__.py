@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .methods import distill
+    from .methods import distill, distill_recipe
 
-__all__ = ["DISTILL_METHODS", "distill"]
+__all__ = ["DISTILL_METHODS", "distill", "distill_recipe"]
 
-DISTILL_METHODS = ("trajectory", "progressive", "unrolled", "consistency", "one_step", "quantized")  # modules
+DISTILL_METHODS = ("trajectory", "progressive", "unrolled", "consistency", "one_step", "quantized")  # a module each
 
 
 def __getattr__(name: str) -> Any:
-    """`distill`, imported when it is used: it needs torch, the names of the methods do not."""
-    if name == "distill":
-        from .methods import distill
+    """The functions of `methods`, imported when they are used: they need torch, the names of the methods do not."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import methods
 
-        return distill
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(methods, name)

@@ -18,14 +18,14 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.sampling.steps import Steps, thinned
-from ..core.training.data.photos import Data, Pool
+from ..core.sampling.steps import thinned
+from ..core.training.data.photos import Pool, TrainingData
 from ..core.training.loop.stage import Arrays
 from .ddim_step import snr_loss, state_at
 from .stage import DistillMethod, DistillRecipe, DistillStage
-from .system import DistillSystem, Problem
+from .system import DistillSystem
 
-__all__ = ["METHOD", "ConsistencyRecipe", "ConsistencyStage", "SlowCopy", "loss"]
+__all__ = ["METHOD", "ConsistencyRecipe", "ConsistencyStage", "SlowCopy"]
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,8 @@ class ConsistencyRecipe(DistillRecipe):
             raise UsageError(f"recipe field 'slow' must be at most 1, got {self.slow}")
 
 
-def loss(
-    teacher: nn.Module, student: nn.Module, problem: Problem, batch: dict[str, Tensor], *,
-    slow: nn.Module, grid: Steps, each: int,
-) -> dict[str, Tensor]:  # fmt: skip
-    """Squared error of x0, weighted by SNR + 1, against the x0 of `slow` one level further on the teacher's path.
-
-    grid: the teacher's steps, `each` of them for each of the student's. batch: `at` (N,), which of the student's steps;
-    `noise`, to noise the truth with.
-    """
-    first = batch["at"] * each
-    levels, times = (torch.tensor(values, device=first.device) for values in (grid.levels, (*grid.times, 0.0)))
-    start = state_at(problem.truth, batch["noise"], levels[first])
-    with torch.no_grad():
-        x = start
-        for i in range(each):
-            found = problem.denoise(teacher, x, levels[first + i], times[first + i])
-            x = state_at(found.clean, found.eps, levels[first + i + 1])
-        after = first + each
-        ended = (after == grid.step_count).reshape(-1, *[1] * (x.dim() - 1))
-        target = torch.where(ended, x, problem.denoise(slow, x, levels[after], times[after]).clean)
-    found = problem.denoise(student, start, levels[first], times[first])
-    return {"loss": snr_loss(found.clean, target, levels[first])}
-
-
 class SlowCopy:
-    """The slow average of the student that the targets come from; see `Aside`."""
+    """The slow average of the student that the targets come from; see `Auxiliary`."""
 
     def __init__(self, student: nn.Module, decay: float) -> None:
         self.student, self.decay = student, decay
@@ -76,43 +52,57 @@ class SlowCopy:
 
     @torch.no_grad()
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: moves the average towards the student."""
+        """As in `Auxiliary`: moves the average towards the student."""
         del done, batch, shared
         for ours, theirs in zip(self.network.parameters(), self.student.parameters(), strict=True):
             ours.lerp_(theirs, 1 - self.decay)
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         return dict(self.network.state_dict())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         self.network.load_state_dict(tensors)
 
 
 class ConsistencyStage(DistillStage):
     """Learns to agree with the slow average of itself."""
 
+    method = "consistency"
+
     def __init__(
-        self, recipe: ConsistencyRecipe, system: DistillSystem, data: Data, run: Path, device: torch.device
+        self, recipe: ConsistencyRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
     ) -> None:
         del run, device
-        super().__init__("consistency", system, recipe, data, loss)
-        self.each = recipe.solver_steps
-        self.grid = system.steps(recipe.sampling_steps * recipe.solver_steps)
-        self.steps = thinned(self.grid, recipe.sampling_steps)
-        self.gates.steps = self.steps
-        self.aside = self.slow = SlowCopy(self.model, recipe.slow)
+        grid = system.steps(recipe.sampling_steps * recipe.solver_steps)
+        super().__init__(recipe, system, data, thinned(grid, recipe.sampling_steps))
+        self.grid, self.each = grid, recipe.solver_steps
+        self.auxiliary = self.slow = SlowCopy(self.model, recipe.slow)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """The system's sample, with `at`: which step."""
+        """The system's sample, with `at`: which of the student's steps."""
         return {**super().draw(pool, crop, rng), "at": np.array(rng.integers(self.steps.step_count))}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss against the current slow average."""
-        problem, slow = self.system.problem(batch), self.slow.network
-        return loss(self.system.teacher, self.model, problem, batch, slow=slow, grid=self.grid, each=self.each)
+        """Squared error of x0, weighted by SNR + 1, against the slow x0 one level further on the teacher's path."""
+        problem, teacher = self.system.problem(batch), self.system.teacher
+        first = batch["at"] * self.each
+        lists = self.grid.levels, (*self.grid.times, 0.0)
+        levels, times = (torch.tensor(values, device=first.device) for values in lists)
+        start = state_at(problem.truth, batch["noise"], levels[first])
+        with torch.no_grad():
+            x = start
+            for i in range(self.each):
+                found = problem.denoise(teacher, x, levels[first + i], times[first + i])
+                x = state_at(found.clean, found.eps, levels[first + i + 1])
+            after = first + self.each
+            ended = (after == self.grid.step_count).reshape(-1, *[1] * (x.dim() - 1))
+            slow = problem.denoise(self.slow.network, x, levels[after], times[after]).clean
+            target = torch.where(ended, x, slow)
+        found = problem.denoise(self.model, start, levels[first], times[first])
+        return {"loss": snr_loss(found.clean, target, levels[first])}
 
 
 METHOD = DistillMethod(

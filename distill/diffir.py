@@ -24,8 +24,8 @@ from ..core.sampling.samplers import posterior_mean
 from ..core.sampling.schedule import diffir
 from ..core.sampling.steps import Steps
 from ..core.training.data.photos import Pool
-from ..core.training.diffir.samples import DiffirRecipe, draw_pair
-from ..core.training.evaluation.score import Case
+from ..core.training.diffir.diffir_stage import DiffirRecipe, draw_pair
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 from .ddim_step import clean_and_eps
 from .stage import DistillRecipe
@@ -119,7 +119,7 @@ class DiffirSystem(DistillSystem):
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         return model.restore(image, model.prior(model.condition(image), batch["noise"])).float()
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
         """As in `DistillSystem`; the steps are the model's own."""
         assert isinstance(model, Diffir)
         del steps

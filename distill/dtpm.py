@@ -24,7 +24,7 @@ from ..core.sampling.steps import GAIN, Steps, own_steps
 from ..core.training.data.photos import Pool
 from ..core.training.dtpm.semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
-from ..core.training.evaluation.score import Case
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 from .ddim_step import clean_and_eps
 from .stage import DistillRecipe
@@ -96,7 +96,7 @@ class DtpmSystem(DistillSystem):
         texture = model.amplitude(scale) * model.residual(damaged, base, code, noise, *steps)
         return (base + GAIN * texture).float()
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
         """As in `DistillSystem`."""
         assert isinstance(model, Dtpm)
         return evaluation.restore(model, self.encoder, steps, case)

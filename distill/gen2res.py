@@ -22,7 +22,7 @@ from ..core.sampling.samplers import clipped, ddim, noised
 from ..core.sampling.schedule import ddpm, strided
 from ..core.sampling.steps import Steps, own_steps
 from ..core.training.data.photos import Pool
-from ..core.training.evaluation.score import Case
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 from .ddim_step import clean_and_eps
 from .stage import DistillRecipe
@@ -86,7 +86,7 @@ class Gen2ResSystem(DistillSystem):
         problem = self.problem(batch)
         return problem.compose(model, problem.sample(model, problem.start, steps))
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
         """As in `DistillSystem`."""
         assert isinstance(model, Denoiser)
         height, width = case.true.shape[:2]

@@ -23,14 +23,13 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data, Pool, planar
-from ..core.training.loop.stage import Arrays, LearningAside, fixed
+from ..core.training.data.photos import Pool, TrainingData, planar
+from ..core.training.loop.stage import Arrays, AuxiliaryNetworks, fixed
 from .ddim_step import snr_loss, state_at
-from .stage import DistillMethod, DistillRecipe, DistillStage
+from .stage import DistillMethod, DistillRecipe, DistillStage, weighted_sum
 from .system import DistillSystem, Problem
 
-__all__ = ["METHOD", "Critics", "OneStepRecipe", "OneStepStage", "PatchCritic", "high_pass", "loss"]
+__all__ = ["METHOD", "Critics", "OneStepRecipe", "OneStepStage", "PatchCritic", "high_pass"]
 
 LEVEL_RANGE = (0.02, 0.98)  # of the teacher's levels at which scores are compared, as shares of its steps
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)  # over 16: binomial, a standard deviation of one pixel
@@ -59,31 +58,6 @@ class OneStepRecipe(DistillRecipe):
             raise UsageError("score or l1 must be above 0, or nothing would tie the student to the image")
 
 
-def loss(
-    teacher: nn.Module,
-    student: nn.Module,
-    problem: Problem,
-    batch: dict[str, Tensor],
-    *,
-    steps: Steps,
-    fake: nn.Module,
-    patch: PatchCritic,
-    recipe: OneStepRecipe,
-) -> dict[str, Tensor]:
-    """The terms of `OneStepRecipe`. batch: `alpha_bar`, `t` (N,) and `score_noise`, where the scores are compared."""
-    end = problem.sample(student, problem.start, steps)
-    picture = problem.compose(student, end)
-    with fixed(patch):
-        adversarial = torch.stack([-scores.mean() for scores in patch(picture)]).mean()
-    figures = {
-        "score": _score_loss(teacher, fake, problem, end, batch),
-        "adversarial": adversarial,
-        "l1": F.l1_loss(end, problem.truth),
-    }
-    terms = [getattr(recipe, name) * value for name, value in figures.items()]
-    return {"loss": torch.stack(terms).sum(), **figures}
-
-
 def _score_loss(teacher: nn.Module, fake: nn.Module, problem: Problem, end: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """A squared error whose gradient is that of DMD (Eq. 7 and 8): fake x0 minus real x0, by the error of the real."""
     alpha_bar, t = batch["alpha_bar"], batch["t"]
@@ -98,14 +72,16 @@ def _score_loss(teacher: nn.Module, fake: nn.Module, problem: Problem, end: Tens
 class OneStepStage(DistillStage):
     """Learns against its critics."""
 
+    method = "one_step"
+
     def __init__(
-        self, recipe: OneStepRecipe, system: DistillSystem, data: Data, run: Path, device: torch.device
+        self, recipe: OneStepRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
     ) -> None:
         del run, device
-        super().__init__("one_step", system, recipe, data, loss)
-        self.levels = system.levels()
-        self.updates, self.terms = recipe.updates, recipe
-        self.aside = self.critics = Critics(
+        super().__init__(recipe, system, data)
+        self.levels, self.updates = system.levels(), recipe.updates
+        self.weights = {name: getattr(recipe, name) for name in ("score", "adversarial", "l1")}
+        self.auxiliary = self.critics = Critics(
             system,
             lambda problem: problem.sample(self.model, problem.start, self.steps),
             lambda: self.model,
@@ -137,18 +113,18 @@ class OneStepStage(DistillStage):
         return self.levels.levels[place], self.levels.times[place]
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss under the current critics."""
-        problem, critics = self.system.problem(batch), self.critics
-        return loss(
-            self.system.teacher,
-            self.model,
-            problem,
-            batch,
-            steps=self.steps,
-            fake=critics.fake,
-            patch=critics.patch,
-            recipe=self.terms,
-        )
+        """The terms of `OneStepRecipe`; the scores are compared at the batch's `alpha_bar`, `t` and `score_noise`."""
+        problem, patch = self.system.problem(batch), self.critics.patch
+        end = problem.sample(self.model, problem.start, self.steps)
+        image = problem.compose(self.model, end)
+        with fixed(patch):
+            adversarial = torch.stack([-scores.mean() for scores in patch(image)]).mean()
+        figures = {
+            "score": _score_loss(self.system.teacher, self.critics.fake, problem, end, batch),
+            "adversarial": adversarial,
+            "l1": F.l1_loss(end, problem.truth),
+        }
+        return weighted_sum(figures, self.weights)
 
 
 def _band(pool: Pool, crop: int) -> float:
@@ -192,8 +168,8 @@ def _patches(width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, padding=1))
 
 
-class Critics(LearningAside):
-    """The fake-score model and the patch critic, each with an optimiser of its own; see `Aside`.
+class Critics(AuxiliaryNetworks):
+    """The fake-score model and the patch critic, each with an optimiser of its own; see `Auxiliary`.
 
     The first models the student's output, the second judges patches. sample: (problem) -> the end of the student's
     chain; updates: of both, per step of the student.
@@ -219,9 +195,9 @@ class Critics(LearningAside):
         super().__init__([self.fake, self.patch], zip(learnt, rates, strict=True))
 
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: `updates` steps of both on the student's current output.
+        """As in `Auxiliary`: `updates` steps of both on the student's current output.
 
-        batch: `fake_alpha_bar`, `fake_t` (N, updates), `fake_noise` (N, updates, ...), where the fake scores are learnt.
+        batch: `fake_alpha_bar`, `fake_t` (N, updates), `fake_noise` (N, updates, ...), where fake scores are learnt.
         """
         del done
         problem = self.system.problem(batch)

@@ -16,40 +16,18 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ..core.sampling.steps import Steps, thinned
-from ..core.training.data.photos import Data, Pool
+from ..core.sampling.steps import thinned
+from ..core.training.data.photos import Pool, TrainingData
 from ..core.training.loop.stage import Arrays
 from .ddim_step import implied_clean, snr_loss, state_at
 from .stage import DistillMethod, DistillRecipe, DistillStage
-from .system import DistillSystem, Problem
+from .system import DistillSystem
 
-__all__ = ["METHOD", "PhaseTeacher", "ProgressiveStage", "loss"]
-
-
-def loss(
-    teacher: nn.Module, student: nn.Module, problem: Problem, batch: dict[str, Tensor], *, grid: Steps
-) -> dict[str, Tensor]:
-    """Squared error of x0, weighted by SNR + 1, against the x0 that leads where two steps of the teacher lead.
-
-    grid: the teacher's steps, twice as many as the student's. batch: `place` (N,) in [0, 1), which of the student's
-    steps; `noise`, to noise the truth with.
-    """
-    count = grid.step_count // 2
-    first = 2 * (batch["place"] * count).long().clamp(max=count - 1)
-    levels, times = (torch.tensor(values, device=first.device) for values in grid)
-    start = state_at(problem.truth, batch["noise"], levels[first])
-    with torch.no_grad():
-        reached = start
-        for i in (first, first + 1):
-            found = problem.denoise(teacher, reached, levels[i], times[i])
-            reached = state_at(found.clean, found.eps, levels[i + 1])
-    target = implied_clean(start, reached, levels[first], levels[first + 2])
-    found = problem.denoise(student, start, levels[first], times[first])
-    return {"loss": snr_loss(found.clean, target, levels[first])}
+__all__ = ["METHOD", "PhaseTeacher", "ProgressiveStage"]
 
 
 class PhaseTeacher:
-    """The teacher of the current phase, the last phase's student, and when the next phase begins; see `Aside`."""
+    """The teacher of the current phase, the last phase's student, and when the next phase begins; see `Auxiliary`."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, phases: int, steps: int) -> None:
         self.student, self.teacher = student, teacher
@@ -59,7 +37,7 @@ class PhaseTeacher:
 
     @torch.no_grad()
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: the figure is the number of the phase."""
+        """As in `Auxiliary`: the figure is the number of the phase."""
         del batch, shared
         if done + 1 >= self.ends[self.phase] and self.phase + 1 < len(self.ends):
             for ours, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
@@ -68,11 +46,11 @@ class PhaseTeacher:
         return {"phase": next(self.teacher.parameters()).new_tensor(float(self.phase))}
 
     def state(self) -> dict[str, Tensor]:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         return {"phase": torch.tensor(self.phase), **{f"teacher.{n}": t for n, t in self.teacher.state_dict().items()}}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         self.phase = int(tensors["phase"])
         self.teacher.load_state_dict({n: tensors[f"teacher.{n}"] for n in self.teacher.state_dict()})
 
@@ -80,27 +58,38 @@ class PhaseTeacher:
 class ProgressiveStage(DistillStage):
     """Learns from the teacher of the current phase."""
 
+    method = "progressive"
+
     def __init__(
-        self, recipe: DistillRecipe, system: DistillSystem, data: Data, run: Path, device: torch.device
+        self, recipe: DistillRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
     ) -> None:
         del run, device
-        super().__init__("progressive", system, recipe, data, loss)
         usual = system.steps(recipe.teacher_steps).step_count
         phases = max(1, math.ceil(math.log2(usual / recipe.sampling_steps)))
         self.grids = [system.steps(recipe.sampling_steps * 2 ** (phases - i)) for i in range(phases)]
-        self.steps = thinned(self.grids[-1], recipe.sampling_steps)
-        self.gates.steps = self.steps
+        super().__init__(recipe, system, data, thinned(self.grids[-1], recipe.sampling_steps))
         teacher = system.student(self.grids[0].step_count).eval().requires_grad_(False)
-        self.aside = self.phases = PhaseTeacher(self.model, teacher, phases, recipe.steps)
+        self.auxiliary = self.phases = PhaseTeacher(self.model, teacher, phases, recipe.steps)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """The system's sample, with `place` in [0, 1): which step."""
+        """The system's sample, with `place` in [0, 1): which of the student's steps."""
         return {**super().draw(pool, crop, rng), "place": np.array(rng.random(), np.float32)}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss of the phase."""
-        problem = self.system.problem(batch)
-        return loss(self.phases.teacher, self.model, problem, batch, grid=self.grids[self.phases.phase])
+        """Squared error of x0, weighted by SNR + 1, against the x0 that leads where two steps of the teacher lead."""
+        problem, grid = self.system.problem(batch), self.grids[self.phases.phase]
+        count = grid.step_count // 2
+        first = 2 * (batch["place"] * count).long().clamp(max=count - 1)
+        levels, times = (torch.tensor(values, device=first.device) for values in grid)
+        start = state_at(problem.truth, batch["noise"], levels[first])
+        with torch.no_grad():
+            reached = start
+            for i in (first, first + 1):
+                found = problem.denoise(self.phases.teacher, reached, levels[i], times[i])
+                reached = state_at(found.clean, found.eps, levels[i + 1])
+        target = implied_clean(start, reached, levels[first], levels[first + 2])
+        found = problem.denoise(self.model, start, levels[first], times[first])
+        return {"loss": snr_loss(found.clean, target, levels[first])}
 
 
 METHOD = DistillMethod(

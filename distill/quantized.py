@@ -19,14 +19,13 @@ from ..core.arrays import Image, to_image
 from ..core.errors import UsageError
 from ..core.metrics import psnr
 from ..core.models.deploy.fake_quant import fake_quantize
-from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data
-from ..core.training.evaluation.score import Case
+from ..core.training.data.photos import TrainingData
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Validation
 from .stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
-__all__ = ["METHOD", "QuantizedRecipe", "QuantizedStage", "loss"]
+__all__ = ["METHOD", "QuantizedRecipe", "QuantizedStage"]
 
 MEASURED_KEY = 2**35  # of the generators of measured crops: no sample of a training step has it
 LEAST_ERROR = 1e-12  # stands in for the error of a teacher that makes none
@@ -43,22 +42,13 @@ class QuantizedRecipe(DistillRecipe):
         self.at_least_one("measured")
 
 
-def loss(system: DistillSystem, student: nn.Module, batch: dict[str, Tensor], steps: Steps) -> dict[str, Tensor]:
-    """MSE between the images of student and teacher, relative to the teacher's own MSE to the truth.
-
-    Both walk the same `steps` from the same noise.
-    """
-    with torch.no_grad():
-        image = system.restored(system.teacher, batch, steps)
-        own_error = F.mse_loss(image, batch["clean"]).clamp(min=LEAST_ERROR)
-    return {"loss": F.mse_loss(system.restored(student, batch, steps), image) / own_error}
-
-
 class QuantizedStage(DistillStage):
     """Learns in int8, with clip ranges that are measured on the teacher's restorations of random crops."""
 
+    method = "quantized"
+
     def __init__(
-        self, recipe: QuantizedRecipe, system: DistillSystem, data: Data, run: Path, device: torch.device
+        self, recipe: QuantizedRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
     ) -> None:
         del run
         steps = system.own or system.steps(recipe.sampling_steps)
@@ -67,18 +57,26 @@ class QuantizedStage(DistillStage):
                 f"{recipe.sampling_steps} steps were asked for, this model samples in {steps.step_count} and keeps "
                 f"them in 8 bits; give --steps {steps.step_count}"
             )
-        super().__init__("quantized", system, recipe, data, loss, steps=steps)
+        super().__init__(recipe, system, data, steps)
         self.gates.teacher_steps = steps
         self.trained = {name: rate for name, rate in {**system.trained, **system.pictured}.items() if rate > 0}
-        rngs = [np.random.Generator(np.random.Philox(key=[MEASURED_KEY + recipe.seed, i])) for i in range(recipe.measured)]
+        rngs = [
+            np.random.Generator(np.random.Philox(key=[MEASURED_KEY + recipe.seed, i])) for i in range(recipe.measured)
+        ]
         crops = [system.draw(data.train.at(0), recipe.crop, rng) for rng in rngs]
         batch = {name: torch.from_numpy(np.stack([crop[name] for crop in crops])).to(device) for name in crops[0]}
         self.frozen.to(device)
         fake_quantize(self.model.to(device), system.pictured, lambda model: system.restored(model, batch, steps))
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss of the current student."""
-        return loss(self.system, self.model, batch, self.steps)
+        """MSE between the images of student and teacher, relative to the teacher's own MSE to the truth.
+
+        Both walk the same steps from the same noise.
+        """
+        with torch.no_grad():
+            image = self.system.restored(self.system.teacher, batch, self.steps)
+            own_error = F.mse_loss(image, batch["clean"]).clamp(min=LEAST_ERROR)
+        return {"loss": F.mse_loss(self.system.restored(self.model, batch, self.steps), image) / own_error}
 
     def validate(self, model: nn.Module) -> Validation:
         """As the other methods, with `val_worst_db`: the PSNR between student and teacher on the worst photo."""
@@ -88,7 +86,7 @@ class QuantizedStage(DistillStage):
         ]
         return found._replace(figures={**found.figures, "val_worst_db": min(kept)})
 
-    def _restored(self, model: nn.Module, case: Case) -> Image:
+    def _restored(self, model: nn.Module, case: EvaluationCase) -> Image:
         return to_image(self.system.restore(model, self.steps, case).numpy(), np.uint16)
 
 

@@ -1,26 +1,26 @@
-"""Distillation as a stage of the training loop: recipe, method, gates, and what all methods share."""
+"""Distillation as a stage of the training loop: recipe, method, gates, and the parts that all methods share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data, Pool
-from ..core.training.dtpm.validation import side_by_side
-from ..core.training.evaluation.score import cases, measure, square
+from ..core.training.data.photos import Pool, TrainingData
+from ..core.training.evaluation.score import cases, measure, side_by_side, square
 from ..core.training.loop.recipe import Recipe
 from ..core.training.loop.stage import Arrays, Validation
 from .limits import texture_lost
 from .system import DistillSystem
 
-__all__ = ["LOST", "DistillMethod", "DistillRecipe", "DistillStage", "Gates", "Rows"]
+__all__ = ["LOST", "DistillMethod", "DistillRecipe", "DistillStage", "Gates", "Rows", "weighted_sum"]
 
 GATE_PHOTOS, GATE_SIDE = 4, 256  # held-back photos that gates look at, and the side of their centre squares, pixels
 JUDGED = ("PSNR", "NIQE", "SWD")
@@ -46,7 +46,10 @@ class DistillMethod(NamedTuple):
 
     recipe: DistillRecipe  # the default
     systems: tuple[str, ...]  # kinds of checkpoints that it can distil
-    build: Callable[[Any, DistillSystem, Data, Path, torch.device], DistillStage]  # (recipe, ..., run folder, device)
+    # (recipe, teacher, photos, run folder, device) -> stage
+    build: Callable[
+        [Any, DistillSystem, TrainingData, Path, torch.device], DistillStage
+    ]  # (recipe, ..., run folder, device)
 
 
 class Rows(Protocol):
@@ -62,30 +65,17 @@ class Rows(Protocol):
         ...
 
 
-class DistillStage:
-    """Trains a student of the system's teacher; see `Stage`.
+class DistillStage(ABC):
+    """Trains a student of the system's teacher; see `TrainingStage`. A method adds `loss`."""
 
-    Args:
-        method: the name that checkpoints carry.
-        system: the teacher.
-        recipe: how to train.
-        data: training photos, and held-back ones for the gates.
-        loss_of: (teacher, student, problem, batch) -> figures, as `Stage.loss`.
-        rows: samples to learn from; without them crops are drawn anew.
-        steps: of the student, if they are not some of the teacher's.
-    """
+    method: ClassVar[str]  # the name in the facts of its checkpoints
+    rows: Rows | None = None  # samples to learn from; without them crops are drawn anew
 
     def __init__(
-        self,
-        method: str,
-        system: DistillSystem,
-        recipe: DistillRecipe,
-        data: Data,
-        loss_of: Callable[..., dict[str, Tensor]],
-        rows: Rows | None = None,
-        steps: Steps | None = None,
+        self, recipe: DistillRecipe, system: DistillSystem, data: TrainingData, steps: Steps | None = None
     ) -> None:
-        self.method, self.system, self.recipe, self.loss_of, self.rows = method, system, recipe, loss_of, rows
+        """steps: of the student, if they are not some of the teacher's."""
+        self.recipe, self.system = recipe, system
         self.steps = steps or system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
         self.kind, self.config = system.kind, system.student_config(recipe.sampling_steps)
         self.model: nn.Module = system.student(recipe.sampling_steps)
@@ -93,14 +83,14 @@ class DistillStage:
         self.gates = Gates(system, data.val, system.steps(recipe.teacher_steps), self.steps)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """As in `Stage`: a sample of the system, or one of `rows`."""
+        """As in `TrainingStage`: a sample of the system, or one of `rows`."""
         if self.rows is not None:
             return self.rows.row(int(rng.integers(self.rows.count)))
         return self.system.draw(pool, crop, rng)
 
+    @abstractmethod
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As in `Stage`: the method's loss."""
-        return self.loss_of(self.system.teacher, self.model, self.system.problem(batch), batch)
+        """As in `TrainingStage`."""
 
     def validate(self, model: nn.Module) -> Validation:
         """PSNR, NIQE and SWD on held-back photos, with the teacher's; see `Gates`."""
@@ -118,6 +108,12 @@ class DistillStage:
             "teacher_steps": self.gates.teacher_steps.step_count,
             "gates": self.gates.verdict,
         }
+
+
+def weighted_sum(figures: dict[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The figures, with their sum by weight as "loss"."""
+    terms = [weights[name] * value for name, value in figures.items()]
+    return {"loss": torch.stack(terms).sum(), **figures}
 
 
 class Gates:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.sampling.steps import Steps, thinned
 from ..core.training.data.photos import Pool, planar
-from ..core.training.evaluation.score import Case
+from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 
 __all__ = ["Denoised", "DistillSystem", "Problem", "Sampler", "photo_arrays", "sampler"]
@@ -137,7 +137,7 @@ class DistillSystem(ABC):
         """The images of a batch as `restore` restores them, but not clipped, and with gradients to all of `model`."""
 
     @abstractmethod
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
         """A held-back photo as a user gets it, (1, 3, H, W)."""
 
     @abstractmethod

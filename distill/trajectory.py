@@ -14,26 +14,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.sampling.steps import Steps
-from ..core.training.data.photos import Data, Pool
+from ..core.training.data.photos import Pool, TrainingData
 from ..core.training.loop.log import bar
 from ..core.training.loop.resume import clear_errors
 from ..core.training.loop.stage import Arrays
 from ..core.training.loop.threads import resolve
 from .ddim_step import implied_clean, snr_loss, state_at
 from .stage import DistillMethod, DistillRecipe, DistillStage
-from .system import DistillSystem, Problem
+from .system import DistillSystem
 
-__all__ = ["METHOD", "STATES", "Trajectories", "TrajectoryRecipe", "loss", "trajectories"]
+__all__ = ["METHOD", "STATES", "Trajectories", "TrajectoryRecipe", "TrajectoryStage", "trajectories"]
 
 STATES, DONE = "states", "done"
 BATCH = 16  # crops that the teacher runs on at once
@@ -52,23 +51,32 @@ class TrajectoryRecipe(DistillRecipe):
         self.at_least_one("crops", "megabytes")
 
 
-def loss(
-    teacher: nn.Module, student: nn.Module, problem: Problem, batch: dict[str, Tensor], *, steps: Steps
-) -> dict[str, Tensor]:
-    """Squared error of x0 at every step, weighted by SNR + 1, against the x0 that leads to the teacher's next state.
+class TrajectoryStage(DistillStage):
+    """Learns the teacher's states at the student's levels; computes them first, and keeps them in the run folder."""
 
-    batch: `states` (N, steps, ...), the teacher's at the end of each step. Gradients do not pass from step to step.
-    """
-    del teacher
-    x = problem.start
-    errors = []
-    for i, time in enumerate(steps.times):
-        alpha_bar, following = (x.new_full((len(x),), level) for level in steps.levels[i : i + 2])
-        found = problem.denoise(student, x, alpha_bar, x.new_full((len(x),), time))
-        target = implied_clean(x, batch[STATES][:, i], alpha_bar, following)
-        errors.append(snr_loss(found.clean, target, alpha_bar))
-        x = state_at(found.clean, found.eps, following).detach()
-    return {"loss": torch.stack(errors).mean(), "end": errors[-1]}
+    method = "trajectory"
+
+    def __init__(
+        self, recipe: TrajectoryRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
+    ) -> None:
+        super().__init__(recipe, system, data)
+        self.rows = trajectories(system, data.train.at(0), self.steps, recipe, run, device)
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error of x0 at every step, weighted by SNR + 1: the target leads to the teacher's next state.
+
+        batch: `states` (N, steps, ...), the teacher's at the end of each step. Gradients do not pass from step to step.
+        """
+        problem = self.system.problem(batch)
+        x = problem.start
+        errors = []
+        for i, time in enumerate(self.steps.times):
+            alpha_bar, following = (x.new_full((len(x),), level) for level in self.steps.levels[i : i + 2])
+            found = problem.denoise(self.model, x, alpha_bar, x.new_full((len(x),), time))
+            target = implied_clean(x, batch[STATES][:, i], alpha_bar, following)
+            errors.append(snr_loss(found.clean, target, alpha_bar))
+            x = state_at(found.clean, found.eps, following).detach()
+        return {"loss": torch.stack(errors).mean(), "end": errors[-1]}
 
 
 @dataclass(frozen=True)
@@ -180,15 +188,8 @@ def _hash(teacher: _Teacher, count: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def build(recipe: TrajectoryRecipe, system: DistillSystem, data: Data, run: Path, device: torch.device) -> DistillStage:
-    """The stage; first computes the trajectories, on `device`, and keeps them in the folder `run`."""
-    steps = system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
-    rows = trajectories(system, data.train.at(0), steps, recipe, run, device)
-    return DistillStage("trajectory", system, recipe, data, partial(loss, steps=steps), rows)
-
-
 METHOD = DistillMethod(
     TrajectoryRecipe(steps=3000, batch=8, crop=64, rate=1e-3, warmup=100, ema=0.995, save_every=500),
     ("dtpm", "gen2res"),
-    build,
+    TrajectoryStage,
 )

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..pack.json import decode
 
 __all__ = ["Checkpoint", "check_finite", "from_dict", "load", "misfits", "save"]
 
@@ -114,16 +115,10 @@ def _header(text: str | None) -> dict[str, Any]:
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build the (nested, frozen) dataclass `cls` from its `asdict` form; an unknown field is a CheckpointError."""
-    hints = get_type_hints(cls)
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    unknown = set(values) - set(names)
-    if unknown:
-        raise CheckpointError(f"unknown {cls.__name__} fields {sorted(unknown)}; valid ones: {names}")
-    return cls(**{name: _convert(hints[name], value) for name, value in values.items()})
+    """Build the (nested, frozen) dataclass `cls` from its `asdict` form; fields that came later may be missing.
 
-
-def _convert(hint: Any, value: Any) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value)
-    return tuple(value) if isinstance(value, list) else value
+    Raises:
+        CheckpointError: For an unknown field or a value of another type.
+    """
+    advice = "train it again with this version"
+    return decode(cls, dict(values), cls.__name__, error=CheckpointError, advice=advice)

@@ -22,9 +22,9 @@ from ...models.gen2res import SHIPPED_BASE, build, load_base
 from ...photo.io import read, write
 from ...photo.photo import Photo
 from ...photo.resize import shrink
-from ..data.photos import levels, planar
+from ..data.photos import planar, to_8_bits
 from ..data.sources import file_hash
-from ..gen2res.album import Album, pictures
+from ..gen2res.album import Album, album_images
 
 __all__ = ["ALBUM_NAME", "add_arguments", "is_generated", "run"]
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     _claim(args.out, {**source, **asdict(album)})
     wanted = [i for i in range(album.count) if not _path(args.out, i).exists()]
     with tqdm(total=album.count, initial=album.count - len(wanted), unit="picture", disable=None) as progress:
-        for number, picture in pictures(denoiser, photo, album, wanted, args.batch):
+        for number, picture in album_images(denoiser, photo, album, wanted, args.batch):
             write(Photo(picture), _path(args.out, number))
             progress.update()
     print(f"{args.out}: {album.count} pictures of {photo.shape[3]} x {photo.shape[2]} pixels")
@@ -90,7 +90,7 @@ def _scaled(photo: Photo, side: int, multiple: int) -> Tensor:
     """The photo, its longer side at most `side`, its centre cut to multiples: (1, 3, H, W) in [0, 1]."""
     height, width = photo.size
     factor = min(1.0, side / max(height, width))
-    pixels = levels(photo.pixels, halve=False)
+    pixels = to_8_bits(photo.pixels, halve=False)
     small = np.empty((max(1, round(height * factor)), max(1, round(width * factor)), 3), np.uint8)
     shrink(pixels, small)
     rows, cols = (length - length % multiple for length in small.shape[:2])

@@ -16,11 +16,11 @@ from ...errors import TrainingError, UnknownNameError, UsageError
 from ...photo.io import is_photo
 from ...photo.listing import LIST_NAME, listed_in
 
-__all__ = ["CONVENTIONS", "Convention", "Pair", "Use", "find_pairs", "is_paired"]
+__all__ = ["CONVENTIONS", "Convention", "PairUse", "PhotoPair", "find_pairs", "is_paired"]
 
-Use: TypeAlias = Literal["any", "non-commercial"]
+PairUse: TypeAlias = Literal["any", "non-commercial"]
 
-USES: dict[Use, tuple[str, ...]] = {"any": ("any",), "non-commercial": ("any", "non-commercial")}
+USES: dict[PairUse, tuple[str, ...]] = {"any": ("any",), "non-commercial": ("any", "non-commercial")}
 SPLITS = {
     "train": ("train", "train_c", "training", "our485"),
     "val": ("val", "val_c", "valid", "validation", "eval15"),
@@ -30,7 +30,7 @@ COLUMNS = ("file", "split", "role", "pair_gt", "use")
 SHOWN = 5  # names in an error
 
 
-class Pair(NamedTuple):
+class PhotoPair(NamedTuple):
     """Two photo files of the same scene and the same size."""
 
     damaged: Path
@@ -82,7 +82,7 @@ CONVENTIONS = (
 )
 
 
-def find_pairs(folder: Path, split: str, *, use: Use = "any", whole: bool = False) -> list[Pair]:
+def find_pairs(folder: Path, split: str, *, use: PairUse = "any", whole: bool = False) -> list[PhotoPair]:
     """The pairs of a split ("train", "val", "test") under `folder`, sorted by the damaged file.
 
     With a `manifest.csv` in the folder or above it: its rows of that split under `folder` with the role lq and a
@@ -102,7 +102,7 @@ def find_pairs(folder: Path, split: str, *, use: Use = "any", whole: bool = Fals
     root = listed_in(folder)
     pairs = _by_list(root, folder, split, use) if root else _by_convention(folder, split, whole)
     _check_sizes(pairs)
-    return [Pair(_as_given(damaged, folder), _as_given(clean, folder)) for damaged, clean in pairs]
+    return [PhotoPair(_as_given(damaged, folder), _as_given(clean, folder)) for damaged, clean in pairs]
 
 
 def is_paired(folder: Path) -> bool:
@@ -117,7 +117,7 @@ def _as_given(path: Path, folder: Path) -> Path:
     return folder / path.relative_to(inside) if path.is_relative_to(inside) else path
 
 
-def _by_list(root: Path, folder: Path, split: str, use: Use) -> list[Pair]:
+def _by_list(root: Path, folder: Path, split: str, use: PairUse) -> list[PhotoPair]:
     rows = [row for row in _rows(root / LIST_NAME) if (root / row["file"]).is_relative_to(folder.resolve())]
     rows = [row for row in rows if (row["split"], row["role"]) == (split, "lq") and row["pair_gt"]]
     allowed = [row for row in rows if row["use"] in USES[use]]
@@ -127,7 +127,7 @@ def _by_list(root: Path, folder: Path, split: str, use: Use) -> list[Pair]:
             f"'{root / LIST_NAME}' lists no '{split}' pairs under '{folder}' for the use '{use}' (it lists: "
             f"{there or 'none'}); give another folder, or another use if the weights are not to be released"
         )
-    pairs = sorted(Pair(root / row["file"], root / row["pair_gt"]) for row in allowed)
+    pairs = sorted(PhotoPair(root / row["file"], root / row["pair_gt"]) for row in allowed)
     missing = [str(path.relative_to(root)) for pair in pairs for path in pair if not path.is_file()]
     if missing:
         raise TrainingError(f"'{root / LIST_NAME}' lists files that are not there: {_some(missing)}; restore them")
@@ -143,7 +143,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def _by_convention(folder: Path, split: str, whole: bool) -> list[Pair]:
+def _by_convention(folder: Path, split: str, whole: bool) -> list[PhotoPair]:
     folders = sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir())
     for convention in CONVENTIONS:
         places = [place for place in folders if any(_pairs_in(place, convention))]
@@ -157,16 +157,16 @@ def _photos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_photo(path)) if folder.is_dir() else []
 
 
-def _pairs_in(place: Path, convention: Convention) -> Iterator[Pair]:
+def _pairs_in(place: Path, convention: Convention) -> Iterator[PhotoPair]:
     """The pairs whose folders stand in `place`."""
     clean = {path.stem: path for path in _photos(place / convention.clean)}
     for path in _photos(place / convention.damaged):
         partner = convention.partner_of(path.stem)
         if partner in clean:
-            yield Pair(path, clean[partner])
+            yield PhotoPair(path, clean[partner])
 
 
-def _part(folder: Path, places: Sequence[Path], convention: Convention, split: str, whole: bool) -> list[Pair]:
+def _part(folder: Path, places: Sequence[Path], convention: Convention, split: str, whole: bool) -> list[PhotoPair]:
     """The pairs of one split, from its own folders or held back from the training pairs."""
     own = {name: [place for place in places if _is_part(place.relative_to(folder), name)] for name in SPLITS}
     parted = any(own.values())
@@ -187,9 +187,9 @@ def _is_part(place: Path, split: str) -> bool:
     return any(part.lower() in SPLITS[split] for part in place.parts)
 
 
-def _complete(folder: Path, places: Iterable[Path], convention: Convention) -> list[Pair]:
+def _complete(folder: Path, places: Iterable[Path], convention: Convention) -> list[PhotoPair]:
     """Every pair in `places`; TrainingError where a photo has no partner."""
-    pairs, alone = list[Pair](), set[Path]()
+    pairs, alone = list[PhotoPair](), set[Path]()
     for place in places:
         found = list(_pairs_in(place, convention))
         there = {*_photos(place / convention.damaged), *_photos(place / convention.clean)}
@@ -209,7 +209,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _check_sizes(pairs: Iterable[Pair]) -> None:
+def _check_sizes(pairs: Iterable[PhotoPair]) -> None:
     """TrainingError unless the photos of each pair are equally large; only the heads of the files are read."""
     unequal = [
         f"{pair.damaged} ({width} x {height}) and {pair.clean.name} ({clean_width} x {clean_height})"

@@ -23,14 +23,14 @@ from ..loop.log import bar
 __all__ = [
     "CONTEXTS",
     "Crop",
-    "Data",
-    "Levels",
+    "PhotoSource",
+    "Pixels",
     "Pool",
-    "Source",
+    "TrainingData",
     "gather",
-    "levels",
     "load",
     "planar",
+    "to_8_bits",
     "val_pairs",
 ]
 
@@ -38,7 +38,7 @@ CONTEXTS = 8  # random views of each photo that stand for "the whole photo" of a
 GREY = 0.03  # share of the crops that are greyscale, where damage is made
 LARGE = 1_000_000  # photos with more pixels are halved: their finest level is mostly softness and JPEG
 
-Levels: TypeAlias = NDArray[np.uint8]
+Pixels: TypeAlias = NDArray[np.uint8]
 
 EMPTY: Picture = np.empty(0, np.float32)
 
@@ -50,20 +50,20 @@ class Crop:
     clean: Picture
     smooth: Picture  # the structure of `clean`; empty when the pool holds none
     damaged: Picture  # the same square of the damaged photo; empty when no task was given
-    thumbnail: Levels  # (3, side, side): a view of the photo around it
+    thumbnail: Pixels  # (3, side, side): a view of the photo around it
 
 
 @dataclass(frozen=True)
 class Pool:
     """Photos in memory."""
 
-    photos: list[Levels]  # (H, W, 3), clean
-    structures: list[Levels]  # the same shapes, or an empty list
-    contexts: Levels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
-    damaged: list[Levels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
+    photos: list[Pixels]  # (H, W, 3), clean
+    structures: list[Pixels]  # the same shapes, or an empty list
+    contexts: Pixels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
+    damaged: list[Pixels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
 
     def at(self, sample: int, group: int = 0) -> Pool:
-        """As in `Source`: always these photos."""
+        """As in `PhotoSource`: always these photos."""
         del sample, group
         return self
 
@@ -81,7 +81,7 @@ class Pool:
         y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         row = index * CONTEXTS + int(rng.integers(CONTEXTS))
 
-        def window(photo: Levels) -> Window:
+        def window(photo: Pixels) -> Window:
             turned = np.rot90(photo, turn)
             return Window(turned[:, ::-1] if mirror else turned, y, x, size, size)
 
@@ -100,7 +100,7 @@ class Pool:
         return np.cumsum([p.shape[0] * p.shape[1] for p in self.photos])
 
 
-class Source(Protocol):
+class PhotoSource(Protocol):
     """Where the photos of training come from; what comes depends on the arguments alone."""
 
     def at(self, sample: int, group: int = 0) -> Pool:
@@ -109,10 +109,10 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """What a stage learns from and what it is judged on."""
 
-    train: Source
+    train: PhotoSource
     val: Pool
 
 
@@ -168,8 +168,8 @@ def load(
 
     halve = not damaged
     shown = (lambda items, *_: items) if quiet else bar
-    photos = [levels(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]
-    worse = [levels(read(path).pixels, halve=False) for path in shown(damaged, "damaged", "photo")]
+    photos = [to_8_bits(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]
+    worse = [to_8_bits(read(path).pixels, halve=False) for path in shown(damaged, "damaged", "photo")]
     for path, damaged_path, a, b in zip(paths, damaged, photos, worse, strict=False):
         if a.shape != b.shape:
             raise TrainingError(
@@ -180,7 +180,7 @@ def load(
 
 
 def gather(
-    photos: Sequence[Levels], damaged: Sequence[Levels] = (), *, minimum: int, side: int, structures: bool
+    photos: Sequence[Pixels], damaged: Sequence[Pixels] = (), *, minimum: int, side: int, structures: bool
 ) -> Pool:
     """A pool of decoded photos (H, W, 3); those smaller than `minimum` pixels on a side are left out.
 
@@ -198,7 +198,7 @@ def gather(
     )
 
 
-def levels(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, halve: bool) -> Levels:
+def to_8_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, halve: bool) -> Pixels:
     """Pixels as 8-bit levels; with `halve`, a photo of more than `LARGE` pixels at half its size."""
     small = np.round(pixels / 257).astype(np.uint8) if pixels.dtype != np.uint8 else pixels.astype(np.uint8, copy=False)
     if not halve or small.shape[0] * small.shape[1] <= LARGE:
@@ -208,11 +208,11 @@ def levels(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, halve: bool) -> Le
     return np.round(quads.mean(axis=(1, 3))).astype(np.uint8)
 
 
-def _structure(photo: Levels) -> Levels:
+def _structure(photo: Pixels) -> Pixels:
     return np.round(structure(photo.astype(np.float32) / np.float32(255)) * 255).astype(np.uint8)
 
 
-def _views(photo: Levels, side: int, rng: Generator) -> list[Levels]:
+def _views(photo: Pixels, side: int, rng: Generator) -> list[Pixels]:
     """Thumbnails (3, side, side) of random rectangles that cover 60 to 100 % of each dimension."""
     if not side:
         return [np.empty((3, 0, 0), np.uint8)] * CONTEXTS

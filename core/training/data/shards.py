@@ -17,7 +17,7 @@ from numpy.random import Generator, Philox
 
 from ...errors import MissingExtraError, PhotoError, TrainingError, UsageError
 from ...photo.io import is_photo, read
-from .photos import Levels, Pool, gather, levels
+from .photos import Pixels, Pool, gather, to_8_bits
 from .stream import GROUP_PHOTOS, shuffled
 
 __all__ = [
@@ -99,12 +99,12 @@ def pool_of(entries: list[Entry], *, minimum: int, side: int, structures: bool) 
     return gather(photos, damaged, minimum=minimum, side=side, structures=structures)
 
 
-def _decoded(name: str, entry: Entry, *, halve: bool) -> Levels:
+def _decoded(name: str, entry: Entry, *, halve: bool) -> Pixels:
     with tempfile.NamedTemporaryFile(suffix=f".{name}") as file:
         file.write(entry[name])
         file.flush()
         try:
-            return levels(read(file.name).pixels, halve=halve)
+            return to_8_bits(read(file.name).pixels, halve=halve)
         except PhotoError as error:
             raise TrainingError(f"a shard has a photo ({name}) that cannot be decoded: {error}") from error
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...photo.listing import LIST_NAME, released_photos
-from .pairs import Use, find_pairs, is_paired
-from .photos import Data, Source, load
+from .pairs import PairUse, find_pairs, is_paired
+from .photos import PhotoSource, TrainingData, load
 from .shards import Shards, expand, is_shards
 from .stream import GROUP_PHOTOS, GROUPS, Folder, Stream
 
@@ -22,8 +22,8 @@ VAL_PHOTOS = 64  # held-back photos that are used, evenly spaced, where there ar
 
 
 def open_data(
-    data: str, val: str | None, *, use: Use, seed: int, crop: int, side: int, structures: bool
-) -> tuple[Data, dict[str, str]]:
+    data: str, val: str | None, *, use: PairUse, seed: int, crop: int, side: int, structures: bool
+) -> tuple[TrainingData, dict[str, str]]:
     """Training and held-back photos, and a hash of each listing.
 
     val: where the held-back photos are, None for the `val` split of `data`; of a folder of pairs beside `data` all are
@@ -38,7 +38,7 @@ def open_data(
         raise UsageError(f"held-back photos cannot come from shards ({held_back}); give a folder of them with --val")
     if is_shards(data):
         urls = expand(data)
-        train: Source = Stream(Shards(urls, seed, minimum=crop, side=side, structures=structures))
+        train: PhotoSource = Stream(Shards(urls, seed, minimum=crop, side=side, structures=structures))
         hashes = {"data": _hash(f"{url} {_size(url)}" for url in urls)}
     else:
         clean, damaged, digest = listed(data, "train")
@@ -49,10 +49,10 @@ def open_data(
             train = load_in(clean, damaged=damaged, minimum=crop)
     clean, damaged, hashes["val"] = listed(held_back, "val")
     clean, damaged = _some(clean, VAL_PHOTOS), _some(damaged, VAL_PHOTOS)
-    return Data(train, load_in(clean, damaged=damaged, minimum=max(crop, VAL_SIDE))), hashes
+    return TrainingData(train, load_in(clean, damaged=damaged, minimum=max(crop, VAL_SIDE))), hashes
 
 
-def _listed(place: str, split: str, *, use: Use, whole: bool) -> tuple[list[Path], list[Path], str]:
+def _listed(place: str, split: str, *, use: PairUse, whole: bool) -> tuple[list[Path], list[Path], str]:
     """The photos of a split, or the clean and damaged ones of its pairs, and the hash of their names and sizes.
 
     The hash is the same wherever the folder lies.

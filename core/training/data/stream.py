@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...errors import TrainingError, UsageError
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, Stage
-from .photos import Pool, Source, load
+from ..loop.stage import Arrays, TrainingStage, stacked
+from .photos import PhotoSource, Pool, load
 
 __all__ = ["GROUPS", "GROUP_PHOTOS", "Folder", "Stream", "batches", "group_of", "share_of", "shuffled"]
 
@@ -64,7 +64,7 @@ class Stream:
         self._ahead: dict[int, tuple[int, Future[Pool]]] = {}
 
     def at(self, sample: int, group: int = 0) -> Pool:
-        """As in `Source`. Raises TrainingError when photos cannot be read, or none is large enough."""
+        """As in `PhotoSource`. Raises TrainingError when photos cannot be read, or none is large enough."""
         window = sample // WINDOW_SAMPLES
         if group not in self._held or self._held[group][0] != window:
             self._held[group] = (window, self._window(window, group))
@@ -133,7 +133,7 @@ def share_of(recipe: Recipe, processes: int) -> int:
 class _Parts(Dataset[dict[str, Tensor]]):
     """Part k of a process: `k // accumulate` is the step."""
 
-    def __init__(self, stage: Stage, source: Source, recipe: Recipe, rank: int, processes: int) -> None:
+    def __init__(self, stage: TrainingStage, source: PhotoSource, recipe: Recipe, rank: int, processes: int) -> None:
         self.draw, self.source, self.recipe = stage.draw, source, recipe
         self.rank = rank
         self.share = share_of(recipe, processes)
@@ -141,8 +141,7 @@ class _Parts(Dataset[dict[str, Tensor]]):
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         step, part = divmod(k, self.recipe.accumulate)
         first = (self.rank * self.recipe.accumulate + part) * self.share
-        samples = [self._sample(step, first + i) for i in range(self.share)]
-        return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+        return stacked([self._sample(step, first + i) for i in range(self.share)])
 
     def _sample(self, step: int, position: int) -> Arrays:
         start = step * self.recipe.batch
@@ -152,7 +151,7 @@ class _Parts(Dataset[dict[str, Tensor]]):
 
 
 def batches(
-    stage: Stage, source: Source, recipe: Recipe, *, start: int, rank: int, processes: int, workers: int
+    stage: TrainingStage, source: PhotoSource, recipe: Recipe, *, start: int, rank: int, processes: int, workers: int
 ) -> Generator[dict[str, Tensor]]:
     """The parts of the steps from `start` on, in order; `workers` processes draw them ahead, until it is closed."""
     parts = recipe.accumulate

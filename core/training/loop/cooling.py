@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..data.photos import Data
-from .loop import Step, train
+from ..data.photos import TrainingData
+from .loop import SavedStep, train
 from .processes import processes
 from .recipe import Recipe
 from .resume import RECIPE_NAME, STATE_NAME, check_run, claim_run, clear_errors, is_finished, steps_done
-from .stage import Stage
+from .stage import TrainingStage
 
 __all__ = ["cool", "cooled_copies"]
 
@@ -26,15 +26,15 @@ PREFIX = "cooled-"  # of the folders of copies; the number of steps that the run
 
 
 def cool(
-    stage: Stage,
-    data: Data,
+    stage: TrainingStage,
+    data: TrainingData,
     recipe: Recipe,
     run: Path,
     steps: int,
     *,
     inputs: Mapping[str, str] | None = None,
     **options: Any,
-) -> Generator[Step]:
+) -> Generator[SavedStep]:
     """Train a copy of the run `run` for `steps` more steps, as `train` does with its options.
 
     recipe: that of the run. The copy lies in the run's folder under the number of steps that the run has done, and

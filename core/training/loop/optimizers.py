@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .recipe import Recipe
-from .stage import Stage
+from .stage import TrainingStage
 
 __all__ = ["Muon", "is_hidden_kernel", "optimizers", "orthogonal"]
 
 
-def optimizers(stage: Stage, recipe: Recipe, *, bf16: bool) -> list[torch.optim.Optimizer]:
+def optimizers(stage: TrainingStage, recipe: Recipe, *, bf16: bool) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon where the recipe asks for it and there are kernels for it; all other parameters are frozen.
 
     The `lr` of each group is its peak rate. bf16: whether Muon computes in it.

@@ -1,7 +1,7 @@
 """The trained weights of a run, their average and the optimiser's moments, whole or in shards.
 
-FSDP replaces parameters by shards (DTensors). Everything that is written is made whole first, so that a state or a
-checkpoint says nothing of the number of processes.
+FSDP replaces parameters by shards (DTensors). Shards are gathered before they are written, so that a state or a
+checkpoint does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ...errors import TrainingError
 
-__all__ = ["Weights"]
+__all__ = ["TrainedWeights"]
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum")  # of AdamW and Muon, per parameter
 
 
-class Weights:
-    """The trained parameters of `model` after it was prepared, with one average each.
+class TrainedWeights:
+    """The trained parameters of `model` after it was prepared, with one exponential moving average each.
 
-    All processes call the methods together.
+    The update is PyTorch's; its `AveragedModel` would also copy and average frozen parts, and knows no shards. All
+    processes call the methods together.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
@@ -33,27 +35,26 @@ class Weights:
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         states = {p: optimizer.state for optimizer in optimizers for g in optimizer.param_groups for p in g["params"]}
         self._states: dict[Tensor, MutableMapping[Any, Any]] = {p: states[p] for p in self.trained.values()}
-        self._ours = [_local(a) for a in self.average.values()]
-        self._theirs = [_local(p.detach()) for p in self.trained.values()]
+        self._averages = [_local(a) for a in self.average.values()]
+        self._currents = [_local(p.detach()) for p in self.trained.values()]
 
-    @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Move the average towards the current weights: a <- decay a + (1 - decay) w."""
-        torch._foreach_lerp_(self._ours, self._theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        get_ema_multi_avg_fn(decay)(self._averages, self._currents, None)
 
     def clip(self, norm: float) -> Tensor:
-        """Scale the gradients down to a joint norm of at most `norm`, 0 for any; returns what it was, a scalar."""
+        """Scale the gradients down to a joint norm of at most `norm`, 0 for any; returns the norm before, a scalar."""
         total = nn.utils.clip_grad_norm_(self.trained.values(), norm or math.inf)
         return total.full_tensor() if isinstance(total, DTensor) else total
 
     def moments(self, parameter: Tensor) -> Mapping[str, Tensor]:
-        """What the parameter's optimiser remembers of its gradients; nothing before its first one."""
+        """The state of a parameter's optimiser; empty before its first gradient."""
         return self._states[parameter].get(parameter, {})
 
     def unfit(self) -> Tensor:
         """The number of weights, averaged weights and moments of this process that are not finite, a scalar."""
         moments = [_local(t) for p in self.trained.values() for t in self.moments(p).values()]
-        tensors = [*self._ours, *self._theirs, *moments]
+        tensors = [*self._averages, *self._currents, *moments]
         return torch.stack([(~t.isfinite()).sum() for t in tensors]).sum().float()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
@@ -68,12 +69,12 @@ class Weights:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave. Raises TrainingError when it is that of another model."""
+        """Restore what `state` returned. Raises TrainingError if it belongs to another model."""
         buffers = self._buffers()
         expected = {f"weight.{name}" for name in self.trained} | {f"buffer.{name}" for name in buffers}
         missing = sorted(expected - set(tensors))
         if missing:
-            raise TrainingError(f"the saved state lacks {missing[0]}: it is of another model; use a new --out folder")
+            raise TrainingError(f"the state has no {missing[0]}: it belongs to another model; use a new --out folder")
         for name, parameter in self.trained.items():
             _fill(parameter, tensors[f"weight.{name}"])
             _fill(self.average[name], tensors[f"average.{name}"])
@@ -85,7 +86,7 @@ class Weights:
 
     @torch.no_grad()
     def averaged(self, copy: nn.Module | None) -> None:
-        """Give `copy`, a plain model of the same kind (None on the other processes), the average and the buffers."""
+        """Copy the average and the buffers into `copy`, a plain model of the same kind; None on the other processes."""
         parameters = dict(copy.named_parameters()) if copy is not None else {}
         for name, average in self.average.items():
             whole = _whole(average)

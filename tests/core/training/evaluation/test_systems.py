@@ -25,7 +25,7 @@ from pocketprior.core.photo.io import read
 from pocketprior.core.sampling.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
 from pocketprior.core.training.evaluation.score import cases, square
-from pocketprior.core.training.gen2res import constrain
+from pocketprior.core.training.gen2res.constrain import CONSTRAIN_STAGE
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 METHODS = {
@@ -129,8 +129,8 @@ def test_gen2res(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     config = replace(GEN2RES["mobile"], widths=(8, 8), groups=4, embedding=16)
     checkpoints.save(tmp_path / "base.safetensors", "gen2res", config, Denoiser(config).state_dict(), {})
-    recipe = replace(constrain.RECIPE, steps=2, batch=2, crop=16, rank=2, save_every=2, precision="fp32")
-    monkeypatch.setattr(constrain, "RECIPE", recipe)
+    recipe = replace(CONSTRAIN_STAGE.recipe, steps=2, batch=2, crop=16, rank=2, save_every=2, precision="fp32")
+    monkeypatch.setattr(gen2res, "CONSTRAIN_STAGE", replace(CONSTRAIN_STAGE, recipe=recipe))
     table = gen2res.evaluate(
         EXAMPLES,
         tmp_path / "base.safetensors",

@@ -9,13 +9,13 @@ import torch
 
 from pocketprior.core.errors import UnknownNameError, UsageError
 from pocketprior.core.training.data.photos import Pool, val_pairs
-from pocketprior.core.training.diffir.pretrain import RECIPE
-from pocketprior.core.training.diffir.samples import draw_pair, held_back, psnr, strip
-from pocketprior.core.training.loop.stage import Stage
+from pocketprior.core.training.diffir.diffir_stage import draw_pair, held_back, restored_psnr, strip
+from pocketprior.core.training.diffir.pretrain import PRETRAIN_STAGE
+from pocketprior.core.training.loop.stage import TrainingStage
 
 from .conftest import MODEL
 
-SMALL = replace(RECIPE, model=MODEL, crop=32)
+SMALL = replace(PRETRAIN_STAGE.recipe, model=MODEL, crop=32)
 MASKED = replace(SMALL, model=replace(MODEL, inputs=4), mask="thick")
 
 
@@ -58,8 +58,8 @@ def test_other_held_back_pairs_never_change(recipe, pool: Pool) -> None:
 
 def test_psnr_and_strip() -> None:
     clean = torch.full((1, 3, 8, 8), 0.5)
-    assert psnr(clean, clean + 0.1, clean) == pytest.approx(20, abs=1e-3)
-    assert psnr(clean, clean + 2, clean) == pytest.approx(-20 * np.log10(0.5), abs=1e-3)  # clipped to 1
+    assert restored_psnr(clean, clean + 0.1, clean) == pytest.approx(20, abs=1e-3)
+    assert restored_psnr(clean, clean + 2, clean) == pytest.approx(-20 * np.log10(0.5), abs=1e-3)  # clipped to 1
     picture = strip(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 8, 8) * 2, clean)
     assert picture.shape == (3, 8, 24)
     assert picture[0, 0].tolist() == [0.0] * 8 + [1.0] * 8 + [0.5] * 8
@@ -91,7 +91,7 @@ def test_wrong_names_are_named() -> None:
 @pytest.mark.parametrize(
     "changes", [{"model": replace(MODEL, inputs=4)}, {"model": replace(MODEL, scale=4), "task": "sr4"}]
 )
-def test_stages_run_on_every_kind_of_image(changes: dict, build: Callable[..., Stage], pool: Pool) -> None:
+def test_stages_run_on_every_kind_of_image(changes: dict, build: Callable[..., TrainingStage], pool: Pool) -> None:
     for name in ("pretrain", "joint"):
         stage = build(name, **changes)
         sample = stage.draw(pool, 16, np.random.default_rng(0))

@@ -4,8 +4,7 @@ import torch
 from small_stages import Build, batch_of
 
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.distill.critics import PatchCritic, high_pass
-from pocketprior.distill.one_step import OneStepStage
+from pocketprior.distill.one_step import OneStepStage, PatchCritic, high_pass
 
 
 def test_high_pass_takes_away_colour_and_slope_but_not_grain() -> None:
@@ -31,7 +30,7 @@ def test_critics_learn_what_the_student_makes(build: Build, pool: Pool) -> None:
             parameter.mul_(1.5)
     batch = batch_of(stage, pool)
     before = {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}
-    found = [stage.aside.step(i, batch, lambda tensor: tensor) for i in range(8)]
+    found = [stage.auxiliary.step(i, batch, lambda tensor: tensor) for i in range(8)]
     assert float(found[-1]["fake"]) < 0.9 * float(found[0]["fake"])
     assert float(found[-1]["patch"]) < 0.9 * float(found[0]["patch"])
     assert all(before[name].equal(tensor) for name, tensor in stage.model.state_dict().items())

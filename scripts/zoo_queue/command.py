@@ -1,4 +1,4 @@
-"""`scripts/zoo`: starts the training queue in the background, stops it, prints where it is."""
+"""`scripts/zoo`: starts the training queue in the background, stops it, prints its state."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import PocketPriorError, UsageError
-from .zoo import Place, Status, read_models, status, work
+from pocketprior.core.errors import PocketPriorError, UsageError
+
+from .queue import Place, Status, read_models, status, work
 
 __all__ = ["main"]
 
@@ -52,15 +53,14 @@ def _parser(root: Path) -> argparse.ArgumentParser:
     parser.add_argument(
         "action",
         choices=("start", "stop", "table", "work"),
-        help="start or go on in the background, stop (the state is saved), print where the runs are, "
+        help="start or resume in the background, stop (the state is saved), print a table of the runs, "
         "or work in the foreground",
     )
-    variables = os.environ
-    parser.add_argument("--data", default=variables.get("POCKETPRIOR_DATA"), help="photos (or set POCKETPRIOR_DATA)")
+    parser.add_argument("--data", default=os.environ.get("POCKETPRIOR_DATA"), help="photos (or set POCKETPRIOR_DATA)")
     parser.add_argument(
         "--state",
         type=Path,
-        default=Path(variables.get("POCKETPRIOR_ZOO", root / ".zoo")),
+        default=Path(os.environ.get("POCKETPRIOR_ZOO", root / ".zoo")),
         help="folder of the runs (default .zoo in the clone, or POCKETPRIOR_ZOO)",
     )
     parser.add_argument("--models", type=Path, default=root / "zoo", help="folder of the NAME.toml files")
@@ -73,9 +73,9 @@ def _parser(root: Path) -> argparse.ArgumentParser:
 
 
 class _Lock:
-    """Held by the one process that works on a state folder; it ends with that process, however that ends.
+    """Held by the one process that works on a state folder; the system releases it when that process ends.
 
-    The file holds the process and the name of the run it is at.
+    The file holds the process id and the name of the current run.
     """
 
     def __init__(self, state: Path) -> None:
@@ -95,14 +95,14 @@ class _Lock:
         self._file.close()
 
     def note(self, run: str) -> None:
-        """Say which run is worked on."""
+        """Name the current run."""
         self._file.seek(0)
         self._file.truncate()
         self._file.write(f"{os.getpid()} {run}")
         self._file.flush()
 
     def running(self) -> tuple[int, str] | None:
-        """The process that holds it and its run; None when there is none."""
+        """The id of the process that holds the lock, and its run; None when no process does."""
         if not self._path.exists():
             return None
         with self._path.open("r+") as file:
@@ -132,8 +132,8 @@ def _start(root: Path, args: argparse.Namespace, lock: _Lock) -> int:
             stderr=file,
             start_new_session=True,
         )
-    worker.returncode = 0  # nobody waits for it: it outlives this process
-    print(f"started; what it says goes to {log}")
+    worker.returncode = 0  # it outlives this process, which does not wait for it
+    print(f"started; its output goes to {log}")
     return 0
 
 
@@ -149,7 +149,7 @@ def _stop(lock: _Lock) -> int:
             print(f"process {running[0]} has not stopped after {PATIENCE:.0f} s", file=sys.stderr)
             return 1
         time.sleep(0.2)
-    print(f"stopped at {running[1]}; 'start' goes on from there")
+    print(f"stopped at {running[1]}; 'start' resumes there")
     return 0
 
 

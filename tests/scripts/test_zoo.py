@@ -18,11 +18,12 @@ from toy_training import RECIPE, ToyConfig, record
 from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
-from pocketprior.core.training import zoo, zoo_command
 from pocketprior.core.training.loop.resume import is_finished
-from pocketprior.core.training.zoo import Place, ZooModel, ZooStage, read_models, status, work
+from zoo_queue import command
+from zoo_queue import queue as zoo_queue
+from zoo_queue.queue import Place, ZooModel, ZooStage, read_models, status, work
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SPEED = 100.0  # steps an hour of the pretended training
 
@@ -39,7 +40,7 @@ class Pretended:
         options = dict(pairwise(words))
         settings = dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "--set")
         run, wanted = Path(options["--out"]), int(settings.get("steps", 7))
-        done, hours = zoo._progress(run)
+        done, hours = zoo_queue._progress(run)
         if "--from" in options:
             facts = checkpoints.load(Path(options["--from"])).facts
             done, hours = facts["step"], facts["hours"]
@@ -64,7 +65,7 @@ class Pretended:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     pretended = Pretended()
-    monkeypatch.setattr(zoo, "pocketprior", pretended)
+    monkeypatch.setattr(zoo_queue, "pocketprior", pretended)
     return pretended
 
 
@@ -134,7 +135,7 @@ def test_interrupted_command_ends_the_queue_and_comes_again(trained: Pretended, 
 
 
 def test_lost_state_goes_on_from_the_weights_that_are_kept(trained: Pretended, place: Place) -> None:
-    model = ZooModel("cleanup", CLEANUP.stages[:1], first=20)
+    model = ZooModel("cleanup", CLEANUP.stage[:1], first=20)
     list(work([model], place))
     (place.state / "cleanup").rename(place.state / "lost")
     trained.calls.clear()
@@ -151,7 +152,7 @@ def test_lost_state_goes_on_from_the_weights_that_are_kept(trained: Pretended, p
 
 @pytest.mark.usefixtures("trained")
 def test_what_is_kept_is_small_and_says_what_it_is(place: Place) -> None:
-    model = ZooModel("cleanup", CLEANUP.stages[:1], first=20)
+    model = ZooModel("cleanup", CLEANUP.stage[:1], first=20)
     list(work([model], place))
     kept = checkpoints.load(place.kept / "cleanup-predictor.safetensors")
     assert (kept.kind, kept.config, kept.facts["step"]) == ("toy", {"width": 6}, 112)
@@ -172,7 +173,7 @@ def test_weights_that_are_too_large_are_not_kept(trained: Pretended, place: Plac
 
 @pytest.mark.usefixtures("trained")
 def test_status_of_every_run(place: Place) -> None:
-    list(work([ZooModel("cleanup", CLEANUP.stages[:1], first=20)], place))
+    list(work([ZooModel("cleanup", CLEANUP.stage[:1], first=20)], place))
     first, second, _ = status([CLEANUP], place)
     assert (first.run, first.mpx, first.hours) == ("cleanup/predictor", pytest.approx(100 * 8 * 256e-6), 1.0)
     assert first.validation == "val_psnr 21.12 cooled"
@@ -182,12 +183,12 @@ def test_status_of_every_run(place: Place) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("", "'stage'"),
+        ("", "'stage' is missing"),
         ("[[stage]]\nname = 'a'", "command"),
         ("[[stage]]\nname = 'a'\ncommand = 'train'\nhour = 3", "hour"),
-        ("[[stage]]\nname = 'a'\ncommand = 'train'\nhours = 3", "iterable"),
-        ("budget = 3\n[[stage]]\nname = 'a'\ncommand = 'train'", "unknown keys: budget"),
-        ("[[stage", "not a model"),
+        ("[[stage]]\nname = 'a'\ncommand = 'train'\nhours = 3", "hours: given 3, expected a list"),
+        ("budget = 3\n[[stage]]\nname = 'a'\ncommand = 'train'", "unknown field 'budget'"),
+        ("[[stage", "not valid TOML"),
     ],
 )
 def test_bad_file_is_refused(text: str, named: str, tmp_path: Path) -> None:
@@ -209,9 +210,9 @@ def test_folder_without_models_is_refused(tmp_path: Path) -> None:
 
 def test_models_of_the_clone_name_stages_that_there_are() -> None:
     for model in read_models(ROOT / "zoo"):
-        earlier = {stage.name: Path(stage.name) for stage in model.stages}
-        for stage in model.stages:
-            words = zoo._words(stage, earlier)
+        earlier = {stage.name: Path(stage.name) for stage in model.stage}
+        for stage in model.stage:
+            words = zoo_queue._words(stage, earlier)
             assert main([*words, "--help"]) == 0, stage.command
 
 
@@ -245,7 +246,7 @@ class Queue:
         self.options += [f"--data={EXAMPLES}", "--threads=1", "--nice=0"]
 
     def __call__(self, action: str) -> int:
-        return zoo_command.main(ROOT, [action, *self.options])
+        return command.main(ROOT, [action, *self.options])
 
     def kill(self) -> None:
         if process := self.process():
@@ -259,7 +260,7 @@ class Queue:
         assert what(), log.read_text()
 
     def process(self) -> int | None:
-        held = zoo_command._Lock(self.folder / "state").running()
+        held = command._Lock(self.folder / "state").running()
         return held[0] if held else None
 
 
@@ -294,7 +295,7 @@ def test_killed_queue_goes_on_to_the_same_bits(queue: Queue, capsys: pytest.Capt
     assert (queue.folder / "weights" / "tiny-predictor.safetensors").exists()
 
     before = torch.get_num_threads()
-    words = zoo._words(read_models(queue.folder / "models")[0].stages[0], {})
+    words = zoo_queue._words(read_models(queue.folder / "models")[0].stage[0], {})
     words += ["--data", str(EXAMPLES), "--out", str(queue.folder / "whole"), "--threads", "1", "--set", "cooldown=0"]
     assert main([*words, "--set", "steps=32"]) == 0
     assert main([*words, "--set", "steps=32", "--cool", "4"]) == 0

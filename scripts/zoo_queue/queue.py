@@ -1,9 +1,9 @@
 """The training queue: every model of the zoo, in order and in passes, at low priority, for days if need be.
 
-A file `zoo/NAME.toml` describes one model: its stages in order, each a `pocketprior` command, and the hours that each
-has in all at the end of each pass. A stage with hours trains at a constant rate; at every doubling of what it has seen,
-and when its hours are over, a copy is cooled, and that is what later stages start from and what is kept in 16 bits. A
-stage without hours trains the steps of its recipe. All is saved on the way: killed or stopped, the queue goes on.
+A file `zoo/NAME.toml` describes one model: its stages in order, each a `pocketprior` command, and the total hours of
+each stage at the end of each pass. A stage with hours trains at a constant rate; at every doubling of its steps, and
+when its hours are over, a copy is cooled: later stages start from that copy, and it is kept in 16 bits. A stage without
+hours trains the steps of its recipe. The state is saved on the way: a queue that was killed or stopped resumes.
 """
 
 from __future__ import annotations
@@ -21,46 +21,47 @@ from typing import Any
 
 import safetensors
 
-from ..cli import main as pocketprior
-from ..errors import TrainingError, UsageError
-from ..models import checkpoints
-from .data.sources import file_hash
-from .loop.cooling import PREFIX, cooled_copies
-from .loop.recipe import Recipe
-from .loop.resume import STATE_NAME, is_finished, steps_done
+from pocketprior.core.cli import main as pocketprior
+from pocketprior.core.errors import TrainingError, UsageError
+from pocketprior.core.models import checkpoints
+from pocketprior.core.pack.json import decode
+from pocketprior.core.training.data.sources import file_hash
+from pocketprior.core.training.loop.cooling import PREFIX, cooled_copies
+from pocketprior.core.training.loop.recipe import Recipe
+from pocketprior.core.training.loop.resume import STATE_NAME, is_finished, steps_done
 
 __all__ = ["Place", "Status", "ZooModel", "ZooStage", "advance", "keep", "read_models", "status", "work"]
 
 MODEL_NAME = "model.safetensors"
-PASSES_NAME = "passes.json"  # in the state folder: how many passes each run has behind it
+PASSES_NAME = "passes.json"  # in the state folder: passes that each run has completed
 USED_NAME = "used.json"  # in a run folder: hashes of the checkpoints of earlier stages that it was made from
 COOL_SHARE = 0.12  # steps of a cooled copy, as a share of those of its run
-COOL_SECONDS = 20 * 60.0  # that it takes at most
+COOL_SECONDS = 20 * 60.0  # longest cooling
 LARGEST = 20_000_000  # bytes of a file that is kept
 ROUNDING = 1e-3  # hours
 
 
 @dataclass(frozen=True)
 class ZooStage:
-    """One stage of a model."""
+    """One stage of a model: a [[stage]] table."""
 
     name: str
     command: str  # of `pocketprior`, without --data and --out; {NAME} is the checkpoint of an earlier stage
-    hours: tuple[float, ...] = ()  # of training, in all, at the end of each pass; none: the steps of the recipe
+    hours: tuple[float, ...] = ()  # total hours of training at the end of each pass; none: the steps of the recipe
 
 
 @dataclass(frozen=True)
 class ZooModel:
     """One file of the zoo."""
 
-    name: str
-    stages: tuple[ZooStage, ...]
-    first: int = 1000  # steps before the first cooled copy; the next ones follow at twice as many each
+    name: str  # by default that of the file
+    stage: tuple[ZooStage, ...]
+    first: int = 1000  # steps before the first cooled copy; each further copy follows at twice as many
 
     @property
     def passes(self) -> int:
-        """How often its stages come."""
-        return max((len(stage.hours) for stage in self.stages), default=1) or 1
+        """How often the queue comes back to its stages."""
+        return max((len(stage.hours) for stage in self.stage), default=1) or 1
 
 
 @dataclass(frozen=True)
@@ -90,30 +91,23 @@ def read_models(folder: Path) -> list[ZooModel]:
 
 
 def _model(path: Path) -> ZooModel:
+    advice = "see docs/training.md"
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        stages = tuple(_stage(stage) for stage in values.pop("stage"))
-        model = ZooModel(values.pop("name", path.stem), stages, values.pop("first", ZooModel.first))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is not a model of the zoo ({error}); see docs/training.md") from None
-    if values:
-        raise UsageError(f"{path} has unknown keys: {', '.join(values)}; expected name, first and [[stage]] tables")
-    return model
-
-
-def _stage(values: dict[str, Any]) -> ZooStage:
-    return ZooStage(**{**values, "hours": tuple(float(hours) for hours in values.get("hours", ()))})
+        values = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid TOML ({error}); {advice}") from None
+    return decode(ZooModel, values, str(path), error=UsageError, advice=advice)
 
 
 def work(models: list[ZooModel], place: Place) -> Iterator[str]:
-    """Train all of it, pass by pass; yields the name of each run before it goes on.
+    """Train every model, pass by pass; yields the name of each run before training it.
 
     Raises SystemExit with the exit code of a command that was interrupted or failed.
     """
     note = place.state / PASSES_NAME
     for number in range(max(model.passes for model in models)):
         for model in models:
-            for stage in model.stages:
+            for stage in model.stage:
                 name = f"{model.name}/{stage.name}"
                 passes = json.loads(note.read_text()) if note.exists() else {}
                 if passes.get(name, 0) <= number or not (place.run(model, stage) / STATE_NAME).exists():
@@ -123,9 +117,9 @@ def work(models: list[ZooModel], place: Place) -> Iterator[str]:
 
 
 def advance(model: ZooModel, stage: ZooStage, number: int, place: Place) -> None:
-    """Train one stage until the end of pass `number`, from where it is; nothing where it has been there."""
+    """Train one stage from where it is until the end of pass `number`."""
     run, kept = place.run(model, stage), place.weights(model, stage)
-    earlier = {other.name: _result(model, other, place) for other in model.stages if other is not stage}
+    earlier = {other.name: _result(model, other, place) for other in model.stage if other is not stage}
     words = [*_words(stage, earlier), "--data", place.data, "--out", str(run), "--threads", place.threads]
     used = {n: file_hash(path) for n, path in earlier.items() if f"{{{n}}}" in stage.command and path.exists()}
     _set_aside(run, used)
@@ -188,7 +182,7 @@ def _result(model: ZooModel, stage: ZooStage, place: Place) -> Path:
 
 
 def _set_aside(run: Path, used: Mapping[str, str]) -> None:
-    """Note the hashes of what the run is made from; where they have changed, rename it, so that a new one begins."""
+    """Note the hashes of what the run starts from; if they have changed, rename it, so that a new run begins."""
     note = run / USED_NAME
     if note.exists() and json.loads(note.read_text()) != used:
         olds = (run.with_name(f"{run.name}.{i}") for i in count(1))
@@ -250,7 +244,7 @@ def _last_line(run: Path) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Status:
-    """One line of the table."""
+    """One row of the table."""
 
     run: str
     mpx: float
@@ -261,7 +255,7 @@ class Status:
 
 def status(models: list[ZooModel], place: Place) -> list[Status]:
     """Every run of the zoo as it is now."""
-    return [_status(f"{m.name}/{s.name}", place.run(m, s)) for m in models for s in m.stages]
+    return [_status(f"{m.name}/{s.name}", place.run(m, s)) for m in models for s in m.stage]
 
 
 def _megapixels(run: Path, done: int) -> float:

@@ -8,8 +8,8 @@ from small_stages import MODELS, STAGES, Build, earlier
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import DtpmConfig
-from pocketprior.core.training.dtpm import prior
-from pocketprior.core.training.dtpm.earlier import check_model, frozen_encoder
+from pocketprior.core.training.dtpm.dtpm_stage import check_model, frozen_encoder
+from pocketprior.core.training.dtpm.prior import PRIOR_STAGE
 
 
 def test_encoder_is_frozen_and_the_one_of_the_checkpoint() -> None:
@@ -23,7 +23,7 @@ def test_settings_that_would_fit_are_told_and_do_fit() -> None:
     with pytest.raises(UsageError, match="another model than this run") as caught:
         frozen_encoder(earlier(MODELS["rep"]), DtpmConfig())
     settings = str(caught.value).split("or: ")[1].replace("--set ", "").split()
-    model = prior.RECIPE.with_settings(settings).model
+    model = PRIOR_STAGE.recipe.with_settings(settings).model
     assert model.semantic == MODELS["rep"].semantic
 
 

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pocketprior.core.training.loop.stage import LearningAside, fixed
+from pocketprior.core.training.loop.stage import AuxiliaryNetworks, fixed
 
 
-def aside() -> LearningAside:
+def aside() -> AuxiliaryNetworks:
     torch.manual_seed(0)
     nets = [nn.Linear(3, 2), nn.Linear(3, 1)]
-    return LearningAside(nets, [(net.parameters(), rate) for net, rate in zip(nets, (0.1, 0.01), strict=True)])
+    return AuxiliaryNetworks(nets, [(net.parameters(), rate) for net, rate in zip(nets, (0.1, 0.01), strict=True)])
 
 
-def losses(of: LearningAside, step: int) -> list[Tensor]:
+def losses(of: AuxiliaryNetworks, step: int) -> list[Tensor]:
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
     return [(net(x) - 1).square().mean() for net in of.networks]
 
