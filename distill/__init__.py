@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .methods import distill, distill_recipe
+    from .distillation import distill, distill_recipe
 
 __all__ = ["DISTILL_METHODS", "distill", "distill_recipe"]
 
@@ -13,9 +13,9 @@ DISTILL_METHODS = ("trajectory", "progressive", "unrolled", "consistency", "one_
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `methods`, imported when they are used: they need torch, the names of the methods do not."""
+    """The functions of `distillation`, imported on first use: they need torch, the names of the methods do not."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import methods
+    from . import distillation
 
-    return getattr(methods, name)
+    return getattr(distillation, name)

@@ -28,7 +28,7 @@ from ..core.training.diffir.diffir_stage import DiffirRecipe, draw_pair
 from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 from .ddim_step import clean_and_eps
-from .stage import DistillRecipe
+from .distill_stage import DistillRecipe
 from .system import Denoised, DistillSystem, Problem, sampler
 
 __all__ = ["DiffirSystem"]

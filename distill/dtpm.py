@@ -27,7 +27,7 @@ from ..core.training.evaluation import dtpm as evaluation
 from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
 from .ddim_step import clean_and_eps
-from .stage import DistillRecipe
+from .distill_stage import DistillRecipe
 from .system import Denoised, DistillSystem, Problem, photo_arrays, sampler
 
 __all__ = ["DtpmSystem"]

@@ -26,7 +26,7 @@ from ..core.errors import UsageError
 from ..core.training.data.photos import Pool, TrainingData, planar
 from ..core.training.loop.stage import Arrays, AuxiliaryNetworks, fixed
 from .ddim_step import snr_loss, state_at
-from .stage import DistillMethod, DistillRecipe, DistillStage, weighted_sum
+from .distill_stage import DistillMethod, DistillRecipe, DistillStage, weighted_sum
 from .system import DistillSystem, Problem
 
 __all__ = ["METHOD", "Critics", "OneStepRecipe", "OneStepStage", "PatchCritic", "high_pass"]

@@ -20,7 +20,7 @@ from ..core.sampling.steps import thinned
 from ..core.training.data.photos import Pool, TrainingData
 from ..core.training.loop.stage import Arrays
 from .ddim_step import implied_clean, snr_loss, state_at
-from .stage import DistillMethod, DistillRecipe, DistillStage
+from .distill_stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
 __all__ = ["METHOD", "PhaseTeacher", "ProgressiveStage"]

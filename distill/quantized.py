@@ -22,7 +22,7 @@ from ..core.models.deploy.fake_quant import fake_quantize
 from ..core.training.data.photos import TrainingData
 from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Validation
-from .stage import DistillMethod, DistillRecipe, DistillStage
+from .distill_stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
 __all__ = ["METHOD", "QuantizedRecipe", "QuantizedStage"]

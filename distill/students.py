@@ -26,12 +26,12 @@ from ..core.timing import interleaved
 from ..core.training.data.photos import to_8_bits
 from ..core.training.evaluation.score import DECIMALS, EvaluationCase, MethodFigures, cases, measure, square
 from ..core.training.loop.loop import CHECKPOINT_NAME
+from .distill_stage import DistillRecipe
+from .distillation import open_system
 from .limits import PSNR_LOSS, SPEEDUP, SPEEDUP_STEPS, texture_lost, tolerated_loss
-from .methods import open_system
-from .stage import DistillRecipe
 from .system import DistillSystem
 
-__all__ = ["Student", "StudentFigures", "best", "collected", "cpu_seconds", "students_page"]
+__all__ = ["StudentFigures", "StudentRun", "best", "collected", "cpu_seconds", "students_page"]
 
 SECONDS, CHAIN_SECONDS = "s/MP", "chain s/MP"
 TITLES = {"dtpm": "DTPM", "gen2res": "Gen2Res", "diffir": "DiffIR"}
@@ -39,7 +39,7 @@ TIMED_SIDE, ROUNDS = 192, 9  # pixels of the image that is timed; how often
 
 
 @dataclass(frozen=True)
-class Student:
+class StudentRun:
     """A student in the folder."""
 
     name: str  # of its run folder
@@ -91,20 +91,20 @@ def students_page(
     return "\n\n".join([head, *sections]) + "\n"
 
 
-def collected(folder: Path, kind: str) -> list[Student]:
+def collected(folder: Path, kind: str) -> list[StudentRun]:
     """The students of a system in `folder`, most steps first. Raises CheckpointError for a damaged one."""
-    found: list[Student] = []
+    found: list[StudentRun] = []
     for path in sorted(folder.glob(f"*/{CHECKPOINT_NAME}")):
         checkpoint = checkpoints.load(path, *TITLES)
         if checkpoint.kind == kind:
             steps = own_steps(checkpoint.facts)
             if "method" not in checkpoint.facts or steps is None:
                 raise CheckpointError(f"{path} does not say how it was distilled; keep teachers in another folder")
-            found.append(Student(path.parent.name, checkpoint, steps))
+            found.append(StudentRun(path.parent.name, checkpoint, steps))
     return sorted(found, key=lambda student: (-student.steps.step_count, student.method, student.name))
 
 
-def _section(system: DistillSystem, students: Sequence[Student], photos: Sequence[Image]) -> str:
+def _section(system: DistillSystem, students: Sequence[StudentRun], photos: Sequence[Image]) -> str:
     """The table and the verdicts of one system."""
     rows = _rows(system, students, cases(photos, system.task))
     count = system.steps(0).step_count
@@ -126,7 +126,9 @@ def _section(system: DistillSystem, students: Sequence[Student], photos: Sequenc
     return f"## {TITLES[system.kind]}, task `{system.task}`\n\n{table(lines, left=1)}\n\n{said}"
 
 
-def _rows(system: DistillSystem, students: Sequence[Student], found: Sequence[EvaluationCase]) -> list[MethodFigures]:
+def _rows(
+    system: DistillSystem, students: Sequence[StudentRun], found: Sequence[EvaluationCase]
+) -> list[MethodFigures]:
     """The teacher in its own and in fewer steps, then the students."""
     own = system.steps(0)
     counts = sorted({student.steps.step_count for student in students}, reverse=True)

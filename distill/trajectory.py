@@ -29,7 +29,7 @@ from ..core.training.loop.resume import clear_errors
 from ..core.training.loop.stage import Arrays
 from ..core.training.loop.threads import resolve
 from .ddim_step import implied_clean, snr_loss, state_at
-from .stage import DistillMethod, DistillRecipe, DistillStage
+from .distill_stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
 __all__ = ["METHOD", "STATES", "Trajectories", "TrajectoryRecipe", "TrajectoryStage", "trajectories"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core.errors import UsageError
 from ..core.training.data.photos import TrainingData
 from ..core.training.losses import detail_loss, psnr_loss
-from .stage import DistillMethod, DistillStage, weighted_sum
+from .distill_stage import DistillMethod, DistillStage, weighted_sum
 from .system import DistillSystem
 from .trajectory import STATES, TrajectoryRecipe, trajectories
 

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Distil, reporting on stderr, also when texture is being lost. Ctrl-C saves and says how to resume."""
-    from ..methods import distill, distill_recipe
-    from ..stage import LOST
+    from ..distill_stage import LOST
+    from ..distillation import distill, distill_recipe
 
     settings = {"sampling_steps": args.steps, "task": args.task, "settings": args.set}
     names = ("teacher", "method", "data", "out", "start", "semantic", "val", "use", "workers", "minutes", "threads")

@@ -16,7 +16,7 @@ from pocketprior.core.cli import main
 from pocketprior.core.models import checkpoints
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.distill import stage as stages
+from pocketprior.distill import distill_stage as stages
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = {"dtpm": 2, "gen2res": 2, "diffir": 4}

@@ -10,16 +10,19 @@ from small import CONFIG, small_model
 
 from pocketprior.core.errors import CheckpointError
 from pocketprior.core.models import checkpoints
+from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.core.training.evaluation.score import MethodFigures
 from pocketprior.distill import students
 from pocketprior.distill.students import StudentFigures, best, collected, cpu_seconds
 
-FACTS = {"task": "cleanup", "method": "trajectory", "levels": [0.0, 1.0], "times": [1.0], "steps": 1, "step": 9}
+FACTS = {"task": "cleanup", "method": "trajectory", "step": 9}
 
 
-def save(folder: Path, name: str, **facts: object) -> None:
+def save(folder: Path, name: str, steps: int = 1, **facts: object) -> None:
     (folder / name).mkdir(parents=True)
-    changed = {k: v for k, v in {**FACTS, **facts}.items() if v is not None}
+    levels, times = trailing(steps, cosine())
+    chain = {"levels": levels, "times": times, "steps": steps}
+    changed = {k: v for k, v in {**FACTS, **chain, **facts}.items() if v is not None}
     checkpoints.save(folder / name / "model.safetensors", "dtpm", CONFIG, small_model().state_dict(), changed)
 
 

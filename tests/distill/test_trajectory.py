@@ -11,7 +11,7 @@ import torch
 
 from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.distill import trajectory as module
-from pocketprior.distill.methods import open_system
+from pocketprior.distill.distillation import open_system
 from pocketprior.distill.system import DistillSystem
 from pocketprior.distill.trajectory import STATES, Trajectories, TrajectoryRecipe, TrajectoryStage, trajectories
 

@@ -12,9 +12,9 @@ import pytest
 
 from pocketprior.core.cli import main
 from pocketprior.core.models import checkpoints
-from pocketprior.distill import DISTILL_METHODS, stage
+from pocketprior.distill import DISTILL_METHODS, distill_stage
 from pocketprior.distill.commands.distill import TEXTURE_LOST
-from pocketprior.distill.methods import distill_recipe, method_of
+from pocketprior.distill.distillation import distill_recipe, method_of
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 QUICK = ("steps=1", "save_every=1", "batch=2", "crop=16", "precision=fp32", "teacher_steps=4", "crops=4")
@@ -24,7 +24,7 @@ Files = dict[str, tuple[Path, str | None]]
 
 @pytest.fixture(autouse=True)
 def _one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "GATE_PHOTOS", 1)
+    monkeypatch.setattr(distill_stage, "GATE_PHOTOS", 1)
 
 
 def distill(teacher: Path, semantic: str | None, out: Path, method: str, *more: str) -> int:
@@ -115,7 +115,7 @@ def test_recipes_are_files(name: str, tmp_path: Path) -> None:
 def test_recipe_takes_steps_task_and_settings_in_this_order() -> None:
     recipe = distill_recipe("one-step", sampling_steps=2, task="noise", settings=["sampling_steps=3", "l1=0.5"])
     assert (recipe.sampling_steps, recipe.task, recipe.l1) == (3, "noise", 0.5)
-    assert distill_recipe("one_step") is method_of("one_step").recipe
+    assert distill_recipe("one_step") == method_of("one_step").recipe
 
 
 @pytest.mark.parametrize("command", ["distill", "students"])

@@ -19,9 +19,9 @@ from ..core.training.loop.processes import close, processes
 from ..core.training.runs import run_options
 from . import DISTILL_METHODS
 from .diffir import DiffirSystem
+from .distill_stage import DistillMethod, DistillRecipe
 from .dtpm import DtpmSystem
 from .gen2res import Gen2ResSystem
-from .stage import DistillMethod, DistillRecipe
 from .system import DistillSystem
 
 __all__ = ["checkpoint_in", "distill", "distill_recipe", "method_of", "open_system"]
