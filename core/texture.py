@@ -18,14 +18,14 @@ SIGMA = 10 / 255  # contrast, in [0, 1] units, above which an edge resists smoot
 ITERATIONS = 3
 
 
-def structure(picture: NDArray[np.float32], *, weight: float = LAMBDA, sigma: float = SIGMA) -> NDArray[np.float32]:
-    """The texture-free layer of `picture`, (H, W, 3) float32 in [0, 1]; same shape and range.
+def structure(image: NDArray[np.float32], *, weight: float = LAMBDA, sigma: float = SIGMA) -> NDArray[np.float32]:
+    """The texture-free layer of `image`, (H, W, 3) float32 in [0, 1]; same shape and range.
 
     With the default strength real photos keep a PSNR of 27 to 31 dB to their structure.
     """
-    result = picture.astype(np.float32)
-    across = _edge_stopping(picture, 1, sigma)
-    along = _edge_stopping(picture, 0, sigma)
+    result = image.astype(np.float32)
+    across = _edge_stopping(image, 1, sigma)
+    along = _edge_stopping(image, 0, sigma)
     for i in range(ITERATIONS):
         # Eq. 14: the weights fall by four each time, so that they add up to `weight` and no streaks remain.
         share = 1.5 * 4 ** (ITERATIONS - 1 - i) / (4**ITERATIONS - 1) * weight
@@ -34,14 +34,14 @@ def structure(picture: NDArray[np.float32], *, weight: float = LAMBDA, sigma: fl
     return np.clip(result, 0, 1).astype(np.float32, copy=False)
 
 
-def blend(picture: NDArray[np.float32], smooth: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
+def blend(image: NDArray[np.float32], smooth: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
     """y = S + alpha (I - S): `alpha` is the share of texture kept, 0 = structure only, 1 = the photo."""
-    return np.add(smooth, np.float32(alpha) * (picture - smooth), dtype=np.float32)
+    return np.add(smooth, np.float32(alpha) * (image - smooth), dtype=np.float32)
 
 
-def _edge_stopping(picture: NDArray[np.float32], axis: int, sigma: float) -> NDArray[np.float32]:
+def _edge_stopping(image: NDArray[np.float32], axis: int, sigma: float) -> NDArray[np.float32]:
     """Eq. 2: exp(-|difference of neighbours| / sigma) along `axis`, one less than the size there."""
-    distance = np.sqrt(np.square(np.diff(picture, axis=axis)).sum(axis=2))
+    distance = np.sqrt(np.square(np.diff(image, axis=axis)).sum(axis=2))
     return np.exp(-distance / np.float32(sigma)).astype(np.float32)
 
 

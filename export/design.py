@@ -25,8 +25,8 @@ from ..core.metrics import psnr
 from ..core.models import checkpoints
 from ..core.models.deploy.rewrite import rewritten
 from ..core.models.dtpm import DtpmConfig, Predictor
+from ..core.pack.size import FEATHER
 from ..core.pack.systems import IMAGE
-from ..core.restore.tiles import FEATHER
 from ..core.timing import interleaved
 from .graphs import Graph, traced
 from .quantization.layers import initializers, uses, weights_digest

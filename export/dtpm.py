@@ -16,8 +16,8 @@ from ..core.models.deploy.rewrite import rewritten
 from ..core.models.dtpm import Composed, Dtpm, DtpmConfig
 from ..core.models.semantic import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
 from ..core.pack.manifest import Conditions, Size
+from ..core.pack.size import TileWindow
 from ..core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
-from ..core.restore.tiles import Window
 from ..core.sampling.schedule import SCHEDULES, trailing
 from ..core.sampling.steps import GAIN, own_steps, sampled_deviation
 from .graphs import Graph, receptive_field
@@ -127,7 +127,7 @@ class DtpmSource:
     semantic: str = ""
     steps: int = 0
     gain: float | None = None
-    window: Window = WINDOW
+    window: TileWindow = WINDOW
 
     def open(self) -> Opened:
         """As in `Source`."""
@@ -176,7 +176,7 @@ class DtpmSource:
         gain = GAIN if self.gain is None else self.gain
         return Sampling(tuple(levels), tuple(times), gain / sampled_deviation(facts, steps))
 
-    def _reach(self, model: Dtpm, graphs: Mapping[str, Graph], steps: int) -> Mapping[str, int | Window]:
+    def _reach(self, model: Dtpm, graphs: Mapping[str, Graph], steps: int) -> Mapping[str, int | TileWindow]:
         """The fused reach is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
             return {name: self.window for name in graphs if name != "encode"}

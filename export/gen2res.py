@@ -18,8 +18,8 @@ from ..core.models import checkpoints
 from ..core.models.deploy.rewrite import rewritten
 from ..core.models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
 from ..core.pack.manifest import Size
+from ..core.pack.size import TileWindow
 from ..core.pack.systems import IMAGE, SCALAR, SYSTEMS
-from ..core.restore.tiles import Window
 from ..core.sampling.schedule import ddpm, quadratic, strided
 from ..core.sampling.steps import Steps, own_steps
 from .graphs import Graph, part_way
@@ -90,7 +90,7 @@ class Gen2ResSource:
     start: int = 0
     steps: int = USUAL_STEPS
     gain: float = 1.0
-    window: Window = WINDOW
+    window: TileWindow = WINDOW
 
     def open(self) -> Opened:
         """As in `Source`."""

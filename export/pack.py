@@ -23,11 +23,11 @@ from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageEr
 from ..core.files import failure_reason
 from ..core.models.deploy.rewrite import eager
 from ..core.pack.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
+from ..core.pack.size import TileWindow
 from ..core.pack.store import packed_file
 from ..core.photo.io import read
 from ..core.restore.restorer import Restorer
 from ..core.restore.selftest import verify, write_golden
-from ..core.restore.tiles import Window
 from ..core.sampling.noise import NOISE_SPEC
 from .card import card
 from .coreml.coded import NEEDS
@@ -151,7 +151,7 @@ def _check_system(system: str | None, targets: Sequence[str], precisions: Sequen
 def _check_windows(opened: Opened) -> None:
     size: Size = opened.facts["size"]
     for window in opened.facts["receptive_field"].values():
-        if isinstance(window, Window) and not size.takes(window):
+        if isinstance(window, TileWindow) and not size.takes(window):
             raise UsageError(f"a window of {window.edge} {window.overlap} was given; expected {size.expected(window)}")
 
 
@@ -254,7 +254,7 @@ def _measured(opened: Opened) -> dict[str, Any]:
     """Costs; per pixel for the graphs that are run on tiles, on the tile that they are run on where that is fixed."""
     graphs, reach, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
     usual = size.minimum if size.fixed else TILE
-    tiles = {name: window.edge if isinstance(window, Window) else usual for name, window in reach.items()}
+    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in reach.items()}
     return {
         "parameters": {name: parameters(graph) for name, graph in graphs.items()},
         "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},

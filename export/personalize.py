@@ -17,9 +17,9 @@ from accelerate import PartialState
 from ..core.models.gen2res import SHIPPED_BASE, USUAL_STEPS, load_base
 from ..core.pack.systems import SYSTEMS
 from ..core.photo.listing import photos_in
-from ..core.training.commands.album import is_generated
 from ..core.training.data.photos import TrainingData, load
 from ..core.training.data.sources import file_hash
+from ..core.training.gen2res.album import is_generated
 from ..core.training.gen2res.base import VAL_CROP
 from ..core.training.gen2res.constrain import CONSTRAIN_METHODS, CONSTRAIN_STAGE, ConstrainRecipe
 from ..core.training.loop.loop import CHECKPOINT_NAME, train

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.arrays import Array
 from ..core.errors import GraphError, PackError
 from ..core.pack.manifest import GraphSpec
-from ..core.pack.store import Array, read_arrays, write_arrays
+from ..core.pack.store import read_arrays, write_arrays
 from ..core.restore.restorer import Graph
 from .options import Options
 

@@ -11,8 +11,8 @@ import packs
 from numpy.typing import NDArray
 
 from pocketprior.core.pack.manifest import Manifest
-from pocketprior.core.restore.restorer import Restorer, Settings
-from pocketprior.core.restore.tiles import smallest_tile
+from pocketprior.core.pack.size import smallest_tile
+from pocketprior.core.restore.restorer import GoldenSettings, Restorer
 from pocketprior.runtimes.parity.finals import forms_of
 from pocketprior.runtimes.parity.findings import Report
 from pocketprior.runtimes.parity.recording import FORMAT, About, Call, Case, Writer, facts_of, taken
@@ -61,7 +61,7 @@ def _case(
 ) -> Case:
     photo, tile = deep(*size, seed), _tile(manifest, size)
     calls, pictures = {}, {}
-    settings = Settings(seed=seed, strength=strength, amount=amount)
+    settings = GoldenSettings(seed=seed, strength=strength, amount=amount)
     for form, restorer in restorers.items():
         picture, made = taken(restorer, photo, **settings, tile=tile)
         calls[form] = tuple(Call(c.graph, writer.keys(c.inputs), writer.keys(c.outputs), {}, {}) for c in made)

@@ -9,14 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..arguments import add_pack, chosen_pack
 from ..errors import MissingExtraError, UsageError
 from ..pack.json import as_tree
 from ..pack.manifest import Manifest, Size
-from ..pack.store import default_pack
+from ..pack.size import TileWindow
 from ..restore.restorer import MOST
-from ..restore.tiles import Window
 
-__all__ = ["add_arguments", "add_pack", "chosen_pack", "run"]
+__all__ = ["add_arguments", "run"]
 
 _ADDED = {  # what strength is a share of
     "dtpm": "the texture that was predicted",
@@ -30,19 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pack(parser)
     parser.add_argument("--model", metavar="SYSTEM:SIZE", help="a model instead of a pack, such as dtpm:mobile")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
-
-
-def add_pack(parser: argparse.ArgumentParser) -> None:
-    """PACK or --default, for commands about a pack."""
-    parser.add_argument("pack", nargs="?", type=Path, metavar="PACK", help="folder of the pack")
-    parser.add_argument("--default", action="store_true", help="the pack that comes with this package")
-
-
-def chosen_pack(args: argparse.Namespace) -> Path:
-    """The folder that PACK or --default names; UsageError unless it is one of them."""
-    if (args.pack is None) != args.default:
-        raise UsageError("name the folder of a pack, or give --default for the one that comes with this package")
-    return default_pack() if args.default else args.pack
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,8 +115,8 @@ def _tiles(size: Size) -> str:
     return f"from {size.minimum} pixels, multiples of {size.multiple_of}"
 
 
-def _reach(reach: int | Window) -> str:
-    if isinstance(reach, Window):
+def _reach(reach: int | TileWindow) -> str:
+    if isinstance(reach, TileWindow):
         return f"all of its tile of {reach.edge} pixels"
     return f"{reach:,} pixels"
 

@@ -12,14 +12,14 @@ from typing import NoReturn
 from ..errors import PhotoReadError, UsageError
 from ..photo.io import READABLE, WRITABLE, is_photo
 
-__all__ = ["Job", "compare_path", "plan_jobs"]
+__all__ = ["FileJob", "compare_path", "plan_jobs"]
 
 RESTORED = ".restored"  # photo.jpg -> photo.restored.jpg
 COMPARE = ".compare"
 
 
 @dataclass(frozen=True)
-class Job:
+class FileJob:
     """One photo and the file its result goes to."""
 
     photo: Path
@@ -34,7 +34,7 @@ class _Found:
     place: Path
 
 
-def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[Job], list[Path]]:
+def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[FileJob], list[Path]]:
     """What to restore, and which earlier results were left out.
 
     arguments: files, folders (searched whole, but not `out` in them), patterns. out: None for beside the photo; a
@@ -48,14 +48,14 @@ def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[Job], lis
     found = _unique([f for argument in arguments for f in _find(argument, avoid)])
     photos = [f for f in found if not _is_result(f.path)] or found
     many = len(found) > 1 or any(os.path.isdir(argument) for argument in arguments)
-    jobs = [Job(f.path, _output(f, out, many)) for f in photos]
+    jobs = [FileJob(f.path, _output(f, out, many)) for f in photos]
     _check_suffixes(jobs)
     _check_distinct(jobs)
     return jobs, [f.path for f in found if f not in photos]
 
 
 def compare_path(output: Path) -> Path:
-    """Where the before/after picture goes: beside the result."""
+    """Where the before/after image goes: beside the result."""
     return output.with_name(f"{output.stem.removesuffix(RESTORED)}{COMPARE}{output.suffix}")
 
 
@@ -107,13 +107,13 @@ def _output(found: _Found, out: str | None, many: bool) -> Path:
     return Path(out) / found.place
 
 
-def _check_suffixes(jobs: Sequence[Job]) -> None:
+def _check_suffixes(jobs: Sequence[FileJob]) -> None:
     for job in jobs:
         if job.output.suffix.lower() not in WRITABLE:
             raise UsageError(f"'{job.output}' cannot be written; name a file with -o that has {', '.join(WRITABLE)}")
 
 
-def _check_distinct(jobs: Sequence[Job]) -> None:
+def _check_distinct(jobs: Sequence[FileJob]) -> None:
     photos = {os.path.realpath(job.photo): job.photo for job in jobs}
     written: dict[str, Path] = {}
     for job in jobs:

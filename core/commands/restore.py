@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -13,19 +12,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..arguments import percentage, size_in_bytes, whole_number
 from ..errors import PhotoReadError, PhotoWriteError, PocketPriorError
 from ..files import failure_reason
 from ..photo.io import DEFAULT_MAX_PIXELS, read, write
 from ..photo.photo import Photo
 from ..photo.resize import side_by_side
 from ..restore.noise_sigma import white_sigma
-from ..restore.restorer import Options, Progress, Restorer
-from .jobs import Job, compare_path, plan_jobs
+from ..restore.restorer import ProgressCallback, RestoreOptions, Restorer
+from .jobs import FileJob, compare_path, plan_jobs
 
-__all__ = ["Outcome", "add_arguments", "run", "size_in_bytes"]
+__all__ = ["Outcome", "add_arguments", "run"]
 
 INTERRUPTED = 130
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-pixels",
-        type=_pixels,
+        type=whole_number,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="refuse larger photos before they are decoded (%(default)s)",
     )
     parser.add_argument("--compare", action="store_true", help="write NAME.compare.EXT too, before and after")
-    parser.add_argument("--quality", type=_quality, metavar="1..100", help="of JPEG, WebP, AVIF and HEIC results")
+    parser.add_argument("--quality", type=percentage, metavar="1..100", help="of JPEG, WebP, AVIF and HEIC results")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace results that exist")
     existing.add_argument("--resume", action="store_true", help="keep results that exist, restore the rest")
@@ -103,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _run_all(restorer: Restorer, jobs: list[Job], args: argparse.Namespace, outcomes: list[Outcome]) -> int:
+def _run_all(restorer: Restorer, jobs: list[FileJob], args: argparse.Namespace, outcomes: list[Outcome]) -> int:
     """Adds one outcome per photo; returns the exit code."""
     try:
         for number, job in enumerate(jobs, 1):
@@ -116,7 +115,7 @@ def _run_all(restorer: Restorer, jobs: list[Job], args: argparse.Namespace, outc
     return min((outcome.code for outcome in outcomes if outcome.code), default=0)
 
 
-def _attempt(restorer: Restorer, job: Job, args: argparse.Namespace, title: str) -> Outcome:
+def _attempt(restorer: Restorer, job: FileJob, args: argparse.Namespace, title: str) -> Outcome:
     try:
         return _kept(job) if args.resume and job.output.exists() else _restore(restorer, job, args, title)
     except PocketPriorError as error:
@@ -126,7 +125,7 @@ def _attempt(restorer: Restorer, job: Job, args: argparse.Namespace, title: str)
         return Outcome(str(job.photo), "failed", str(job.output), error=message, code=1)
 
 
-def _kept(job: Job) -> Outcome:
+def _kept(job: FileJob) -> Outcome:
     if not job.photo.exists():
         raise PhotoReadError(f"'{job.photo}': there is no such file, only its result; check the path")
     if job.photo.stat().st_mtime > job.output.stat().st_mtime:
@@ -136,7 +135,7 @@ def _kept(job: Job) -> Outcome:
     return Outcome(str(job.photo), "kept", str(job.output))
 
 
-def _restore(restorer: Restorer, job: Job, args: argparse.Namespace, title: str) -> Outcome:
+def _restore(restorer: Restorer, job: FileJob, args: argparse.Namespace, title: str) -> Outcome:
     started = time.monotonic()
     compare = compare_path(job.output) if args.compare else None
     for path in filter(None, (job.output, compare)):
@@ -160,7 +159,9 @@ def _restore(restorer: Restorer, job: Job, args: argparse.Namespace, title: str)
     )
 
 
-def _restored(restorer: Restorer, job: Job, args: argparse.Namespace, progress: Progress) -> tuple[Photo, Photo | None]:
+def _restored(
+    restorer: Restorer, job: FileJob, args: argparse.Namespace, progress: ProgressCallback
+) -> tuple[Photo, Photo | None]:
     """The result, and both side by side; the photo itself is out of memory before anything is written."""
     photo = read(job.photo, max_pixels=args.max_pixels)
     options = _options(args, progress)
@@ -173,8 +174,8 @@ def _restored(restorer: Restorer, job: Job, args: argparse.Namespace, progress: 
     return restored, Photo(both, grey=photo.grey, icc=photo.icc, format=photo.format)
 
 
-def _options(args: argparse.Namespace, progress: Progress | None = None) -> Options:
-    return Options(
+def _options(args: argparse.Namespace, progress: ProgressCallback | None = None) -> RestoreOptions:
+    return RestoreOptions(
         task=args.task,
         strength=args.strength,
         amount=args.amount,
@@ -258,23 +259,3 @@ def _report(args: argparse.Namespace, restorer: Restorer, outcomes: list[Outcome
         "seed": args.seed,
         "photos": [asdict(outcome) for outcome in outcomes],
     }
-
-
-def size_in_bytes(text: str) -> int:
-    """Bytes of "700MB", "1.5GiB" or "800000000"."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if match is None or match[2].upper() not in UNITS:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size; give a number with MB, MiB, GB or GiB, such as 700MB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def _pixels(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of pixels; give a whole number from 1")
-    return int(text)
-
-
-def _quality(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"'{text}' is no quality; give a whole number from 1 to 100")
-    return int(text)

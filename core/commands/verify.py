@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..restore.selftest import Report, verify
-from .info import add_pack, chosen_pack
+from ..arguments import add_pack, chosen_pack
+from ..restore.selftest import VerifyReport, verify
 
 __all__ = ["add_arguments", "run"]
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _lines(folder: Path, report: Report) -> list[str]:
+def _lines(folder: Path, report: VerifyReport) -> list[str]:
     files = [f"FAIL  {check.problem}" if check.problem else f"ok    {check.file}" for check in report.files]
     goldens = [
         f"{'ok  ' if check.difference <= check.tolerance else 'FAIL'}  golden '{check.name}', {check.form}, in "

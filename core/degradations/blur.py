@@ -1,6 +1,6 @@
 """Blur kernels: odd-sized squares of float32 weights that add up to 1.
 
-Blur that varies over the picture: motion during the exposure, and distance from the plane of focus.
+Blur that varies over the image: motion during the exposure, and distance from the plane of focus.
 
 Both work on linear light, as the sensor does that adds it up.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..arrays import Plane
 from .filters import convolve
-from .srgb import Plane
 
 __all__ = ["defocused", "disc", "drift", "gaussian", "generalized", "moved", "path_kernel", "plateau", "shake", "sinc"]
 
@@ -87,7 +87,7 @@ def shake(length: float, restlessness: float, rng: Generator, instants: int = 12
 
 
 def drift(length: float, rng: Generator, instants: int = 128) -> Path:
-    """Steady motion along a line of `length` pixels, as of a thing that moves through the picture."""
+    """Steady motion along a line of `length` pixels, as of a thing that moves through the image."""
     angle = rng.uniform(0, 2 * math.pi)
     return np.linspace(0, length, instants)[:, np.newaxis] * np.array([math.sin(angle), math.cos(angle)])
 

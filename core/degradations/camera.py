@@ -13,8 +13,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..arrays import FloatImage
 from .grain import sensor_noise
-from .srgb import Picture, encoded, light
+from .srgb import linear_to_srgb, srgb_to_linear
 
 __all__ = ["Camera", "mosaic_noise", "sensed"]
 
@@ -39,11 +40,11 @@ class Camera:
         balance = np.array([rng.uniform(1.9, 2.4), 1.0, rng.uniform(1.5, 1.9)])
         return cls(np.array(overlap, np.float32), (balance * max(rng.normal(1.25, 0.15), 1.0)).astype(np.float32))
 
-    def raw(self, picture: Picture) -> NDArray[np.float32]:
+    def raw(self, image: FloatImage) -> NDArray[np.float32]:
         """What the sensor counted, linear, (H, W, 3) in [0, 1]: tone curve, sRGB curve, colours and gains undone."""
-        return _looked_up(_undeveloped(), picture) @ self.overlap.T / self.gains
+        return _looked_up(_undeveloped(), image) @ self.overlap.T / self.gains
 
-    def developed(self, raw: NDArray[np.float32]) -> Picture:
+    def developed(self, raw: NDArray[np.float32]) -> FloatImage:
         """The inverse of `raw`, in [0, 1]."""
         back = np.linalg.inv(self.overlap).T.astype(np.float32)
         return _looked_up(_tone(), np.matmul(raw * self.gains, back, dtype=np.float32))
@@ -59,30 +60,30 @@ def _looked_up(table: NDArray[np.float32], values: NDArray[np.float32]) -> NDArr
 def _undeveloped() -> NDArray[np.float32]:
     """Light of tone-mapped sRGB values, at 16 steps to each of the 255 of a file."""
     values = np.linspace(0, 1, 16 * 255 + 1)
-    return light((0.5 - np.sin(np.arcsin(1 - 2 * values) / 3)).astype(np.float32))
+    return srgb_to_linear((0.5 - np.sin(np.arcsin(1 - 2 * values) / 3)).astype(np.float32))
 
 
 @cache
 def _tone() -> NDArray[np.float32]:
     """Tone-mapped sRGB values of light, to less than a tenth of a grey level."""
-    values = encoded(np.linspace(0, 1, 2**15 + 1, dtype=np.float32))
+    values = linear_to_srgb(np.linspace(0, 1, 2**15 + 1, dtype=np.float32))
     return np.clip(values * values * (3 - 2 * values), 0, 1)
 
 
-def sensed(picture: Picture, mosaicked: float, rng: Generator) -> Picture:
-    """A picture with the noise of a random camera's sensor, demosaicked with the probability `mosaicked`. Not clipped.
+def sensed(image: FloatImage, mosaicked: float, rng: Generator) -> FloatImage:
+    """An image with the noise of a random camera's sensor, demosaicked with the probability `mosaicked`. Not clipped.
 
     Shot noise 1e-4 to 1.2e-2, read noise around the power law of Brooks et al. (section 3.1). What processing does to
     the noise is kept, not what it does to the photo.
     """
     camera = Camera.draw(rng)
-    raw = camera.raw(picture)
+    raw = camera.raw(image)
     log_shot = rng.uniform(math.log(1e-4), math.log(1.2e-2))
     log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
     noise = sensor_noise(raw, math.exp(log_shot), math.exp(log_read), rng) - raw
     if rng.random() < mosaicked:
         noise = mosaic_noise(noise)
-    return picture + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
+    return image + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
 
 
 def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,12 +16,13 @@ import math
 
 from numpy.random import Generator
 
+from ..arrays import FloatImage
 from . import grain
 from .camera import sensed
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
 from .filters import Kernel, gaussian_blur, resize, softened
 from .grain import gaussian_noise, poisson_noise
-from .srgb import Picture, quantize
+from .srgb import quantize
 from .windows import Damage, Window
 
 __all__ = ["MIXTURE", "cleanup", "mixed_v1"]
@@ -30,7 +31,7 @@ MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
 KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 
 
-def cleanup(window: Window, rng: Generator) -> Picture:
+def cleanup(window: Window, rng: Generator) -> FloatImage:
     """A window of a photo with random damage, (height, width, 3), of 8-bit levels; see `MIXTURE`."""
     chosen = rng.random()
     for share, damage in MIXTURE:
@@ -40,12 +41,12 @@ def cleanup(window: Window, rng: Generator) -> Picture:
     return _combined(window, rng)
 
 
-def _white(window: Window, rng: Generator) -> Picture:
+def _white(window: Window, rng: Generator) -> FloatImage:
     """White Gaussian noise, sigma 0 to 55."""
     return quantize(gaussian_noise(window.pixels(), rng.uniform(0, 55), rng))
 
 
-def _compressed(window: Window, rng: Generator, lowest: int = 5) -> Picture:
+def _compressed(window: Window, rng: Generator, lowest: int = 5) -> FloatImage:
     """One JPEG, quality `lowest` to 98."""
     wide = blocks(window)
     return wide.cut(jpeg(wide.pixels(), int(rng.integers(lowest, 99)), _subsampling(rng)), window)
@@ -56,45 +57,45 @@ def _subsampling(rng: Generator) -> Subsampling:
     return "4:2:0" if chosen < 0.75 else "4:4:4" if chosen < 0.9 else "4:2:2"
 
 
-def _untouched(window: Window, _: Generator) -> Picture:
+def _untouched(window: Window, _: Generator) -> FloatImage:
     return quantize(window.pixels())  # an 8-bit photo stays as it is
 
 
-def _slight(window: Window, rng: Generator) -> Picture:
+def _slight(window: Window, rng: Generator) -> FloatImage:
     """Nearly nothing: noise below sigma 3, white or not, JPEG above quality 90, or blur below 0.4 pixel."""
     kind = rng.random()
     if kind < 0.5:
-        picture = window.pixels()
-        return quantize(picture + grain.with_deviation(_field(picture, rng), rng.uniform(0, 3)))
+        image = window.pixels()
+        return quantize(image + grain.with_deviation(_field(image, rng), rng.uniform(0, 3)))
     return _compressed(window, rng, 91) if kind < 0.85 else quantize(softened(window, rng.uniform(0.3, 0.4)))
 
 
-def _combined(window: Window, rng: Generator) -> Picture:
+def _combined(window: Window, rng: Generator) -> FloatImage:
     """Mild blur, noise of any kind and JPEG once or twice, in this order, each present or not."""
     times = int(rng.choice(3, p=(0.4, 0.35, 0.25)))
     wide = blocks(window) if times else window
-    picture = softened(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
+    image = softened(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
     if times == 0 or rng.random() < 0.85:
-        picture = _noisy(picture, rng)
+        image = _noisy(image, rng)
     if times == 2:
-        picture = _compressed_before(picture, rng)
-    picture = jpeg(picture, int(rng.integers(5, 99)), _subsampling(rng)) if times else quantize(picture)
-    return wide.cut(picture, window)
+        image = _compressed_before(image, rng)
+    image = jpeg(image, int(rng.integers(5, 99)), _subsampling(rng)) if times else quantize(image)
+    return wide.cut(image, window)
 
 
-def _noisy(picture: Picture, rng: Generator) -> Picture:
+def _noisy(image: FloatImage, rng: Generator) -> FloatImage:
     """Noise of a sensor, of few photons, or of no cause in particular, mostly weak; not clipped."""
     kind = rng.random()
     if kind < 0.2:
-        return sensed(picture, MOSAICKED, rng)
+        return sensed(image, MOSAICKED, rng)
     if kind < 0.28:
-        return poisson_noise(picture, math.exp(rng.uniform(math.log(30), math.log(1000))), rng)
-    return picture + grain.with_deviation(_field(picture, rng), 1 + 49 * rng.random() ** 1.5)
+        return poisson_noise(image, math.exp(rng.uniform(math.log(30), math.log(1000))), rng)
+    return image + grain.with_deviation(_field(image, rng), 1 + 49 * rng.random() ** 1.5)
 
 
-def _field(picture: Picture, rng: Generator) -> grain.Noise:
-    """Noise for a picture: white, blurred, resized or half denoised; of all colours, chroma only or grey."""
-    height, width = picture.shape[:2]
+def _field(image: FloatImage, rng: Generator) -> FloatImage:
+    """Noise for an image: white, blurred, resized or half denoised; of all colours, chroma only or grey."""
+    height, width = image.shape[:2]
     kind = rng.random()
     if kind < 0.15:
         noise = grain.white(height, width, rng)
@@ -110,21 +111,21 @@ def _field(picture: Picture, rng: Generator) -> grain.Noise:
         noise = grain.chroma_only(noise)
     elif colours < 0.4:
         noise = grain.grey_only(noise)
-    return grain.toned(noise, picture, rng.uniform(-0.9, 0.9)) if rng.random() < 0.4 else noise
+    return grain.toned(noise, image, rng.uniform(-0.9, 0.9)) if rng.random() < 0.4 else noise
 
 
-def _compressed_before(picture: Picture, rng: Generator) -> Picture:
+def _compressed_before(image: FloatImage, rng: Generator) -> FloatImage:
     """A JPEG before the last one: its blocks lie elsewhere, or it was made at another size of the photo."""
     quality, subsampling = int(rng.integers(10, 99)), _subsampling(rng)
     if rng.random() < 0.5:
         down, right = (int(shift) for shift in rng.integers(0, 8, 2))
-        return shifted_jpeg(picture, quality, down, right, subsampling)
-    height, width = picture.shape[:2]
+        return shifted_jpeg(image, quality, down, right, subsampling)
+    height, width = image.shape[:2]
     factor = math.exp(rng.uniform(math.log(0.5), math.log(2)))
     rows, columns = (max(1, round(side * factor)) for side in (height, width))
-    other = quantize(resize(picture, rows, columns, "bicubic", antialias=True))
+    other = quantize(resize(image, rows, columns, "bicubic", antialias=True))
     error = jpeg(other, quality, subsampling) - other
-    return quantize(quantize(picture) + resize(error, height, width, "bicubic", antialias=True))
+    return quantize(quantize(image) + resize(error, height, width, "bicubic", antialias=True))
 
 
 MIXTURE: tuple[tuple[float, Damage], ...] = (
@@ -136,30 +137,30 @@ MIXTURE: tuple[tuple[float, Damage], ...] = (
 )
 
 
-def mixed_v1(picture: Picture, rng: Generator) -> Picture:
+def mixed_v1(image: FloatImage, rng: Generator) -> FloatImage:
     """Mild blur, noise and JPEG, each present or not; the result has 8-bit levels.
 
     Blur of sigma up to 1.2 pixels; Gaussian noise up to sigma 55, or shot noise of 30 to 1000 photons; quality 8 to 95.
     """
     kind = rng.random()
     if kind < 0.35:
-        return quantize(_noise(picture, rng))
+        return quantize(_noise(image, rng))
     if kind < 0.55:
-        return _compression(picture, rng)
+        return _compression(image, rng)
     if rng.random() < 0.5:
-        picture = gaussian_blur(picture, rng.uniform(0.2, 1.2))
+        image = gaussian_blur(image, rng.uniform(0.2, 1.2))
     if rng.random() < 0.75:
-        picture = _noise(picture, rng)
-    return _compression(picture, rng) if rng.random() < 0.75 else quantize(picture)
+        image = _noise(image, rng)
+    return _compression(image, rng) if rng.random() < 0.75 else quantize(image)
 
 
-def _noise(picture: Picture, rng: Generator) -> Picture:
+def _noise(image: FloatImage, rng: Generator) -> FloatImage:
     if rng.random() < 0.75:
-        return gaussian_noise(picture, rng.uniform(1, 55), rng)
+        return gaussian_noise(image, rng.uniform(1, 55), rng)
     photons = math.exp(rng.uniform(math.log(30), math.log(1000)))
-    return gaussian_noise(poisson_noise(picture, photons, rng), rng.uniform(0, 10), rng)
+    return gaussian_noise(poisson_noise(image, photons, rng), rng.uniform(0, 10), rng)
 
 
-def _compression(picture: Picture, rng: Generator) -> Picture:
+def _compression(image: FloatImage, rng: Generator) -> FloatImage:
     subsampling: Subsampling = "4:2:0" if rng.random() < 0.75 else "4:4:4"
-    return jpeg(picture, int(rng.integers(8, 96)), subsampling)
+    return jpeg(image, int(rng.integers(8, 96)), subsampling)

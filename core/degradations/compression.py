@@ -7,7 +7,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from .srgb import Picture, quantize
+from ..arrays import FloatImage
+from .srgb import quantize
 from .windows import Window
 
 __all__ = ["Subsampling", "blocks", "jpeg", "shifted_jpeg"]
@@ -25,18 +26,20 @@ def blocks(window: Window, times: int = 1) -> Window:
     return window
 
 
-def jpeg(picture: Picture, quality: int, subsampling: Subsampling = "4:2:0") -> Picture:
+def jpeg(image: FloatImage, quality: int, subsampling: Subsampling = "4:2:0") -> FloatImage:
     """Compress and decompress as JPEG; `quality` as libjpeg counts it, 1..100."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    levels = (quantize(picture) * 255).astype(np.uint8)
+    levels = (quantize(image) * 255).astype(np.uint8)
     Image.fromarray(levels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     with Image.open(buffer) as decoded:
         return np.asarray(decoded, dtype=np.float32) / np.float32(255)
 
 
-def shifted_jpeg(picture: Picture, quality: int, down: int, right: int, subsampling: Subsampling = "4:2:0") -> Picture:
-    """JPEG whose 8x8 blocks start `down` rows and `right` columns above and left of the picture, as after a crop."""
-    larger = np.pad(picture, ((down, 0), (right, 0), (0, 0)), mode="edge")
+def shifted_jpeg(
+    image: FloatImage, quality: int, down: int, right: int, subsampling: Subsampling = "4:2:0"
+) -> FloatImage:
+    """JPEG whose 8x8 blocks start `down` rows and `right` columns above and left of the image, as after a crop."""
+    larger = np.pad(image, ((down, 0), (right, 0), (0, 0)), mode="edge")
     return jpeg(larger, quality, subsampling)[down:, right:]

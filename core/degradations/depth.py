@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from ..arrays import FloatImage, Plane
 from .filters import resize
-from .srgb import Picture, Plane
 from .weather import SmoothField
 from .windows import Part, Window
 
@@ -23,7 +23,7 @@ def depth_map(window: Window, rng: Generator) -> Plane:
     """(height, width) in [0, 1]: the depth of a window, where the photo's nearest point has 0 and its farthest 1.
 
     A ground that recedes upwards, hills of smooth noise, brightness (skies and far air are bright), and for two
-    pictures of three something dark in front. The whole photo is looked at, coarsely.
+    images of three something dark in front. The whole photo is looked at, coarsely.
     """
     photo, part = window.photo[::STRIDE, ::STRIDE], window.part
     bright = _brightness(Window.whole(photo).pixels())
@@ -34,7 +34,7 @@ def depth_map(window: Window, rng: Generator) -> Plane:
     return np.clip((scene.at(part) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
-def _brightness(photo: Picture) -> Picture:
+def _brightness(photo: FloatImage) -> FloatImage:
     """Mean of the three channels and of cells of the photo, (rows, columns, 1)."""
     mean = photo.mean(axis=2, keepdims=True, dtype=np.float32)
     rows, columns = (-(-size // CUE_CELL) for size in photo.shape[:2])
@@ -43,7 +43,7 @@ def _brightness(photo: Picture) -> Picture:
 
 @dataclass(frozen=True)
 class _Thing:
-    """Something in front, whose outline leans on the picture's own: where its field less brightness is large."""
+    """Something in front, whose outline leans on the image's own: where its field less brightness is large."""
 
     field: SmoothField
     level: float
@@ -60,14 +60,14 @@ class _Scene:
     """Depth as a function of the place in the photo, before it is stretched to [0, 1]."""
 
     hills: SmoothField
-    bright: Picture
+    bright: FloatImage
     shares: tuple[np.float32, ...]  # of ground, hills and brightness
     tilt: float
     steepness: float
     thing: _Thing | None
 
     @classmethod
-    def draw(cls, height: int, width: int, bright: Picture, coarse: Part, rng: Generator) -> _Scene:
+    def draw(cls, height: int, width: int, bright: FloatImage, coarse: Part, rng: Generator) -> _Scene:
         longest = max(height, width)
         hills = SmoothField.draw(height, width, longest / rng.uniform(1.5, 4), rng)
         shares = tuple(rng.dirichlet((2, 1, 1)).astype(np.float32))

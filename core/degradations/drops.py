@@ -9,8 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..arrays import Plane
 from .filters import gaussian_blur, mirrored, sample
-from .srgb import Plane, blend, light
+from .srgb import blend, srgb_to_linear
 from .windows import Window
 
 __all__ = ["Drop", "draw", "refracted"]
@@ -42,7 +43,7 @@ class Drop:
 
 
 def draw(height: int, width: int, radius: tuple[float, float], rng: Generator) -> Drop:
-    """A drop somewhere in the picture: one large disc and up to four smaller ones that overlap it, mostly below."""
+    """A drop somewhere in the image: one large disc and up to four smaller ones that overlap it, mostly below."""
     largest = rng.uniform(*radius)
     first = (rng.uniform(0, height), rng.uniform(0, width), largest)
     discs = [first]
@@ -58,7 +59,7 @@ def refracted(window: Window, drops: list[Drop]) -> NDArray[np.float32]:
 
     A drop, placed in the photo, shows it flipped, minified and blurred, with soft edges.
     """
-    out = light(window.pixels())
+    out = srgb_to_linear(window.pixels())
     for drop in drops:
         touched = _touched(drop, window)
         if touched is not None:
@@ -115,7 +116,7 @@ def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
     top, left = int(y.min()), int(x.min())
     seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
     wide = seen.widened(math.ceil(3 * BLUR), 2)
-    blurred = gaussian_blur(_halved(light(wide.pixels())), BLUR / 2)
+    blurred = gaussian_blur(_halved(srgb_to_linear(wide.pixels())), BLUR / 2)
     across, along = (
         ((at - np.float32(first + 0.5)) / 2).astype(np.float32, copy=False)
         for at, first in ((y, wide.top), (x, wide.left))

@@ -1,8 +1,8 @@
 """Filters that several damages share. Edges are replicated; size and dtype are kept.
 
-What a picture's numbers mean: the levels of a file, and the light behind them.
+What an image's numbers mean: the levels of a file, and the light behind them.
 
-Changing a picture's size: antialiased bicubic as MATLAB's imresize does it, and plainer ways."""
+Changing an image's size: antialiased bicubic as MATLAB's imresize does it, and plainer ways."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .srgb import Picture, Plane, blend
+from ..arrays import FloatImage, Floats, Plane
+from .srgb import blend
 from .windows import Window
 
 __all__ = [
@@ -28,58 +29,56 @@ __all__ = [
     "softened",
 ]
 
-Array: TypeAlias = NDArray[np.float32]  # (H, W) or (H, W, C)
 
-
-def gaussian_blur(picture: Array, sigma: float) -> Array:
+def gaussian_blur(image: Floats, sigma: float) -> Floats:
     """Blur with a Gaussian of standard deviation `sigma` pixels."""
     radius = int(np.ceil(3 * sigma))
     if radius == 0:
-        return picture
+        return image
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
-        picture = _correlate(picture, kernel, axis)
-    return picture
+        image = _correlate(image, kernel, axis)
+    return image
 
 
-def softened(window: Window, sigma: float) -> Picture:
+def softened(window: Window, sigma: float) -> FloatImage:
     """A window of a photo that was blurred with a Gaussian of `sigma` pixels."""
     wide = window.widened(int(np.ceil(3 * sigma)))
     return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
 
 
-def _correlate(picture: Array, kernel: Array, axis: int) -> Array:
+def _correlate(image: Floats, kernel: Floats, axis: int) -> Floats:
     radius = len(kernel) // 2
-    padded = _replicated(picture, radius if axis == 0 else 0, radius if axis == 1 else 0)
-    size = picture.shape[axis]
-    out, product = np.zeros_like(picture), np.empty_like(picture)
+    padded = _replicated(image, radius if axis == 0 else 0, radius if axis == 1 else 0)
+    size = image.shape[axis]
+    out, product = np.zeros_like(image), np.empty_like(image)
     for i, weight in enumerate(kernel):
         np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
         out += product
     return out
 
 
-def _replicated(picture: Array, rows: int, columns: int) -> Array:
-    """The picture with its edges repeated `rows` times above and below, `columns` times left and right."""
-    return np.pad(picture, [(rows, rows), (columns, columns)] + [(0, 0)] * (picture.ndim - 2), mode="edge")
+def _replicated(image: Floats, rows: int, columns: int) -> Floats:
+    """The image with its edges repeated `rows` times above and below, `columns` times left and right."""
+    return np.pad(image, [(rows, rows), (columns, columns)] + [(0, 0)] * (image.ndim - 2), mode="edge")
 
 
-def convolve(picture: Array, kernel: Plane) -> Array:
+def convolve(image: Floats, kernel: Plane) -> Floats:
     """Filter with any odd-sized kernel, through the Fourier transform."""
-    return convolve_inside(_replicated(picture, *(size // 2 for size in kernel.shape)), kernel)
+    return convolve_inside(_replicated(image, *(size // 2 for size in kernel.shape)), kernel)
 
 
-def convolve_inside(picture: Array, kernel: Plane) -> Array:
-    """Filter where the whole kernel fits: smaller than the picture by the kernel's size less one."""
-    height, width = (_fast_size(size) for size in picture.shape[:2])
+def convolve_inside(image: Floats, kernel: Plane) -> Floats:
+    """Filter where the whole kernel fits: smaller than the image by the kernel's size less one."""
+    height, width = (_fast_size(size) for size in image.shape[:2])
     response = np.fft.rfft2(kernel, (height, width))
-    spectrum = np.fft.rfft2(picture, (height, width), axes=(0, 1))
-    spectrum *= response.reshape(response.shape + (1,) * (picture.ndim - 2))
+    spectrum = np.fft.rfft2(image, (height, width), axes=(0, 1))
+    spectrum *= response.reshape(response.shape + (1,) * (image.ndim - 2))
     whole = np.fft.irfft2(spectrum, (height, width), axes=(0, 1))
     top, left = (size - 1 for size in kernel.shape)
-    return whole[top : picture.shape[0], left : picture.shape[1]].astype(np.float32)
+    return whole[top : image.shape[0], left : image.shape[1]].astype(np.float32)
 
 
 def _fast_size(size: int) -> int:
@@ -94,19 +93,19 @@ def _fast_size(size: int) -> int:
         size += 1
 
 
-def sample(picture: Picture, y: Array, x: Array) -> Array:
-    """The picture at fractional positions y, x (any equal shape S), bilinear, mirrored at the edges: (*S, 3)."""
-    y, x = (mirrored(at, size) for at, size in zip((y, x), picture.shape, strict=False))
+def sample(image: FloatImage, y: Floats, x: Floats) -> Floats:
+    """The image at fractional positions y, x (any equal shape S), bilinear, mirrored at the edges: (*S, 3)."""
+    y, x = (mirrored(at, size) for at, size in zip((y, x), image.shape, strict=False))
     top, left = y.astype(np.intp), x.astype(np.intp)
-    bottom = np.minimum(top + 1, picture.shape[0] - 1)
-    right = np.minimum(left + 1, picture.shape[1] - 1)
+    bottom = np.minimum(top + 1, image.shape[0] - 1)
+    right = np.minimum(left + 1, image.shape[1] - 1)
     down, across = (y - top)[..., np.newaxis], (x - left)[..., np.newaxis]
-    upper = blend(picture[top, left], picture[top, right], across)
-    lower = blend(picture[bottom, left], picture[bottom, right], across)
+    upper = blend(image[top, left], image[top, right], across)
+    lower = blend(image[bottom, left], image[bottom, right], across)
     return blend(upper, lower, down)
 
 
-def mirrored(at: Array, size: int) -> Array:
+def mirrored(at: Floats, size: int) -> Floats:
     """Positions folded back into [0, size - 1]."""
     last = np.float32(max(size - 1, 1))
     folded = last - np.abs(np.mod(at, 2 * last) - last)
@@ -119,22 +118,22 @@ EVERY = slice(None)
 SUPPORT = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0}  # reach of each kernel, in pixels
 
 
-def shrink(picture: Picture, factor: int) -> Picture:
+def shrink(image: FloatImage, factor: int) -> FloatImage:
     """(H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3): antialiased bicubic. May overshoot [0, 1] slightly."""
     for axis in (0, 1):
-        picture = _resampled(picture, axis, -(-picture.shape[axis] // factor), 1 / factor, "bicubic", True)
-    return picture
+        image = _resampled(image, axis, -(-image.shape[axis] // factor), 1 / factor, "bicubic", True)
+    return image
 
 
-def enlarge(picture: Picture, factor: int) -> Picture:
+def enlarge(image: FloatImage, factor: int) -> FloatImage:
     """(H, W, 3) -> (factor * H, factor * W, 3): bicubic. May overshoot [0, 1] slightly."""
     for axis in (0, 1):
-        picture = _resampled(picture, axis, factor * picture.shape[axis], float(factor), "bicubic", True)
-    return picture
+        image = _resampled(image, axis, factor * image.shape[axis], float(factor), "bicubic", True)
+    return image
 
 
 def resize(
-    picture: Picture,
+    image: FloatImage,
     height: int,
     width: int,
     kernel: Kernel,
@@ -142,31 +141,29 @@ def resize(
     antialias: bool,
     rows: slice = EVERY,
     columns: slice = EVERY,
-) -> Picture:
+) -> FloatImage:
     """To any size. Without `antialias` a shrinking kernel is not widened: it samples points, as quick software does.
 
     rows, columns: the part of the result that is computed, to the same bits as with the whole.
     """
     for axis, (size, part) in enumerate(((height, rows), (width, columns))):
-        picture = _resampled(picture, axis, size, size / picture.shape[axis], kernel, antialias, part)
-    return picture
+        image = _resampled(image, axis, size, size / image.shape[axis], kernel, antialias, part)
+    return image
 
 
 def _resampled(
-    picture: Picture, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = EVERY
-) -> Picture:
+    image: FloatImage, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = EVERY
+) -> FloatImage:
     """Resize along one axis, one pass per tap of the kernel."""
-    taps = _taps(picture.shape[axis], size, scale, kernel, antialias)
+    taps = _taps(image.shape[axis], size, scale, kernel, antialias)
     positions, weights = (each[:, part] for each in taps)  # (taps, size of the part) each
-    out = np.zeros((*picture.shape[:axis], positions.shape[1], *picture.shape[axis + 1 :]), np.float32)
+    out = np.zeros((*image.shape[:axis], positions.shape[1], *image.shape[axis + 1 :]), np.float32)
     for position, weight in zip(positions, weights, strict=True):
-        out += np.take(picture, position, axis) * weight.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        out += np.take(image, position, axis) * weight.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
     return out
 
 
-def _taps(
-    length: int, size: int, scale: float, kernel: Kernel, antialias: bool
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _taps(length: int, size: int, scale: float, kernel: Kernel, antialias: bool) -> tuple[NDArray[np.intp], Floats]:
     """For each of `size` new samples the old ones (mirrored at the edges) that it is made of, and their weights."""
     stretch = max(1.0, 1 / scale) if antialias else 1.0
     centre = (np.arange(size) + 0.5) / scale - 0.5

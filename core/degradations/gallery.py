@@ -1,4 +1,4 @@
-"""Picture every task on one photo: python -m pocketprior.core.degradations.gallery examples/dog.jpg docs/degradations
+"""Show every task on one photo: python -m pocketprior.core.degradations.gallery examples/dog.jpg docs/degradations
 
 Writes `clean.jpg`, one strip of three random draws per task, `cleanup-kinds.jpg` and `cleanup-noise.jpg` (what the task
 `cleanup` draws from, and its kinds of noise), and `masks.jpg`, a thin, a medium and a thick mask for inpainting. The
@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..arrays import FloatImage
 from ..errors import PocketPriorError, UsageError
 from ..photo.io import read
 from . import grain
 from .cleanup import MIXTURE
 from .filters import resize
 from .masks import Thickness, brush_mask
-from .srgb import Picture, quantize
+from .srgb import quantize
 from .tasks import TASKS
 from .windows import Window
 
@@ -29,30 +30,30 @@ __all__ = ["main", "strips"]
 
 SIDE = 256  # pixels; the photo is cut square, and shrunk so that its own faults hardly show
 SEEDS = (1, 2, 3)
-HALF = SIDE // 2  # pixels, of the pictures of what `cleanup` does
-GRAIN = 25  # grey levels, the noise in the pictures of kinds of noise
+HALF = SIDE // 2  # pixels, of the images of what `cleanup` does
+GRAIN = 25  # grey levels, the noise in the images of kinds of noise
 QUALITIES = range(85, 20, -5)
 LARGEST = 40_000  # bytes per file
 MASKS: tuple[Thickness, ...] = ("thin", "medium", "thick")
 
 
-def strips(photo: Picture) -> dict[str, Picture]:
-    """Name -> pictures side by side, (SIDE, n * SIDE, 3), for a photo (H, W, 3) of at least SIDE pixels a side."""
+def strips(photo: FloatImage) -> dict[str, FloatImage]:
+    """Name -> images side by side, (SIDE, n * SIDE, 3), for a photo (H, W, 3) of at least SIDE pixels a side."""
     clean = _square(photo)
     shown = {name: [task(clean, np.random.default_rng(seed)) for seed in SEEDS] for name, task in TASKS.items()}
     shown["cleanup-kinds"], shown["cleanup-noise"] = _kinds(clean), _grains(clean)
     shown["masks"] = [_holed(clean, thickness) for thickness in MASKS]
-    return {"clean": clean, **{name: np.concatenate(pictures, axis=1) for name, pictures in shown.items()}}
+    return {"clean": clean, **{name: np.concatenate(images, axis=1) for name, images in shown.items()}}
 
 
-def _kinds(clean: Picture) -> list[Picture]:
+def _kinds(clean: FloatImage) -> list[FloatImage]:
     """A draw of each kind of damage of `cleanup`, and a second one of the last."""
     middle, rng = Window(clean, HALF // 2, HALF // 2, HALF, HALF), np.random.default_rng(SEEDS[0])
     kinds = [damage for _, damage in MIXTURE]
     return [damage(middle, rng) for damage in (*kinds, kinds[-1])]
 
 
-def _grains(clean: Picture) -> list[Picture]:
+def _grains(clean: FloatImage) -> list[FloatImage]:
     """Noise of one strength: white, blurred, resized, half denoised, chroma only, grey."""
     rng = np.random.default_rng(SEEDS[0])
     fields = (
@@ -67,7 +68,7 @@ def _grains(clean: Picture) -> list[Picture]:
     return [quantize(middle + grain.with_deviation(field, GRAIN)) for field in fields]
 
 
-def _square(photo: Picture) -> Picture:
+def _square(photo: FloatImage) -> FloatImage:
     height, width = photo.shape[:2]
     side = min(height, width)
     if side < SIDE:
@@ -76,14 +77,14 @@ def _square(photo: Picture) -> Picture:
     return quantize(resize(photo[top : top + side, left : left + side], SIDE, SIDE, "bicubic", antialias=True))
 
 
-def _holed(clean: Picture, thickness: Thickness) -> Picture:
+def _holed(clean: FloatImage, thickness: Thickness) -> FloatImage:
     missing = brush_mask(SIDE, SIDE, thickness, np.random.default_rng(SEEDS[0]))
     return np.where(missing[..., np.newaxis], np.float32(1), clean)
 
 
-def _write(path: Path, picture: Picture) -> None:
+def _write(path: Path, image: FloatImage) -> None:
     """As JPEG, of the best quality that is small enough."""
-    levels = Image.fromarray(np.round(picture * 255).astype(np.uint8))
+    levels = Image.fromarray(np.round(image * 255).astype(np.uint8))
     for quality in QUALITIES:
         levels.save(path, "JPEG", quality=quality, optimize=True)
         if path.stat().st_size <= LARGEST:
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m pocketprior.core.degradations.gallery", description=__doc__)
     parser.add_argument("photo", type=Path, help="a clean photo")
-    parser.add_argument("folder", type=Path, help="where the pictures go; made if it does not exist")
+    parser.add_argument("folder", type=Path, help="where the images go; made if it does not exist")
     args = parser.parse_args(argv)
     try:
         pixels = read(args.photo).pixels
@@ -103,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     args.folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in shown.items():
-        _write(args.folder / f"{name}.jpg", picture)
+    for name, image in shown.items():
+        _write(args.folder / f"{name}.jpg", image)
     return 0
 
 

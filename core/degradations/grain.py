@@ -10,8 +10,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..arrays import FloatImage
 from .filters import Kernel, gaussian_blur, resize
-from .srgb import LUMA, Picture
+from .srgb import LUMA
 
 __all__ = [
     "blotchy",
@@ -27,24 +28,22 @@ __all__ = [
     "with_deviation",
 ]
 
-Noise = NDArray[np.float32]  # (H, W, 3), mean 0
-
 CUBIC_REACH = 2  # pixels on either side that bicubic resizing looks at
 
 
-def white(height: int, width: int, rng: Generator) -> Noise:
+def white(height: int, width: int, rng: Generator) -> FloatImage:
     """Independent samples of standard deviation 1."""
     return rng.standard_normal((height, width, 3), dtype=np.float32)
 
 
-def blurred(height: int, width: int, sigma: float, rng: Generator) -> Noise:
+def blurred(height: int, width: int, sigma: float, rng: Generator) -> FloatImage:
     """White noise after a Gaussian blur of `sigma` pixels."""
     margin = math.ceil(3 * sigma)
     wide = gaussian_blur(white(height + 2 * margin, width + 2 * margin, rng), sigma)
     return wide[margin : margin + height, margin : margin + width]
 
 
-def rescaled(height: int, width: int, factor: float, kernel: Kernel, rng: Generator) -> Noise:
+def rescaled(height: int, width: int, factor: float, kernel: Kernel, rng: Generator) -> FloatImage:
     """The noise of a photo that was resized by `factor` after it was noised."""
     margin = CUBIC_REACH * math.ceil(max(1.0, factor))
     tall, broad = height + 2 * margin, width + 2 * margin
@@ -52,7 +51,7 @@ def rescaled(height: int, width: int, factor: float, kernel: Kernel, rng: Genera
     return resize(small, tall, broad, kernel, antialias=True)[margin : margin + height, margin : margin + width]
 
 
-def blotchy(height: int, width: int, share: float, sigma: float, rng: Generator) -> Noise:
+def blotchy(height: int, width: int, share: float, sigma: float, rng: Generator) -> FloatImage:
     """What a denoiser leaves that removes `share` (0 to 1) of what is finer than `sigma` pixels."""
     margin = math.ceil(3 * sigma)
     noise = white(height + 2 * margin, width + 2 * margin, rng)
@@ -60,36 +59,36 @@ def blotchy(height: int, width: int, share: float, sigma: float, rng: Generator)
     return kept[margin : margin + height, margin : margin + width].astype(np.float32, copy=False)
 
 
-def chroma_only(noise: Noise) -> Noise:
+def chroma_only(noise: FloatImage) -> FloatImage:
     """Without the part that changes the luma."""
     return np.subtract(noise, (noise @ LUMA)[..., np.newaxis], dtype=np.float32)
 
 
-def grey_only(noise: Noise) -> Noise:
+def grey_only(noise: FloatImage) -> FloatImage:
     """The same in all three channels."""
     return np.broadcast_to(noise[..., :1], noise.shape)
 
 
-def toned(noise: Noise, picture: Picture, slope: float) -> Noise:
+def toned(noise: FloatImage, image: FloatImage, slope: float) -> FloatImage:
     """Variance times 1 - slope in black, 1 + slope in white; slope in (-1, 1)."""
-    return noise * np.sqrt((1 - slope) + np.float32(2 * slope) * np.clip(picture, 0, 1))
+    return noise * np.sqrt((1 - slope) + np.float32(2 * slope) * np.clip(image, 0, 1))
 
 
-def with_deviation(noise: Noise, sigma: float) -> Noise:
-    """Scaled to a standard deviation of `sigma` grey levels of 255, as a picture's share of white."""
+def with_deviation(noise: FloatImage, sigma: float) -> FloatImage:
+    """Scaled to a standard deviation of `sigma` grey levels of 255, as an image's share of white."""
     deviation = float(noise.std()) if noise.size else 0.0
     return noise * np.float32(sigma / 255 / max(deviation, 1e-6))
 
 
-def gaussian_noise(picture: Picture, sigma: float, rng: Generator) -> Picture:
+def gaussian_noise(image: FloatImage, sigma: float, rng: Generator) -> FloatImage:
     """Add white Gaussian noise; `sigma` is its standard deviation in grey levels of 255. Not clipped."""
-    noise = np.float32(sigma / 255) * rng.standard_normal(picture.shape, dtype=np.float32)
-    return np.add(picture, noise, dtype=np.float32)
+    noise = np.float32(sigma / 255) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.add(image, noise, dtype=np.float32)
 
 
-def poisson_noise(picture: Picture, peak: float, rng: Generator) -> Picture:
+def poisson_noise(image: FloatImage, peak: float, rng: Generator) -> FloatImage:
     """Replace light by counted photons: a white pixel receives `peak` of them on average (shot noise)."""
-    return (rng.poisson(np.clip(picture, 0, 1) * peak) / peak).astype(np.float32)
+    return (rng.poisson(np.clip(image, 0, 1) * peak) / peak).astype(np.float32)
 
 
 def sensor_noise(light: NDArray[np.float32], shot: float, read: float, rng: Generator) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Rain, snow and haze: light that air and water add to a scene and take from it. All in linear light, (H, W, 3).
 
-Random things spread over a picture: slow variations, and scattered particles."""
+Random things spread over an image: slow variations, and scattered particles."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..arrays import FloatImage, Plane
 from . import blur
 from .filters import convolve, convolve_inside, resize
-from .srgb import Plane, blend
+from .srgb import blend
 from .windows import Part
 
 __all__ = ["SmoothField", "flake", "hazed", "lit", "scattered", "screened", "streak"]
-
-Light = NDArray[np.float32]  # (H, W, 3)
-Colour = NDArray[np.float32]  # (3,)
 
 
 def streak(length: float, width: float, angle: float) -> Plane:
@@ -48,7 +46,7 @@ def flake(radius: float, motion: float, angle: float) -> Plane:
     return drawn / drawn.max()
 
 
-def screened(light: Light, layers: list[tuple[Plane, float]]) -> Light:
+def screened(light: FloatImage, layers: list[tuple[Plane, float]]) -> FloatImage:
     """Streaks of light over a scene, each (mask, brightness in linear light): 1 - (1 - J) * prod(1 - b * M)."""
     dark = 1 - light.astype(np.float64)
     for mask, brightness in layers:
@@ -56,12 +54,12 @@ def screened(light: Light, layers: list[tuple[Plane, float]]) -> Light:
     return (1 - dark).astype(np.float32)
 
 
-def hazed(light: Light, transmission: Plane, airlight: Colour) -> Light:
+def hazed(light: FloatImage, transmission: Plane, airlight: NDArray[np.float32]) -> FloatImage:
     """Koschmieder's law: I = J * t + A * (1 - t); t (H, W) and A (3,) in [0, 1]."""
     return blend(airlight, light, transmission[..., np.newaxis])
 
 
-def lit(light: Light, masks: list[tuple[Plane, float]]) -> Light:
+def lit(light: FloatImage, masks: list[tuple[Plane, float]]) -> FloatImage:
     """Light added without limit, each (mask, brightness): J + sum of b * M, the heavy rain of Li et al. (CVPR 2019)."""
     out = light.copy()
     for mask, brightness in masks:
@@ -71,18 +69,18 @@ def lit(light: Light, masks: list[tuple[Plane, float]]) -> Light:
 
 @dataclass(frozen=True)
 class SmoothField:
-    """Values in [0, 1] that vary slowly: bicubic between the numbers of a grid that spans the picture."""
+    """Values in [0, 1] that vary slowly: bicubic between the numbers of a grid that spans the image."""
 
     grid: NDArray[np.float32]  # (rows, columns, 1)
 
     @classmethod
     def draw(cls, height: int, width: int, cell: float, rng: Generator) -> SmoothField:
-        """Random numbers about `cell` pixels apart in a picture of this size."""
+        """Random numbers about `cell` pixels apart in an image of this size."""
         rows, columns = (max(2, round(size / cell) + 1) for size in (height, width))
         return cls(rng.random((rows, columns, 1), dtype=np.float32))
 
     def at(self, part: Part) -> Plane:
-        """The values in a part of the picture, which may have any size."""
+        """The values in a part of the image, which may have any size."""
         height, width, rows, columns = part
         field = resize(self.grid, height, width, "bicubic", antialias=False, rows=rows, columns=columns)
         return np.clip(field[..., 0], 0, 1)
@@ -91,7 +89,7 @@ class SmoothField:
 def scattered(height: int, width: int, shape: Plane, coverage: float, rng: Generator) -> Plane:
     """(height, width) in [0, 1]: copies of `shape` (odd-sized, largest value 1) at random places, half to full strong.
 
-    coverage: the share of the picture that they would cover if they did not overlap.
+    coverage: the share of the image that they would cover if they did not overlap.
     """
     seeds = rng.random((height + shape.shape[0] - 1, width + shape.shape[1] - 1), dtype=np.float32)
     density = np.float32(min(coverage / float(shape.sum()), 0.5))

@@ -1,7 +1,7 @@
-"""Picture quality in numbers, one metric per file, NumPy only.
+"""Image quality in numbers, one metric per file, NumPy only.
 
 All compute in float64 on a fixed range and take `Image`s (see `pair`); none returns NaN. Higher is better for `psnr`,
-`ssim`, `ms_ssim` and `haarpsi`, lower for the others. `niqe` looks at one picture, the rest at a picture and its truth.
+`ssim`, `ms_ssim` and `haarpsi`, lower for the others. `niqe` looks at one image, the rest at an image and its truth.
 """
 
 from __future__ import annotations

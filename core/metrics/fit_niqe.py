@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..arrays import Field
 from ..errors import PocketPriorError
 from ..photo.io import read
 from ..photo.listing import clean_photos
 from .niqe import NiqeModel, patch_features
-from .planes import Field
 
 __all__ = ["fit", "main"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Image
-from .planes import Field, check_pair, check_size, luma, mean_2x2, valid
+from ..arrays import Field, Image
+from .planes import check_pair, check_size, luma, mean_2x2, valid
 
 __all__ = ["gmsd"]
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST", "Difference", "paired"]
+__all__ = ["FEWEST", "PairedDifference", "paired"]
 
 DRAWS = 10_000
 TAILS = (0.025, 0.975)
 FEWEST = 6  # photos; a bootstrap of fewer gives intervals that are far too narrow
 
 
-class Difference(NamedTuple):
+class PairedDifference(NamedTuple):
     """The mean of paired differences and the ends of its 95 % interval."""
 
     mean: float
@@ -29,7 +29,7 @@ class Difference(NamedTuple):
         return self.photos >= FEWEST and not self.low <= 0 <= self.high
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> PairedDifference:
     """Ours minus theirs, photo by photo; a percentile bootstrap of the mean (Efron 1979) with a fixed seed.
 
     Raises ValueError for lists of different lengths and for empty ones.
@@ -41,4 +41,4 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     draws = np.random.default_rng(0).integers(count, size=(DRAWS, count))
     means: NDArray[np.float64] = differences[draws].mean(axis=1)
     low, high = (float(np.quantile(means, tail)) for tail in TAILS)
-    return Difference(float(differences.mean()), low, high, count)
+    return PairedDifference(float(differences.mean()), low, high, count)

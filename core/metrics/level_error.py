@@ -1,4 +1,4 @@
-"""The largest errors, in grey levels of the pictures' own bit depth (0..255 or 0..65535)."""
+"""The largest errors, in grey levels of the images' own bit depth (0..255 or 0..65535)."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..arrays import Image
+from ..arrays import Field, Image
 from ..errors import UsageError
-from .planes import PEAK, Field, check_pair, check_size, planes
+from .planes import PEAK, check_pair, check_size, planes
 from .tensor_file import read_tensors
 
 __all__ = ["LpipsWeights", "lpips", "read_lpips_weights"]

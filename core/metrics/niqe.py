@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Image
+from ..arrays import Field, Image
 from ..errors import UsageError
-from .planes import Field, check_image, check_size, gaussian_taps, luma, smooth, valid
+from .planes import check_image, check_size, gaussian_taps, luma, smooth, valid
 
 __all__ = ["PATCH", "NiqeModel", "niqe", "patch_features"]
 
@@ -65,8 +65,8 @@ def niqe(image: Image, model: NiqeModel | None = None) -> float:
     features = features[np.isfinite(features).all(axis=1)]
     if len(features) < 2:
         raise UsageError(
-            f"NIQE was given a picture with {len(features)} usable patches of {PATCH} x {PATCH} pixels; "
-            "it needs at least 2 that are not flat: use a larger or more detailed picture"
+            f"NIQE was given an image with {len(features)} usable patches of {PATCH} x {PATCH} pixels; "
+            "it needs at least 2 that are not flat: use a larger or more detailed image"
         )
     model = model or _packaged()
     offset = features.mean(axis=0) - model.mean

@@ -9,17 +9,16 @@ Separable filters on float64 planes, in plain NumPy."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Image
+from ..arrays import Field, Image
 from ..errors import UsageError
 
 __all__ = [
     "PEAK",
-    "Field",
     "check_image",
     "check_pair",
     "check_size",
@@ -31,8 +30,6 @@ __all__ = [
     "valid",
 ]
 
-Field: TypeAlias = NDArray[np.float64]
-
 PEAK = 255.0
 _LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _BT601 = (0.299, 0.587, 0.114)
@@ -43,28 +40,26 @@ def check_image(image: NDArray[Any]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype not in _LEVELS:
         raise UsageError(
             f"a metric was given an array of shape {image.shape} and dtype {image.dtype}; "
-            "it takes pictures of shape (height, width, 3) and dtype uint8 or uint16"
+            "it takes images of shape (height, width, 3) and dtype uint8 or uint16"
         )
 
 
 def check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
-    """Refuse a pair that cannot be compared: not pictures, or of different shape or dtype (UsageError)."""
+    """Refuse a pair that cannot be compared: not images, or of different shape or dtype (UsageError)."""
     check_image(a)
     check_image(b)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise UsageError(
-            f"a metric was given pictures of {a.shape} {a.dtype} and {b.shape} {b.dtype}; "
+            f"a metric was given images of {a.shape} {a.dtype} and {b.shape} {b.dtype}; "
             "both must have the same size and bit depth: crop or convert one of them"
         )
 
 
 def check_size(metric: str, image: Image, side: int) -> None:
-    """Refuse a picture whose shorter side is below `side` pixels (UsageError)."""
+    """Refuse an image whose shorter side is below `side` pixels (UsageError)."""
     height, width = image.shape[:2]
     if min(height, width) < side:
-        raise UsageError(
-            f"{metric} was given a picture of {width} x {height} pixels; it needs at least {side} x {side}"
-        )
+        raise UsageError(f"{metric} was given an image of {width} x {height} pixels; it needs at least {side} x {side}")
 
 
 def planes(image: Image) -> Field:

@@ -16,14 +16,14 @@ import math
 
 import numpy as np
 
-from ..arrays import Image
-from .planes import PEAK, Field, check_pair, check_size, gaussian_taps, mean_2x2, planes, smooth, valid
+from ..arrays import Field, Image
+from .planes import PEAK, check_pair, check_size, gaussian_taps, mean_2x2, planes, smooth, valid
 
 __all__ = ["haarpsi", "ms_ssim", "psnr", "ssim"]
 
 
 def psnr(a: Image, b: Image) -> float:
-    """10 log10(peak^2 / mean squared error) in dB over all pixels and channels; inf for equal pictures."""
+    """10 log10(peak^2 / mean squared error) in dB over all pixels and channels; inf for equal images."""
     check_pair(a, b)
     error = float(np.mean(np.square(planes(a) - planes(b))))
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
@@ -36,7 +36,7 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def ssim(a: Image, b: Image) -> float:
-    """SSIM (Eq. 13), at most 1 = equal: 11 x 11 Gaussian window of sigma 1.5, inside the picture, no subsampling.
+    """SSIM (Eq. 13), at most 1 = equal: 11 x 11 Gaussian window of sigma 1.5, inside the image, no subsampling.
 
     Sides of at least 11 pixels. The setting of scikit-image with gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, channel_axis=2.
@@ -144,7 +144,7 @@ def _ratio(u: Field, v: Field) -> Field:
 def _pooled(similarities: Field, weights: Field) -> float:
     """Eq. 10: the weighted mean under a logistic function, then back through it, squared."""
     total = weights.sum()
-    if total == 0:  # both pictures are black
+    if total == 0:  # both images are black
         return 1.0
     mean = float((weights / (1 + np.exp(-ALPHA * similarities))).sum() / total)
     return (math.log(mean / (1 - mean)) / ALPHA) ** 2

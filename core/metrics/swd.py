@@ -20,9 +20,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..arrays import Image
+from ..arrays import Field, Image
 from ..sampling.noise import normal_vector
-from .planes import Field, check_pair, check_size, planes, smooth
+from .planes import check_pair, check_size, planes, smooth
 
 __all__ = ["swd"]
 

@@ -1,33 +1,34 @@
 """The manifest of a pack: all that a program needs to run it, as numbers and names, never as recipes.
 
 A pack is a folder with `manifest.json`, the graphs of one model for one or more targets, golden inputs with their
-outputs, and a model card. Which graphs there are, and what goes in and out, is in `systems.py`. A pack of several tasks
-has graphs for each of them, whose files share their weights; `Manifest.of` gives the manifest of one task.
+outputs, and a model card. `systems.py` lists the graphs of each system with their inputs and outputs, `rules.py` holds
+the checks. A pack of several tasks has graphs for each of them, whose files share their weights; `Manifest.of` returns
+the manifest of one task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import PackError, PackVersionError, UnknownNameError
 from ..files import atomic_output, failure_reason
-from ..restore.tiles import Window, smallest_tile
-from ..sampling.noise import NOISE_SPEC
 from .json import as_text, as_tree, decode, parse
-from .systems import IMAGE, SYSTEMS, ArraySpec
+from .rules import FILE, FORMAT, TARGETS, check_graph, check_manifest, require
+from .size import Size, TileWindow
+from .systems import ArraySpec
 
 __all__ = [
     "FILE",
     "FORMAT",
+    "TARGETS",
     "ArraySpec",
     "Conditions",
     "Golden",
     "GraphSpec",
-    "Limit",
+    "LimitOverride",
     "Manifest",
     "PackedFile",
     "Size",
@@ -35,100 +36,53 @@ __all__ = [
     "mirror",
 ]
 
-FORMAT = 1
-FILE = "manifest.json"
-DTYPES = ("float32",)
-SYMBOLS = ("h", "w")
-TARGETS = ("onnx", "openvino", "coreml", "replay")
-
 
 class PackedFile(NamedTuple):
-    """A file of the pack: its path inside the folder (with /), its hash (hex) and its size."""
+    """A file of the pack."""
 
-    file: str
-    sha256: str
+    file: str  # path inside the folder, with / between names
+    sha256: str  # 64 hexadecimal digits
     bytes: int
 
 
 @dataclass(frozen=True)
-class Size:
-    """What heights and widths the graphs take: multiples from `minimum` on, or, where they are fixed, that alone."""
-
-    multiple_of: int
-    minimum: int
-    fixed: bool = False
-
-    def __post_init__(self) -> None:
-        _require(self.multiple_of >= 1, "multiple_of", self.multiple_of, "1 or more")
-        fits = self.minimum >= 1 and self.minimum % self.multiple_of == 0
-        _require(fits, "minimum", self.minimum, f"a multiple of {self.multiple_of}")
-
-    def takes(self, window: Window) -> bool:
-        """Whether a photo can be cut into the tiles of this window."""
-        edge = window.edge == self.minimum if self.fixed else window.edge % self.multiple_of == 0
-        return window.overlap >= 0 and window.edge >= self._least(window) and edge
-
-    def expected(self, window: Window) -> str:
-        """What a window with this overlap must be, for a message."""
-        which = f"just {self.minimum}" if self.fixed else f"a multiple of {self.multiple_of}"
-        return f"[edge, overlap], an edge of {self._least(window)} or more, {which}"
-
-    def _least(self, window: Window) -> int:
-        return max(smallest_tile(max(0, window.overlap), self.multiple_of), self.minimum)
-
-
-@dataclass(frozen=True)
 class Conditions:
-    """What is computed once for the whole photo: `encode` of a thumbnail of this height and width."""
+    """The global conditions, which `encode` computes once from a thumbnail of the photo."""
 
-    thumbnail: int
+    thumbnail: int  # its height and width in pixels
 
     def __post_init__(self) -> None:
-        _require(self.thumbnail >= 1, "thumbnail", self.thumbnail, "1 or more pixels")
+        require(self.thumbnail >= 1, "thumbnail", self.thumbnail, "1 or more pixels")
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """Inputs and outputs by name, and the files: target -> precision -> file.
-
-    parts: target -> precision -> what lies beside that file and belongs to it, such as the weights of an OpenVINO IR;
-    another graph may have the same. function: the graph's name in a Core ML package of several tasks, "" for that of
-    the graph itself.
-    """
+    """One graph: its inputs, its outputs and its files."""
 
     inputs: Mapping[str, ArraySpec]
     outputs: Mapping[str, ArraySpec]
-    files: Mapping[str, Mapping[str, PackedFile]]
+    files: Mapping[str, Mapping[str, PackedFile]]  # target -> precision -> file
+    # Target -> precision -> further files that the file needs, such as the weights of an OpenVINO IR. Graphs may share.
     parts: Mapping[str, Mapping[str, tuple[PackedFile, ...]]] = field(
         default_factory=dict[str, Mapping[str, tuple[PackedFile, ...]]]
     )
-    function: str = ""
+    function: str = ""  # the graph's name in a Core ML package of several tasks; "" where it is that of the graph
 
     def __post_init__(self) -> None:
-        for name, array in {**self.inputs, **self.outputs}.items():
-            _require(array.dtype in DTYPES, f"dtype of {name}", array.dtype, _one_of(DTYPES))
-            fits = all(s in SYMBOLS if isinstance(s, str) else s >= 1 for s in array.shape)
-            _require(fits, f"shape of {name}", list(array.shape), "positive numbers, 'h' and 'w'")
-        for target in self.files:
-            _require(target in TARGETS, "target", target, _one_of(TARGETS))
-        for target, parts in self.parts.items():
-            known = set(self.files.get(target, {}))
-            _require(set(parts) <= known, f"parts of {target}", sorted(parts), _one_of(sorted(known)))
-        named = not self.function or self.function.isidentifier()
-        _require(named, "function", self.function, "letters, digits and _, or nothing")
+        check_graph(self)
 
     def sized(self, size: Size) -> GraphSpec:
-        """As its files have it: with numbers in the place of "h" and "w" where these are fixed."""
+        """The graph as its files declare it: with numbers in place of "h" and "w" where sizes are fixed."""
         if not size.fixed:
             return self
 
-        def told(arrays: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
+        def resolved(arrays: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
             return {
                 name: ArraySpec(dtype, tuple(size.minimum if isinstance(s, str) else s for s in shape))
                 for name, (dtype, shape) in arrays.items()
             }
 
-        return replace(self, inputs=told(self.inputs), outputs=told(self.outputs))
+        return replace(self, inputs=resolved(self.inputs), outputs=resolved(self.outputs))
 
     @property
     def spatial(self) -> bool:
@@ -138,43 +92,39 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class Golden:
-    """A recorded restoration; `tolerance` is the largest difference allowed, in 8-bit grey levels, with its reason."""
+    """A restoration that was recorded when the pack was made."""
 
     file: PackedFile
-    tolerance: int
-    reason: str
+    tolerance: int  # the largest difference allowed, in 8-bit grey levels
+    reason: str  # for the tolerance
 
     def __post_init__(self) -> None:
-        _require(0 <= self.tolerance <= 255, "tolerance", self.tolerance, "0 to 255 grey levels")
+        require(0 <= self.tolerance <= 255, "tolerance", self.tolerance, "0 to 255 grey levels")
 
 
 @dataclass(frozen=True)
-class Limit:
-    """What `pocketprior parity` is to allow of a class of graphs, and why; None: what it allows by itself.
-
-    psnr_db: the least; max_abs: of one value; shift: of the mean of a channel; drop_db: PSNR to the clean photos that
-    may be lost in the mean.
-    """
+class LimitOverride:
+    """Limits of `pocketprior parity` for a class of comparisons, in place of its own ones; None keeps its own."""
 
     reason: str
-    psnr_db: float | None = None
-    max_abs: float | None = None
-    shift: float | None = None
-    drop_db: float | None = None
+    psnr_db: float | None = None  # the smallest PSNR, dB
+    max_abs: float | None = None  # the largest error of one value
+    shift: float | None = None  # the largest error of the mean of a channel
+    drop_db: float | None = None  # the largest mean loss of PSNR to the clean photos, dB
 
     def __post_init__(self) -> None:
-        _require(bool(self.reason), "reason", self.reason, "why the limit is another")
+        require(bool(self.reason), "reason", self.reason, "why the limit is another")
         for name in ("psnr_db", "max_abs", "shift", "drop_db"):
             given = getattr(self, name)
-            _require(given is None or given > 0, name, given, "a number above 0")
+            require(given is None or given > 0, name, given, "a number above 0")
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What a further task of a pack has in the place of the fields of these names in `Manifest`."""
+    """The values of a further task of a pack for the fields of the same names in `Manifest`."""
 
     residual_scale: float
-    receptive_field: Mapping[str, int | Window]
+    receptive_field: Mapping[str, int | TileWindow]
     graphs: Mapping[str, GraphSpec]
     precision: Mapping[str, Mapping[str, str]]
     parameters: Mapping[str, int]
@@ -187,59 +137,55 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything the pipeline knows about a model. Made by `load` or by an exporter; it checks itself when made.
+    """Everything the pipeline knows about a model. Made by `load` or by an exporter; checks itself (PackError)."""
 
-    levels: abar per step and a final 1.0; times: t per step. receptive_field: the distance in pixels, in each
-    direction, from which an output pixel of a graph can be influenced; where that has no limit (attention or
-    normalisation over the whole tile), the window that the graph is run on. residual_scale: what one unit of an
-    image-sized state is in the image, which is in 0..1; with the start "image", the state is (image - 0.5) /
-    residual_scale. start_level: alpha_bar of the level that a photo is noised to at least, its own noise counted; a
-    noisier one enters the levels at its own, and with 1.0 any does. None: all are noised to levels[0], as they are in
-    packs that have no such field. gain: the share of what the model adds to the photo, or to base, at strength 1; this
-    and residual_scale are 1 where predict gives the amplitude of the texture. bytes_per_pixel:
-    measured peak working memory of a graph per pixel of its tile. precision: target -> graph -> which of its files is
-    run. parity: where the export was compared with the checkpoint, a name -> measure -> number. limits: of parity, by
-    the class of what is compared ("fp32", "half", "coded", "form", "host", "task"). further: each task after the first,
-    with what is its own; empty where all tasks have the same graphs.
-    """
-
-    format: int
+    # What it is
+    format: int  # version of this format
     name: str
-    model: str
-    tasks: tuple[str, ...]
-    value_range: tuple[float, ...]
-    size: Size
-    receptive_field: Mapping[str, int | Window]
+    model: str  # the system: "dtpm", "diffir" or "gen2res"
+    tasks: tuple[str, ...]  # what it restores; the first is the default
+    # Images and tiles
+    value_range: tuple[float, ...]  # of images in graphs: (0, 1)
+    size: Size  # of tiles
+    # Graph -> the distance in pixels, in each direction, from which an output pixel can be influenced. Where that has
+    # no limit (attention or normalisation over the whole tile): the window that the graph is run on.
+    receptive_field: Mapping[str, int | TileWindow]
+    # Sampling
     sampler: str
-    predicts: str
-    start: str
-    levels: tuple[float, ...]
-    times: tuple[float, ...]
-    noise: str
-    state: tuple[int | str, ...]
+    predicts: str  # what denoise returns: "x0", "eps" or "v"
+    start: str  # what sampling starts from: "noise" or the noised "image"
+    levels: tuple[float, ...]  # alpha_bar before each step, and a final 1
+    times: tuple[float, ...]  # the network's time t at each step, in [0, 1]
+    noise: str  # name of the specification of the noise
+    state: tuple[int | str, ...]  # shape of what is sampled
+    # What one unit of an image-sized state is in the image, which is in [0, 1]. With the start "image" the state is
+    # (image - 0.5) / residual_scale. 1 where predict returns the amplitude of the texture.
     residual_scale: float
+    # The share of what the model adds, to the photo or to base, at strength 1. 1 where predict returns the amplitude.
     gain: float
-    conditions: Conditions | None
+    conditions: Conditions | None  # None: the graphs take none from a thumbnail
+    # Graphs
     graphs: Mapping[str, GraphSpec]
-    precision: Mapping[str, Mapping[str, str]]
-    parameters: Mapping[str, int]
-    macs_per_pixel: Mapping[str, float]
-    bytes_per_pixel: Mapping[str, int]
-    parity: Mapping[str, Mapping[str, float]]
-    made_by: Mapping[str, str]
-    card: PackedFile
+    precision: Mapping[str, Mapping[str, str]]  # target -> graph -> precision of the file that is run
+    parameters: Mapping[str, int]  # graph -> number
+    macs_per_pixel: Mapping[str, float]  # graph -> multiplications per pixel of its tile
+    bytes_per_pixel: Mapping[str, int]  # graph -> measured peak working memory per pixel of its tile
+    # Evidence
+    parity: Mapping[str, Mapping[str, float]]  # comparisons of the export with the checkpoint: name -> measure -> value
+    made_by: Mapping[str, str]  # program or input -> version or hash
+    card: PackedFile  # the model card
     golden: Mapping[str, Golden]
+    # Fields that came later: older packs do not have them
+    # alpha_bar of the level that a photo is noised to at least, its own noise counted; a noisier photo enters the
+    # levels at its own, and with 1.0 any photo does. None: every photo is noised to levels[0].
     start_level: float | None = None
-    limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
+    # Limits of parity by class of comparison: "fp32", "half", "coded", "form", "host" or "task".
+    limits: Mapping[str, LimitOverride] = field(default_factory=dict[str, LimitOverride])
+    # Each task after the first, where tasks have graphs of their own.
     further: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
 
     def __post_init__(self) -> None:
-        _check_words(self)
-        _check_numbers(self)
-        _check_names(self)
-        _check_graphs(self)
-        _check_files(self)
-        _check_further(self)
+        check_manifest(self)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -248,8 +194,17 @@ class Manifest:
         Raises PackVersionError for another format, PackError for anything else that is wrong.
         """
         path = folder / FILE
-        tree = parse(_read(path), str(path))
-        _check_format(tree, path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise PackError(f"{path} cannot be read ({error}); expected the folder of a pack") from error
+        tree = parse(text, str(path))
+        given = tree.get("format") if isinstance(tree, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if given != FORMAT:
+            raise PackVersionError(
+                f"{path}: the pack has format {given!r}, this version of pocketprior reads format {FORMAT}; "
+                "update pocketprior, or export the pack again"
+            )
         manifest = decode(cls, tree, str(path))
         manifest.check_present(folder)
         return manifest
@@ -265,7 +220,7 @@ class Manifest:
             raise PackError(f"{folder / FILE} cannot be written: {failure_reason(error)}") from error
 
     def check_present(self, folder: Path) -> None:
-        """Raise PackError for the first file of the pack that is not in `folder`."""
+        """Raise PackError for the first file of the pack that is missing in `folder`."""
         for packed in self.files():
             if not (folder / packed.file).is_file():
                 raise PackError(
@@ -274,7 +229,7 @@ class Manifest:
                 )
 
     def of(self, task: str | None) -> Manifest:
-        """The manifest of one task, None for the first, as if its graphs were the only ones; UnknownNameError."""
+        """The manifest of one task as if its graphs were the only ones; None for the first. UnknownNameError."""
         if task is not None and task not in self.tasks:
             raise UnknownNameError("task", task, self.tasks)
         if not self.further:
@@ -284,7 +239,7 @@ class Manifest:
         return replace(self, tasks=(one,), further={}, **own)
 
     def alone(self) -> list[Manifest]:
-        """The manifest of each task that has graphs of its own; of all tasks together where they have the same."""
+        """The manifest of each task that has graphs of its own; one for all tasks where they share their graphs."""
         return [self.of(task) for task in (self.tasks if self.further else self.tasks[:1])]
 
     @property
@@ -293,263 +248,60 @@ class Manifest:
         return any("amount" in graph.inputs for graph in self.graphs.values())
 
     def condition_arrays(self) -> Mapping[str, ArraySpec]:
-        """The global conditions by name: what `encode` gives."""
+        """The global conditions by name: the outputs of `encode`."""
         return self.graphs["encode"].outputs if "encode" in self.graphs else {}
+
+    def packed_files(self) -> Iterator[PackedFile]:
+        """Every mention of a file of the pack."""
+        yield self.card
+        for task in (self, *self.further.values()):
+            yield from (golden.file for golden in task.golden.values())
+            for graph in task.graphs.values():
+                for by_precision in graph.files.values():
+                    yield from by_precision.values()
+                for by_precision in graph.parts.values():
+                    for parts in by_precision.values():
+                        yield from parts
 
     def files(self) -> list[PackedFile]:
         """Every file of the pack once, by path."""
-        found = {packed.file: packed for packed in _all_files(self)}
+        found = {packed.file: packed for packed in self.packed_files()}
         return [found[file] for file in sorted(found)]
 
     def graph_file(self, graph: str, target: str) -> PackedFile:
-        """The file of `graph` that is run for `target`; PackError where the pack has none."""
+        """The file of `graph` that is run for `target`. Raises PackError where the pack has none."""
         if target not in self.precision:
             raise PackError(f"the pack '{self.name}' has no graphs for {target}; it has: {', '.join(self.precision)}")
         return self.graphs[graph].files[target][self.precision[target][graph]]
 
     def graph_parts(self, graph: str, target: str) -> tuple[PackedFile, ...]:
-        """What lies beside `graph_file` and belongs to it."""
+        """The further files that `graph_file` needs."""
         return self.graphs[graph].parts.get(target, {}).get(self.precision[target][graph], ())
 
     def radius(self, graphs: Iterable[str]) -> int:
         """The distance in pixels from which the result of `graphs`, run in turn, is influenced, if `window` is None."""
         runs = {"denoise": len(self.times)}
-        reach = {name: self.receptive_field[name] for name in graphs}
-        return sum(r * runs.get(name, 1) for name, r in reach.items() if isinstance(r, int))
+        fields = {name: self.receptive_field[name] for name in graphs}
+        return sum(r * runs.get(name, 1) for name, r in fields.items() if isinstance(r, int))
 
-    def window(self, graphs: Iterable[str]) -> Window | None:
-        """The tiles that `graphs` must be run on, where the reach of one of them has no limit, or sizes are fixed."""
+    def window(self, graphs: Iterable[str]) -> TileWindow | None:
+        """The only tiles of `graphs`, where the receptive field of one has no limit or sizes are fixed; else None."""
         names = list(graphs)
-        windows = (r for r in map(self.receptive_field.__getitem__, names) if isinstance(r, Window))
-        free = Window(self.size.minimum, self.radius(names)) if self.size.fixed else None
+        windows = (r for r in map(self.receptive_field.__getitem__, names) if isinstance(r, TileWindow))
+        free = TileWindow(self.size.minimum, self.radius(names)) if self.size.fixed else None
         return next(windows, free)
 
 
 def mirror(manifest: Manifest) -> str:
-    """The facts that are also written into the graph files (ONNX `metadata_props`): all but files and measurements.
+    """The facts that are also written into the graph files (ONNX `metadata_props`), as JSON text.
 
-    A graph file cannot hold its own hash, so the fields that come after it are left out, as are further tasks.
+    A graph file cannot hold its own hash: fields with files and measurements are left out, and so are further tasks.
     """
     tree = as_tree(manifest)
     for name in ("golden", "card", "parity", "limits", "precision", "bytes_per_pixel", "further"):
         del tree[name]
-    if manifest.start_level is None:  # as before there was such a field
+    if manifest.start_level is None:  # graph files are the same as before the field existed
         del tree["start_level"]
     for graph in tree["graphs"].values():
         del graph["files"], graph["parts"], graph["function"]
     return as_text(tree)
-
-
-def _require(fits: bool, field: str, given: object, expected: str) -> None:
-    if not fits:
-        raise PackError(f"{field}: given {given!r}, expected {expected}; export the pack again")
-
-
-def _one_of(names: Iterable[str]) -> str:
-    return f"one of: {', '.join(names)}"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise PackError(f"{path} cannot be read ({error}); expected the folder of a pack") from error
-
-
-def _check_format(tree: object, path: Path) -> None:
-    given = cast(dict[str, object], tree).get("format") if isinstance(tree, dict) else None
-    if given != FORMAT:
-        raise PackVersionError(
-            f"{path}: the pack has format {given!r}, this version of pocketprior reads format {FORMAT}; "
-            "update pocketprior, or export the pack again"
-        )
-
-
-def _check_words(m: Manifest) -> None:
-    _require(m.format == FORMAT, "format", m.format, str(FORMAT))
-    _require(m.model in SYSTEMS, "model", m.model, _one_of(SYSTEMS))
-    system = SYSTEMS[m.model]
-    _require(m.sampler in system.samplers, "sampler", m.sampler, _one_of(system.samplers))
-    predicts = system.samplers[m.sampler]
-    _require(m.predicts in predicts, "predicts", m.predicts, _one_of(predicts))
-    _require(m.start == system.start, "start", m.start, system.start)
-    _require(m.noise == NOISE_SPEC, "noise", m.noise, NOISE_SPEC)
-    unique = len(m.tasks) == len(set(m.tasks)) > 0
-    _require(unique, "tasks", list(m.tasks), "one or more different names")
-
-
-def _check_numbers(m: Manifest) -> None:
-    _require(m.value_range == (0.0, 1.0), "value_range", list(m.value_range), "[0, 1]")
-    rising = all(a < b for a, b in pairwise(m.levels))
-    ends = len(m.levels) >= 2 and min(m.levels) >= 0 and m.levels[-1] == 1
-    _require(rising and ends, "levels", list(m.levels), "two or more rising numbers, from 0 or above to 1")
-    steps = len(m.levels) - 1
-    inside = len(m.times) == steps and all(0 <= t <= 1 for t in m.times)
-    _require(inside, "times", list(m.times), f"{steps} numbers in 0..1, one per step")
-    _check_state(m)
-    _require(m.residual_scale > 0, "residual_scale", m.residual_scale, "a number above 0")
-    if m.start == "image":
-        _require(min(m.levels) > 0, "levels", list(m.levels), "a first number above 0: something is left of the image")
-        _require(m.residual_scale == 0.5, "residual_scale", m.residual_scale, "0.5: the state is in -1..1")
-    _check_start_level(m)
-    _require(m.gain > 0, "gain", m.gain, "a number above 0")
-
-
-def _check_start_level(m: Manifest) -> None:
-    if m.start_level is None:
-        return
-    _require(m.start == "image", "start_level", m.start_level, 'null where the start is not "image"')
-    _require(m.start_level in m.levels, "start_level", m.start_level, f"one of the levels {list(m.levels)}")
-    fits = m.start_level < 1 or "fused" not in m.graphs
-    _require(fits, "start_level", m.start_level, "a level below 1 for a fused graph, which adds noise to reach it")
-
-
-def _check_state(m: Manifest) -> None:
-    if not SYSTEMS[m.model].vector:
-        _require(m.state == IMAGE.shape, "state", list(m.state), str(list(IMAGE.shape)))
-    elif len(m.state) != 2 or m.state[0] != 1 or isinstance(m.state[1], str):
-        _require(False, "state", list(m.state), "[1, n], a vector for the whole photo")
-
-
-def _check_names(m: Manifest) -> None:
-    """Which graphs there are, and that the facts about graphs name just those."""
-    system, given = SYSTEMS[m.model], set(m.graphs)
-    known = dict.fromkeys([*system.split, *system.graphs])
-    _require(given <= set(known), "graphs", sorted(given), f"names from: {', '.join(known)}")
-    steps = [name for name in system.split if name != "encode"]
-    whole = given.issuperset(steps) or ("fused" in given and given.isdisjoint(steps))
-    _require(whole, "graphs", sorted(given), " and ".join(steps) + ", or fused, or all of them")
-    told = "fused" not in given or m.sampler != "ancestral"
-    _require(told, "graphs", sorted(given), "no fused graph for a sampler that adds noise on the way")
-    conditioned = (system.thumbnail and "encode" in given) == (m.conditions is not None)
-    _require(conditioned, "conditions", m.conditions, "a thumbnail size with encode of a thumbnail, null without")
-    tiled = {name for name, graph in m.graphs.items() if graph.spatial}
-    _check_reach(m, tiled)
-    _check_facts("bytes_per_pixel", m.bytes_per_pixel, tiled, tiled)
-    _check_facts("parameters", m.parameters, set(), given)
-    _check_facts("macs_per_pixel", m.macs_per_pixel, set(), tiled)
-
-
-def _check_reach(m: Manifest, tiled: Set[str]) -> None:
-    """Numbers, or windows: one for all graphs that are run in turn, and one for what `encode` takes its means over."""
-    windows = {name: reach for name, reach in m.receptive_field.items() if isinstance(reach, Window)}
-    edges = {name: reach.edge if isinstance(reach, Window) else reach for name, reach in m.receptive_field.items()}
-    _check_facts("receptive_field", edges, tiled, tiled)
-    for name, window in windows.items():
-        _require(m.size.takes(window), f"receptive_field of {name}", list(window), m.size.expected(window))
-    means = windows.pop("encode", None)
-    alone = "encode" not in tiled or (means is not None and means.overlap == 0)
-    _require(alone, "receptive_field of encode", m.receptive_field.get("encode"), "[edge, 0], without overlap")
-    shared = sorted(set(windows.values()))
-    _require(len(shared) <= 1, "receptive_field", shared, "the same [edge, overlap] for all of these graphs")
-    for names in (tiled - {"encode", "fused"}, tiled & {"fused"}):
-        window = m.window(names)
-        if m.size.fixed and window is not None:
-            least = smallest_tile(window.overlap, m.size.multiple_of)
-            _require(m.size.takes(window), "size", m.size.minimum, f"{least} or more, for what the graphs see")
-
-
-def _check_facts(field: str, facts: Mapping[str, float], needed: Set[str], allowed: Set[str]) -> None:
-    fits = needed <= set(facts) <= allowed
-    _require(fits, field, sorted(facts), f"one number for each of: {', '.join(sorted(allowed))}")
-    for name, fact in facts.items():
-        _require(fact >= 0, f"{field} of {name}", fact, "0 or more")
-
-
-def _check_graphs(m: Manifest) -> None:
-    """Inputs and outputs are those of the system; any graph but encode may take conditions as well."""
-    state = ArraySpec("float32", m.state)
-    if "encode" in m.graphs:
-        _check_encode(m, m.graphs["encode"])
-    for name, graph in m.graphs.items():
-        if name == "encode":
-            continue
-        given = {*graph.inputs, *graph.outputs}
-        inputs, outputs = SYSTEMS[m.model].graphs[name].of(state, m.predicts, given)
-        taken = {n: c for n, c in m.condition_arrays().items() if n in given}
-        _check_arrays(f"inputs of {name}", graph.inputs, inputs | taken)
-        _check_arrays(f"outputs of {name}", graph.outputs, outputs)
-    _check_amount(m)
-
-
-def _check_amount(m: Manifest) -> None:
-    """Where the graphs take the amount, predict gives the amplitude of the texture in the place of its scale."""
-    names = [name for name in ("predict", "fused") if name in m.graphs]
-    signs = {"amount" in m.graphs[name].inputs for name in names}
-    signs |= {"amplitude" in m.graphs[name].outputs for name in names if name == "predict"}
-    _require(len(signs) <= 1, "graphs", names, "the input 'amount' of all of them and the output 'amplitude', or none")
-    for name in ("residual_scale", "gain") if m.takes_amount else ():
-        _require(getattr(m, name) == 1, name, getattr(m, name), "1: the texture has its amplitude from predict")
-
-
-def _check_encode(m: Manifest, graph: GraphSpec) -> None:
-    if m.conditions is None:
-        _check_arrays("inputs of encode", graph.inputs, {"image": IMAGE})
-    else:
-        side = m.conditions.thumbnail
-        _check_arrays("inputs of encode", graph.inputs, {"thumbnail": ArraySpec("float32", (1, 3, side, side))})
-    vectors = not any(isinstance(size, str) for array in graph.outputs.values() for size in array.shape)
-    _require(vectors, "outputs of encode", _shapes(graph.outputs), "arrays of one size for any photo")
-
-
-def _check_arrays(field: str, given: Mapping[str, ArraySpec], expected: Mapping[str, ArraySpec]) -> None:
-    _require(dict(given) == dict(expected), field, _shapes(given), _shapes(expected))
-
-
-def _shapes(arrays: Mapping[str, ArraySpec]) -> str:
-    return ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in sorted(arrays.items()))
-
-
-def _check_files(m: Manifest) -> None:
-    for packed in _all_files(m):
-        _check_file(packed)
-    same: dict[str, PackedFile] = {}
-    for packed in _all_files(m):
-        first = same.setdefault(packed.file, packed)
-        _require(first == packed, f"file {packed.file}", list(packed), f"the same as before, {list(first)}")
-    _require(len(m.golden) > 0, "golden", {}, "at least one recorded restoration")
-    _check_precision(m)
-
-
-def _check_further(m: Manifest) -> None:
-    """Every task but the first, or none; each with the rest of the manifest must be one in its own right."""
-    if m.further:
-        _require(set(m.further) == set(m.tasks[1:]), "further", sorted(m.further), f"just: {', '.join(m.tasks[1:])}")
-    for task in m.further:
-        try:
-            m.of(task)
-        except PackError as error:
-            raise type(error)(f"further: {task}: {error}") from None
-
-
-def _check_file(packed: PackedFile) -> None:
-    path = PurePosixPath(packed.file)
-    inside = str(path) == packed.file and not path.is_absolute() and ".." not in path.parts
-    plain = inside and packed.file not in (".", FILE) and not set("\\:") & set(packed.file)
-    _require(plain, "file", packed.file, "a path inside the folder of the pack, with / between names")
-    digest = len(packed.sha256) == 64 and set(packed.sha256) <= set("0123456789abcdef")
-    _require(digest, f"sha256 of {packed.file}", packed.sha256, "64 hexadecimal digits")
-    _require(packed.bytes >= 0, f"bytes of {packed.file}", packed.bytes, "0 or more")
-
-
-def _check_precision(m: Manifest) -> None:
-    """For each target, one of the files of every graph is the one that is run."""
-    targets = {target for graph in m.graphs.values() for target in graph.files}
-    _require(set(m.precision) == targets, "precision", sorted(m.precision), f"targets: {', '.join(sorted(targets))}")
-    for target, chosen in m.precision.items():
-        _require(set(chosen) == set(m.graphs), f"precision of {target}", sorted(chosen), _one_of(m.graphs))
-        for name, precision in chosen.items():
-            offered = m.graphs[name].files.get(target, {})
-            _require(precision in offered, f"precision of {target} {name}", precision, _one_of(offered))
-
-
-def _all_files(m: Manifest) -> Iterator[PackedFile]:
-    yield m.card
-    for task in (m, *m.further.values()):
-        yield from (golden.file for golden in task.golden.values())
-        for graph in task.graphs.values():
-            for by_precision in graph.files.values():
-                yield from by_precision.values()
-            for parts in graph.parts.values():
-                for beside in parts.values():
-                    yield from beside

@@ -12,15 +12,14 @@ import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Array
 from ..errors import PackError, PackTamperedError
 from .manifest import FILE, PackedFile
 
-__all__ = ["SHARED", "Array", "check_file", "default_pack", "packed_file", "read_arrays", "write_arrays"]
+__all__ = ["SHARED", "check_file", "default_pack", "packed_file", "read_arrays", "write_arrays"]
 
 # Weights that the graph files of a target have together, in a pack of several tasks. Core ML packages hold their own.
 SHARED = {"onnx": "onnx.bin", "openvino": "openvino.bin"}
@@ -59,8 +58,6 @@ def check_file(folder: Path, packed: PackedFile) -> None:
             "copy the pack again"
         )
 
-
-Array = NDArray[Any]
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
 

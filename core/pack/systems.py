@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import NamedTuple
 
-__all__ = ["IMAGE", "MAP", "SCALAR", "SYSTEMS", "ArraySpec", "Interface", "System"]
+__all__ = ["IMAGE", "MAP", "SCALAR", "SYSTEMS", "ArraySpec", "GraphInterface", "SystemSpec"]
 
 
 class ArraySpec(NamedTuple):
@@ -45,7 +45,7 @@ STATE = "state"  # stands for the array of the sampled state, whose shape the ma
 PREDICTED = "predicted"  # stands for the name of what denoise gives, which the manifest tells
 
 
-class Interface(NamedTuple):
+class GraphInterface(NamedTuple):
     """Names and arrays of what goes into a graph and comes out, and of what may do so as well."""
 
     inputs: dict[str, ArraySpec | str]
@@ -67,10 +67,10 @@ class Interface(NamedTuple):
         return told(self.inputs), told(self.outputs)
 
 
-FUSED = Interface({"image": IMAGE, "noise": STATE, "strength": SCALAR}, {"restored": IMAGE})
+FUSED = GraphInterface({"image": IMAGE, "noise": STATE, "strength": SCALAR}, {"restored": IMAGE})
 
 
-class System(NamedTuple):
+class SystemSpec(NamedTuple):
     """What the manifest of one system may say.
 
     samplers: each with what denoise predicts for it. start: of the sampling, "noise", or the noised "image". vector:
@@ -84,50 +84,50 @@ class System(NamedTuple):
     vector: bool
     thumbnail: bool
     split: tuple[str, ...]
-    graphs: dict[str, Interface]
+    graphs: dict[str, GraphInterface]
 
 
-SYSTEMS: dict[str, System] = {
-    "dtpm": System(
+SYSTEMS: dict[str, SystemSpec] = {
+    "dtpm": SystemSpec(
         samplers={"ddim": ("v", "x0")},
         start="noise",
         vector=False,
         thumbnail=True,
         split=("encode", "predict", "denoise"),
         graphs={
-            "predict": Interface(
+            "predict": GraphInterface(
                 {"image": IMAGE, "amount": SCALAR},
                 {"base": IMAGE, "amplitude": MAP},
                 optional=frozenset({"amount", "amplitude"}),
             ),
-            "denoise": Interface(
+            "denoise": GraphInterface(
                 {"x": STATE, "image": IMAGE, "base": IMAGE, "t": SCALAR},
                 {PREDICTED: STATE},
                 optional=frozenset({"image"}),
             ),
-            "fused": Interface({**FUSED.inputs, "amount": SCALAR}, FUSED.outputs, optional=frozenset({"amount"})),
+            "fused": GraphInterface({**FUSED.inputs, "amount": SCALAR}, FUSED.outputs, optional=frozenset({"amount"})),
         },
     ),
-    "diffir": System(
+    "diffir": SystemSpec(
         samplers={"posterior_mean": ("x0",)},
         start="noise",
         vector=True,
         thumbnail=False,
         split=("encode", "denoise", "compose"),
         graphs={
-            "denoise": Interface({"x": STATE, "t": SCALAR}, {PREDICTED: STATE}),
-            "compose": Interface({"image": IMAGE, "prior": STATE}, {"restored": IMAGE}),
+            "denoise": GraphInterface({"x": STATE, "t": SCALAR}, {PREDICTED: STATE}),
+            "compose": GraphInterface({"image": IMAGE, "prior": STATE}, {"restored": IMAGE}),
             "fused": FUSED,
         },
     ),
-    "gen2res": System(
+    "gen2res": SystemSpec(
         samplers={"ddim": ("eps",), "ancestral": ("eps",)},
         start="image",
         vector=False,
         thumbnail=False,
         split=("denoise",),
         graphs={
-            "denoise": Interface(
+            "denoise": GraphInterface(
                 {"x": STATE, "t": SCALAR},
                 {PREDICTED: STATE, "variance": STATE},
                 optional=frozenset({"variance"}),

@@ -1,4 +1,4 @@
-"""What lies under the fully transparent parts of a picture."""
+"""What lies under the fully transparent parts of an image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fill_hidden(pixels: Image, alpha: Image) -> None:
     """Give each fully transparent pixel, in place, the colour of the nearest visible one (city-block distance).
 
     Editors leave anything there, often black: the restoration would draw it into the visible edge. The filled
-    colour stays invisible. A picture without any visible pixel is left alone.
+    colour stays invisible. An image without any visible pixel is left alone.
 
     pixels: (H, W, 3), changed; alpha: (H, W), 0 = transparent.
     """

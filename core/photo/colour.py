@@ -109,7 +109,7 @@ def checked(icc: bytes | None, *, grey: bool) -> tuple[bytes | None, tuple[str, 
 
 
 def to_srgb(icc: bytes | None, mode: str) -> tuple[Convert, str]:
-    """A function that converts a picture of Pillow mode CMYK, LAB or L to an sRGB "RGB" picture, and a notice.
+    """A function that converts an image of Pillow mode CMYK, LAB or L to an sRGB "RGB" image, and a notice.
 
     Relative colorimetric with black point compensation, as photo editors do. CMYK without a usable profile takes
     the plain formula (1 - C)(1 - K).
@@ -143,7 +143,7 @@ def from_code_points(primaries: int, transfer: int) -> tuple[bytes | None, tuple
     """
     if transfer in _HDR_CURVES:
         raise PhotoUnsupportedError(
-            f"it is an HDR picture ({_HDR_CURVES[transfer]}), which would lose its brightness here; "
+            f"it is an HDR image ({_HDR_CURVES[transfer]}), which would lose its brightness here; "
             "export it as a standard (SDR) photo first"
         )
     if primaries not in _CODED_PRIMARIES or transfer not in _CODED_GAMMAS:

@@ -39,7 +39,7 @@ _REDUCED_COPY = 1
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Raise PhotoTooLargeError for a picture (width, height) above the limit, before it is decoded."""
+    """Raise PhotoTooLargeError for an image (width, height) above the limit, before it is decoded."""
     width, height = size
     if width * height > max_pixels:
         raise PhotoTooLargeError(
@@ -84,7 +84,7 @@ def _check_single(image: ImageFile) -> None:
             raise PhotoUnsupportedError("it is a camera raw file; develop it to a 16-bit TIFF or PNG first")
         frames, kind = _full_pages(image), "pages"
     if frames > 1:
-        raise PhotoUnsupportedError(f"it has {frames} {kind}; give a file with a single picture")
+        raise PhotoUnsupportedError(f"it has {frames} {kind}; give a file with a single image")
 
 
 def _copy(image: Pillow.Image, how: Layout, pixels: NDArray[Any], alpha: NDArray[Any] | None) -> None:
@@ -137,7 +137,7 @@ class _Canvas:
         return unturned(part, self.orientation)
 
     def put(self, image: ImageFile, decoding: int) -> None:
-        """Take the samples of a loaded picture; decoding: index into `Layout.raw_modes`."""
+        """Take the samples of a loaded image; decoding: index into `Layout.raw_modes`."""
         pixels = self._view(self.pixels, decoding)
         assert pixels is not None
         _copy(image, self.how, pixels, self._view(self.alpha, decoding))
@@ -160,15 +160,15 @@ def _keyed_alpha(pixels: Image, key: NDArray[np.int64]) -> Image:
     return alpha
 
 
-def auxiliary_notices(found: heif.Facts) -> tuple[str, ...]:
-    """What to tell about pictures in an AVIF or HEIF file that the result will not have."""
+def auxiliary_notices(found: heif.HeifFacts) -> tuple[str, ...]:
+    """What to tell about images in an AVIF or HEIF file that the result will not have."""
     notices = ("the HDR gain map is not kept: the result is the standard (SDR) photo",) if found.gain_map else ()
     if found.others:
-        notices += (f"further pictures in the file are not kept: {', '.join(found.others)}",)
+        notices += (f"further images in the file are not kept: {', '.join(found.others)}",)
     return notices
 
 
-def _avif_notices(found: heif.Facts) -> tuple[str, ...]:
+def _avif_notices(found: heif.HeifFacts) -> tuple[str, ...]:
     deep = (f"the AVIF file has {found.bits} bits per sample, of which 8 are read",)
     return (deep if found.bits and found.bits > 8 else ()) + auxiliary_notices(found)
 
@@ -197,7 +197,7 @@ def _png_profile(file: IO[bytes], image: ImageFile, *, grey: bool) -> tuple[byte
 
 
 def _profile_of(
-    file: IO[bytes], image: ImageFile, how: Layout, facts: heif.Facts | None
+    file: IO[bytes], image: ImageFile, how: Layout, facts: heif.HeifFacts | None
 ) -> tuple[bytes | None, tuple[str, ...]]:
     if how.converted:
         return None, ()
@@ -207,7 +207,7 @@ def _profile_of(
     return profile(metadata.icc(image), facts.code_points if facts else None, grey=grey)
 
 
-def _is_grey(how: Layout, facts: heif.Facts | None) -> bool:
+def _is_grey(how: Layout, facts: heif.HeifFacts | None) -> bool:
     return how.channels <= 2 or (facts is not None and facts.monochrome)
 
 

@@ -19,7 +19,7 @@ from .jpeg import LARGEST_SEGMENT
 from .photo import Photo, interleaved
 from .samples import bands
 
-__all__ = ["TARGETS", "Target", "avif", "fitted", "jpeg_file", "webp"]
+__all__ = ["FILE_FORMATS", "FileFormat", "avif", "fitted", "jpeg_file", "webp"]
 
 _FULL_CHROMA = "4:4:4"
 _EXIF_PREFIX = b"Exif\0\0"
@@ -38,22 +38,22 @@ def _rgb(photo: Photo) -> Photo:
     return replace(photo.with_pixels(pixels), grey=False, icc=None)
 
 
-def _picture(photo: Photo) -> Pillow.Image:
-    """A Pillow picture with 8-bit samples: L, RGB or RGBA."""
+def _image(photo: Photo) -> Pillow.Image:
+    """A Pillow image with 8-bit samples: L, RGB or RGBA."""
     height, width = photo.size
     mode = ("L" if photo.grey else "RGB") + ("A" if photo.alpha is not None else "")
-    picture = Pillow.new(mode, (width, height))
+    image = Pillow.new(mode, (width, height))
     for rows in bands(height, width):
         samples = interleaved(photo, rows, dtype=np.uint8)
         band = Pillow.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
-        picture.paste(band, (0, rows.start))
-    return picture
+        image.paste(band, (0, rows.start))
+    return image
 
 
-def _encoded(picture: Pillow.Image, format: str, options: dict[str, Any]) -> bytes:
+def _encoded(image: Pillow.Image, format: str, options: dict[str, Any]) -> bytes:
     """To memory first: Pillow's own writing to files overlooks short writes on a full disk."""
     buffer = io.BytesIO()
-    picture.save(buffer, format, **{name: value for name, value in options.items() if value})
+    image.save(buffer, format, **{name: value for name, value in options.items() if value})
     return buffer.getvalue()
 
 
@@ -70,7 +70,7 @@ def jpeg_file(photo: Photo, quality: int) -> bytes:
         "comment": dict(photo.text).get("Comment", "").encode(),
         "extra": (jpeg.iptc_segment(photo.iptc) if photo.iptc else b"") + (jpeg.iso_segment(kept) if kept else b""),
     }
-    data = _encoded(_picture(photo), "JPEG", options)
+    data = _encoded(_image(photo), "JPEG", options)
     return jpeg.attach(data, kept) if kept else data
 
 
@@ -78,7 +78,7 @@ def webp(photo: Photo, quality: int) -> bytes:
     """Lossy WebP. The format halves chroma resolution and has neither grey nor 16 bits."""
     photo = _rgb(photo)
     options = {"quality": quality, "icc_profile": photo.icc, "exif": photo.exif, "xmp": photo.xmp}
-    return _encoded(_picture(photo), "WEBP", options)
+    return _encoded(_image(photo), "WEBP", options)
 
 
 def avif(photo: Photo, quality: int) -> bytes:
@@ -91,15 +91,15 @@ def avif(photo: Photo, quality: int) -> bytes:
         "exif": metadata.without_orientation(photo.exif) if photo.exif else None,
         "xmp": photo.xmp,
     }
-    return _encoded(_picture(photo), "AVIF", options)
+    return _encoded(_image(photo), "AVIF", options)
 
 
 _LARGEST_PNG_SIDE = 2**31 - 1
-_BEFORE_EXIF, _BEFORE_XMP, _BEFORE_IPTC = 6, 29, 26  # bytes before the data in a JPEG segment
+_SEGMENT_HEADERS = {"exif": 6, "xmp": 29, "iptc": 26}  # field: bytes before the data in its JPEG segment
 
 
 @dataclass(frozen=True)
-class Target:
+class FileFormat:
     """A format as a place for photos."""
 
     suffixes: tuple[str, ...]
@@ -113,17 +113,17 @@ class Target:
 
 # Quality 95 with full chroma is visually lossless for photos; a source's own, lower quality is not kept, because it
 # would put the blocks back that the restoration took away.
-TARGETS: dict[str, Target] = {
-    "AVIF": Target((".avif",), quality=90, largest_side=32768),
-    "HEIF": Target((".heic", ".heif", ".hif"), quality=95, bits=10, largest_side=16384),
-    "JPEG": Target((".jpg", ".jpeg", ".jpe", ".jfif"), quality=95, alpha=False, iptc=True, largest_side=65500),
-    "PNG": Target((".png",), quality=None, bits=16, text=True),
-    "TIFF": Target((".tif", ".tiff"), quality=None, bits=16, iptc=True),
-    "WEBP": Target((".webp",), quality=95, largest_side=16383),
+FILE_FORMATS: dict[str, FileFormat] = {
+    "AVIF": FileFormat((".avif",), quality=90, largest_side=32768),
+    "HEIF": FileFormat((".heic", ".heif", ".hif"), quality=95, bits=10, largest_side=16384),
+    "JPEG": FileFormat((".jpg", ".jpeg", ".jpe", ".jfif"), quality=95, alpha=False, iptc=True, largest_side=65500),
+    "PNG": FileFormat((".png",), quality=None, bits=16, text=True),
+    "TIFF": FileFormat((".tif", ".tiff"), quality=None, bits=16, iptc=True),
+    "WEBP": FileFormat((".webp",), quality=95, largest_side=16383),
 }
 
 
-def _check_side(photo: Photo, target: Target) -> None:
+def _check_side(photo: Photo, target: FileFormat) -> None:
     if max(photo.size) > target.largest_side:
         raise PhotoWriteError(
             f"the photo is {photo.size[1]} x {photo.size[0]} pixels, {target.suffixes[0]} holds at most "
@@ -136,7 +136,7 @@ def _check_deep_grey(photo: Photo, format: str) -> None:
         raise PhotoWriteError("16-bit grey with transparency is a TIFF that hardly any program reads; write .png")
 
 
-def _without_alpha(photo: Photo, target: Target) -> Photo:
+def _without_alpha(photo: Photo, target: FileFormat) -> Photo:
     if photo.alpha is None or target.alpha:
         return photo
     if photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
@@ -146,18 +146,14 @@ def _without_alpha(photo: Photo, target: Target) -> Photo:
 
 def _too_long(photo: Photo) -> Iterator[tuple[str, str]]:
     """(field, name) of what does not fit into the one segment JPEG has for it."""
-    for field, name, prefix in (
-        ("exif", "EXIF", _BEFORE_EXIF),
-        ("xmp", "XMP", _BEFORE_XMP),
-        ("iptc", "IPTC", _BEFORE_IPTC),
-    ):
-        if len(getattr(photo, field) or b"") + prefix > LARGEST_SEGMENT:
-            yield field, name
+    for field, header in _SEGMENT_HEADERS.items():
+        if len(getattr(photo, field) or b"") + header > LARGEST_SEGMENT:
+            yield field, field.upper()
 
 
 def _homeless(photo: Photo, format: str) -> Iterator[tuple[str, object, str]]:
     """(field, replacement, notice) of what the format has no place for."""
-    target = TARGETS[format]
+    target = FILE_FORMATS[format]
     suffix = target.suffixes[0]
     if photo.gain_map and format != "JPEG":
         yield "gain_map", None, f"the HDR gain map is not kept in {suffix}; write .jpg to keep it"
@@ -176,11 +172,11 @@ def _homeless(photo: Photo, format: str) -> Iterator[tuple[str, object, str]]:
 
 
 def fitted(photo: Photo, format: str) -> tuple[Photo, tuple[str, ...]]:
-    """The photo with what a format (a key of TARGETS) can hold, and a notice for each thing left out.
+    """The photo with what a format (a key of FILE_FORMATS) can hold, and a notice for each thing left out.
 
     Raises PhotoWriteError for what must not be left out silently: transparency, and sides that are too long.
     """
-    target = TARGETS[format]
+    target = FILE_FORMATS[format]
     _check_side(photo, target)
     _check_deep_grey(photo, format)
     photo, notices = _without_alpha(photo, target), tuple[str, ...]()

@@ -23,7 +23,7 @@ from .decode import auxiliary_notices, check_size, profile
 from .photo import Photo, interleaved
 from .samples import bands, rescaled
 
-__all__ = ["Facts", "brands", "encoded", "facts", "read"]
+__all__ = ["HeifFacts", "brands", "encoded", "facts", "read"]
 
 _DEEP_BITS = 10  # what a 16-bit photo is written with: phones and their viewers know no more
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -60,43 +60,43 @@ def _levels(samples: NDArray[Any], bits: int) -> NDArray[Any]:
     return samples if bits in (8, 16) else rescaled(samples, 2**bits - 1, 65535)
 
 
-def _split(picture: _HeifFile) -> tuple[Image, Image | None]:
+def _split(image: _HeifFile) -> tuple[Image, Image | None]:
     """Pixels (H, W, 3) and alpha."""
-    name, _, bits = picture.mode.partition(";")
-    samples: NDArray[Any] = np.asarray(picture)
+    name, _, bits = image.mode.partition(";")
+    samples: NDArray[Any] = np.asarray(image)
     samples = _levels(samples if samples.ndim == 3 else samples[..., np.newaxis], int(bits or 8))
     alpha = samples[..., -1].copy() if name in ("LA", "RGBA") else None
     colours = samples[..., :3] if name in ("RGB", "RGBA") else np.repeat(samples[..., :1], 3, axis=2)
     return np.ascontiguousarray(colours), alpha
 
 
-def _notices(picture: _HeifFile, found: Facts) -> tuple[str, ...]:
-    count = len(picture)
-    several = (f"the file holds {count} pictures; only the main one is kept",) if count > 1 else ()
+def _notices(image: _HeifFile, found: HeifFacts) -> tuple[str, ...]:
+    count = len(image)
+    several = (f"the file holds {count} images; only the main one is kept",) if count > 1 else ()
     return several + auxiliary_notices(found)
 
 
 def read(file: IO[bytes], max_pixels: int) -> Photo:
-    """Read a HEIF file. libheif turns the picture upright itself; EXIF orientation says nothing in this format.
+    """Read a HEIF file. libheif turns the image upright itself; EXIF orientation says nothing in this format.
 
     Raises MissingExtraError, PhotoTooLargeError, PhotoUnsupportedError, or what libheif raises for a damaged file.
     """
     library = _pillow_heif()
     found = facts(file)
     file.seek(0)
-    picture = library.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
-    check_size(picture.size, max_pixels)
-    icc, colour_notices = profile(picture.info.get("icc_profile"), found.code_points, grey=found.monochrome)
-    pixels, alpha = _split(picture)
+    image = library.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    check_size(image.size, max_pixels)
+    icc, colour_notices = profile(image.info.get("icc_profile"), found.code_points, grey=found.monochrome)
+    pixels, alpha = _split(image)
     return Photo(
         pixels=pixels,
         alpha=alpha,
         grey=found.monochrome,
         icc=icc,
-        exif=picture.info.get("exif"),
-        xmp=picture.info.get("xmp"),
+        exif=image.info.get("exif"),
+        xmp=image.info.get("xmp"),
         format="HEIF",
-        notices=colour_notices + _notices(picture, found),
+        notices=colour_notices + _notices(image, found),
     )
 
 
@@ -128,14 +128,14 @@ _GAIN_MAP_KINDS = ("hdrgainmap", "iso:ts:21496")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Of the primary picture of a file."""
+class HeifFacts:
+    """Of the primary image of a file."""
 
     bits: int | None  # per sample
     monochrome: bool
     code_points: tuple[int, int] | None  # colour primaries, transfer characteristics
     gain_map: bool
-    others: tuple[str, ...]  # kinds of further pictures in the file (depth, mattes ...), alpha left out
+    others: tuple[str, ...]  # kinds of further images in the file (depth, mattes ...), alpha left out
 
 
 @dataclass(frozen=True)
@@ -249,13 +249,13 @@ def _auxiliary_kinds(meta: bytes) -> tuple[str, ...]:
     return tuple(sorted({kind for kind in kinds if kind not in _ALPHA_KINDS}))
 
 
-def facts(file: IO[bytes]) -> Facts:
+def facts(file: IO[bytes]) -> HeifFacts:
     """Read the facts of an AVIF or HEIF file; struct.error, IndexError or ValueError where its boxes are damaged."""
     meta = _top_box(file, b"meta")[4:]
     own = _properties_of(meta, _primary_item(meta))
     kinds = _auxiliary_kinds(meta)
     gain_maps = [kind for kind in kinds if any(mark in kind for mark in _GAIN_MAP_KINDS)]
-    return Facts(
+    return HeifFacts(
         bits=_bits(own),
         monochrome=_monochrome(own),
         code_points=_code_points(own),

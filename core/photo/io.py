@@ -28,7 +28,7 @@ from ..errors import PhotoError, PhotoReadError, PhotoTooLargeError, PhotoUnsupp
 from ..files import atomic_output, failure_reason
 from . import alpha, encode, heif, jpeg, metadata, png, tiff
 from .decode import decode
-from .encode import TARGETS, fitted
+from .encode import FILE_FORMATS, fitted
 from .photo import GainMap, Photo
 
 __all__ = [
@@ -45,11 +45,11 @@ __all__ = [
 ]
 
 DEFAULT_MAX_PIXELS = 256_000_000
-FORMATS = tuple(TARGETS)
-READABLE = tuple(sorted(suffix for target in TARGETS.values() for suffix in target.suffixes))
+FORMATS = tuple(FILE_FORMATS)
+READABLE = tuple(sorted(suffix for target in FILE_FORMATS.values() for suffix in target.suffixes))
 WRITABLE = READABLE
 
-# What Pillow, libheif and the parsers here raise for damaged files, and encoders for pictures they cannot take.
+# What Pillow, libheif and the parsers here raise for damaged files, and encoders for images they cannot take.
 _DAMAGE = (
     ArithmeticError,
     EOFError,
@@ -134,10 +134,10 @@ def read(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
 
     8 bits per sample give uint8 pixels, 9 to 16 bits uint16 (white = 65535).
 
-    max_pixels: larger pictures are refused before they are decoded. A 100-megapixel JPEG takes about 0.75 GB
+    max_pixels: larger images are refused before they are decoded. A 100-megapixel JPEG takes about 0.75 GB
     while it is read and 0.3 GB afterwards.
 
-    Raises PhotoReadError (missing, empty, damaged, truncated, no picture), PhotoTooLargeError,
+    Raises PhotoReadError (missing, empty, damaged, truncated, no image), PhotoTooLargeError,
     PhotoUnsupportedError (animations, pages, HDR, float, camera raw), MissingExtraError (HEIC without its extra).
     """
     if max_pixels < 1:
@@ -149,7 +149,7 @@ def read(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
 
 
 def _format_for(path: Path) -> str:
-    for format, target in TARGETS.items():
+    for format, target in FILE_FORMATS.items():
         if path.suffix.lower() in target.suffixes:
             return format
     given = f"the suffix '{path.suffix}'" if path.suffix else "no suffix"
@@ -159,7 +159,7 @@ def _format_for(path: Path) -> str:
 def _quality(format: str, quality: int | None) -> int:
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality is {quality}; expected 1 to 100")
-    return quality or TARGETS[format].quality or 100
+    return quality or FILE_FORMATS[format].quality or 100
 
 
 def _check_not_source(photo: Photo, path: Path) -> None:
@@ -254,7 +254,7 @@ def _boxed(file: IO[bytes]) -> str | None:
     if _AVIF_BRANDS.intersection(found):
         return "AVIF"
     if found and found[0] in _SEQUENCE_BRANDS:
-        raise PhotoUnsupportedError("it is a HEIF sequence of several frames; give a file with a single picture")
+        raise PhotoUnsupportedError("it is a HEIF sequence of several frames; give a file with a single image")
     if _HEIF_BRANDS.intersection(found):
         return "HEIF"
     if found and found[0] == "crx ":
@@ -290,5 +290,5 @@ def format_of(file: IO[bytes]) -> str:
     if other := _starting(head, _OTHERS):
         raise _unsupported(other)
     raise PhotoReadError(
-        f"it is not a picture file: it begins with {head[:8]!r}; expected JPEG, PNG, TIFF, WebP, AVIF or HEIC"
+        f"it is not an image file: it begins with {head[:8]!r}; expected JPEG, PNG, TIFF, WebP, AVIF or HEIC"
     )

@@ -1,6 +1,6 @@
 """JPEG: the pieces Pillow does not handle. Segments, IPTC, and the HDR gain map behind the photo.
 
-ITU-T T.81 annex B (segments), CIPA DC-007 (MPF: several pictures in one file), Adobe's gain map specification 1.0
+ITU-T T.81 annex B (segments), CIPA DC-007 (MPF: several images in one file), Adobe's gain map specification 1.0
 (Ultra HDR), ISO 21496-1.
 """
 
@@ -107,7 +107,7 @@ def iso_segment(kept: GainMap) -> bytes:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An MP entry: where a further picture lies."""
+    """An MP entry: where a further image lies."""
 
     kind: int
     size: int
@@ -115,7 +115,7 @@ class _Entry:
 
 
 def _entries(mpf: bytes) -> list[_Entry]:
-    """Further pictures by the MP index (CIPA DC-007, 5.2.3); struct.error, KeyError where it is damaged."""
+    """Further images by the MP index (CIPA DC-007, 5.2.3); struct.error, KeyError where it is damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}[mpf[:4]]
     at = struct.unpack_from(order + "I", mpf, 4)[0]
     table = None
@@ -129,18 +129,18 @@ def _entries(mpf: bytes) -> list[_Entry]:
     return [_Entry(attribute & 0xFFFFFF, size, offset) for attribute, size, offset in rows]
 
 
-def _further_pictures(file: IO[bytes], info: dict[Any, Any]) -> list[tuple[int, bytes]]:
-    """(MP type, JPEG bytes) of the pictures behind the photo, previews left out."""
-    pictures: list[tuple[int, bytes]] = []
+def _further_images(file: IO[bytes], info: dict[Any, Any]) -> list[tuple[int, bytes]]:
+    """(MP type, JPEG bytes) of the images behind the photo, previews left out."""
+    images: list[tuple[int, bytes]] = []
     for entry in _entries(info["mp"]):
         if entry.kind in _PREVIEWS:
             continue
         file.seek(info["mpoffset"] + entry.offset)
         data = file.read(entry.size)
         if len(data) != entry.size or data[:2] != b"\xff\xd8":
-            raise ValueError("a further picture is cut off")
-        pictures.append((entry.kind, data))
-    return pictures
+            raise ValueError("a further image is cut off")
+        images.append((entry.kind, data))
+    return images
 
 
 def _is_gain_map(jpeg: bytes) -> bool:
@@ -148,20 +148,20 @@ def _is_gain_map(jpeg: bytes) -> bool:
 
 
 def gain_map(file: IO[bytes], image: JpegImageFile, orientation: int) -> tuple[GainMap | None, tuple[str, ...]]:
-    """The HDR gain map of an opened JPEG, upright, and what to tell about other pictures in the file."""
+    """The HDR gain map of an opened JPEG, upright, and what to tell about other images in the file."""
     promised = any(mark in body for name, body in image.applist for mark in _GAIN_MAP_MARKS if name != "COM")
     if "mp" not in image.info:
         return None, (
             "the HDR gain map could not be found in the file; the result is the SDR photo",
         ) if promised else ()
     try:
-        pictures = _further_pictures(file, image.info)
-        maps = [data for _, data in pictures if _is_gain_map(data)]
+        images = _further_images(file, image.info)
+        maps = [data for _, data in images if _is_gain_map(data)]
         found = _upright(maps[0], orientation) if maps else None
     except (KeyError, ValueError, OSError, SyntaxError, struct.error):
-        return None, ("the further pictures in this JPEG (HDR gain map or others) are damaged and were left out",)
-    rest = len(pictures) - (1 if maps else 0)
-    notices = (f"the file holds {rest} further pictures (stereo or series), which are not kept",) if rest else ()
+        return None, ("the further images in this JPEG (HDR gain map or others) are damaged and were left out",)
+    rest = len(images) - (1 if maps else 0)
+    notices = (f"the file holds {rest} further images (stereo or series), which are not kept",) if rest else ()
     if found is None:
         return None, notices
     marker = next((b for name, b in image.applist if name == "APP2" and b.startswith(_ISO_GAIN_MAP)), b"")
@@ -192,7 +192,7 @@ def with_gain_map_length(xmp: bytes | None, kept: GainMap) -> bytes | None:
 
 
 def _mpf_payload(photo_size: int, map_size: int, map_offset: int) -> bytes:
-    """MP index of two pictures; sizes in bytes, offset from the MP header (CIPA DC-007, 5.2)."""
+    """MP index of two images; sizes in bytes, offset from the MP header (CIPA DC-007, 5.2)."""
     first, second = 0x030000, 0x000000  # types: baseline primary, undefined
     after_directory = 8 + 2 + 3 * 12 + 4
     directory = struct.pack(">H", 3)

@@ -49,10 +49,10 @@ def code_points(file: IO[bytes]) -> tuple[int, int] | None:
 
 
 def check_data(file: IO[bytes]) -> None:
-    """Compare the checksums of the picture data, which Pillow does not; ValueError where one is wrong."""
+    """Compare the checksums of the image data, which Pillow does not; ValueError where one is wrong."""
     for kind, length in _chunks(file):
         if kind == b"IDAT" and _checksum(file, kind, length) != file.read(4):
-            raise ValueError("the checksum of the picture data is wrong")
+            raise ValueError("the checksum of the image data is wrong")
 
 
 def _checksum(file: IO[bytes], kind: bytes, length: int) -> bytes:

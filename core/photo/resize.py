@@ -1,11 +1,11 @@
-"""Small pictures of a photo, by exact area means.
+"""Small images of a photo, by exact area means.
 
 Each pixel of the result is the mean of the photo over that pixel's share of its area (a smaller photo is repeated), so
 the result knows nothing of tiles and is the same in every language to float rounding. Rows are added up as integers,
 one row of the result at a time: the memory is a few rows of the photo, whatever its size.
 
 
-A photo before and after, side by side in one picture."""
+A photo before and after, side by side in one image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def thumbnail(image: Image, side: int) -> Batch:
 
 
 def shrink(image: Image, out: Image) -> None:
-    """Fill `out` (height, width, 3) with a picture (H, W, 3) of the same dtype, rounded half up."""
+    """Fill `out` (height, width, 3) with an image (H, W, 3) of the same dtype, rounded half up."""
     for y, row in enumerate(_area_means(image, *out.shape[:2])):
         out[y] = np.floor(row + 0.5)
 
@@ -64,15 +64,15 @@ GAP = 8  # pixels of white between the two
 
 
 def side_by_side(before: Image, after: Image) -> Image:
-    """Two pictures (H, W, 3) of one size and depth -> (h, 2 w + GAP, 3): `before` left, `after` right.
+    """Two images (H, W, 3) of one size and depth -> (h, 2 w + GAP, 3): `before` left, `after` right.
 
     A photo of more than HALF_PIXELS is reduced by area means, aspect kept.
     """
     height, width = before.shape[:2]
     scale = min(1.0, sqrt(HALF_PIXELS / (height * width)))
     rows, cols = max(1, int(height * scale)), max(1, int(width * scale))
-    picture = np.empty_like(before, shape=(rows, 2 * cols + GAP, 3))
-    shrink(before, picture[:, :cols])
-    picture[:, cols:-cols] = np.iinfo(before.dtype).max
-    shrink(after, picture[:, -cols:])
-    return picture
+    image = np.empty_like(before, shape=(rows, 2 * cols + GAP, 3))
+    shrink(before, image[:, :cols])
+    image[:, cols:-cols] = np.iinfo(before.dtype).max
+    shrink(after, image[:, -cols:])
+    return image

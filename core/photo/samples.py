@@ -2,7 +2,7 @@
 
 The eight EXIF orientations: as views of arrays and as Pillow transpositions.
 
-How the samples of each kind of file come out of a Pillow picture, 16-bit colour included."""
+How the samples of each kind of file come out of a Pillow image, 16-bit colour included."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rescaled(samples: NDArray[Any], source: int, target: int) -> Image:
 
 
 def levels(samples: Image, dtype: type[np.uint8] | type[np.uint16]) -> Image:
-    """The same picture in `dtype`: 8 -> 16 bit is exact, 16 -> 8 bit rounds half up."""
+    """The same image in `dtype`: 8 -> 16 bit is exact, 16 -> 8 bit rounds half up."""
     if samples.dtype == dtype:
         return samples
     return rescaled(samples, np.iinfo(samples.dtype).max, np.iinfo(dtype).max)
@@ -73,9 +73,9 @@ def swaps_sides(orientation: int) -> bool:
 
 
 def unturned(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """A view of an upright picture (H, W, ...) as the file stores it: writing stored rows there turns them.
+    """A view of an upright image (H, W, ...) as the file stores it: writing stored rows there turns them.
 
-    EXIF 2.32, tag 0x0112: the orientation names where the stored first row and column are in the upright picture.
+    EXIF 2.32, tag 0x0112: the orientation names where the stored first row and column are in the upright image.
     """
     if orientation in (2, 3, 6, 7):
         upright = upright[:, ::-1]
@@ -104,7 +104,7 @@ _MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
 
 @dataclass(frozen=True)
 class Layout:
-    """How to take samples from a loaded Pillow picture.
+    """How to take samples from a loaded Pillow image.
 
     Pillow has no 16-bit colour mode: it keeps the high bytes and drops the rest. But its C decoders undo compression
     and prediction on the raw bytes and choose the byte only when they unpack; told that the file has the other byte
@@ -129,7 +129,7 @@ def _raw_mode(image: ImageFile) -> str:
 
 
 def set_raw_mode(image: ImageFile, raw_mode: str) -> None:
-    """Have an opened, not yet loaded picture unpacked in another way."""
+    """Have an opened, not yet loaded image unpacked in another way."""
     image.tile = [
         tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
         for tile in image.tile
@@ -189,7 +189,7 @@ def _check_planes(image: ImageFile) -> None:
 
 
 def layout(image: ImageFile) -> Layout:
-    """The layout of an opened, not yet loaded picture; PhotoUnsupportedError for samples that cannot be taken."""
+    """The layout of an opened, not yet loaded image; PhotoUnsupportedError for samples that cannot be taken."""
     _check_planes(image)
     if image.mode in ("CMYK", "LAB"):
         return _converted(image)

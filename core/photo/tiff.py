@@ -18,7 +18,7 @@ from .samples import bands
 __all__ = ["write"]
 
 Order: TypeAlias = Literal["<", ">"]
-Entry: TypeAlias = tuple[int, int, bytes]  # type, count, value
+TiffEntry: TypeAlias = tuple[int, int, bytes]  # type, count, value
 
 _BYTE, _SHORT, _LONG, _RATIONAL, _UNDEFINED = 1, 3, 4, 5, 7
 _LAYOUTS = {_SHORT: "H", _LONG: "I"}
@@ -52,19 +52,19 @@ _DESCRIPTIVE = {
 }.union(range(40091, 40096))
 
 
-def _numbers(order: Order, kind: int, *values: int) -> Entry:
+def _numbers(order: Order, kind: int, *values: int) -> TiffEntry:
     return kind, len(values), struct.pack(f"{order}{len(values)}{_LAYOUTS[kind]}", *values)
 
 
-def _blob(kind: int, value: bytes) -> Entry:
+def _blob(kind: int, value: bytes) -> TiffEntry:
     return kind, len(value), value
 
 
-def _resolution(order: Order, dpi: float) -> Entry:
+def _resolution(order: Order, dpi: float) -> TiffEntry:
     return _RATIONAL, 1, struct.pack(order + "II", round(dpi * _DPI_SCALE), _DPI_SCALE)
 
 
-def _metadata(photo: Photo, order: Order) -> dict[int, Entry]:
+def _metadata(photo: Photo, order: Order) -> dict[int, TiffEntry]:
     entries = {tag: entry for tag, entry in first_directory(photo.exif or b"").items() if tag in _DESCRIPTIVE}
     if photo.dpi:
         entries |= {282: _resolution(order, photo.dpi[0]), 283: _resolution(order, photo.dpi[1])}
@@ -73,7 +73,7 @@ def _metadata(photo: Photo, order: Order) -> dict[int, Entry]:
     return entries | {tag: _blob(kind, value) for tag, (kind, value) in blobs.items() if value}
 
 
-def _structure(photo: Photo, order: Order, rows: int, offsets: list[int], sizes: list[int]) -> dict[int, Entry]:
+def _structure(photo: Photo, order: Order, rows: int, offsets: list[int], sizes: list[int]) -> dict[int, TiffEntry]:
     height, width = photo.size
     channels = (1 if photo.grey else 3) + (photo.alpha is not None)
     bits = 8 * photo.pixels.dtype.itemsize
@@ -93,7 +93,7 @@ def _structure(photo: Photo, order: Order, rows: int, offsets: list[int], sizes:
     return entries | ({338: _numbers(order, _SHORT, _UNASSOCIATED_ALPHA)} if photo.alpha is not None else {})
 
 
-def _directory(order: Order, entries: dict[int, Entry], at: int) -> bytes:
+def _directory(order: Order, entries: dict[int, TiffEntry], at: int) -> bytes:
     """A directory for file offset `at`, its longer values behind it."""
     table, values = struct.pack(order + "H", len(entries)), b""
     start = at + 2 + 12 * len(entries) + 4

@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from ..arrays import Batch, Image, State, to_batch
 from ..errors import GraphError
 from ..pack.manifest import Manifest
+from ..pack.size import TileWindow
 from ..pack.systems import SYSTEMS
 from ..photo.resize import thumbnail
 from ..sampling.noise import normal, normal_vector
 from ..sampling.samplers import ancestral, clipped, ddim, posterior_mean
 from ..sampling.steps import EnteredChain, enter, unclipped
 from .noise_sigma import noise_sigma
-from .tiles import Box, Window, cut, split
+from .tiles import Box, cut, split
 
 __all__ = ["Graph", "Job", "prepare", "restore_tile", "tiled_graphs"]
 
@@ -150,7 +151,7 @@ def _mean_conditions(job: Job) -> _Arrays:
     """Means over the whole photo: those over its windows, weighted by their pixels."""
     height, width = job.image.shape[:2]
     window, size = job.manifest.receptive_field["encode"], job.manifest.size
-    assert isinstance(window, Window)
+    assert isinstance(window, TileWindow)
     multiple = size.minimum if size.fixed else size.multiple_of
     totals: dict[str, NDArray[np.float64]] = {}
     for box in split(height, width, window.edge, multiple, size.minimum):

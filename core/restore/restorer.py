@@ -19,14 +19,24 @@ import numpy as np
 from ..arrays import Image, to_image
 from ..errors import PackError, UnknownNameError, UsageError
 from ..pack.manifest import Manifest
+from ..pack.size import TileWindow, padded_size, smallest_tile
 from ..pack.store import default_pack
 from ..pack.systems import SYSTEMS
 from ..photo.photo import Photo
 from .noise_sigma import noise_sigma
 from .pipeline import Graph, prepare, restore_tile, tiled_graphs
-from .tiles import LARGEST, Plan, Window, choose_tile, join, padded_size, plan, smallest_tile
+from .tiles import LARGEST, TilePlan, choose_tile, join, plan
 
-__all__ = ["FORMS", "Graph", "Options", "Progress", "Restorer", "Settings", "graph_names", "tile_edge"]
+__all__ = [
+    "FORMS",
+    "GoldenSettings",
+    "Graph",
+    "ProgressCallback",
+    "RestoreOptions",
+    "Restorer",
+    "graph_names",
+    "tile_edge",
+]
 
 FORMS = ("auto", "fused", "split")
 MOST = 2  # of the amount: this times the damage that the model estimates
@@ -36,10 +46,10 @@ PROCESS_BYTES = 160 * 2**20  # Python, NumPy, Pillow, the runtime and a pack
 WORKING_BYTES = 256 * 2**20  # least for the tiles where the caller sets no limit
 HOST_BYTES_PER_PIXEL = 144  # our own float32 arrays of a tile: image, noise, base, x, v, x0 and their temporaries
 
-Progress = Callable[[int, int], None]  # (tiles done, tiles in all)
+ProgressCallback = Callable[[int, int], None]  # (tiles done, tiles in all)
 
 
-class Options(TypedDict, total=False):
+class RestoreOptions(TypedDict, total=False):
     """The options of a restoration, as `Restorer.__call__` explains them."""
 
     task: str | None
@@ -49,10 +59,10 @@ class Options(TypedDict, total=False):
     seed: int
     tile: int | None
     max_memory: int | None
-    progress: Progress | None
+    progress: ProgressCallback | None
 
 
-class Settings(TypedDict):
+class GoldenSettings(TypedDict):
     """The options that a recorded restoration was made with, besides its tile."""
 
     seed: int
@@ -107,7 +117,7 @@ class Restorer:
         seed: int = 0,
         tile: int | None = None,
         max_memory: int | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Image:
         """Restore a photo of any size: (H, W, 3) uint8 or uint16, the result alike.
 
@@ -141,7 +151,7 @@ class Restorer:
             report(done, len(layout.tiles))
         return restored
 
-    def photo(self, photo: Photo, **options: Unpack[Options]) -> Photo:
+    def photo(self, photo: Photo, **options: Unpack[RestoreOptions]) -> Photo:
         """Restore the pixels of a photo and keep all else; a grey photo stays grey (the mean of the channels).
 
         A notice says so where the photo has more noise than the model counts.
@@ -154,7 +164,7 @@ class Restorer:
         notices = _too_noisy(self.manifest, options.get("noise") or 0.0)
         return replace(photo.with_pixels(restored), notices=photo.notices + notices)
 
-    def check(self, **options: Unpack[Options]) -> None:
+    def check(self, **options: Unpack[RestoreOptions]) -> None:
         """Raise UsageError for options that suit no photo at all, before any photo is read."""
         task, tile = options.get("task"), options.get("tile")
         strength, amount, seed = options.get("strength", 1.0), options.get("amount", 1.0), options.get("seed", 0)
@@ -202,7 +212,7 @@ class Restorer:
         size = self.manifest.size
         plan(1, 1, tile, self.manifest.radius(stages), size.multiple_of, size.minimum)
 
-    def _layout(self, image: Image, stages: Sequence[str], tile: int | None, max_memory: int | None) -> Plan:
+    def _layout(self, image: Image, stages: Sequence[str], tile: int | None, max_memory: int | None) -> TilePlan:
         """Tiles that overlap by the receptive field of `stages`, or by what their window tells."""
         height, width = image.shape[:2]
         size, window = self.manifest.size, self.manifest.window(stages)
@@ -215,13 +225,13 @@ class Restorer:
             tile = tile_edge(image, max_memory, bytes_per_pixel, overlap, size.multiple_of, size.minimum)
         return plan(height, width, tile, overlap, size.multiple_of, size.minimum)
 
-    def _check_memory(self, image: Image, max_memory: int | None, window: Window) -> None:
+    def _check_memory(self, image: Image, max_memory: int | None, window: TileWindow) -> None:
         """Raise UsageError where windows, whose size is given, need more than `max_memory`."""
         needed = PROCESS_BYTES + 2 * image.nbytes
         for name in self.graphs:
             reach = self.manifest.receptive_field.get(name)
             if reach is not None:
-                edge, size = reach.edge if isinstance(reach, Window) else window.edge, self.manifest.size
+                edge, size = reach.edge if isinstance(reach, TileWindow) else window.edge, self.manifest.size
                 height, width = (min(padded_size(s, size.multiple_of, size.minimum), edge) for s in image.shape[:2])
                 needed += height * width * (HOST_BYTES_PER_PIXEL + self.manifest.bytes_per_pixel[name])
         if max_memory is not None and needed > max_memory:

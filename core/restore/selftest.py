@@ -11,9 +11,9 @@ from ..arrays import Image
 from ..errors import PackError, PackTamperedError
 from ..pack.manifest import Golden, Manifest, PackedFile
 from ..pack.store import check_file, packed_file, read_arrays, write_arrays
-from .restorer import Restorer, Settings
+from .restorer import GoldenSettings, Restorer
 
-__all__ = ["FileCheck", "GoldenCheck", "Report", "read_golden", "verify", "write_golden"]
+__all__ = ["FileCheck", "GoldenCheck", "VerifyReport", "read_golden", "verify", "write_golden"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class GoldenCheck:
 
 
 @dataclass(frozen=True)
-class Report:
+class VerifyReport:
     """What `verify` found. Nothing is restored with files that fail."""
 
     runtime: str
@@ -52,7 +52,7 @@ class Report:
         return intact and len(self.goldens) > 0 and all(c.difference <= c.tolerance for c in self.goldens)
 
 
-def verify(folder: Path, runtime: str = "onnxruntime") -> Report:
+def verify(folder: Path, runtime: str = "onnxruntime") -> VerifyReport:
     """Check the pack in `folder`; each golden restoration of each task is run fused and split, as far as there is both.
 
     Raises PackError where the manifest itself is wrong, GraphError where a graph fails.
@@ -60,13 +60,13 @@ def verify(folder: Path, runtime: str = "onnxruntime") -> Report:
     manifest = Manifest.load(folder)
     files = tuple(_check(folder, packed) for packed in manifest.files())
     if any(check.problem for check in files):
-        return Report(runtime, files, ())
+        return VerifyReport(runtime, files, ())
     goldens = [
         replace(check, name=f"{task.tasks[0]}/{check.name}") if manifest.further else check
         for task in manifest.alone()
         for check in _goldens(folder, runtime, task)
     ]
-    return Report(runtime, files, tuple(goldens))
+    return VerifyReport(runtime, files, tuple(goldens))
 
 
 def _goldens(folder: Path, runtime: str, task: Manifest) -> list[GoldenCheck]:
@@ -94,7 +94,7 @@ def write_golden(
     return packed_file(folder, file)
 
 
-def read_golden(folder: Path, golden: Golden) -> tuple[Image, Image, Settings]:
+def read_golden(folder: Path, golden: Golden) -> tuple[Image, Image, GoldenSettings]:
     """The photo of a golden restoration, what became of it, and with what settings; PackError for a file that is none.
 
     Files without an amount have 1.
@@ -110,7 +110,7 @@ def read_golden(folder: Path, golden: Golden) -> tuple[Image, Image, Settings]:
     if photo.shape != restored.shape or photo.dtype != restored.dtype:
         raise PackError(f"{golden.file.file}: photo and result differ in size or depth; export the pack again")
     amount = float(arrays.get("amount", 1.0))
-    return photo, restored, Settings(seed=int(arrays["seed"]), strength=float(arrays["strength"]), amount=amount)
+    return photo, restored, GoldenSettings(seed=int(arrays["seed"]), strength=float(arrays["strength"]), amount=amount)
 
 
 def _check(folder: Path, packed: PackedFile) -> FileCheck:

@@ -14,7 +14,7 @@ least the receptive field's radius a tiled result therefore equals the whole one
 and the ramp there hides rounding alone. The `done` boxes cover the photo, each pixel once: what `join` gives back.
 
 A graph whose reach has no limit (attention or normalisation over the whole tile) gives other results on other tiles.
-It is run on tiles of one size, a `Window`, whatever the memory; there the ramp hides that two tiles differ.
+It is run on tiles of one size, a `TileWindow`, whatever the memory; there the ramp hides that two tiles differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,28 +31,24 @@ from numpy.typing import NDArray
 from ..arrays import Batch, Image
 from ..errors import GraphError, UsageError
 from ..native import library
+from ..pack.size import FEATHER, padded_size, smallest_tile
 
 __all__ = [
-    "FEATHER",
     "LARGEST",
     "Box",
-    "Plan",
     "Tile",
-    "Window",
+    "TilePlan",
     "blend",
     "choose_tile",
     "crop",
     "cut",
     "join",
     "pad_to_multiple",
-    "padded_size",
     "plan",
-    "smallest_tile",
     "split",
 ]
 
 LARGEST = 4096  # pixels: the edge of tiles, where they may vary; Core ML packages end there
-FEATHER = 16  # pixels over which one tile turns into the next
 _RAMP: NDArray[np.float32] = np.arange(1, FEATHER + 1, dtype=np.float32) / np.float32(FEATHER + 1)
 
 
@@ -96,18 +91,8 @@ class Tile:
     done: Box
 
 
-class Window(NamedTuple):
-    """The only tiles that a graph is run on, because it sees all of its tile or takes no other size.
-
-    edge: of the tile, in pixels, or the padded photo's own where that is shorter; overlap: as in `plan`.
-    """
-
-    edge: int
-    overlap: int
-
-
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """The tiles of a photo of `height` x `width`, row by row, left to right; all `read` boxes have one shape."""
 
     height: int
@@ -122,16 +107,6 @@ class _Span:
     read: tuple[int, int]
     write: tuple[int, int]
     done: tuple[int, int]
-
-
-def padded_size(size: int, multiple: int, minimum: int = 0) -> int:
-    """`size` rounded up to a multiple of `multiple`, `minimum` at least."""
-    return max(-(-size // multiple) * multiple, minimum)
-
-
-def smallest_tile(overlap: int, multiple: int) -> int:
-    """Edge in pixels of the smallest tile that gets anything done between its two overlaps."""
-    return padded_size(2 * overlap + FEATHER + multiple, multiple)
 
 
 def choose_tile(max_memory_bytes: int, bytes_per_pixel: int, overlap: int, multiple: int) -> int:
@@ -150,7 +125,7 @@ def choose_tile(max_memory_bytes: int, bytes_per_pixel: int, overlap: int, multi
     return edge
 
 
-def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimum: int = 0) -> Plan:
+def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimum: int = 0) -> TilePlan:
     """Tiles for a photo of `height` x `width` pixels.
 
     `tile` is the edge of what a graph gets, rounded down to a multiple of `multiple`; `overlap` is at least the
@@ -170,7 +145,7 @@ def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimu
         )
     edge = tile // multiple * multiple
     down, across = (_spans(side, edge, overlap, multiple, minimum) for side in (height, width))
-    return Plan(height, width, tuple(_tile(y, x) for y in down for x in across))
+    return TilePlan(height, width, tuple(_tile(y, x) for y in down for x in across))
 
 
 def split(height: int, width: int, edge: int, multiple: int, minimum: int = 0) -> list[Box]:
@@ -259,7 +234,7 @@ def _blend_native(lib: ctypes.CDLL, kept: Batch, fresh: Batch, axis: int) -> Bat
     return out
 
 
-def join(plan: Plan, results: Iterable[Batch]) -> Iterator[tuple[Box, Batch]]:
+def join(plan: TilePlan, results: Iterable[Batch]) -> Iterator[tuple[Box, Batch]]:
     """The photo in finished pieces: (box, values (1, 3, box height, box width)), boxes covering each pixel once.
 
     `results` gives for each of `plan.tiles`, in order, what came out for its `read` box: (1, 3, H, W) float32. They are

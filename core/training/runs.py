@@ -1,7 +1,12 @@
-"""Training from Python: `read_recipe` and `train`, which `pocketprior train` calls."""
+"""Training from Python: `read_recipe` and `train`, which `pocketprior train` calls; and the cooling of a run.
+
+Cooling shows how good a run with a constant rate is by now: a copy of its state is trained for a few more steps while
+the rate falls to zero. The run itself stays as it is. The copy is an ordinary run: after a kill it resumes.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -15,16 +20,18 @@ from ..errors import UnknownNameError, UsageError
 from ..models import checkpoints
 from ..models.semantic import open_semantic, semantic_file
 from .data.pairs import PairUse
+from .data.photos import TrainingData
 from .data.sources import file_hash, open_data
-from .loop.cooling import cool as cool_copy
 from .loop.loop import SavedStep
 from .loop.loop import train as train_stage
-from .loop.processes import close
+from .loop.processes import close, processes
 from .loop.recipe import Recipe
+from .loop.resume import COOLED_PREFIX, RECIPE_NAME, STATE_NAME, check_run, claim_run, clear_errors, steps_done
+from .loop.stage import TrainingStage
 from .loop.threads import Threads, parse_threads
 from .stages import SEMANTIC, find_stage, thumbnail_side
 
-__all__ = ["read_recipe", "run_options", "train"]
+__all__ = ["cool", "read_recipe", "run_options", "train"]
 
 
 def read_recipe(
@@ -87,7 +94,7 @@ def train(
     use: PairUse = "any",
     earlier: Mapping[str, str | Path] | None = None,
     start: Path | None = None,
-    cool: int | None = None,
+    cool_steps: int | None = None,
     workers: int = 1,
     minutes: float | None = None,
     threads: str = "auto",
@@ -108,7 +115,7 @@ def train(
         use: Pairs to take, by their licence; see `find_pairs`.
         earlier: Checkpoint files by kind, for a stage that starts from others.
         start: A checkpoint of this stage, from whose weights a new run starts; it counts steps on from there.
-        cool: Instead: train a copy of the run for so many steps while its rate falls to zero.
+        cool_steps: Instead: train a copy of the run for so many steps while its rate falls to zero; see `cool`.
         workers: Processes that draw batches; 0 to draw in this one.
         minutes: Save the state and return after this time.
         threads: "auto" or a number of threads.
@@ -141,10 +148,48 @@ def train(
         inputs |= {kind: file_hash(semantic_file(path)) for kind, path in paths.items()}
         torch.manual_seed(recipe.seed)
         made = entry.load().build(recipe, opened, photos)
-        if cool is not None:
-            yield from cool_copy(made, photos, recipe, out, cool, inputs=inputs, **options)
+        if cool_steps is not None:
+            yield from cool(made, photos, recipe, out, cool_steps, inputs=inputs, **options)
         else:
             weights = checkpoints.load(start, made.kind) if start else None
             yield from train_stage(made, photos, recipe, out, inputs=inputs, start=weights, **options)
     finally:
         close()
+
+
+def cool(
+    stage: TrainingStage,
+    data: TrainingData,
+    recipe: Recipe,
+    run: Path,
+    steps: int,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Generator[SavedStep]:
+    """Train a copy of the run `run`, whose recipe is given, for `steps` more steps; options are those of `loop.train`.
+
+    The copy is in the run's folder under the number of steps that the run has done, and draws the samples that follow.
+
+    Raises:
+        UsageError: If the rate of the run is not constant or still rises.
+        TrainingError: If the run has no state.
+    """
+    check_run(run, recipe, inputs or {})
+    done = steps_done(run)
+    if steps < 1:
+        raise UsageError(f"expected at least 1 step to cool for, got {steps}")
+    if recipe.cooldown:
+        raise UsageError(f"{run} has a cool-down of its own; only runs with --set cooldown=0 can be copied and cooled")
+    if done < recipe.warmup:
+        raise UsageError(f"{run} is at step {done} and warms up until step {recipe.warmup}; cool it later")
+    out = run / f"{COOLED_PREFIX}{done:08d}"
+    group = processes()
+    if group.is_main_process and not (out / RECIPE_NAME).exists():
+        with clear_errors(out):
+            out.mkdir(exist_ok=True)
+            shutil.copyfile(run / STATE_NAME, out / STATE_NAME)
+        end = steps_done(out) + steps  # the run may have saved since
+        claim_run(out, replace(recipe, steps=end, cooldown=steps / (end - recipe.warmup)), inputs or {})
+    group.wait_for_everyone()
+    yield from train_stage(stage, data, type(recipe).load(out / RECIPE_NAME), out, inputs=inputs, **options)

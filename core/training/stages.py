@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from .loop.recipe import Recipe
     from .loop.stage import StageDefinition
 
-__all__ = ["SEMANTIC", "SIZES", "SYSTEMS", "StageEntry", "find_stage", "thumbnail_side"]
+__all__ = ["MODEL_SIZES", "SEMANTIC", "SYSTEMS", "StageEntry", "find_stage", "thumbnail_side"]
 
 SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
-SIZES = {  # the names in CONFIGS of `core.models`
+MODEL_SIZES = {  # the names in CONFIGS of `core.models`
     "dtpm": ("tiny", "mobile", "large", "base", "paper"),
     "diffir": ("deblur", "sr", "sr2", "sr1", "inpainting", "inpainting-challenge", "mobile"),
     "gen2res": ("paper", "base", "mobile"),

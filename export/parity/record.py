@@ -16,10 +16,10 @@ from ...core.errors import UsageError
 from ...core.models.deploy.rewrite import eager
 from ...core.pack.manifest import FORMAT as MANIFEST_FORMAT
 from ...core.pack.manifest import Golden, GraphSpec, Manifest, PackedFile
+from ...core.pack.size import padded_size, smallest_tile
 from ...core.pack.systems import SYSTEMS
 from ...core.restore.pipeline import Graph as Run
-from ...core.restore.restorer import Restorer, Settings, graph_names
-from ...core.restore.tiles import padded_size, smallest_tile
+from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
 from ...core.sampling.noise import NOISE_SPEC
 from ...kernels.select import mode
 from ...runtimes.parity.measures import measure
@@ -120,7 +120,7 @@ def _model(opened: Opened, place: torch.device) -> _Model:
 def _case(model: _Model, shot: Shot, writer: Writer) -> Case:
     """One photo in every form."""
     tile = _tile(model.manifest, *shot.photo.shape[:2])
-    settings = Settings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
+    settings = GoldenSettings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
     calls: dict[str, tuple[Call, ...]] = {}
     pictures: dict[str, str] = {}
     for form in model.forms:

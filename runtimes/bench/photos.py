@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ...core.arrays import Image
-from ...core.degradations.fixed import Damage
+from ...core.degradations.fixed import FixedDamage
 from ...core.errors import UsageError
 from ...core.photo.io import is_photo, read
 from ...core.photo.listing import clean_photos, damaged_photos
@@ -70,7 +70,7 @@ class Trial:
 
 
 def trials(
-    photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Iterable[Damage]
+    photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Iterable[FixedDamage]
 ) -> Iterator[Trial]:
     """The photos under each damage in turn; one trial at a time, because each holds all photos twice."""
     for damage in damages:

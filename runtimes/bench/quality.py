@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ...core.arrays import Image
 from ...core.degradations.fixed import CLEAN, image_digest
 from ...core.metrics.baselines import NULLS, null_result
-from ...core.metrics.intervals import Difference, paired
+from ...core.metrics.intervals import PairedDifference, paired
 from .cache import Cache
 from .judge import Judge, capped_psnr
 from .methods import DTPM, INPUT, PREDICTOR, Method
@@ -112,7 +112,7 @@ def mean(
 
 def compared(
     measurements: Iterable[Measurement], metric: str, ours: str, theirs: str, damages: Collection[str]
-) -> Difference:
+) -> PairedDifference:
     """Ours minus theirs in a metric, paired by photo; several damages of a photo are averaged first.
 
     Raises ValueError where no photo was measured with both.

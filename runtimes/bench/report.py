@@ -15,7 +15,7 @@ from ...core.degradations.fixed import CLEAN
 from ...core.machine import instruction_sets, processor
 from ...core.markdown import table
 from ...core.metrics.baselines import NULLS
-from ...core.metrics.intervals import FEWEST, Difference
+from ...core.metrics.intervals import FEWEST, PairedDifference
 from .classical import bm3d_version, opencv_version
 from .gates import Gate
 from .judge import BETTER, CAP
@@ -169,7 +169,7 @@ def _differences(results: Results, null: str, damages: Collection[str], metrics:
     return [_verdict(metric, compared(results.measurements, metric, DTPM, null, damages)) for metric in metrics]
 
 
-def _verdict(metric: str, found: Difference) -> str:
+def _verdict(metric: str, found: PairedDifference) -> str:
     digits = DECIMALS[metric]
     numbers = f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
     # The gain was chosen so that PSNR is equal: what is left there is no verdict.

@@ -14,9 +14,10 @@ from ...core.arrays import Batch, Image
 from ...core.errors import GraphError, PackError
 from ...core.metrics.similarity import psnr
 from ...core.pack.manifest import Manifest
+from ...core.pack.size import padded_size
 from ...core.restore.pipeline import prepare, restore_tile, tiled_graphs
 from ...core.restore.restorer import Restorer, graph_names
-from ...core.restore.tiles import Box, padded_size
+from ...core.restore.tiles import Box
 from .findings import Budget, Check, Picture, Stage
 from .host import compare_pictures
 from .legs import Leg

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ...core.arrays import Image
-from ...core.pack.store import Array
+from ...core.arrays import Array, Image
 from .limits import Limit
 from .measures import Difference
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...core.pack.store import Array
+from ...core.arrays import Array
 from ..coreml import in_levels
 from ..mil import read_package
 from .findings import Value

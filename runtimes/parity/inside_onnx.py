@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ...core.arrays import Array
 from ...core.errors import GraphError, MissingExtraError
-from ...core.pack.store import Array
 from .findings import Value
 
 __all__ = ["MODULE", "exposed", "inside"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ...core.arrays import Array
 from ...core.errors import GraphError
-from ...core.pack.store import Array
 from ..openvino import HINTS, the_core, weights_of
 from .findings import Value
 from .inside_onnx import exposed

@@ -6,8 +6,8 @@ from collections.abc import Container, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+from ...core.arrays import Array
 from ...core.errors import UsageError
-from ...core.pack.store import Array
 from ..options import arithmetic_of
 from .findings import Layer, Value
 from .graphs import PICTURES, Site

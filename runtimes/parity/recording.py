@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.arrays import Image
+from ...core.arrays import Array, Image
 from ...core.errors import PackError, PackTamperedError, PackVersionError
 from ...core.files import atomic_output, failure_reason
 from ...core.pack.json import as_text, as_tree, decode, parse
 from ...core.pack.manifest import Manifest, mirror
-from ...core.pack.store import Array, read_arrays, write_arrays
-from ...core.restore.restorer import Restorer, Settings
+from ...core.pack.store import read_arrays, write_arrays
+from ...core.restore.restorer import GoldenSettings, Restorer
 from ..replay import Recorder
 
 __all__ = ["FIELDS", "FORMAT", "About", "Call", "Case", "Recording", "Taken", "Writer", "facts_of", "load", "taken"]
@@ -89,9 +89,9 @@ class Case:
     amount: float = 1.0
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> GoldenSettings:
         """What the restorer was given besides the tile."""
-        return Settings(seed=self.seed, strength=self.strength, amount=self.amount)
+        return GoldenSettings(seed=self.seed, strength=self.strength, amount=self.amount)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.pack.json import decode
 from pocketprior.core.training.data.sources import file_hash
-from pocketprior.core.training.loop.cooling import PREFIX, cooled_copies
 from pocketprior.core.training.loop.recipe import Recipe
-from pocketprior.core.training.loop.resume import STATE_NAME, is_finished, steps_done
+from pocketprior.core.training.loop.resume import COOLED_PREFIX, STATE_NAME, cooled_copies, is_finished, steps_done
 
 __all__ = ["Place", "Status", "ZooModel", "ZooStage", "advance", "keep", "read_models", "status", "work"]
 
@@ -169,7 +168,7 @@ def _milestone(done: int, first: int) -> int:
 
 def _cool(run: Path, words: list[str], done: int, hours: float) -> None:
     """Cool a copy of the run as it is, unless there is one."""
-    if not is_finished(run / f"{PREFIX}{done:08d}"):
+    if not is_finished(run / f"{COOLED_PREFIX}{done:08d}"):
         length = min(COOL_SHARE * done, COOL_SECONDS * done / max(3600 * hours, 1e-9))
         _call([*words, "--set", f"steps={done}", "--cool", str(max(1, round(length)))])
 

@@ -16,10 +16,10 @@ from pocketprior.core.cli import main
 from pocketprior.core.errors import GraphError, PackError, UsageError
 from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.pack.manifest import Manifest, Size
+from pocketprior.core.pack.size import TileWindow
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
-from pocketprior.core.restore.tiles import Window
 from pocketprior.export.pack import TARGETS, write_pack
 
 TILE = 128
@@ -74,8 +74,8 @@ def test_photos_of_any_size_are_restored(fixed: Packs, system: str, runtime: str
     assert verify(fixed(system), runtime).ok
 
 
-@pytest.mark.parametrize(("system", "window"), [("dtpm", None), ("gen2res", Window(TILE, 8))])
-def test_tiles_are_those_of_free_sizes(fixed: Packs, tmp_path: Path, system: str, window: Window | None) -> None:
+@pytest.mark.parametrize(("system", "window"), [("dtpm", None), ("gen2res", TileWindow(TILE, 8))])
+def test_tiles_are_those_of_free_sizes(fixed: Packs, tmp_path: Path, system: str, window: TileWindow | None) -> None:
     """On a photo that needs no padding to the tile: of a DTPM because the reach is kept, of a Gen2Res by its window."""
     manifest, opened = Manifest.load(fixed(system)), source_of(system, tmp_path, STEPS).open()
     graphs = {name: eager(graph.module, list(graph.inputs), *graph.outputs) for name, graph in opened.graphs.items()}

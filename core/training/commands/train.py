@@ -9,7 +9,7 @@ from typing import get_args
 
 from ...degradations import TASKS
 from ..data.pairs import PairUse
-from ..stages import SEMANTIC, SIZES, SYSTEMS, StageEntry
+from ..stages import MODEL_SIZES, SEMANTIC, SYSTEMS, StageEntry
 
 __all__ = ["add_arguments", "add_run_arguments", "run"]
 
@@ -33,7 +33,7 @@ def _declare(parser: argparse.ArgumentParser, system: str, entry: StageEntry) ->
         needed = "of a model that has a semantic code" if kind == SEMANTIC else "that this stage starts from"
         parser.add_argument(f"--{kind}", type=Path, required=kind != SEMANTIC, help=f"'{kind}' checkpoint {needed}")
     if entry.sized:
-        parser.add_argument("--size", choices=SIZES[system], help="size of the model")
+        parser.add_argument("--size", choices=MODEL_SIZES[system], help="size of the model")
     if entry.tasked:
         parser.add_argument("--task", help=f"the damage to restore: {', '.join(TASKS)}")
     parser.add_argument(
@@ -71,32 +71,30 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, reporting on stderr; Ctrl-C saves and says how to resume."""
+    from ..loop.resume import STATE_NAME
     from ..runs import read_recipe, train
 
     given = {kind: getattr(args, kind.replace("-", "_")) for kind in SYSTEMS[args.system][args.stage].earlier}
     size, task = getattr(args, "size", None), getattr(args, "task", None)
     recipe = read_recipe(args.system, args.stage, args.recipe, size=size, task=task, settings=args.set)
-    steps = train(
-        recipe,
-        system=args.system,
-        stage=args.stage,
-        data=args.data,
-        out=args.out,
-        val=args.val,
-        use=args.use,
-        earlier={kind: path for kind, path in given.items() if path is not None},
-        start=args.start,
-        cool=args.cool,
-        workers=args.workers,
-        minutes=args.minutes,
-        threads=args.threads,
-    )
     try:
-        for _ in steps:
+        for _ in train(
+            recipe,
+            system=args.system,
+            stage=args.stage,
+            data=args.data,
+            out=args.out,
+            val=args.val,
+            use=args.use,
+            earlier={kind: path for kind, path in given.items() if path is not None},
+            start=args.start,
+            cool_steps=args.cool,
+            workers=args.workers,
+            minutes=args.minutes,
+            threads=args.threads,
+        ):
             pass
     except KeyboardInterrupt:
-        from ..loop.resume import STATE_NAME
-
         if (args.out / STATE_NAME).exists():
             print(f"stopped; run the same command to resume from {args.out / STATE_NAME}", file=sys.stderr)
         return INTERRUPTED

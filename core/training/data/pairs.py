@@ -1,4 +1,4 @@
-"""Damaged photos with their clean partners, found in the folders of the usual data sets."""
+"""Damaged photos with their clean partners, found in the folders of common data sets."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class PhotoPair(NamedTuple):
 class Convention:
     """How a data set lays out its pairs.
 
-    Two folders side by side, whatever lies above them, or, with both names empty, one folder. Where the name of a
-    damaged photo (without its suffix) fits `pattern`, `partner` is the name of its clean partner.
+    Two sibling folders, at any depth, or, with both names empty, a single folder. If the name of a damaged photo
+    (without its suffix) matches `pattern`, `partner` is the name of its clean partner.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Convention:
     partner: str = r"\1"
 
     def partner_of(self, name: str) -> str | None:
-        """The clean partner's name for that of a damaged photo; None where the name does not fit."""
+        """The clean partner's name for that of a damaged photo; None if the name does not match."""
         fits = re.fullmatch(self.pattern, name)
         return fits and fits.expand(self.partner)
 
@@ -61,7 +61,7 @@ class Convention:
         return f"{self.name} ({folders}, names {self.pattern} -> {self.partner})"
 
 
-# The first that pairs anything is taken, so a narrow one stands before a wide one with the same folders.
+# The first one that finds pairs is used, so a narrow pattern precedes a wide one with the same folders.
 CONVENTIONS = (
     Convention("PocketPrior", "lq", "gt"),
     Convention("LOL", "low", "high"),
@@ -87,15 +87,16 @@ def find_pairs(folder: Path, split: str, *, use: PairUse = "any", whole: bool = 
 
     With a `manifest.csv` in the folder or above it: its rows of that split under `folder` with the role lq and a
     partner in the column pair_gt, whose `use` is "any", so that weights may be released; use="non-commercial" adds
-    those for research. Rows that are only for evaluation are never given.
+    those for research. Rows for evaluation only are never returned.
 
-    Without one: by the first of `CONVENTIONS` that pairs anything. Where the set has folders for its splits, those
-    decide; where it has none at all, everything counts as training pairs, and as "test". Where it has none for
-    "val", the last tenth of the training pairs (at least one) is held back for it; not so with `whole`, for when
-    "train" and "val" come from two folders: then either takes all pairs of its own.
+    Without one: by the first of `CONVENTIONS` that finds pairs. If the set has folders for its splits, these decide;
+    otherwise every pair belongs to "train" and to "test". If it has no folder for "val", the last tenth of the
+    training pairs (at least one) is held back for it, except with `whole`, for when "train" and "val" come from two
+    folders: then each takes all pairs of its own.
 
-    Raises UsageError where no pairs are found, TrainingError where files have no partner or sizes differ; both name
-    the files and what was tried.
+    Raises:
+        UsageError: If no pairs are found.
+        TrainingError: If files have no partner, or sizes differ.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
@@ -106,13 +107,13 @@ def find_pairs(folder: Path, split: str, *, use: PairUse = "any", whole: bool = 
 
 
 def is_paired(folder: Path) -> bool:
-    """Whether `folder` holds pairs in one of the `CONVENTIONS`, however many photos lack a partner."""
+    """Whether `folder` holds pairs in one of the `CONVENTIONS`, even if some photos have no partner."""
     folders = [path for path in (folder, *folder.rglob("*")) if path.is_dir()]
     return any(any(_pairs_in(place, convention)) for convention in CONVENTIONS for place in folders)
 
 
 def _as_given(path: Path, folder: Path) -> Path:
-    """The path as the caller would write it: starting with `folder`, where it lies in it."""
+    """The path in the form of the caller: starting with `folder` if it is inside."""
     inside = folder.resolve()
     return folder / path.relative_to(inside) if path.is_relative_to(inside) else path
 
@@ -188,7 +189,7 @@ def _is_part(place: Path, split: str) -> bool:
 
 
 def _complete(folder: Path, places: Iterable[Path], convention: Convention) -> list[PhotoPair]:
-    """Every pair in `places`; TrainingError where a photo has no partner."""
+    """Every pair in `places`. Raises TrainingError if a photo has no partner."""
     pairs, alone = list[PhotoPair](), set[Path]()
     for place in places:
         found = list(_pairs_in(place, convention))
@@ -210,7 +211,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _check_sizes(pairs: Iterable[PhotoPair]) -> None:
-    """TrainingError unless the photos of each pair are equally large; only the heads of the files are read."""
+    """Raise TrainingError unless the photos of each pair have equal sizes; reads only the headers of the files."""
     unequal = [
         f"{pair.damaged} ({width} x {height}) and {pair.clean.name} ({clean_width} x {clean_height})"
         for pair in pairs

@@ -1,18 +1,17 @@
-"""Photos that come and go: of a large collection, training holds a window at a time.
+"""The batches of one process, and the window of photos that they are drawn from.
 
-The samples of a step are dealt in order to `GROUPS` groups, and each group draws from `GROUP_PHOTOS` photos of its own,
-for `WINDOW_SAMPLES` samples of the batch (about 64 for each photo); then come others. Which photos these are depends on
-the seed, the number of the sample and its place in the batch alone: a run resumes exactly, and is the same with any
-number of processes. A process decodes only what its own groups need: with eight or more of them, one group each.
+Sample i of step s has the number s * batch + i, and is a function of the seed and that number, in whatever process it
+is drawn. Process r of P computes the r-th of P equal shares of the batch, in `accumulate` parts; together they compute
+the same samples as a single process.
 
-Memory: the window in use and, in a worker, the next one, which a thread reads: at most 2 * 32 photos for each group of
-the process, which are 8 for a process that is alone.
+Training holds a window of a large collection at a time. The samples of a step are divided in order into `GROUPS`
+groups, and each group draws from `GROUP_PHOTOS` photos of its own, for `WINDOW_SAMPLES` samples of the batch (about 64
+for each photo); others follow. The choice of photos depends only on the seed, the number of the sample and its place in
+the batch: a run resumes exactly, with any number of processes. A process decodes only the photos of its own groups;
+with eight or more processes, of one group.
 
-
-The batches of one process: each sample is a function of (seed, its number), whoever draws it.
-
-Sample i of step s has the number s * batch + i. Process r of P computes the r-th of P equal shares of the batch, in
-`accumulate` parts; together they see the same samples as one process would.
+Memory: the current window and, in a worker, the next one, which a thread reads: at most 2 * 32 photos for each group of
+the process, of which a single process has 8.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def group_of(position: int, batch: int) -> int:
 
 
 def shuffled(place: int, count: int, seed: int) -> int:
-    """Item number `place` of the endless row of `count` items: each once, in a new order, before any comes again."""
+    """Item number `place` of an endless sequence of `count` items: all of them once, in a new order, and again."""
     round_, index = divmod(place, count)
     return int(np.random.Generator(Philox(key=[seed, 2**62 + round_])).permutation(count)[index])
 
@@ -87,7 +86,7 @@ class Stream:
 
 
 class Folder:
-    """Reads the photos of a place from files: `GROUP_PHOTOS` of the endless shuffled row of them."""
+    """Reads the photos of a place from files: the next `GROUP_PHOTOS` of the endless shuffled sequence."""
 
     def __init__(
         self,
@@ -170,12 +169,12 @@ def batches(
 
 
 def _last_words(message: str) -> str:
-    """The message of an error that torch brought from a worker: it puts the worker's traceback before it."""
+    """The message of an error in a worker, without the worker's traceback that torch prepends."""
     return message.rstrip().rpartition(f"{TrainingError.__name__}: ")[2]
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the training process needs its workers until it has saved."""
+    """Ctrl-C reaches every process of a terminal, but the training process needs its workers until it has saved."""
     del worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

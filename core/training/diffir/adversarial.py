@@ -74,7 +74,7 @@ class AdversarialStage(JointStage):
 class Discriminator(nn.Module):
     """image (N, 3, H, W) in [0, 1] -> scores (N, 1, H, W), float32; higher is more real.
 
-    Its layers' spectral norms are estimated anew by each forward pass in training mode.
+    Each forward pass in training mode updates the estimates of its layers' spectral norms.
     """
 
     def __init__(self, width: int) -> None:

@@ -21,7 +21,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...degradations import SHRINKS, TASKS, Picture, Thickness, brush_mask
+from ...arrays import FloatImage
+from ...degradations import SHRINKS, TASKS, Thickness, brush_mask
 from ...errors import TrainingError, UnknownNameError, UsageError
 from ...models.checkpoints import Checkpoint, from_dict
 from ...models.diffir import CONFIGS, CpenS1, Diffir, DiffirConfig, composed
@@ -90,8 +91,8 @@ def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Ar
     return {"image": planar(square.damaged), "clean": planar(square.clean)}
 
 
-def _masked(clean: Picture, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
-    """(4, H, W): the image, zero where it is missing, and the mask, 1 there."""
+def _masked(clean: FloatImage, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
+    """(4, H, W): the image, zero where it is masked, and the mask, 1 there."""
     height, width = clean.shape[:2]
     mask = brush_mask(height, width, thickness, rng).astype(np.float32)[:, :, np.newaxis]
     return planar(np.concatenate([clean * (1 - mask), mask], axis=2))

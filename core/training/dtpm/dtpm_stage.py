@@ -133,7 +133,7 @@ class TaskStage(Generic[R]):
         return self.held_back.judge(model)
 
     def facts(self) -> dict[str, Any]:
-        """The task, the scale of its residual, and the deviations of what is sampled."""
+        """The task, the scale of its residual, and the deviations of the samples."""
         return {
             "task": self.recipe.task,
             "residual_scale": float(self.dtpm.residual_scale),

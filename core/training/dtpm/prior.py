@@ -17,7 +17,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ...degradations import Picture, gaussian_blur, gaussian_noise
+from ...arrays import FloatImage
+from ...degradations import gaussian_blur, gaussian_noise
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
 from ...sampling.samplers import ddim
@@ -80,7 +81,7 @@ class PriorStage:
         cut = pool.crop(crop, rng)
         return self._sample(cut, _imperfect(cut, rng), self.recipe.code_drop, self.recipe.code_noise, rng)
 
-    def _sample(self, cut: Crop, smooth: Picture, drop: float, noise: float, rng: Generator) -> Arrays:
+    def _sample(self, cut: Crop, smooth: FloatImage, drop: float, noise: float, rng: Generator) -> Arrays:
         clean, window = planar(cut.clean), 0
         if self.config.predictor.damage and rng.random() < self.recipe.local:
             window = WINDOWS[rng.integers(len(WINDOWS))]
@@ -150,7 +151,7 @@ class PriorStage:
         return {"residual_scale": self.scale}
 
 
-def _imperfect(crop: Crop, rng: Generator) -> Picture:
+def _imperfect(crop: Crop, rng: Generator) -> FloatImage:
     """The structure of a crop, often with some texture left, sometimes blurred and noisy.
 
     In stage II the prior sees the output of a regression, not of a filter, so it must learn from imperfect structure.

@@ -18,25 +18,17 @@ from ...metrics import psnr
 from ...metrics.baselines import NULLS, null_result
 from ...models import checkpoints
 from ...models.dtpm import Dtpm, DtpmConfig
-from ...models.semantic import NoEncoder, SemanticConfig, SemanticEncoder
+from ...models.semantic import NoEncoder
 from ...photo.resize import thumbnail
 from ...sampling.noise import normal
 from ...sampling.schedule import SCHEDULES, trailing
 from ...sampling.steps import GAIN, Steps, own_steps, sampled_deviation
 from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure
 
-__all__ = ["INPUT", "PREDICTOR", "evaluate", "load_encoder", "restore"]
+__all__ = ["INPUT", "PREDICTOR", "evaluate", "restore"]
 
 INPUT, PREDICTOR = "input", "predictor alone"
 GOOD = 40.0  # dB: a photo that the predictor brings this near to the truth needs no texture
-
-
-def load_encoder(path: Path) -> SemanticEncoder:
-    """A trained semantic encoder. Raises CheckpointError."""
-    checkpoint = checkpoints.load(path, "semantic")
-    encoder = SemanticEncoder(checkpoints.from_dict(SemanticConfig, checkpoint.config))
-    encoder.load_state_dict(checkpoint.part("encoder"))
-    return encoder.eval()
 
 
 def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image]) -> ResultTable:
@@ -121,8 +113,8 @@ def _verdicts(table: ResultTable) -> Iterator[str]:
     yield f"Over the input: the predictor {gains[0]:+.2f} dB, the whole model {gains[1]:+.2f} dB."
     for other in (PREDICTOR, *NULLS):
         differences = {metric: table.difference(metric, few, other) for metric in ("SWD", "HaarPSI", "NIQE")}
-        told = (f"{m} {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for m, d in differences.items())
-        yield f"Texture, minus {other}: {', '.join(told)}; in brackets 95 % intervals over the photos."
+        parts = (f"{m} {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for m, d in differences.items())
+        yield f"Texture, minus {other}: {', '.join(parts)}; in brackets 95 % intervals over the photos."
     alone, whole = ({row.method: row for row in table.rows}[name].each["PSNR"] for name in (PREDICTOR, few))
     losses = [a - b for a, b in zip(alone, whole, strict=True) if a > GOOD]
     if losses:

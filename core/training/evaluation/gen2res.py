@@ -1,7 +1,7 @@
-"""Gen2Res on plain noise, beside BM3D, and on albums: one photo of each is held out, the rest constrain the base.
+"""Gen2Res on plain noise, with BM3D, and on albums: one photo of each is held out, the rest constrain the base.
 
-Whether an album keeps identity is not judged: that would take features of a network that has not been trained on the
-same photos as the base, and none comes with the package.
+Whether an album keeps identity is not judged: that needs features of a network that was not trained on the same photos
+as the base, and the package includes none.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ...sampling.steps import unclipped
 from ..data.photos import Pixels, TrainingData, gather, to_8_bits
 from ..data.sources import file_hash
 from ..gen2res.constrain import CONSTRAIN_STAGE
-from ..loop.loop import train
+from ..loop.loop import CHECKPOINT_NAME, train
 from .dtpm import INPUT
 from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square
 
-__all__ = ["SIGMAS", "evaluate", "fitted", "noise_table", "overall"]
+__all__ = ["NOISE_SIGMAS", "evaluate", "fitted", "noise_table", "overall"]
 
-SIGMAS = (15, 25, 50)  # of plain noise, grey to_8_bits
+NOISE_SIGMAS = (15, 25, 50)  # of plain noise, grey levels
 PAPER_LEVEL = 200  # K of 1000
 DRAWS = 4  # of the damage to the held-out photo
 FREE, CONSTRAINED, REGRESSOR, TRUTH = "no album", "Gen2Res, album", "regressor alone", "the true photo"
@@ -52,7 +52,7 @@ BM3D_UNCLIPPED = "BM3D, noise estimated, clipped values replaced"
 
 
 def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> ResultTable:
-    """White noise of `sigma` grey to_8_bits, clipped and rounded to 8 bits, on photos (H, W, 3) uint8; beside BM3D.
+    """White noise of `sigma` grey levels, clipped and rounded to 8 bits, on photos (H, W, 3) uint8; BM3D as well.
 
     Raises MissingExtraError without the package bm3d.
     """
@@ -61,7 +61,7 @@ def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Resu
     by_bm3d = {case: bm3d(case.damaged, estimated[case]) for case in found}
 
     def unclipped_bm3d(case: EvaluationCase) -> Tensor:
-        """Once more, without the clipping, as far as the first result shows it."""
+        """Once more, with clipped values replaced as far as the first result shows them."""
         state, clean = case.damaged / 127.5 - 1, by_bm3d[case] / 127.5 - 1
         return _batch(bm3d((unclipped(state, clean, estimated[case] / 127.5) + 1) * 127.5, estimated[case]))
 
@@ -101,7 +101,7 @@ def _restored(denoiser: Denoiser, case: EvaluationCase, sigma: float) -> Tensor:
 
 
 def _as_published(denoiser: Denoiser, case: EvaluationCase) -> Tensor:
-    """Noised to K whatever its own noise, in as many steps as `_restored` has at most."""
+    """Noised to K whatever its own noise, in the largest number of steps of `_restored`."""
     return restore(denoiser, case.image, _noise_of(case), *strided(USUAL_STEPS, ddpm(), PAPER_LEVEL), "ddim")
 
 
@@ -138,13 +138,13 @@ def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, 
 
 
 def _constrained(base: Checkpoint, photos: Sequence[Pixels], run: Path, inputs: Mapping[str, str]) -> Checkpoint:
-    """The base constrained to photos of the size that is restored; a finished run is used again."""
+    """The base constrained to photos of the size that is restored; a finished run is reused."""
     recipe = replace(CONSTRAIN_STAGE.recipe, shrink=1)
     pool = gather(photos, minimum=recipe.crop, side=8, structures=False)
     data = TrainingData(pool, pool)
     for _ in train(CONSTRAIN_STAGE.build(recipe, {"gen2res": base}, data), data, recipe, run, inputs=inputs):
         pass
-    return checkpoints.load(run / "model.safetensors", "gen2res")
+    return checkpoints.load(run / CHECKPOINT_NAME, "gen2res")
 
 
 def overall(tables: Sequence[ResultTable]) -> ResultTable:

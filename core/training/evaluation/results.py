@@ -12,15 +12,16 @@ from ...files import atomic_output, failure_reason
 from ...models import checkpoints
 from ...models.dtpm import DtpmConfig, Predictor
 from ...models.gen2res import SHIPPED_BASE, build, load_base
+from ...models.semantic import encoder_of
 from ...photo.io import read
 from ...photo.listing import clean_photos
 from ..data.photos import to_8_bits
+from ..loop.loop import CHECKPOINT_NAME
 from . import diffir, dtpm, gen2res
 from .score import ResultTable, page, square
 
 __all__ = ["evaluate"]
 
-MODEL_NAME = "model.safetensors"
 NOISY_PHOTOS, NOISY_SIDE = 6, 192  # evenly spaced, their centres: BM3D is slow
 
 
@@ -68,10 +69,12 @@ def evaluate(data: Path, out: Path, *, runs: Path, work: Path, side: int = 320, 
 
 def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[ResultTable]:
     """A DTPM for each task, in the folder of that name; one DiffIR with its first stage, and V1 if it is there."""
-    semantic, v1 = folder / "semantic" / MODEL_NAME, folder / "diffir-v1" / MODEL_NAME
-    encoder = dtpm.load_encoder(semantic) if semantic.exists() else None
-    found = [dtpm.evaluate(folder / task / MODEL_NAME, encoder, photos) for task in TASKS if (folder / task).is_dir()]
-    model, pretrained = folder / "diffir" / MODEL_NAME, folder / "diffir-pretrain" / MODEL_NAME
+    semantic, v1 = folder / "semantic" / CHECKPOINT_NAME, folder / "diffir-v1" / CHECKPOINT_NAME
+    encoder = encoder_of(checkpoints.load(semantic, "semantic")) if semantic.exists() else None
+    found = [
+        dtpm.evaluate(folder / task / CHECKPOINT_NAME, encoder, photos) for task in TASKS if (folder / task).is_dir()
+    ]
+    model, pretrained = folder / "diffir" / CHECKPOINT_NAME, folder / "diffir-pretrain" / CHECKPOINT_NAME
     return [*found, diffir.evaluate(model, pretrained, photos, v1 if v1.exists() else None)]
 
 
@@ -80,11 +83,11 @@ def _with_noise(photos: Sequence[Image]) -> list[ResultTable]:
     count = min(NOISY_PHOTOS, len(photos))
     chosen = [square(to_8_bits(photos[i * len(photos) // count], halve=False), NOISY_SIDE) for i in range(count)]
     denoiser = build(load_base(SHIPPED_BASE))
-    return [gen2res.noise_table(denoiser, chosen, sigma) for sigma in gen2res.SIGMAS]
+    return [gen2res.noise_table(denoiser, chosen, sigma) for sigma in gen2res.NOISE_SIGMAS]
 
 
 def _with_albums(folder: Path, albums: Sequence[Path], work: Path, task: str, side: int) -> list[ResultTable]:
-    checkpoint = checkpoints.load(folder / "predictor" / MODEL_NAME, "predictor")
+    checkpoint = checkpoints.load(folder / "predictor" / CHECKPOINT_NAME, "predictor")
     predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor).eval()
     predictor.load_state_dict(checkpoint.tensors)
     tables = [

@@ -1,6 +1,7 @@
-"""Held-back photos, the damage done to them, and what a restoration of them is worth.
+"""Held-back photos, their damage, and the measured quality of their restoration; the tables as a page of Markdown.
 
-The tables as a page of Markdown, without dates or paths: a repeated run gives the same page."""
+The page has no dates or paths: a repeated run gives the same page.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from ...arrays import Image, to_batch, to_image
 from ...degradations import TASKS
 from ...errors import UsageError
 from ...markdown import table
-from ...metrics.intervals import Difference, paired
+from ...metrics.intervals import PairedDifference, paired
 from ..losses import psnr_loss
 
 __all__ = [
@@ -72,7 +73,7 @@ class EvaluationCase:
 
 @dataclass(frozen=True)
 class MethodFigures:
-    """Mean figures of one method, and by metric those of each photo; none of these for a mean of tables."""
+    """Mean figures of one method, and those of each photo by metric (not for a mean of tables)."""
 
     method: str
     values: Mapping[str, float]
@@ -81,7 +82,7 @@ class MethodFigures:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """The methods on the same photos, and sentences that say what the figures mean."""
+    """The methods on the same photos, and sentences that interpret the figures."""
 
     title: str
     rows: Sequence[MethodFigures]
@@ -95,7 +96,7 @@ class ResultTable:
         """How much higher `metric` is for the method `of` than for `over`."""
         return self.value(of, metric) - self.value(over, metric)
 
-    def difference(self, metric: str, of: str, over: str) -> Difference:
+    def difference(self, metric: str, of: str, over: str) -> PairedDifference:
         """`change` with its interval, from the figures of each photo. Raises KeyError as `value` does."""
         each = {row.method: row.each[metric] for row in self.rows if row.method in (of, over)}
         return paired(each[of], each[over])
@@ -111,30 +112,29 @@ def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The centre `side` x `side` of an 8-bit photo. Raises UsageError for a smaller one."""
     height, width = pixels.shape[:2]
     if min(height, width) < side:
-        raise UsageError(f"a photo of {width} x {height} pixels was given; results need at least {side} x {side}")
+        raise UsageError(f"expected photos of at least {side} x {side} pixels, got {width} x {height}")
     y, x = (height - side) // 2, (width - side) // 2
     return np.ascontiguousarray(pixels[y : y + side, x : x + side])
 
 
 def cases(photos: Iterable[Image], task: str) -> list[EvaluationCase]:
-    """Each true photo (H, W, 3) uint8 with the damage of `task`, which depends on its place in the list alone.
+    """Each true photo (H, W, 3) uint8 with the damage of `task`, which depends only on its place in the list.
 
-    Figures of all versions are comparable: for a task whose damage was changed, that before the change is used.
-
-    A task that leaves some photos as they are is asked again: the PSNR of an undamaged input is infinite. Raises
-    UsageError where it changes nothing in `DRAWS` attempts, as many a task does to a photo of one colour.
+    If the damage of a task has changed, the earlier one is used, so that figures of all versions are comparable. If a
+    task leaves a photo unchanged, it is drawn again: the PSNR of an undamaged input is infinite. Raises UsageError if
+    it changes nothing in `DRAWS` attempts, as happens to photos of a single colour.
     """
     return [_damaged(true, FROZEN.get(task, task), i) for i, true in enumerate(photos)]
 
 
 def _damaged(true: Image, task: str, place: int) -> EvaluationCase:
-    picture = true.astype(np.float32) / np.float32(255)
+    image = true.astype(np.float32) / np.float32(255)
     for draw in range(DRAWS):
-        changed = np.clip(TASKS[task](picture, np.random.default_rng([2024, place, draw])), 0, 1)
+        changed = np.clip(TASKS[task](image, np.random.default_rng([2024, place, draw])), 0, 1)
         damaged = np.round(changed * 255).astype(np.uint8)
         if not np.array_equal(damaged, true):
             return EvaluationCase(damaged, true)
-    raise UsageError(f"'{task}' leaves photo {place + 1} as it is; leave this photo out")
+    raise UsageError(f"'{task}' leaves photo {place + 1} as it is; remove this photo")
 
 
 @torch.inference_mode()
@@ -144,7 +144,7 @@ def measure(
     photos: Sequence[EvaluationCase],
     extra: Mapping[str, Callable[[Image, EvaluationCase], float]] | None = None,
 ) -> MethodFigures:
-    """Every metric on each photo, and its mean; `extra` measures look at the result and its case."""
+    """Every metric on each photo, and its mean; `extra` metrics take the result and its case."""
     found: list[dict[str, float]] = []
     for case in tqdm(photos, desc=name, unit="photo", disable=None):
         restored = to_image(np.ascontiguousarray(method(case).float().clamp(0, 1).numpy()), np.uint8)
@@ -180,10 +180,10 @@ DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4}  # others: 
 HEAD = """\
 # Results of the three systems
 
-Made by `{command}`; do not edit. The embedded pack is looked at more closely, beside other programs and on test photos,
-in [cleanup.md](cleanup.md).
+Made by `{command}`; do not edit.
+[cleanup.md](cleanup.md) compares the embedded pack with other programs, on test photos.
 
-- Size `mobile`, trained on a CPU for the steps that [models.md](models.md) tells: small networks, short runs.
+- Size `mobile`, trained on a CPU for the steps given in [models.md](models.md): small networks, short runs.
 - Photos: {photos}. Damage by `core/degradations`, seeded.
 - PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD and distances: lower is better. PSNR and SSIM reward smooth
   results; NIQE asks whether a photo looks natural at all, SWD whether it has the texture of the true one."""

@@ -10,23 +10,34 @@ takes the norm itself; so do we. Guidance is used only when an album is made, ne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
-from ...errors import UsageError
-from ...models.gen2res import Denoiser, predictions
+from ...errors import PhotoWriteError, UsageError
+from ...files import atomic_output, failure_reason
+from ...models.gen2res import SHIPPED_BASE, Denoiser, build, load_base, predictions
+from ...photo.io import read, write
+from ...photo.photo import Photo
+from ...photo.resize import shrink
 from ...sampling.noise import normal
 from ...sampling.samplers import ancestral, clipped, from_noise, noised
 from ...sampling.schedule import ddpm, strided
+from ..data.photos import planar, to_8_bits
+from ..data.sources import file_hash
 
-__all__ = ["Album", "album_images", "draw", "guided_steps", "nudge"]
+__all__ = ["ALBUM_NAME", "Album", "album_images", "draw", "draw_album", "guided_steps", "is_generated", "nudge"]
 
 ALPHA_BARS = ddpm()
+ALBUM_NAME = "album.json"  # in the folder: what its images were made from
 
 
 @dataclass(frozen=True)
@@ -126,3 +137,79 @@ def album_images(
         made = draw(denoiser, photo, album, noise).permute(0, 2, 3, 1).numpy()
         for number, image in zip(numbers, made, strict=True):
             yield number, np.round(image * 255).astype(np.uint8)
+
+
+def draw_album(photo: Path, folder: Path, album: Album, *, base: Path | None = None, side: int, batch: int) -> None:
+    """Draw the images of an album that are missing in `folder`: 00.png, 01.png, ... and album.json.
+
+    Args:
+        photo: The damaged photo.
+        folder: A new or empty folder, or an unfinished album of the same photo and settings.
+        album: How it is made.
+        base: Checkpoint of the base model; None for the included one.
+        side: Longer side that the photo is scaled to, pixels.
+        batch: Images drawn at a time.
+
+    Raises:
+        UsageError: For a batch below 1, a photo that is too small, or a folder with other content.
+        PhotoReadError, PhotoWriteError: If a file cannot be read or written.
+    """
+    if batch < 1:
+        raise UsageError(f"expected a batch of at least 1, got {batch}")
+    denoiser = build(load_base(base))
+    scaled = _scaled(read(photo), side, denoiser.multiple_of)
+    source = {"photo": file_hash(photo), "base": file_hash(base or SHIPPED_BASE), "side": side}
+    _claim(folder, {**source, **asdict(album)})
+    wanted = [i for i in range(album.count) if not _path(folder, i).exists()]
+    with tqdm(total=album.count, initial=album.count - len(wanted), unit="image", disable=None) as progress:
+        for number, image in album_images(denoiser, scaled, album, wanted, batch):
+            write(Photo(image), _path(folder, number))
+            progress.update()
+
+
+def is_generated(folder: Path) -> bool:
+    """Whether the album in `folder` was drawn by `draw_album`, rather than photographed."""
+    return (folder / ALBUM_NAME).exists()
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:02d}.png"
+
+
+def _scaled(photo: Photo, side: int, multiple: int) -> Tensor:
+    """The photo, its longer side at most `side`, its centre cut to multiples: (1, 3, H, W) in [0, 1]."""
+    height, width = photo.size
+    factor = min(1.0, side / max(height, width))
+    pixels = to_8_bits(photo.pixels, halve=False)
+    small = np.empty((max(1, round(height * factor)), max(1, round(width * factor)), 3), np.uint8)
+    shrink(pixels, small)
+    rows, cols = (length - length % multiple for length in small.shape[:2])
+    if min(rows, cols) == 0:
+        raise UsageError(
+            f"the photo of {width} x {height} pixels is {small.shape[1]} x {small.shape[0]} with a longer side of "
+            f"{side}; both sides need at least {multiple} pixels: give a larger photo or --side"
+        )
+    y, x = (small.shape[0] - rows) // 2, (small.shape[1] - cols) // 2
+    image = small[y : y + rows, x : x + cols].astype(np.float32) / np.float32(255)
+    return torch.from_numpy(planar(image))[None]
+
+
+def _claim(folder: Path, facts: dict[str, Any]) -> None:
+    """Write into the folder what the album is made from, or check that it is the same."""
+    path = folder / ALBUM_NAME
+    text = json.dumps(facts, indent=2) + "\n"
+    if path.exists():
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in {*noted, *facts} - {"count"} if noted.get(name) != facts.get(name))
+        if changed:
+            raise UsageError(
+                f"the album in {folder} was made with another {', '.join(changed)}; use that, or another folder"
+            )
+    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder} is a file or holds other files; give an empty or a new folder for the album")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_output(path, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PhotoWriteError(f"cannot write {path}: {failure_reason(error)}") from error

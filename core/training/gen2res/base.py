@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...degradations import Picture
+from ...arrays import FloatImage
 from ...models.checkpoints import Checkpoint
 from ...models.gen2res import CONFIGS, Denoiser, Gen2ResConfig, restore
 from ...sampling.schedule import ddpm, strided
@@ -52,7 +52,7 @@ class BaseRecipe(Recipe):
         self.at_least_one("shrink")
 
 
-def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random.Generator) -> Picture:
+def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random.Generator) -> FloatImage:
     """A random square of a random photo, averaged over 1 to `shrink` pixels a side: (size, size, 3) in [0, 1].
 
     Photos are drawn alike, whatever their size. `mirror`: whether half of the squares are mirrored, left to right.

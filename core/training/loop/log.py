@@ -1,6 +1,7 @@
 """The output of a run: log.csv, TensorBoard, images, and lines on stderr with the time left. Main process only.
 
-Progress on stderr: tqdm's bars on a terminal. A clone that runs where tqdm is not installed draws none."""
+On a terminal, tqdm draws progress bars on stderr; a clone without tqdm draws none.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +23,13 @@ from .recipe import Recipe
 __all__ = ["Log", "Progress", "bar"]
 
 CSV_NAME = "log.csv"
-LINE_EVERY = 10.0  # seconds between lines where no terminal shows a bar
+LINE_EVERY = 10.0  # seconds between lines if no terminal shows a bar
 
 
 class Log:
     """The record of a run in its folder, in which step `start` was the last one saved.
 
-    board: whether TensorBoard and pictures are written as well, which need packages beside PyTorch and NumPy.
+    board: whether to write TensorBoard files and images too, which need further packages.
     """
 
     def __init__(self, run: Path, start: int, board: bool) -> None:

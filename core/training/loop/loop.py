@@ -25,14 +25,13 @@ from ...models import checkpoints
 from ..data.photos import TrainingData
 from ..data.stream import batches, share_of
 from .log import Log, Progress
-from .optimizers import optimizers
+from .optimizers import TrainedWeights, optimizers
 from .processes import Guard, Interrupt, Processes
 from .processes import processes as start_processes
 from .recipe import Recipe
 from .resume import STATE_NAME, check_run, claim_run, clear_errors, load_state, save_state
 from .stage import TrainingStage, WithAuxiliary
 from .threads import Threads, resolve
-from .weights import TrainedWeights
 
 __all__ = ["CHECKPOINT_NAME", "SavedStep", "train"]
 
@@ -237,7 +236,7 @@ class _Trainer:
         self.count = int(tensors["count"])
         self.totals = {n.removeprefix("total."): float(t) for n, t in tensors.items() if n.startswith("total.")}
         self.done = int(tensors["done"])
-        self.first = int(tensors.get("first", torch.tensor(0)))  # kept only where it is not 0
+        self.first = int(tensors.get("first", torch.tensor(0)))  # kept only if it is not 0
         self.began = time.monotonic() - float(tensors["seconds"])
         if bool(tensors["bf16"]) != self.bf16 and self.accelerator.is_main_process:
             before, now = ("fp32", "bf16") if self.bf16 else ("bf16", "fp32")
@@ -308,7 +307,7 @@ class _Trainer:
         return _Look(sum(values[loss] for values in shared) / len(shared), flagged[0] > 0, flagged[1] > 0)
 
     def save(self, run: Path, done: int, report: _Report | None) -> SavedStep:
-        """Validate the averaged weights, write checkpoint, log and state, and start the means anew."""
+        """Validate the averaged weights, write checkpoint, log and state, and reset the means."""
         self._check_weights(done)
         means = {name: self.totals[name] / self.count for name in self.names}  # restored totals have no order
         self.totals, self.count = {}, 0

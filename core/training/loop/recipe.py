@@ -14,7 +14,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from ...errors import TrainingError, UsageError
 from ...pack.json import decode
-from .threads import PRECISIONS
+from .threads import RECIPE_PRECISIONS
 
 __all__ = ["Recipe"]
 
@@ -52,7 +52,7 @@ class Recipe:
     save_every: int = 1000  # steps between validation, log line and resume state
 
     def __post_init__(self) -> None:
-        for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
+        for name, known in (("precision", RECIPE_PRECISIONS), ("optimizer", OPTIMIZERS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'")
         for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):

@@ -11,6 +11,7 @@ import packs
 import pytest
 from PIL import Image
 
+from pocketprior.core.arguments import size_in_bytes
 from pocketprior.core.cli import main
 from pocketprior.core.commands import restore
 from pocketprior.core.pack.manifest import Manifest
@@ -56,10 +57,10 @@ class TestRestore:
 
     def test_compare(self, photo: Path, built_pack: Path) -> None:
         assert main(["restore", str(photo), "--pack", str(built_pack), "--compare"]) == 0
-        picture = read(photo.with_name("a.compare.png")).pixels
-        assert picture.shape == (40, 2 * 52 + GAP, 3)
-        np.testing.assert_array_equal(picture[:, :52], read(photo).pixels)
-        np.testing.assert_array_equal(picture[:, -52:], read(photo.with_name("a.restored.png")).pixels)
+        image = read(photo.with_name("a.compare.png")).pixels
+        assert image.shape == (40, 2 * 52 + GAP, 3)
+        np.testing.assert_array_equal(image[:, :52], read(photo).pixels)
+        np.testing.assert_array_equal(image[:, -52:], read(photo.with_name("a.restored.png")).pixels)
 
     def test_json_is_all_of_stdout(self, photo: Path, built_pack: Path, capsys: Captured) -> None:
         assert main(["restore", str(photo), "--pack", str(built_pack), "--json", "--tile", "96"]) == 0
@@ -157,7 +158,7 @@ class TestRestore:
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert restore.size_in_bytes(text) == size
+    assert size_in_bytes(text) == size
 
 
 class TestInfo:

@@ -16,7 +16,7 @@ def test_depth_spans_near_to_far(waves, seed: int) -> None:
     assert 0.95 < depth.max() <= 1
 
 
-def test_the_top_of_the_picture_is_usually_farther_than_its_foot(waves) -> None:
+def test_the_top_of_the_image_is_usually_farther_than_its_foot(waves) -> None:
     maps = [depth_map(Window.whole(waves), np.random.default_rng(seed)) for seed in range(40)]
     farther = [depth[:16].mean() > depth[-16:].mean() for depth in maps]
     assert np.mean(farther) > 0.8

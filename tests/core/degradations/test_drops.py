@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import drops
-from pocketprior.core.degradations.srgb import encoded
+from pocketprior.core.degradations.srgb import linear_to_srgb
 from pocketprior.core.degradations.windows import Window
 
 SIDE = 120
@@ -15,7 +15,7 @@ def drop(y: float = 60, x: float = 60, radius: float = 20, minified: float = 2) 
 
 
 def through(light: np.ndarray, *found: drops.Drop) -> np.ndarray:
-    return drops.refracted(Window.whole(encoded(light)), list(found))
+    return drops.refracted(Window.whole(linear_to_srgb(light)), list(found))
 
 
 def ramp() -> np.ndarray:
@@ -40,7 +40,7 @@ def test_scene_is_upside_down_and_minified() -> None:
 
 def test_view_is_moved_inside_the_photo() -> None:
     """At the foot of the photo a drop shows what is there, not mirrored copies."""
-    window = Window.whole(encoded(ramp()))
+    window = Window.whole(linear_to_srgb(ramp()))
     seen = drops._inside(window, drop(y=110, minified=3), *np.mgrid[90:120, 50:70].astype(np.float32))
     assert (np.diff(seen[20:, 10, 0]) < 0).all()
 
@@ -61,7 +61,7 @@ def test_neighbours_merge() -> None:
     assert pair.reach == 21
 
 
-def test_drops_outside_the_picture_and_larger_than_it() -> None:
+def test_drops_outside_the_image_and_larger_than_it() -> None:
     light = ramp()
     np.testing.assert_allclose(through(light, drop(-100, -100)), light, atol=1e-5)
     tiny = np.full((2, 3, 3), 0.5, np.float32)

@@ -21,12 +21,12 @@ def test_gaussian_blur_agrees_with_scipy(waves) -> None:
 
 @pytest.mark.parametrize("shape", [(64, 48), (7, 31), (1, 1)])
 def test_convolution_agrees_with_scipy(waves, shape: tuple[int, int], rng) -> None:
-    picture = waves[: shape[0], : shape[1]]
+    image = waves[: shape[0], : shape[1]]
     kernel = rng.random((9, 13), dtype=np.float32)
     kernel /= kernel.sum()
-    expected = ndimage.convolve(picture, kernel[..., np.newaxis], mode="nearest")
-    np.testing.assert_allclose(filters.convolve(picture, kernel), expected, atol=2e-6)
-    np.testing.assert_allclose(filters.convolve(picture[..., 0], kernel), expected[..., 0], atol=2e-6)
+    expected = ndimage.convolve(image, kernel[..., np.newaxis], mode="nearest")
+    np.testing.assert_allclose(filters.convolve(image, kernel), expected, atol=2e-6)
+    np.testing.assert_allclose(filters.convolve(image[..., 0], kernel), expected[..., 0], atol=2e-6)
 
 
 def test_convolution_inside_leaves_the_margin_out(waves) -> None:

@@ -1,4 +1,4 @@
-"""docs/degradations.md shows every task, in pictures that the gallery command makes."""
+"""docs/degradations.md shows every task, in images that the gallery command makes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CLEANUP = ("cleanup-kinds", "cleanup-noise")
 FOLDER = ROOT / "docs/degradations"
 
 
-def test_the_page_has_a_row_and_a_picture_for_every_task() -> None:
+def test_the_page_has_a_row_and_a_image_for_every_task() -> None:
     assert re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE) == list(TASKS)
     shown = re.findall(r"\]\(degradations/([\w-]+)\.jpg\)", PAGE)
     assert sorted(shown) == sorted(["clean", *TASKS, *CLEANUP, "masks"])
 
 
-def test_every_picture_exists_and_is_small() -> None:
+def test_every_image_exists_and_is_small() -> None:
     files = {path.stem: path.stat().st_size for path in FOLDER.iterdir()}
     assert set(files) == {"clean", *TASKS, *CLEANUP, "masks"}
     assert max(files.values()) <= gallery.LARGEST
 
 
-def test_the_command_on_the_page_makes_the_pictures(tmp_path: Path) -> None:
-    """As pixels: another version of libjpeg may write other bytes, but hardly another picture."""
+def test_the_command_on_the_page_makes_the_images(tmp_path: Path) -> None:
+    """As pixels: another version of libjpeg may write other bytes, but hardly another image."""
     (command,) = re.findall(r"python -m pocketprior\.core\.degradations\.gallery (\S+) (\S+)", PAGE)
     assert command[1] == "docs/degradations"
     assert gallery.main([str(ROOT / command[0]), str(tmp_path)]) == 0

@@ -64,9 +64,9 @@ def test_chroma_noise_keeps_the_luma_and_grey_noise_has_one_value(rng) -> None:
 
 @pytest.mark.parametrize("slope", [-0.8, 0.8])
 def test_toned_noise_follows_brightness(slope: float, rng) -> None:
-    picture = np.zeros((SIDE, SIDE, 3), np.float32)
-    picture[:, SIDE // 2 :] = 1
-    dark, bright = np.split(grain.toned(grain.white(SIDE, SIDE, rng), picture, slope), 2, axis=1)
+    image = np.zeros((SIDE, SIDE, 3), np.float32)
+    image[:, SIDE // 2 :] = 1
+    dark, bright = np.split(grain.toned(grain.white(SIDE, SIDE, rng), image, slope), 2, axis=1)
     assert dark.var() == pytest.approx(1 - slope, rel=0.03)
     assert bright.var() == pytest.approx(1 + slope, rel=0.03)
 

@@ -7,24 +7,24 @@ from PIL import Image
 from pocketprior.core.degradations.filters import enlarge, resize, shrink
 
 
-def by_pillow(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    channels = [Image.fromarray(picture[..., c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
+def by_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    channels = [Image.fromarray(image[..., c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
     return np.stack([np.asarray(channel) for channel in channels], axis=2)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_shrink_is_antialiased_bicubic(factor: int, rng) -> None:
     """Pillow has the same kernel; it renormalises at the edges, where MATLAB mirrors."""
-    picture = rng.random((48, 72, 3), dtype=np.float32)
+    image = rng.random((48, 72, 3), dtype=np.float32)
     inside = slice(3, -3)
-    expected = by_pillow(picture, 48 // factor, 72 // factor)
-    np.testing.assert_allclose(shrink(picture, factor)[inside, inside], expected[inside, inside], atol=2e-6)
+    expected = by_pillow(image, 48 // factor, 72 // factor)
+    np.testing.assert_allclose(shrink(image, factor)[inside, inside], expected[inside, inside], atol=2e-6)
 
 
 def test_enlarge_is_bicubic(rng) -> None:
-    picture = rng.random((20, 14, 3), dtype=np.float32)
-    expected = by_pillow(picture, 80, 56)
-    np.testing.assert_allclose(enlarge(picture, 4)[8:-8, 8:-8], expected[8:-8, 8:-8], atol=2e-6)
+    image = rng.random((20, 14, 3), dtype=np.float32)
+    expected = by_pillow(image, 80, 56)
+    np.testing.assert_allclose(enlarge(image, 4)[8:-8, 8:-8], expected[8:-8, 8:-8], atol=2e-6)
 
 
 def test_shrink_gives_the_numbers_of_imresize() -> None:
@@ -46,7 +46,7 @@ def test_size_is_rounded_up(size: tuple[int, int], factor: int, expected: tuple[
 
 
 def test_enlarged_lies_where_it_was(waves) -> None:
-    """No shift: a smooth picture comes back nearly as it was."""
+    """No shift: a smooth image comes back nearly as it was."""
     assert np.abs(enlarge(shrink(waves, 2), 2) - waves)[4:-4, 4:-4].max() < 0.01
 
 
@@ -60,11 +60,11 @@ def test_any_kernel_keeps_a_constant(kernel, antialias: bool) -> None:
 
 
 def test_area_is_the_mean_of_the_pixels(rng) -> None:
-    picture = rng.random((12, 9, 3), dtype=np.float32)
-    expected = picture.reshape(4, 3, 3, 3, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(resize(picture, 4, 3, "area", antialias=True), expected, atol=1e-6)
+    image = rng.random((12, 9, 3), dtype=np.float32)
+    expected = image.reshape(4, 3, 3, 3, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(resize(image, 4, 3, "area", antialias=True), expected, atol=1e-6)
 
 
 def test_without_antialiasing_points_are_sampled(rng) -> None:
-    picture = rng.random((9, 9, 3), dtype=np.float32)
-    np.testing.assert_allclose(resize(picture, 3, 3, "bilinear", antialias=False), picture[1::3, 1::3], atol=1e-6)
+    image = rng.random((9, 9, 3), dtype=np.float32)
+    np.testing.assert_allclose(resize(image, 3, 3, "bilinear", antialias=False), image[1::3, 1::3], atol=1e-6)

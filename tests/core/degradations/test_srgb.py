@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pocketprior.core.degradations.srgb import blend, encoded, light, quantize
+from pocketprior.core.degradations.srgb import blend, linear_to_srgb, quantize, srgb_to_linear
 
 
 def test_quantize_gives_the_levels_of_a_file(waves) -> None:
@@ -15,14 +15,14 @@ def test_quantize_gives_the_levels_of_a_file(waves) -> None:
 
 @pytest.mark.parametrize(("value", "linear"), [(0, 0), (0.04045, 0.0031308), (0.5, 0.21404), (1, 1)])
 def test_light_is_the_srgb_curve(value: float, linear: float) -> None:
-    assert light(np.array(value, np.float32)) == pytest.approx(linear, abs=1e-5)
-    assert encoded(np.array(linear, np.float32)) == pytest.approx(value, abs=1e-4)
+    assert srgb_to_linear(np.array(value, np.float32)) == pytest.approx(linear, abs=1e-5)
+    assert linear_to_srgb(np.array(linear, np.float32)) == pytest.approx(value, abs=1e-4)
 
 
 def test_encoding_undoes_light_at_every_level() -> None:
     levels = (np.arange(256) / 255).astype(np.float32)
-    np.testing.assert_allclose(encoded(light(levels)), levels, atol=1e-6)
-    assert light(levels).dtype == np.float32
+    np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(levels)), levels, atol=1e-6)
+    assert srgb_to_linear(levels).dtype == np.float32
 
 
 def test_blend_goes_from_one_to_the_other(waves) -> None:

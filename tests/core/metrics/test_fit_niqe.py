@@ -28,8 +28,8 @@ def test_fits_the_free_photos_and_names_them(data, capsys):
     lines = sorted(hashlib.sha256((data / f"{i}.png").read_bytes()).hexdigest() + "\n" for i in (0, 1))
     assert model.photos_sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
     assert 2 <= model.patches <= 8
-    picture = np.asarray(PilImage.open(data / "0.png"))
-    assert niqe(picture, model) < niqe(picture[::-1] // 2 + np.uint8(60) * (picture % 2), model)
+    image = np.asarray(PilImage.open(data / "0.png"))
+    assert niqe(image, model) < niqe(image[::-1] // 2 + np.uint8(60) * (image % 2), model)
     assert str(model.patches) in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ def test_equals_piq(photo, damage, piq, size):
 
 
 def test_equals_piq_for_blur_and_sixteen_bits(photo, damage, piq):
-    wide = [picture.astype(np.uint16) * 257 for picture in (photo, damage.blurred(photo, 3))]
+    wide = [image.astype(np.uint16) * 257 for image in (photo, damage.blurred(photo, 3))]
     assert haarpsi(*wide) == pytest.approx(piq.haarpsi(*wide), abs=1e-12)
 
 

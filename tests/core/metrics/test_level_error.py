@@ -10,9 +10,9 @@ FLAT = np.full((50, 40, 3), 100, np.uint8)  # 6000 samples: 99.9 % are 5994
 
 
 def with_errors(count: int, size: int) -> np.ndarray:
-    picture = FLAT.copy()
-    picture.reshape(-1)[:count] += np.uint8(size)
-    return picture
+    image = FLAT.copy()
+    image.reshape(-1)[:count] += np.uint8(size)
+    return image
 
 
 def test_max_level_error_does_not_wrap():

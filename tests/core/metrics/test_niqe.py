@@ -38,7 +38,7 @@ def test_asymmetric_fit_finds_all_four(shape, left, right):
     assert mean == pytest.approx(expected, rel=0.03)
 
 
-def test_half_keeps_flat_and_linear_pictures():
+def test_half_keeps_flat_and_linear_images():
     assert _half(np.full((8, 12), 3.0)) == pytest.approx(np.full((4, 6), 3.0))
     ramp = np.broadcast_to(np.arange(32.0), (32, 32))
     assert _half(ramp)[:, 2:-2] == pytest.approx(np.broadcast_to(np.arange(16) * 2 + 0.5, (16, 16))[:, 2:-2])
@@ -73,7 +73,7 @@ def test_flat_patches_are_left_out(photo):
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((95, 300, 3), np.uint8), "at least 96 x 96"),
         (np.zeros((96, 191, 3), np.uint8), "0 usable patches"),
@@ -82,9 +82,9 @@ def test_flat_patches_are_left_out(photo):
     ],
     ids=["small", "black", "white", "float"],
 )
-def test_refuses_what_it_cannot_judge(picture, message):
+def test_refuses_what_it_cannot_judge(image, message):
     with pytest.raises(UsageError, match=message):
-        niqe(picture)
+        niqe(image)
 
 
 def test_model_file_round_trip(tmp_path, photo):

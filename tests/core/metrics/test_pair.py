@@ -34,7 +34,7 @@ GREY = np.full((200, 200, 3), 7, np.uint8)
     ],
     ids=["size", "depth", "grey", "channels", "empty", "float", "nan"],
 )
-def test_what_is_no_pair_of_pictures_is_refused(metric, a, b):
+def test_what_is_no_pair_of_images_is_refused(metric, a, b):
     with pytest.raises(UsageError, match="a metric was given"):
         metric(a, b)
 
@@ -70,13 +70,13 @@ def test_views_give_what_copies_give(metric, photo, damage):
 )
 def test_sixteen_bits_are_measured_on_the_same_scale(metric, photo, damage):
     other = damage.noisy(photo, 10)
-    wide = [picture.astype(np.uint16) * 257 for picture in (photo, other)]
+    wide = [image.astype(np.uint16) * 257 for image in (photo, other)]
     assert metric(*wide) == pytest.approx(metric(photo, other), rel=1e-9)
 
 
 @pytest.mark.parametrize("metric", PAIR_METRICS, ids=lambda metric: metric.__name__)
 @pytest.mark.parametrize("value", [0, 255])
-def test_flat_pictures_give_the_value_of_equality(metric, value):
+def test_flat_images_give_the_value_of_equality(metric, value):
     flat = np.full((176, 176, 3), value, np.uint8)
     perfect = {"psnr": np.inf, "ssim": 1, "ms_ssim": 1, "haarpsi": 1}.get(metric.__name__, 0)
     assert metric(flat, flat) == pytest.approx(perfect)

@@ -53,7 +53,7 @@ def test_pyramid_has_a_level_per_octave(size, levels):
     assert len(_pyramid(np.zeros((3, *size)))) == levels
 
 
-def test_pyramid_of_a_smooth_picture_is_empty():
+def test_pyramid_of_a_smooth_image_is_empty():
     ramp = np.broadcast_to(np.arange(64.0), (3, 64, 64))
     assert _pyramid(ramp)[0][:, :, 4:-4] == pytest.approx(0)
 

@@ -14,7 +14,7 @@ import system_packs
 
 from pocketprior.core.errors import PackError, PackVersionError, UnknownNameError
 from pocketprior.core.pack.manifest import FILE, Manifest, PackedFile, TaskFacts, mirror
-from pocketprior.core.restore.tiles import Window
+from pocketprior.core.pack.size import TileWindow
 
 Tree = dict[str, Any]
 
@@ -254,9 +254,9 @@ def test_windows_of_graphs_in_turn_are_the_same(pack: Path) -> None:
     reach = {"predict": [96, 16], "denoise": [96, 16], "fused": [96, 16]}
     change(pack, put("receptive_field", reach))
     manifest = Manifest.load(pack)
-    assert manifest.window(["predict", "denoise"]) == Window(96, 16)
+    assert manifest.window(["predict", "denoise"]) == TileWindow(96, 16)
     change(pack, put("receptive_field", reach | {"predict": 9}))
-    assert Manifest.load(pack).window(["predict", "denoise"]) == Window(96, 16)
+    assert Manifest.load(pack).window(["predict", "denoise"]) == TileWindow(96, 16)
     change(pack, put("receptive_field", reach | {"predict": [104, 16]}))
     with pytest.raises(PackError, match=r"receptive_field: given .*expected the same \[edge, overlap\]"):
         Manifest.load(pack)

@@ -1,4 +1,4 @@
-"""Pictures and metadata to put into files."""
+"""Images and metadata to put into files."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
 from pocketprior.core.photo import heif
 from pocketprior.core.photo.colour import DISPLAY_P3, profile
-from pocketprior.core.photo.heif import Facts, brands, facts
+from pocketprior.core.photo.heif import HeifFacts, brands, facts
 from pocketprior.core.photo.io import read
 
 Bytes = NDArray[np.uint8]
@@ -51,7 +51,7 @@ def test_plain_files(pixels: Bytes, grey: bool) -> None:
         assert found.code_points == (1, 13)
 
 
-def test_alpha_is_no_foreign_picture() -> None:
+def test_alpha_is_no_foreign_image() -> None:
     pixels = np.zeros((8, 8, 4), np.uint8)
     assert facts(io.BytesIO(avif(pixels))).others == ()
     assert facts(io.BytesIO(heif_file("RGBA", pixels))).others == ()
@@ -80,7 +80,7 @@ def test_colour_codes_become_a_profile(tmp_path: Path, rgb: Bytes, suffix: str) 
 def test_hdr_curves_are_refused(tmp_path: Path, rgb: Bytes, suffix: str, transfer: int) -> None:
     data = avif(rgb) if suffix == ".avif" else heif_file("RGB", rgb)
     (tmp_path / f"a{suffix}").write_bytes(with_codes(data, 9, transfer))
-    with pytest.raises(PhotoUnsupportedError, match="HDR picture"):
+    with pytest.raises(PhotoUnsupportedError, match="HDR image"):
         read(tmp_path / f"a{suffix}")
 
 
@@ -112,7 +112,7 @@ def auxiliary(kind: bytes) -> bytes:
         (b"urn:mpeg:hevc:2015:auxid:2", False),
     ],
 )
-def test_auxiliary_pictures(kind: bytes, gain_map: bool) -> None:
+def test_auxiliary_images(kind: bytes, gain_map: bool) -> None:
     data = grown(heif_file("RGB", np.zeros((8, 8, 3), np.uint8)), (b"meta", b"iprp", b"ipco"), auxiliary(kind))
     found = facts(io.BytesIO(data))
     assert found.gain_map == gain_map
@@ -135,7 +135,7 @@ def test_cut_boxes(tmp_path: Path, cut: int) -> None:
 def test_deep_avif_is_told(tmp_path: Path, rgb: Bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated: no encoder for 10 bits is at hand."""
     (tmp_path / "a.avif").write_bytes(avif(rgb))
-    monkeypatch.setattr(heif, "facts", lambda _: Facts(10, False, (1, 13), False, ()))
+    monkeypatch.setattr(heif, "facts", lambda _: HeifFacts(10, False, (1, 13), False, ()))
     assert read(tmp_path / "a.avif").notices == ("the AVIF file has 10 bits per sample, of which 8 are read",)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import PhotoWriteError
-from pocketprior.core.photo.encode import TARGETS, fitted
+from pocketprior.core.photo.encode import FILE_FORMATS, fitted
 from pocketprior.core.photo.photo import GainMap, Photo
 
 PIXELS = np.zeros((2, 3, 3), np.uint8)
@@ -30,17 +30,17 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("format", TARGETS)
+@pytest.mark.parametrize("format", FILE_FORMATS)
 def test_everything_at_once(format: str) -> None:
     photo, notices = fitted(FULL, format)
     assert len(notices) == len(LOST[format])
     for notice, words in zip(notices, LOST[format], strict=True):
         assert words in notice
-        assert TARGETS[format].suffixes[0] in notice
+        assert FILE_FORMATS[format].suffixes[0] in notice
     assert (photo.icc, photo.exif, photo.xmp, photo.dpi) == (FULL.icc, FULL.exif, FULL.xmp, FULL.dpi)
 
 
-@pytest.mark.parametrize("format", TARGETS)
+@pytest.mark.parametrize("format", FILE_FORMATS)
 def test_plain_photo_loses_nothing(format: str) -> None:
     photo = Photo(PIXELS, icc=b"icc", exif=b"exif", xmp=b"xmp", text=())
     assert fitted(photo, format) == (photo, ())

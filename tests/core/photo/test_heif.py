@@ -52,13 +52,13 @@ def test_10_bits_are_read_and_written(tmp_path: Path) -> None:
 def test_orientation_is_applied_once(
     tmp_path: Path, rgb: Bytes, orientation: int, make_exif: Callable[..., bytes]
 ) -> None:
-    """libheif turns the picture; the EXIF orientation that phones leave in the file must not turn it again."""
+    """libheif turns the image; the EXIF orientation that phones leave in the file must not turn it again."""
     buffer = io.BytesIO()
     pillow_heif.encode("RGB", (40, 24), rgb.tobytes(), buffer, quality=100, chroma=444, exif=make_exif(orientation))
     (tmp_path / "a.heic").write_bytes(buffer.getvalue())
-    picture = Image.fromarray(rgb)
-    picture.getexif()[274] = orientation
-    expected = np.asarray(ImageOps.exif_transpose(picture))
+    image = Image.fromarray(rgb)
+    image.getexif()[274] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(image))
     photo = read(tmp_path / "a.heic")
     assert photo.pixels.shape == expected.shape
     assert np.abs(photo.pixels.astype(int) - expected).max() < 16
@@ -78,11 +78,11 @@ def test_metadata(tmp_path: Path, rgb: Bytes, make_exif: Callable[..., bytes]) -
     assert photo.xmp == b"<x:xmpmeta/>"
 
 
-def test_further_pictures_are_told(tmp_path: Path, rgb: Bytes) -> None:
+def test_further_images_are_told(tmp_path: Path, rgb: Bytes) -> None:
     several = pillow_heif.from_bytes("RGB", (40, 24), rgb.tobytes())
     several.add_frombytes("RGB", (40, 24), rgb.tobytes())
     several.save(tmp_path / "a.heic", quality=90)
-    assert read(tmp_path / "a.heic").notices == ("the file holds 2 pictures; only the main one is kept",)
+    assert read(tmp_path / "a.heic").notices == ("the file holds 2 images; only the main one is kept",)
 
 
 def test_gain_map_is_told(tmp_path: Path, rgb: Bytes) -> None:

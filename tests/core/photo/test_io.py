@@ -17,11 +17,11 @@ Bytes = NDArray[np.uint8]
 
 LOSSLESS = (".png", ".tif")
 LOSSY = (".jpg", ".webp", ".avif", ".heic")
-LARGEST_ERROR = {".jpg": 10, ".webp": 24, ".avif": 14, ".heic": 10}  # of 255, on the picture below, WebP halves chroma
+LARGEST_ERROR = {".jpg": 10, ".webp": 24, ".avif": 14, ".heic": 10}  # of 255, on the image below, WebP halves chroma
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.jpg"))
 
 
-def picture(height: int = 30, width: int = 44) -> Bytes:
+def sample(height: int = 30, width: int = 44) -> Bytes:
     """(H, W, 3): smooth, coloured, without symmetry."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     return np.stack([x * 200 + 20, y * 220, 255 - (x + y) * 90], -1).astype(np.uint8)
@@ -52,7 +52,7 @@ def test_lossless_formats_keep_every_bit(
 @pytest.mark.parametrize("suffix", LOSSY)
 @pytest.mark.parametrize("grey", [False, True])
 def test_lossy_formats_stay_close(tmp_path: Path, suffix: str, grey: bool) -> None:
-    pixels = np.repeat(picture()[..., :1], 3, 2) if grey else picture()
+    pixels = np.repeat(sample()[..., :1], 3, 2) if grey else sample()
     write(Photo(pixels, grey=grey), tmp_path / f"a{suffix}")
     photo = read(tmp_path / f"a{suffix}")
     assert difference(photo.pixels, pixels) <= LARGEST_ERROR[suffix]
@@ -62,14 +62,14 @@ def test_lossy_formats_stay_close(tmp_path: Path, suffix: str, grey: bool) -> No
 
 @pytest.mark.parametrize("suffix", LOSSY)
 def test_one_pixel(tmp_path: Path, suffix: str) -> None:
-    write(Photo(picture(1, 1)), tmp_path / f"a{suffix}")
-    assert difference(read(tmp_path / f"a{suffix}").pixels, picture(1, 1)) <= 6
+    write(Photo(sample(1, 1)), tmp_path / f"a{suffix}")
+    assert difference(read(tmp_path / f"a{suffix}").pixels, sample(1, 1)) <= 6
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_alpha_is_carried_unchanged(tmp_path: Path, suffix: str) -> None:
     alpha = np.tile(np.arange(44, dtype=np.uint8) * 5, (30, 1))
-    write(Photo(picture(), alpha=alpha), tmp_path / f"a{suffix}")
+    write(Photo(sample(), alpha=alpha), tmp_path / f"a{suffix}")
     photo = read(tmp_path / f"a{suffix}")
     assert photo.alpha is not None
     assert np.array_equal(photo.alpha, alpha)
@@ -78,7 +78,7 @@ def test_alpha_is_carried_unchanged(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".avif", ".heic"])
 def test_alpha_that_the_format_codes_with_loss(tmp_path: Path, suffix: str) -> None:
     alpha = np.tile(np.arange(44, dtype=np.uint8) * 5, (30, 1))
-    write(Photo(picture(), alpha=alpha), tmp_path / f"a{suffix}")
+    write(Photo(sample(), alpha=alpha), tmp_path / f"a{suffix}")
     photo = read(tmp_path / f"a{suffix}")
     assert photo.alpha is not None
     assert difference(photo.alpha, alpha) <= 3
@@ -113,12 +113,12 @@ def test_hidden_colours_do_not_bleed(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_exactly_once(tmp_path: Path, suffix: str, deep: bool, orientation: int) -> None:
     source, target, again = (tmp_path / f"{name}{suffix}" for name in ("in", "out", "again"))
-    tagged = Image.fromarray(picture())
+    tagged = Image.fromarray(sample())
     exif = tagged.getexif()
     exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = orientation, "Camera"
     expected = np.asarray(ImageOps.exif_transpose(tagged))
     if deep:
-        write(Photo(picture().astype(np.uint16) * 257, exif=exif.tobytes()[6:]), source)
+        write(Photo(sample().astype(np.uint16) * 257, exif=exif.tobytes()[6:]), source)
     else:
         tagged.save(source, exif=exif, quality=100, **({"subsampling": 0} if suffix == ".jpg" else {}))
 
@@ -140,7 +140,7 @@ def test_orientation_is_applied_exactly_once(tmp_path: Path, suffix: str, deep: 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_orientation_in_xmp_alone(tmp_path: Path, suffix: str) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-    write(Photo(picture(), xmp=xmp), tmp_path / f"a{suffix}")
+    write(Photo(sample(), xmp=xmp), tmp_path / f"a{suffix}")
     photo = read(tmp_path / f"a{suffix}")
     assert photo.size == (44, 30)
     assert photo.xmp is not None
@@ -155,7 +155,7 @@ def test_metadata_from_every_format_to_every_other(tmp_path: Path, source: str, 
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2026:01:02 03:04:05"
     exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">rating</x:xmpmeta>'
-    write(Photo(picture(), exif=exif.tobytes()[6:], xmp=xmp, dpi=(300, 300)), tmp_path / f"in{source}")
+    write(Photo(sample(), exif=exif.tobytes()[6:], xmp=xmp, dpi=(300, 300)), tmp_path / f"in{source}")
     write(read(tmp_path / f"in{source}"), tmp_path / f"out{target}")
     photo = read(tmp_path / f"out{target}")
     kept = Image.Exif()
@@ -170,7 +170,7 @@ def test_metadata_from_every_format_to_every_other(tmp_path: Path, source: str, 
 
 
 def test_jpeg_comment_and_png_text(tmp_path: Path) -> None:
-    Image.fromarray(picture()).save(tmp_path / "a.jpg", comment="Grüße")
+    Image.fromarray(sample()).save(tmp_path / "a.jpg", comment="Grüße")
     photo = read(tmp_path / "a.jpg")
     assert photo.text == (("Comment", "Grüße"),)
     write(photo, tmp_path / "b.png")
@@ -188,7 +188,7 @@ def test_quality(tmp_path: Path) -> None:
 
 
 def test_jpeg_has_full_chroma(tmp_path: Path) -> None:
-    write(Photo(picture()), tmp_path / "a.jpg")
+    write(Photo(sample()), tmp_path / "a.jpg")
     with Image.open(tmp_path / "a.jpg") as image:
         assert [(h, v) for _, h, v, _ in image.layer] == [(1, 1)] * 3
 
@@ -196,7 +196,7 @@ def test_jpeg_has_full_chroma(tmp_path: Path) -> None:
 @pytest.mark.parametrize("quality", [0, 101, -5])
 def test_quality_out_of_range(tmp_path: Path, quality: int) -> None:
     with pytest.raises(UsageError, match="expected 1 to 100"):
-        write(Photo(picture()), tmp_path / "a.jpg", quality=quality)
+        write(Photo(sample()), tmp_path / "a.jpg", quality=quality)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif"])
@@ -208,15 +208,15 @@ def test_16_bits_are_rounded_with_a_notice(tmp_path: Path, suffix: str) -> None:
 
 
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
-    write(Photo(picture()), tmp_path / "a.png")
+    write(Photo(sample()), tmp_path / "a.png")
     os.rename(tmp_path / "a.png", tmp_path / "a.jpg")
     photo = read(tmp_path / "a.jpg")
     assert photo.format == "PNG"
-    assert np.array_equal(photo.pixels, picture())
+    assert np.array_equal(photo.pixels, sample())
 
 
 def test_source_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(Photo(picture()), tmp_path / "a.png")
+    write(Photo(sample()), tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert read("a.png").source == tmp_path / "a.png"
 
@@ -249,8 +249,8 @@ def test_real_photos(tmp_path: Path, path: Path) -> None:
 
 def test_transparent_photo_has_no_place_in_jpeg(tmp_path: Path) -> None:
     alpha = np.full((30, 44), 255, np.uint8)
-    write(Photo(picture(), alpha=alpha), tmp_path / "opaque.jpg")
+    write(Photo(sample(), alpha=alpha), tmp_path / "opaque.jpg")
     alpha[3, 4] = 254
     with pytest.raises(PhotoWriteError, match=r"transparent.*write \.png"):
-        write(Photo(picture(), alpha=alpha), tmp_path / "a.jpg")
+        write(Photo(sample(), alpha=alpha), tmp_path / "a.jpg")
     assert [path.name for path in tmp_path.iterdir()] == ["opaque.jpg"]

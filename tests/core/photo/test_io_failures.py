@@ -33,7 +33,7 @@ SUFFIXES = (".jpg", ".png", ".tif", ".webp", ".avif", ".heic")
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX limits and links")
 
 
-def picture(height: int = 20, width: int = 30) -> Bytes:
+def sample(height: int = 20, width: int = 30) -> Bytes:
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 8, y * 12, x * y % 256], -1).astype(np.uint8)
 
@@ -43,12 +43,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A small good file of each kind."""
     folder = tmp_path_factory.mktemp("good")
     for suffix in SUFFIXES:
-        write(Photo(picture()), folder / f"8{suffix}")
+        write(Photo(sample()), folder / f"8{suffix}")
     for suffix in (".png", ".tif"):
-        write(Photo(picture().astype(np.uint16) * 250), folder / f"16{suffix}")
-    Image.fromarray(picture()).save(folder / "progressive.jpg", progressive=True)
-    Image.fromarray(picture()).save(folder / "raw.tif")
-    Image.fromarray(picture()).save(folder / "lzw.tif", compression="tiff_lzw")
+        write(Photo(sample().astype(np.uint16) * 250), folder / f"16{suffix}")
+    Image.fromarray(sample()).save(folder / "progressive.jpg", progressive=True)
+    Image.fromarray(sample()).save(folder / "raw.tif")
+    Image.fromarray(sample()).save(folder / "lzw.tif", compression="tiff_lzw")
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -94,8 +94,8 @@ def profile_bomb(path: Path) -> None:
         ("missing.jpg", nothing, PhotoReadError, "no such file"),
         ("folder.jpg", a_folder, PhotoReadError, "no regular file"),
         ("empty.jpg", content(b""), PhotoReadError, "empty"),
-        ("text.jpg", content(b"Dear Sir or Madam"), PhotoReadError, "not a picture"),
-        ("zeros.png", content(bytes(5000)), PhotoReadError, "not a picture"),
+        ("text.jpg", content(b"Dear Sir or Madam"), PhotoReadError, "not an image"),
+        ("zeros.png", content(bytes(5000)), PhotoReadError, "not an image"),
         ("magic.jpg", content(b"\xff\xd8\xff"), PhotoReadError, "damaged"),
         ("magic.png", content(b"\x89PNG\r\n\x1a\n"), PhotoReadError, "damaged"),
         ("magic.tif", content(b"II*\0"), PhotoReadError, "damaged"),
@@ -123,7 +123,7 @@ def test_what_cannot_be_read(
 
 def test_pixel_limit(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
-        write(Photo(picture()), tmp_path / f"a{suffix}")
+        write(Photo(sample()), tmp_path / f"a{suffix}")
         assert read(tmp_path / f"a{suffix}", max_pixels=600).size == (20, 30)
         with pytest.raises(PhotoTooLargeError, match="max-pixels"):
             read(tmp_path / f"a{suffix}", max_pixels=599)
@@ -199,7 +199,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object) -> IO[bytes]:
         raise PermissionError(errno.EACCES, "no")
 
-    write(Photo(picture()), tmp_path / "a.png")
+    write(Photo(sample()), tmp_path / "a.png")
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(PhotoReadError, match="permission denied"):
         read(tmp_path / "a.png")
@@ -209,7 +209,7 @@ def test_not_enough_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object) -> Photo:
         raise MemoryError
 
-    write(Photo(picture()), tmp_path / "a.png")
+    write(Photo(sample()), tmp_path / "a.png")
     monkeypatch.setattr(image, "decode", fail)
     with pytest.raises(PhotoTooLargeError, match="too large to decode"):
         read(tmp_path / "a.png")
@@ -221,7 +221,7 @@ def test_not_enough_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("name", ["a", "a.xyz", "a.gif", "a.jpg.part", ".png"])
 def test_unknown_suffix(tmp_path: Path, name: str) -> None:
     with pytest.raises(PhotoWriteError, match=r"\.avif, .*\.webp"):
-        write(Photo(picture()), tmp_path / name)
+        write(Photo(sample()), tmp_path / name)
     assert os.listdir(tmp_path) == []
 
 
@@ -229,9 +229,9 @@ def test_unknown_suffix(tmp_path: Path, name: str) -> None:
 def test_existing_file_is_kept(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a{suffix}").write_text("precious")
     with pytest.raises(PhotoWriteError, match="exists already"):
-        write(Photo(picture()), tmp_path / f"a{suffix}")
+        write(Photo(sample()), tmp_path / f"a{suffix}")
     assert (tmp_path / f"a{suffix}").read_text() == "precious"
-    write(Photo(picture()), tmp_path / f"a{suffix}", overwrite=True)
+    write(Photo(sample()), tmp_path / f"a{suffix}", overwrite=True)
     assert read(tmp_path / f"a{suffix}").size == (20, 30)
     assert os.listdir(tmp_path) == [f"a{suffix}"]
 
@@ -240,7 +240,7 @@ def test_existing_file_is_kept(tmp_path: Path, suffix: str) -> None:
 @ON_POSIX
 def test_source_is_never_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     source, link = tmp_path / "a.png", tmp_path / "b.png"
-    write(Photo(picture()), source)
+    write(Photo(sample()), source)
     before = source.read_bytes()
     if way in ("symlink", "read through a link"):
         link.symlink_to(source)
@@ -267,7 +267,7 @@ def test_places_where_nothing_can_be_written(tmp_path: Path, place: str, words: 
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(PhotoWriteError, match=words):
-        write(Photo(picture()), tmp_path / place, overwrite=True)
+        write(Photo(sample()), tmp_path / place, overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
 
 
@@ -276,7 +276,7 @@ def test_places_where_nothing_can_be_written(tmp_path: Path, place: str, words: 
 def test_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PhotoWriteError, match="permission denied"):
-        write(Photo(picture()), tmp_path / "a.png")
+        write(Photo(sample()), tmp_path / "a.png")
     tmp_path.chmod(0o700)
     assert os.listdir(tmp_path) == []
 
@@ -288,7 +288,7 @@ def test_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: i
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(PhotoWriteError, match=r"cannot be written: .*; .*folder"):
-        write(Photo(picture()), tmp_path / "a.png")
+        write(Photo(sample()), tmp_path / "a.png")
     assert os.listdir(tmp_path) == []
 
 
@@ -328,7 +328,7 @@ def test_interrupted_while_writing(
 
     monkeypatch.setitem(image._WRITERS, "PNG", interrupted)
     with pytest.raises(failure):
-        write(Photo(picture()), tmp_path / "a.png")
+        write(Photo(sample()), tmp_path / "a.png")
     assert os.listdir(tmp_path) == []
 
 
@@ -345,14 +345,14 @@ def test_encoder_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setitem(image._ENCODERS, "WEBP", refuse)
     with pytest.raises(PhotoWriteError, match=r"encoder error -2.*write \.png"):
-        write(Photo(picture()), tmp_path / "a.webp")
+        write(Photo(sample()), tmp_path / "a.webp")
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("field", "name"), [("exif", "EXIF"), ("xmp", "XMP"), ("iptc", "IPTC")])
 def test_metadata_too_long_for_jpeg(tmp_path: Path, field: str, name: str) -> None:
     long = b"II*\0\x08\0\0\0\0\0\0\0\0\0" + bytes(70_000)
-    photo = Photo(picture(), **{field: long})
+    photo = Photo(sample(), **{field: long})
     assert name in write(photo, tmp_path / "a.jpg")[0]
     assert write(photo, tmp_path / "a.tif") == ()
     assert getattr(read(tmp_path / "a.tif"), field) is not None or field == "exif"
@@ -365,7 +365,7 @@ def test_metadata_too_long_for_jpeg(tmp_path: Path, field: str, name: str) -> No
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory that Linux reports")
 @pytest.mark.parametrize(("suffix", "dtype"), [(".jpg", "uint8"), (".png", "uint16")])
 def test_memory_is_bounded(tmp_path: Path, suffix: str, dtype: str) -> None:
-    """Pillow's picture, 4 bytes a pixel, beside ours to read, and to write JPEG; nothing beside ours to write PNG."""
+    """Pillow's image, 4 bytes a pixel, beside ours to read, and to write JPEG; nothing beside ours to write PNG."""
     program = f"""
 import sys
 import numpy as np

@@ -38,7 +38,7 @@ def plain(pixels: Bytes, **options: object) -> bytes:
 
 
 def gain_map_file(marks: bytes = ADOBE) -> bytes:
-    """A second picture with its metadata: brighter to the right and below."""
+    """A second image with its metadata: brighter to the right and below."""
     y, x = np.mgrid[:12, :20]
     data = plain((x * 8 + y * 5).astype(np.uint8))
     return data[:2] + segment(0xE1 if b"adobe" in marks else 0xE2, marks) + data[2:]
@@ -52,33 +52,33 @@ def ultra_hdr(
     orientation: int = 1,
     further: tuple[bytes, ...] = (),
 ) -> bytes:
-    """A photo with pictures behind it, as phones write it: MP index in APP2, XMP directory of items."""
+    """A photo with images behind it, as phones write it: MP index in APP2, XMP directory of items."""
     second = gain_map_file(marks)
     exif = Image.Exif()
     exif[274] = orientation
     xmp = (CONTAINER % len(second)).encode() if marks == ADOBE else None
     extra = segment(0xE2, ISO + b"\0\0\0\0") if primary_iso else b""
     first = plain(rgb, exif=exif, xmp=xmp, extra=extra, subsampling=0)
-    pictures = [second, *further]
+    images = [second, *further]
     at = 2 + struct.unpack(">H", first[4:6])[0] + 2  # behind JFIF
 
     def index(total: int, header: int) -> bytes:
         rows = struct.pack("<IIIHH", 0x030000, total, 0, 0, 0)
         offset = total - header
-        for picture in pictures:
-            rows += struct.pack("<IIIHH", 0, len(picture), offset, 0, 0)
-            offset += len(picture)
+        for image in images:
+            rows += struct.pack("<IIIHH", 0, len(image), offset, 0, 0)
+            offset += len(image)
         body = b"MPF\0II*\0\x08\0\0\0" + struct.pack("<H", 3)
-        body += struct.pack("<HHI4s", 0xB000, 7, 4, b"0100") + struct.pack("<HHII", 0xB001, 4, 1, len(pictures) + 1)
+        body += struct.pack("<HHI4s", 0xB000, 7, 4, b"0100") + struct.pack("<HHII", 0xB001, 4, 1, len(images) + 1)
         body += struct.pack("<HHIII", 0xB002, 7, len(rows), 50, 0)
         return segment(0xE2, body + rows)
 
     total = len(first) + len(index(0, 0))
-    return first[:at] + index(total, at + 8) + first[at:] + b"".join(pictures)
+    return first[:at] + index(total, at + 8) + first[at:] + b"".join(images)
 
 
-def pictures_of(path: Path) -> list[bytes]:
-    """The pictures of an MPF file by Pillow's own reading of the index."""
+def images_of(path: Path) -> list[bytes]:
+    """The images of an MPF file by Pillow's own reading of the index."""
     data = path.read_bytes()
     with MpoImagePlugin.MpoImageFile(io.BytesIO(data)) as image:
         header = data.index(b"MPF\0") + 4
@@ -96,7 +96,7 @@ def test_gain_map_is_carried_byte_for_byte(tmp_path: Path, rgb: Bytes, marks: by
     assert photo.gain_map is not None
     assert photo.gain_map.jpeg == gain_map_file(marks)
     assert write(photo.with_pixels(255 - photo.pixels), target) == ()
-    first, second = pictures_of(target)
+    first, second = images_of(target)
     assert second == gain_map_file(marks)
     assert target.read_bytes() == first + second
     with Image.open(io.BytesIO(first)) as image:
@@ -108,7 +108,7 @@ def test_gain_map_survives_two_round_trips(tmp_path: Path, rgb: Bytes) -> None:
     (tmp_path / "0.jpg").write_bytes(ultra_hdr(rgb))
     for step in range(2):
         write(read(tmp_path / f"{step}.jpg"), tmp_path / f"{step + 1}.jpg")
-    assert pictures_of(tmp_path / "2.jpg")[1] == gain_map_file()
+    assert images_of(tmp_path / "2.jpg")[1] == gain_map_file()
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -116,7 +116,7 @@ def test_gain_map_turns_with_its_photo(tmp_path: Path, rgb: Bytes, orientation: 
     source, target = tmp_path / "in.jpg", tmp_path / "out.jpg"
     source.write_bytes(ultra_hdr(rgb, orientation=orientation))
     write(read(source), target)
-    second = pictures_of(target)[1]
+    second = images_of(target)[1]
     with Image.open(io.BytesIO(gain_map_file())) as before, Image.open(io.BytesIO(second)) as after:
         expected = before.transpose(jpeg.TRANSPOSES[orientation])
         assert after.mode == before.mode
@@ -147,11 +147,11 @@ def test_announced_gain_map_that_is_not_there_is_told(tmp_path: Path, rgb: Bytes
     assert "HDR gain map could not be found" in read(tmp_path / "in.jpg").notices[0]
 
 
-def test_other_pictures_behind_the_photo_are_told(tmp_path: Path, rgb: Bytes) -> None:
+def test_other_images_behind_the_photo_are_told(tmp_path: Path, rgb: Bytes) -> None:
     (tmp_path / "in.jpg").write_bytes(ultra_hdr(rgb, further=(plain(rgb), plain(rgb))))
     photo = read(tmp_path / "in.jpg")
     assert photo.gain_map is not None
-    assert photo.notices == ("the file holds 2 further pictures (stereo or series), which are not kept",)
+    assert photo.notices == ("the file holds 2 further images (stereo or series), which are not kept",)
 
 
 def test_preview_behind_the_photo_is_no_loss(tmp_path: Path, rgb: Bytes) -> None:

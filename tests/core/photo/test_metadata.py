@@ -57,17 +57,17 @@ def test_text_with_a_name_pillow_uses_itself(tmp_path: Path, rgb: Bytes, key: st
 
 @pytest.mark.parametrize("dpi", [(0, 0), (1e9, 300), "300", (float("nan"), 1), (300,), None])
 def test_senseless_resolution(dpi: object) -> None:
-    picture = Image.new("L", (1, 1))
-    picture.info["dpi"] = dpi
-    assert metadata.dpi(picture) is None
+    image = Image.new("L", (1, 1))
+    image.info["dpi"] = dpi
+    assert metadata.dpi(image) is None
 
 
 @pytest.mark.parametrize("value", [0, 9, "6", (6, 6), None])
 def test_senseless_orientation(value: object) -> None:
-    picture = Image.new("L", (1, 1))
+    image = Image.new("L", (1, 1))
     if value is not None:
-        picture.getexif()[ExifTags.Base.Orientation] = value
-    assert metadata.orientation(picture) == 1
+        image.getexif()[ExifTags.Base.Orientation] = value
+    assert metadata.orientation(image) == 1
 
 
 def test_tiff_tags_that_describe_the_photo(tmp_path: Path, rgb: Bytes) -> None:

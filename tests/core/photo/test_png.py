@@ -113,7 +113,7 @@ def test_gamma_beside_srgb_is_ignored(tmp_path: Path, rgb: Bytes) -> None:
     assert read(tmp_path / "a.png").icc is None
 
 
-def test_changed_picture_data_are_noticed(tmp_path: Path, rgb: Bytes) -> None:
+def test_changed_image_data_are_noticed(tmp_path: Path, rgb: Bytes) -> None:
     """Pillow shows other pixels instead; any bit of the data counts."""
     write(Photo(rgb), tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
@@ -126,7 +126,7 @@ def test_changed_picture_data_are_noticed(tmp_path: Path, rgb: Bytes) -> None:
             read(tmp_path / "b.png")
 
 
-def test_code_points_are_looked_for_before_the_picture_only(rgb: Bytes) -> None:
+def test_code_points_are_looked_for_before_the_image_only(rgb: Bytes) -> None:
     buffer = io.BytesIO()
     png.write(Photo(rgb), buffer)
     assert png.code_points(buffer) is None

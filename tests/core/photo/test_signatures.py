@@ -59,7 +59,7 @@ def test_known_but_not_read(head: bytes, word: str) -> None:
     "head", [b"Hello, world", b"\0" * 20, b"\xff\xd8", ftyp(b"isom", b"mp42"), b"RIFF\0\0\0\0WAVE", b"x"]
 )
 def test_unknown(head: bytes) -> None:
-    with pytest.raises(PhotoReadError, match="not a picture file: it begins with"):
+    with pytest.raises(PhotoReadError, match="not an image file: it begins with"):
         format_of(io.BytesIO(head))
 
 

@@ -134,7 +134,7 @@ def test_smaller_copies_are_no_pages(tmp_path: Path, rgb: Bytes) -> None:
 
 @pytest.mark.parametrize("tags", [{"subfiletype": 1}, {"extratags": [(50706, 1, 4, (1, 4, 0, 0), True)]}])
 def test_camera_raw_is_refused(tmp_path: Path, rgb: Bytes, tags: dict[str, object]) -> None:
-    """DNG, NEF, ARW: TIFF files whose first picture is a small preview."""
+    """DNG, NEF, ARW: TIFF files whose first image is a small preview."""
     tifffile.imwrite(tmp_path / "a.dng", rgb, photometric="rgb", **tags)
     with pytest.raises(PhotoUnsupportedError, match="camera raw"):
         read(tmp_path / "a.dng")

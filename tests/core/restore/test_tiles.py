@@ -9,21 +9,19 @@ from hypothesis import strategies as st
 from pocketprior.core.arrays import Batch, Image, to_batch, to_image
 from pocketprior.core.errors import GraphError, UsageError
 from pocketprior.core.native import library
+from pocketprior.core.pack.size import FEATHER, padded_size, smallest_tile
 from pocketprior.core.restore import tiles
 from pocketprior.core.restore.tiles import (
-    FEATHER,
     Box,
-    Plan,
     Tile,
+    TilePlan,
     blend,
     choose_tile,
     crop,
     cut,
     join,
     pad_to_multiple,
-    padded_size,
     plan,
-    smallest_tile,
     split,
 )
 
@@ -31,7 +29,7 @@ Model = Callable[[Batch], Batch]
 
 
 @st.composite
-def plans(draw: st.DrawFn, most: int = 230) -> tuple[Plan, int, int]:
+def plans(draw: st.DrawFn, most: int = 230) -> tuple[TilePlan, int, int]:
     """(plan, overlap, multiple) with tiles small enough to be many."""
     multiple, overlap = draw(st.sampled_from([1, 2, 4, 7, 16])), draw(st.integers(0, 20))
     tile = smallest_tile(overlap, multiple) + draw(st.integers(0, 40))
@@ -43,11 +41,11 @@ def photo(height: int, width: int, dtype: type = np.uint8) -> Image:
     return np.random.default_rng(height * 1009 + width).integers(0, np.iinfo(dtype).max + 1, (height, width, 3), dtype)
 
 
-def results(p: Plan, image: Image, model: Model) -> Iterator[Batch]:
+def results(p: TilePlan, image: Image, model: Model) -> Iterator[Batch]:
     return (model(to_batch(cut(image, tile.read))) for tile in p.tiles)
 
 
-def tiled(p: Plan, image: Image, model: Model) -> Batch:
+def tiled(p: TilePlan, image: Image, model: Model) -> Batch:
     out = np.full((1, 3, *image.shape[:2]), np.nan, np.float32)
     for box, values in join(p, results(p, image, model)):
         out[:, :, *box.slices] = values
@@ -100,7 +98,7 @@ def nan_at_the_rim(width: int) -> Model:
 
 @settings(deadline=None)
 @given(plans())
-def test_done_boxes_cover_each_pixel_once(case: tuple[Plan, int, int]) -> None:
+def test_done_boxes_cover_each_pixel_once(case: tuple[TilePlan, int, int]) -> None:
     p, _, _ = case
     count = np.zeros((p.height, p.width), int)
     for tile in p.tiles:
@@ -110,7 +108,7 @@ def test_done_boxes_cover_each_pixel_once(case: tuple[Plan, int, int]) -> None:
 
 @settings(deadline=None)
 @given(plans())
-def test_read_boxes_have_one_shape_on_the_grid(case: tuple[Plan, int, int]) -> None:
+def test_read_boxes_have_one_shape_on_the_grid(case: tuple[TilePlan, int, int]) -> None:
     p, _, multiple = case
     assert len({tile.read.shape for tile in p.tiles}) == 1
     for tile in p.tiles:
@@ -123,7 +121,7 @@ def test_read_boxes_have_one_shape_on_the_grid(case: tuple[Plan, int, int]) -> N
 
 @settings(deadline=None)
 @given(plans())
-def test_written_pixels_keep_their_distance(case: tuple[Plan, int, int]) -> None:
+def test_written_pixels_keep_their_distance(case: tuple[TilePlan, int, int]) -> None:
     p, overlap, multiple = case
     height, width = padded_size(p.height, multiple), padded_size(p.width, multiple)
     for tile in p.tiles:
@@ -139,7 +137,7 @@ def test_written_pixels_keep_their_distance(case: tuple[Plan, int, int]) -> None
 
 @settings(deadline=None, max_examples=30)
 @given(plans(most=120))
-def test_weights_add_up_to_one(case: tuple[Plan, int, int]) -> None:
+def test_weights_add_up_to_one(case: tuple[TilePlan, int, int]) -> None:
     """The weight of one tile is what comes out when it alone answers one; over the tiles they add up to one."""
     p, _, _ = case
     assume(len(p.tiles) <= 12)
@@ -154,7 +152,7 @@ def test_weights_add_up_to_one(case: tuple[Plan, int, int]) -> None:
 
 @settings(deadline=None)
 @given(plans(), st.sampled_from([np.uint8, np.uint16]))
-def test_identity_gives_the_photo_back(case: tuple[Plan, int, int], dtype: type) -> None:
+def test_identity_gives_the_photo_back(case: tuple[TilePlan, int, int], dtype: type) -> None:
     p, _, _ = case
     image = photo(p.height, p.width, dtype)
     out = tiled(p, image, identity)
@@ -164,7 +162,7 @@ def test_identity_gives_the_photo_back(case: tuple[Plan, int, int], dtype: type)
 
 @settings(deadline=None, max_examples=40)
 @given(plans(most=150), st.data())
-def test_blur_in_tiles_is_the_blur_of_the_whole(case: tuple[Plan, int, int], data: st.DataObject) -> None:
+def test_blur_in_tiles_is_the_blur_of_the_whole(case: tuple[TilePlan, int, int], data: st.DataObject) -> None:
     p, overlap, multiple = case
     blur = box_blur(data.draw(st.integers(0, min(overlap, 6))))
     image = photo(p.height, p.width)
@@ -173,7 +171,7 @@ def test_blur_in_tiles_is_the_blur_of_the_whole(case: tuple[Plan, int, int], dat
 
 @settings(deadline=None)
 @given(plans())
-def test_tiles_see_the_grid_of_the_whole(case: tuple[Plan, int, int]) -> None:
+def test_tiles_see_the_grid_of_the_whole(case: tuple[TilePlan, int, int]) -> None:
     p, _, multiple = case
     image = photo(p.height, p.width)
     assert np.max(np.abs(tiled(p, image, mosaic(multiple)) - whole(image, mosaic(multiple), multiple))) < 1e-6

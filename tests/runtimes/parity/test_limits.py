@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pocketprior.core.pack.manifest import Limit as PackLimit
-from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.manifest import LimitOverride, Manifest
 from pocketprior.runtimes.parity.limits import (
     CLASSES,
     DROP,
@@ -57,7 +56,8 @@ def test_every_class_has_its_reason() -> None:
 
 def test_a_pack_says_its_own(manifest: Manifest) -> None:
     told = replace(
-        manifest, limits={"coded": PackLimit("sold as such", psnr_db=42.0), "task": PackLimit("so", drop_db=0.3)}
+        manifest,
+        limits={"coded": LimitOverride("sold as such", psnr_db=42.0), "task": LimitOverride("so", drop_db=0.3)},
     )
     limit = limit_of("coded", told)
     assert limit == CLASSES["coded"]._replace(psnr_db=42, reason="sold as such")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from recordings import record_pack
 
+from pocketprior.core.arrays import Array
 from pocketprior.core.errors import PackError, PackTamperedError, PackVersionError
-from pocketprior.core.pack.store import Array, read_arrays, write_arrays
+from pocketprior.core.pack.store import read_arrays, write_arrays
 from pocketprior.runtimes.parity.recording import ABOUT, SEAL, Writer, load
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 6, 0.5)]

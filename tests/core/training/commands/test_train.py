@@ -22,7 +22,7 @@ from pocketprior.core.photo.io import read, write
 from pocketprior.core.training import read_recipe
 from pocketprior.core.training import runs as public
 from pocketprior.core.training.dtpm.predictor import PredictorRecipe
-from pocketprior.core.training.stages import SIZES, SYSTEMS, find_stage
+from pocketprior.core.training.stages import MODEL_SIZES, SYSTEMS, find_stage
 from pocketprior.export.tasks import check_prior
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
@@ -197,7 +197,7 @@ def test_interrupted_run_says_how_to_go_on(
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_table_says_what_the_definitions_hold(system: str) -> None:
     configs = import_module(f"pocketprior.core.models.{system}").CONFIGS
-    assert SIZES[system] == tuple(configs)
+    assert MODEL_SIZES[system] == tuple(configs)
     for stage, entry in SYSTEMS[system].items():
         definition = entry.load()
         assert entry.sized is hasattr(definition.recipe, "model")

@@ -98,12 +98,12 @@ def test_resumed_run_walks_the_same_path(build: Build, pool: Pool, tmp_path: Pat
             assert isinstance(stage, WithAuxiliary)
             steps = train(stage, TrainingData(pool, pool), stage.recipe, run, workers=0)
             if part < parts - 1:
-                assert next(steps)["step"] == 2
+                assert next(steps).step == 2
                 steps.close()
             else:
                 last = list(steps)[-1]
-                assert last["step"] == 4
-                assert {"detail", "adversarial", "discriminator"} <= set(last)
+                assert last.step == 4
+                assert {"detail", "adversarial", "discriminator"} <= set(last.figures)
     assert record(tmp_path / "whole") == record(tmp_path / "resumed")
 
 

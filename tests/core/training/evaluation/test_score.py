@@ -18,7 +18,7 @@ def photo(height: int = 200, width: int = 210) -> np.ndarray:
 def test_square_is_the_centre() -> None:
     pixels = photo(5, 8)
     assert np.array_equal(square(pixels, 4), pixels[0:4, 2:6])
-    with pytest.raises(UsageError, match="at least 9 x 9"):
+    with pytest.raises(UsageError, match="at least 9 x 9 pixels, got 8 x 5"):
         square(pixels, 9)
 
 

@@ -21,6 +21,7 @@ from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Tea
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
+from pocketprior.core.models.semantic import encoder_of
 from pocketprior.core.photo.io import read
 from pocketprior.core.sampling.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
@@ -66,7 +67,7 @@ def photos() -> list[np.ndarray]:
 
 def test_dtpm(photos: list[np.ndarray], tmp_path: Path) -> None:
     model, semantic = save_small(tmp_path)
-    table = dtpm.evaluate(model, dtpm.load_encoder(semantic), photos)
+    table = dtpm.evaluate(model, encoder_of(checkpoints.load(semantic, "semantic")), photos)
     assert [row.method for row in table.rows] == METHODS["dtpm"]
     assert len({row.values["PSNR"] for row in table.rows if row.method not in NULLS}) == len(table.rows) - len(NULLS)
     said = "\n".join(table.verdicts)

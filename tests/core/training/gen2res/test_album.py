@@ -139,8 +139,8 @@ def test_a_picture_does_not_depend_on_those_beside_it(denoiser: Denoiser, photo:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"start": 1001}, r"1 \.\. 1000"),
-        ({"start": 200, "steps": 201}, r"1 \.\. 200"),
+        ({"start": 1001}, r"1\.\.1000"),
+        ({"start": 200, "steps": 201}, r"1\.\.200"),
         ({"count": 0}, "at least 1"),
         ({"skip": -1}, "at least 0"),
         ({"seed": 2**64 - 1}, "seed"),

@@ -14,10 +14,11 @@ from toy_training import RECIPE, ToyStage, record, toy_data, train_toy
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.core.training.loop.cooling import cool, cooled_copies
 from pocketprior.core.training.loop.loop import SavedStep, train
 from pocketprior.core.training.loop.recipe import Recipe
+from pocketprior.core.training.loop.resume import cooled_copies
 from pocketprior.core.training.loop.stage import Arrays
+from pocketprior.core.training.runs import cool
 
 CONSTANT = replace(RECIPE, steps=6, cooldown=0.0, save_every=2, optimizer="muon")
 
@@ -93,14 +94,14 @@ def test_longer_run_has_another_copy(run: Path) -> None:
 
 
 def test_what_cannot_be_cooled_is_said(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="at least 1 step, got 0"):
+    with pytest.raises(UsageError, match="at least 1 step to cool for, got 0"):
         cool_toy(run, 0)
     train_toy(tmp_path / "ends")
-    with pytest.raises(UsageError, match="cool-down itself"):
+    with pytest.raises(UsageError, match="cool-down of its own"):
         cool_toy(tmp_path / "ends", 2, RECIPE)
     early = replace(CONSTANT, steps=2)
     train_toy(tmp_path / "early", early)
-    with pytest.raises(UsageError, match=r"has done 2 steps .* until step 3"):
+    with pytest.raises(UsageError, match=r"is at step 2 .* until step 3"):
         cool_toy(tmp_path / "early", 2, early)
     with pytest.raises(TrainingError, match="no saved state"):
         cool_toy(tmp_path / "none", 2)

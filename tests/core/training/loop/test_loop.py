@@ -19,8 +19,8 @@ from toy_training import RECIPE, Toy, ToyConfig, ToyStage, record, toy_data, tra
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training.loop.loop import SavedStep, train
+from pocketprior.core.training.loop.optimizers import TrainedWeights
 from pocketprior.core.training.loop.recipe import Recipe
-from pocketprior.core.training.loop.weights import TrainedWeights
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +367,7 @@ def test_stopped_after_its_minutes_it_goes_on_to_the_same_bits(
     data = toy_data()
     stage = ToyStage(data, pause=0.2)
     assert list(train(stage, data, RECIPE, tmp_path, workers=0, minutes=0.1 / 60)) == []
-    assert "stopped at step 1 as its time is over; run the same command to go on" in capsys.readouterr().err
+    assert "time is up at step 1; run the same command to resume" in capsys.readouterr().err
     train_toy(tmp_path)
     assert_same(tmp_path, whole)
 
@@ -390,7 +390,7 @@ def test_resume_in_another_precision_is_said(tmp_path: Path, capsys: pytest.Capt
     safetensors.torch.save_file(state, tmp_path / "resume.safetensors")
     capsys.readouterr()
     train_toy(tmp_path, replace(recipe, steps=2))
-    assert f"was trained in {before} so far; this machine goes on in {now}" in capsys.readouterr().err
+    assert f"was trained in {before} so far; this machine continues in {now}" in capsys.readouterr().err
 
 
 def test_new_run_starts_from_given_weights_and_counts_on(tmp_path: Path) -> None:
