@@ -4,8 +4,7 @@ import torch
 from small_stages import Build, batch_of
 
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.distill.critics import PatchCritic, high_pass
-from pocketprior.distill.one_step import OneStepStage
+from pocketprior.distill.one_step import OneStepStage, PatchCritic, high_pass
 
 
 def test_high_pass_takes_away_colour_and_slope_but_not_grain() -> None:

@@ -9,23 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.core.training.data.photos import Pool
-from pocketprior.distill import trajectories as module
-from pocketprior.distill.command import open_system
-from pocketprior.distill.system import System
-from pocketprior.distill.trajectories import STATES, Trajectories, TrajectoryRecipe, trajectories
-from pocketprior.distill.trajectory import loss
+from pocketprior.core.training.data.photos import Pool, TrainingData
+from pocketprior.distill import trajectory as module
+from pocketprior.distill.distillation import open_system
+from pocketprior.distill.system import DistillSystem
+from pocketprior.distill.trajectory import STATES, Trajectories, TrajectoryRecipe, TrajectoryStage, trajectories
 
 CPU = torch.device("cpu")
 RECIPE = TrajectoryRecipe(steps=1, batch=2, crop=16, precision="fp32", crops=20, teacher_steps=6, sampling_steps=3)
 
 
 @pytest.fixture(params=["dtpm", "gen2res"])
-def system(request: pytest.FixtureRequest, files: dict[str, tuple[Path, str | None]]) -> System:
+def system(request: pytest.FixtureRequest, files: dict[str, tuple[Path, str | None]]) -> DistillSystem:
     return open_system(*files[request.param], RECIPE)
 
 
-def paths(system: System, pool: Pool, folder: Path, recipe: TrajectoryRecipe = RECIPE) -> Trajectories:
+def paths(system: DistillSystem, pool: Pool, folder: Path, recipe: TrajectoryRecipe = RECIPE) -> Trajectories:
     return trajectories(system, pool, system.student_steps(3, 6), recipe, folder, CPU)
 
 
@@ -34,7 +33,7 @@ def batch(found: Trajectories) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
-def test_states_are_those_that_the_sampler_passes(system: System, pool: Pool, tmp_path: Path) -> None:
+def test_states_are_those_that_the_sampler_passes(system: DistillSystem, pool: Pool, tmp_path: Path) -> None:
     found = batch(paths(system, pool, tmp_path))
     problem, passed = system.problem(found), []
     end = problem.sample(system.teacher, problem.start, system.steps(6), passed)
@@ -42,18 +41,19 @@ def test_states_are_those_that_the_sampler_passes(system: System, pool: Pool, tm
         torch.testing.assert_close(found[STATES][:, i], state, rtol=2e-3, atol=4e-3)  # stored in half precision
 
 
-def test_teacher_that_has_the_students_steps_has_nothing_to_learn(system: System, pool: Pool, tmp_path: Path) -> None:
+def test_teacher_that_has_the_students_steps_has_nothing_to_learn(
+    system: DistillSystem, pool: Pool, tmp_path: Path
+) -> None:
     recipe = replace(RECIPE, teacher_steps=3)
-    steps = system.steps(3)
-    found = batch(trajectories(system, pool, steps, recipe, tmp_path, CPU))
-    problem = system.problem(found)
+    stage = TrajectoryStage(recipe, system, TrainingData(pool, pool), tmp_path, CPU)
+    assert isinstance(stage.rows, Trajectories)
     with torch.no_grad():
-        error = loss(system.teacher, system.teacher, problem, found, steps=steps)["loss"]
+        error = stage.loss(batch(stage.rows))["loss"]
     assert float(error) < 1e-4  # what half precision leaves
 
 
 def test_file_is_found_again_and_not_that_of_another_teacher(
-    system: System, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: DistillSystem, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = paths(system, pool, tmp_path)
     before = first.path.stat().st_mtime_ns
@@ -67,7 +67,7 @@ def test_file_is_found_again_and_not_that_of_another_teacher(
 
 
 def test_killed_computation_goes_on(
-    system: System, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: DistillSystem, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = paths(system, pool, tmp_path / "whole")
     states, calls = module._Teacher.states, []
@@ -86,7 +86,7 @@ def test_killed_computation_goes_on(
     assert resumed.path.read_bytes() == whole.path.read_bytes()
 
 
-def test_size_is_bounded(system: System, pool: Pool, tmp_path: Path) -> None:
+def test_size_is_bounded(system: DistillSystem, pool: Pool, tmp_path: Path) -> None:
     found = paths(system, pool, tmp_path, replace(RECIPE, crops=10**6, megabytes=1))
     assert found.count < 10**3
     assert found.path.stat().st_size <= 2**20 + 4096

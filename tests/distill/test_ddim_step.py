@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pocketprior.core.sampling.samplers import PREDICTIONS, ddim
-from pocketprior.distill.paths import implied, move, snr_loss, split
+from pocketprior.distill.ddim_step import clean_and_eps, implied_clean, snr_loss, state_at
 
 LEVELS = [(0.0, 0.3), (0.1, 0.5), (0.7, 1.0), (0.999, 1.0)]
 
@@ -17,20 +17,20 @@ def states(count: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("predicts", ["v", "x0", "eps"])
 def test_split_is_that_of_the_samplers_with_a_level_for_each_sample(predicts: str) -> None:
     x, predicted = states(2)
-    bars = torch.tensor([0.2, 0.9], dtype=torch.float64)
-    found = split(x, predicted, bars, predicts)
-    for i, bar in enumerate(bars.tolist()):
-        for ours, theirs in zip(found, PREDICTIONS[predicts](x[i], predicted[i], bar), strict=True):
+    alpha_bars = torch.tensor([0.2, 0.9], dtype=torch.float64)
+    found = clean_and_eps(x, predicted, alpha_bars, predicts)
+    for i, alpha_bar in enumerate(alpha_bars.tolist()):
+        for ours, theirs in zip(found, PREDICTIONS[predicts](x[i], predicted[i], alpha_bar), strict=True):
             torch.testing.assert_close(ours[i], theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("level", "following"), LEVELS)
 def test_one_step_of_ddim_with_the_implied_x0_arrives(level: float, following: float) -> None:
     x, reached = states(2)
-    bar, after = (torch.full((2,), value, dtype=torch.float64) for value in (level, following))
-    clean = implied(x, reached, bar, after)
-    eps = (x - bar.sqrt().reshape(-1, 1, 1, 1) * clean) / (1 - bar).sqrt().reshape(-1, 1, 1, 1)
-    torch.testing.assert_close(move(clean, eps, after), reached)
+    alpha_bar, after = (torch.full((2,), value, dtype=torch.float64) for value in (level, following))
+    clean = implied_clean(x, reached, alpha_bar, after)
+    eps = (x - alpha_bar.sqrt().reshape(-1, 1, 1, 1) * clean) / (1 - alpha_bar).sqrt().reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(state_at(clean, eps, after), reached)
 
 
 def test_what_two_steps_of_ddim_reach_is_reached_in_one() -> None:
@@ -42,14 +42,16 @@ def test_what_two_steps_of_ddim_reach_is_reached_in_one() -> None:
         return torch.tanh((1 + step) * x)
 
     first = ddim(denoise, x, levels, "v")
-    bars = [torch.full((2,), level, dtype=torch.float64) for level in levels]
-    target = implied(x, first, bars[0], bars[2])
-    v = (bars[0].sqrt()[0] * x - target) / (1 - bars[0]).sqrt()[0]
+    alpha_bars = [torch.full((2,), level, dtype=torch.float64) for level in levels]
+    target = implied_clean(x, first, alpha_bars[0], alpha_bars[2])
+    v = (alpha_bars[0].sqrt()[0] * x - target) / (1 - alpha_bars[0]).sqrt()[0]
     torch.testing.assert_close(ddim(lambda *_: v, x, (levels[0], levels[2]), "v"), first)
 
 
 def test_loss_is_that_of_v_whatever_is_predicted() -> None:
     x, v, target = states(3)
-    bar = torch.tensor([0.2, 0.9], dtype=torch.float64)
-    (clean, _), (aim, _) = (split(x, value, bar, "v") for value in (v, target))
-    torch.testing.assert_close(snr_loss(clean, aim, bar).double(), (v - target).square().mean(), rtol=1e-5, atol=1e-6)
+    alpha_bar = torch.tensor([0.2, 0.9], dtype=torch.float64)
+    (clean, _), (aim, _) = (clean_and_eps(x, value, alpha_bar, "v") for value in (v, target))
+    torch.testing.assert_close(
+        snr_loss(clean, aim, alpha_bar).double(), (v - target).square().mean(), rtol=1e-5, atol=1e-6
+    )

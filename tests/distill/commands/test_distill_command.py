@@ -1,28 +1,30 @@
-"""`pocketprior distill` and `pocketprior students`, from a teacher to a page, on the example photos."""
+"""`pocketprior distill` from a teacher to a student, and `pocketprior students`, on the example photos."""
 
 from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pocketprior.core.cli import main
 from pocketprior.core.models import checkpoints
-from pocketprior.distill import gates, timing
-from pocketprior.distill.command import METHODS, method_of
+from pocketprior.distill import DISTILL_METHODS, distill_stage
+from pocketprior.distill.commands.distill import TEXTURE_LOST
+from pocketprior.distill.distillation import distill_recipe, method_of
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 QUICK = ("steps=1", "save_every=1", "batch=2", "crop=16", "precision=fp32", "teacher_steps=4", "crops=4")
 
 Files = dict[str, tuple[Path, str | None]]
 
 
 @pytest.fixture(autouse=True)
-def _little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "PHOTOS", 1)
-    monkeypatch.setattr(timing, "REPEATS", 1)
+def _one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill_stage, "GATE_PHOTOS", 1)
 
 
 def distill(teacher: Path, semantic: str | None, out: Path, method: str, *more: str) -> int:
@@ -42,7 +44,7 @@ def test_teacher_to_page(files: Files, tmp_path: Path, capsys: pytest.CaptureFix
     with (run / "log.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     lost = float(row["val_texture_lost"]) == 1
-    assert (gates.TEXTURE_LOST in capsys.readouterr().err) is lost
+    assert (TEXTURE_LOST in capsys.readouterr().err) is lost
     assert distill(teacher, semantic, run, "trajectory", "--steps", "2") == 0  # finished: nothing left to do
     # A student of the student, from the weights of the first.
     again = tmp_path / "students" / "one"
@@ -71,7 +73,12 @@ def test_one_step_needs_the_teacher_of_all_levels(
         ("diffir", "trajectory", ["--steps", "2"], "distils dtpm and gen2res"),
         ("diffir", "unrolled", ["--steps", "4", "--set", "teacher_steps=0"], "the teacher has 4; choose fewer"),
         ("gen2res", "trajectory", ["--steps", "9"], "of a chain of 4"),
-        ("gen2res", "trajectory", ["--workers", "-1"], "-1 workers were given"),
+        (
+            "gen2res",
+            "trajectory",
+            ["--workers", "-1"],
+            "expected 0 workers (draw in the training process) or more, got -1",
+        ),
         ("gen2res", "trajectory", ["--set", "megabytes=0"], "'megabytes' must be at least 1"),
         ("gen2res", "trajectory", ["--set", "crop=18"], "crop is 18"),
     ],
@@ -97,9 +104,24 @@ def test_dtpm_without_its_semantic_encoder_is_refused(
     assert "give --semantic its checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", DISTILL_METHODS)
 def test_recipes_are_files(name: str, tmp_path: Path) -> None:
-    recipe = method_of(name).RECIPE
+    recipe = method_of(name).recipe
     recipe.save(tmp_path / "recipe.toml")
     assert type(recipe).load(tmp_path / "recipe.toml") == recipe
-    assert method_of(name.replace("_", "-")).RECIPE is recipe
+    assert method_of(name.replace("_", "-")).recipe is recipe
+
+
+def test_recipe_takes_steps_task_and_settings_in_this_order() -> None:
+    recipe = distill_recipe("one-step", sampling_steps=2, task="noise", settings=["sampling_steps=3", "l1=0.5"])
+    assert (recipe.sampling_steps, recipe.task, recipe.l1) == (3, "noise", 0.5)
+    assert distill_recipe("one_step") == method_of("one_step").recipe
+
+
+@pytest.mark.parametrize("command", ["distill", "students"])
+def test_help_needs_no_torch(command: str) -> None:
+    code = (
+        f"import sys; sys.modules['torch'] = None; from pocketprior.core.cli import main; main(['{command}', '--help'])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"usage: pocketprior {command}" in said
