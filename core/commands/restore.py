@@ -15,7 +15,8 @@ from typing import Any
 from ..arguments import percentage, size_in_bytes, whole_number
 from ..errors import PhotoReadError, PhotoWriteError, PocketPriorError
 from ..files import failure_reason
-from ..photo.io import DEFAULT_MAX_PIXELS, read, write
+from ..limits import MAX_PIXELS
+from ..photo.io import read, write
 from ..photo.photo import Photo
 from ..photo.resize import side_by_side
 from ..restore.noise_sigma import white_sigma
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels",
         type=whole_number,
-        default=DEFAULT_MAX_PIXELS,
+        default=MAX_PIXELS,
         metavar="N",
         help="refuse larger photos before they are decoded (%(default)s)",
     )

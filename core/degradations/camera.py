@@ -19,14 +19,14 @@ from .srgb import linear_to_srgb, srgb_to_linear
 
 __all__ = ["Camera", "mosaic_noise", "sensed"]
 
-SITES = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # channel, row, column of a Bayer cell (RGGB)
-NEAR = np.array([0.5, 0.25, 0.5], np.float32)  # bilinear demosaicking: share of the four neighbours in each channel
-DIAGONAL = np.float32(0.25)  # and of the four diagonal ones, in red and blue
+_SITES = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # channel, row, column of a Bayer cell (RGGB)
+_NEAR = np.array([0.5, 0.25, 0.5], np.float32)  # bilinear demosaicking: share of the four neighbours in each channel
+_DIAGONAL = np.float32(0.25)  # and of the four diagonal ones, in red and blue
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What lies between the sensor and the file."""
+    """The colour processing between the sensor and the file."""
 
     overlap: NDArray[np.float32]  # (3, 3), rows add up to 1: how the sensor's colours mix red, green and blue light
     gains: NDArray[np.float32]  # (3,): white balance times exposure
@@ -41,17 +41,17 @@ class Camera:
         return cls(np.array(overlap, np.float32), (balance * max(rng.normal(1.25, 0.15), 1.0)).astype(np.float32))
 
     def raw(self, image: FloatImage) -> NDArray[np.float32]:
-        """What the sensor counted, linear, (H, W, 3) in [0, 1]: tone curve, sRGB curve, colours and gains undone."""
-        return _looked_up(_undeveloped(), image) @ self.overlap.T / self.gains
+        """The sensor's counts, linear, (H, W, 3) in [0, 1]: tone curve, sRGB curve, colours and gains undone."""
+        return _look_up(_undeveloped(), image) @ self.overlap.T / self.gains
 
     def developed(self, raw: NDArray[np.float32]) -> FloatImage:
         """The inverse of `raw`, in [0, 1]."""
         back = np.linalg.inv(self.overlap).T.astype(np.float32)
-        return _looked_up(_tone(), np.matmul(raw * self.gains, back, dtype=np.float32))
+        return _look_up(_tone(), np.matmul(raw * self.gains, back, dtype=np.float32))
 
 
-def _looked_up(table: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a table over [0, 1] says of values, which are clipped."""
+def _look_up(table: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values, clipped to [0, 1], looked up in a table over [0, 1]."""
     places = np.clip(values, 0, 1) * np.float32(len(table) - 1) + np.float32(0.5)
     return table.take(places.astype(np.intp))
 
@@ -92,10 +92,10 @@ def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
     Only the noise is demosaiced: the photo came from a file and is as sharp as it gets.
     """
     kept = np.zeros_like(noise)
-    for channel, row, column in SITES:
+    for channel, row, column in _SITES:
         kept[row::2, column::2, channel] = noise[row::2, column::2, channel]
     padded = np.pad(kept, ((1, 1), (1, 1), (0, 0)), mode="edge")
     above, below, left, right = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
-    near = kept + (above + below + left + right) * NEAR
-    near[..., ::2] += (padded[:-2, :-2] + padded[:-2, 2:] + padded[2:, :-2] + padded[2:, 2:])[..., ::2] * DIAGONAL
+    near = kept + (above + below + left + right) * _NEAR
+    near[..., ::2] += (padded[:-2, :-2] + padded[:-2, 2:] + padded[2:, :-2] + padded[2:, 2:])[..., ::2] * _DIAGONAL
     return near.astype(np.float32, copy=False)

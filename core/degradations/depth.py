@@ -1,4 +1,4 @@
-"""A made-up distance for every pixel: one photo does not tell, but haze and focus need something plausible."""
+"""A plausible distance for every pixel, which haze and defocus need and one photo does not show."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .windows import Part, Window
 
 __all__ = ["depth_map"]
 
-STRIDE = 4  # of the photo's pixels, every so many are looked at
-CUE_CELL = 2  # of those, over which brightness is averaged
+_STRIDE = 4  # the photo is read at every fourth pixel
+_CUE_CELL = 2  # of those, over which brightness is averaged
 
 
 def depth_map(window: Window, rng: Generator) -> Plane:
@@ -25,7 +25,7 @@ def depth_map(window: Window, rng: Generator) -> Plane:
     A ground that recedes upwards, hills of smooth noise, brightness (skies and far air are bright), and for two
     images of three something dark in front. The whole photo is looked at, coarsely.
     """
-    photo, part = window.photo[::STRIDE, ::STRIDE], window.part
+    photo, part = window.photo[::_STRIDE, ::_STRIDE], window.part
     bright = _brightness(Window.whole(photo).pixels())
     coarse = Part.whole(*bright.shape[:2])
     scene = _Scene.draw(part.height, part.width, bright, coarse, rng)
@@ -37,7 +37,7 @@ def depth_map(window: Window, rng: Generator) -> Plane:
 def _brightness(photo: FloatImage) -> FloatImage:
     """Mean of the three channels and of cells of the photo, (rows, columns, 1)."""
     mean = photo.mean(axis=2, keepdims=True, dtype=np.float32)
-    rows, columns = (-(-size // CUE_CELL) for size in photo.shape[:2])
+    rows, columns = (-(-size // _CUE_CELL) for size in photo.shape[:2])
     return resize(mean, rows, columns, "area", antialias=True)
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..arrays import Plane
+from ..arrays import FloatImage, Plane
 from .filters import gaussian_blur, mirrored, sample
 from .srgb import blend, srgb_to_linear
 from .windows import Window
 
 __all__ = ["Drop", "draw", "refracted"]
 
-BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
-FOOTPRINT = 1.4  # how far a drop's soft edge reaches, in radii of its discs
+_BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
+_FOOTPRINT = 1.4  # how far a drop's soft edge reaches, in radii of its discs
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Drop:
         return float(y), float(x)
 
     @property
-    def reach(self) -> float:
+    def radius(self) -> float:
         """Distance from the centre to the farthest rim."""
         away = np.hypot(*(self.discs[:, :2] - self.centre).T)
         return float((away + self.discs[:, 2]).max())
@@ -76,9 +76,9 @@ def refracted(window: Window, drops: list[Drop]) -> NDArray[np.float32]:
 
 def _touched(drop: Drop, window: Window) -> tuple[slice, slice] | None:
     """Rows and columns of the photo that a drop may change within the window, None when there are none."""
-    reach = FOOTPRINT * drop.discs[:, 2:]
-    low = np.floor((drop.discs[:, :2] - reach).min(axis=0)).astype(int)
-    high = np.ceil((drop.discs[:, :2] + reach).max(axis=0)).astype(int) + 1
+    margin = _FOOTPRINT * drop.discs[:, 2:]
+    low = np.floor((drop.discs[:, :2] - margin).min(axis=0)).astype(int)
+    high = np.ceil((drop.discs[:, :2] + margin).max(axis=0)).astype(int) + 1
     _, _, rows, columns = window.part
     top, left = max(low[0], rows.start), max(low[1], columns.start)
     bottom, right = min(high[0], rows.stop), min(high[1], columns.stop)
@@ -100,12 +100,12 @@ def _inside(window: Window, drop: Drop, y: Plane, x: Plane) -> NDArray[np.float3
 
     Beyond the photo's edge the scene is not known: the view is moved inside, and minified no more than fits.
     """
-    reach, (height, width) = drop.reach, window.photo.shape[:2]
-    minified = max(1.0, min(drop.minified, min(height, width) / (2 * reach)))
+    radius, (height, width) = drop.radius, window.photo.shape[:2]
+    minified = max(1.0, min(drop.minified, min(height, width) / (2 * radius)))
     cy, cx = (np.float32(at) for at in drop.centre)
-    my, mx = (_within(at, minified * reach, size) for at, size in zip(drop.centre, (height, width), strict=True))
+    my, mx = (_within(at, minified * radius, size) for at, size in zip(drop.centre, (height, width), strict=True))
     seen = _blurred(window, my - np.float32(minified) * (y - cy), mx - np.float32(minified) * (x - cx))
-    rim = np.clip((cy - y) / np.float32(2 * reach), 0, 1)[..., np.newaxis]
+    rim = np.clip((cy - y) / np.float32(2 * radius), 0, 1)[..., np.newaxis]
     return (seen * (1 - 0.7 * rim)).astype(np.float32)
 
 
@@ -115,8 +115,8 @@ def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
     y, x = mirrored(y, height), mirrored(x, width)
     top, left = int(y.min()), int(x.min())
     seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
-    wide = seen.widened(math.ceil(3 * BLUR), 2)
-    blurred = gaussian_blur(_halved(srgb_to_linear(wide.pixels())), BLUR / 2)
+    wide = seen.widened(math.ceil(3 * _BLUR), 2)
+    blurred = gaussian_blur(_halved(srgb_to_linear(wide.pixels())), _BLUR / 2)
     across, along = (
         ((at - np.float32(first + 0.5)) / 2).astype(np.float32, copy=False)
         for at, first in ((y, wide.top), (x, wide.left))
@@ -124,10 +124,10 @@ def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
     return sample(blurred, across, along)
 
 
-def _halved(light: NDArray[np.float32]) -> NDArray[np.float32]:
+def _halved(linear: FloatImage) -> FloatImage:
     """Means of 2 x 2 pixels; the last row and column are repeated where one is missing."""
-    height, width = (size + size % 2 for size in light.shape[:2])
-    even = np.pad(light, ((0, height - light.shape[0]), (0, width - light.shape[1]), (0, 0)), mode="edge")
+    height, width = (size + size % 2 for size in linear.shape[:2])
+    even = np.pad(linear, ((0, height - linear.shape[0]), (0, width - linear.shape[1]), (0, 0)), mode="edge")
     return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / np.float32(4)
 
 

@@ -1,6 +1,4 @@
-"""Noise that is not white: correlated over pixels or colours, or stronger where the photo is brighter or darker.
-
-Noise: of no cause in particular, of counted photons, of a sensor."""
+"""Noise: white, correlated over pixels or colours, signal-dependent; Gaussian, Poisson and sensor noise."""
 
 from __future__ import annotations
 
@@ -8,9 +6,8 @@ import math
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-from ..arrays import FloatImage
+from ..arrays import FloatImage, Floats
 from .filters import Kernel, gaussian_blur, resize
 from .srgb import LUMA
 
@@ -28,7 +25,28 @@ __all__ = [
     "with_deviation",
 ]
 
-CUBIC_REACH = 2  # pixels on either side that bicubic resizing looks at
+
+_CUBIC_RADIUS = 2  # pixels on either side that bicubic resizing reads
+
+
+def gaussian_noise(image: FloatImage, sigma: float, rng: Generator) -> FloatImage:
+    """Add white Gaussian noise; `sigma` is its standard deviation in grey levels of 255. Not clipped."""
+    noise = np.float32(sigma / 255) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.add(image, noise, dtype=np.float32)
+
+
+def poisson_noise(image: FloatImage, peak: float, rng: Generator) -> FloatImage:
+    """Replace light by counted photons: a white pixel receives `peak` of them on average (shot noise)."""
+    return (rng.poisson(np.clip(image, 0, 1) * peak) / peak).astype(np.float32)
+
+
+def sensor_noise(linear: Floats, shot: float, read: float, rng: Generator) -> Floats:
+    """Noise of a sensor for linear light in [0, 1] of any shape: Gaussian, variance shot * linear + read. Not clipped.
+
+    The heteroscedastic Gaussian model of Foi et al. (IEEE TIP 2008), as Brooks et al. use it (arXiv 1811.11127, Eq. 1).
+    """
+    deviation = np.sqrt(np.float32(shot) * np.clip(linear, 0, 1) + np.float32(read))
+    return linear + deviation * rng.standard_normal(linear.shape, dtype=np.float32)
 
 
 def white(height: int, width: int, rng: Generator) -> FloatImage:
@@ -45,14 +63,14 @@ def blurred(height: int, width: int, sigma: float, rng: Generator) -> FloatImage
 
 def rescaled(height: int, width: int, factor: float, kernel: Kernel, rng: Generator) -> FloatImage:
     """The noise of a photo that was resized by `factor` after it was noised."""
-    margin = CUBIC_REACH * math.ceil(max(1.0, factor))
+    margin = _CUBIC_RADIUS * math.ceil(max(1.0, factor))
     tall, broad = height + 2 * margin, width + 2 * margin
     small = white(math.ceil(tall / factor), math.ceil(broad / factor), rng)
     return resize(small, tall, broad, kernel, antialias=True)[margin : margin + height, margin : margin + width]
 
 
 def blotchy(height: int, width: int, share: float, sigma: float, rng: Generator) -> FloatImage:
-    """What a denoiser leaves that removes `share` (0 to 1) of what is finer than `sigma` pixels."""
+    """The residue of a denoiser that removes `share` (0 to 1) of all detail finer than `sigma` pixels."""
     margin = math.ceil(3 * sigma)
     noise = white(height + 2 * margin, width + 2 * margin, rng)
     kept = noise * np.float32(1 - share) + gaussian_blur(noise, sigma) * np.float32(share)
@@ -78,23 +96,3 @@ def with_deviation(noise: FloatImage, sigma: float) -> FloatImage:
     """Scaled to a standard deviation of `sigma` grey levels of 255, as an image's share of white."""
     deviation = float(noise.std()) if noise.size else 0.0
     return noise * np.float32(sigma / 255 / max(deviation, 1e-6))
-
-
-def gaussian_noise(image: FloatImage, sigma: float, rng: Generator) -> FloatImage:
-    """Add white Gaussian noise; `sigma` is its standard deviation in grey levels of 255. Not clipped."""
-    noise = np.float32(sigma / 255) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.add(image, noise, dtype=np.float32)
-
-
-def poisson_noise(image: FloatImage, peak: float, rng: Generator) -> FloatImage:
-    """Replace light by counted photons: a white pixel receives `peak` of them on average (shot noise)."""
-    return (rng.poisson(np.clip(image, 0, 1) * peak) / peak).astype(np.float32)
-
-
-def sensor_noise(light: NDArray[np.float32], shot: float, read: float, rng: Generator) -> NDArray[np.float32]:
-    """Noise of a sensor for linear light in [0, 1] of any shape: Gaussian, variance shot * light + read. Not clipped.
-
-    The heteroscedastic Gaussian model of Foi et al. (IEEE TIP 2008), as Brooks et al. use it (arXiv 1811.11127, Eq. 1).
-    """
-    deviation = np.sqrt(np.float32(shot) * np.clip(light, 0, 1) + np.float32(read))
-    return light + deviation * rng.standard_normal(light.shape, dtype=np.float32)

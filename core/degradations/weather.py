@@ -1,6 +1,7 @@
-"""Rain, snow and haze: light that air and water add to a scene and take from it. All in linear light, (H, W, 3).
+"""Rain, snow and haze: light that air and water add to a scene and take from it, and random fields over an image.
 
-Random things spread over an image: slow variations, and scattered particles."""
+Scenes are in linear light, (H, W, 3).
+"""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ def streak(length: float, width: float, angle: float) -> Plane:
 
     Its ends fade, its profile is a Gaussian of full width `width` at half height.
     """
-    reach = math.ceil(length / 2 + width)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    radius = math.ceil(length / 2 + width)
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     along = y * math.cos(angle) + x * math.sin(angle)
     across = x * math.cos(angle) - y * math.sin(angle)
     taper = np.clip(1 - (2 * np.abs(along) / length) ** 4, 0, 1)
     trace = np.exp(-4 * math.log(2) * (across / width) ** 2) * taper
-    wide = math.ceil(reach * abs(math.sin(angle)) + width + 1)  # cut the empty margin: the filter is faster
-    margin = max(reach - wide, 0)
+    wide = math.ceil(radius * abs(math.sin(angle)) + width + 1)  # cut the empty margin: the filter is faster
+    margin = max(radius - wide, 0)
     return trace[:, margin : trace.shape[1] - margin].astype(np.float32)
 
 
@@ -46,22 +47,22 @@ def flake(radius: float, motion: float, angle: float) -> Plane:
     return drawn / drawn.max()
 
 
-def screened(light: FloatImage, layers: list[tuple[Plane, float]]) -> FloatImage:
+def screened(linear: FloatImage, layers: list[tuple[Plane, float]]) -> FloatImage:
     """Streaks of light over a scene, each (mask, brightness in linear light): 1 - (1 - J) * prod(1 - b * M)."""
-    dark = 1 - light.astype(np.float64)
+    dark = 1 - linear.astype(np.float64)
     for mask, brightness in layers:
         dark *= 1 - brightness * mask[..., np.newaxis]
     return (1 - dark).astype(np.float32)
 
 
-def hazed(light: FloatImage, transmission: Plane, airlight: NDArray[np.float32]) -> FloatImage:
+def hazed(linear: FloatImage, transmission: Plane, airlight: NDArray[np.float32]) -> FloatImage:
     """Koschmieder's law: I = J * t + A * (1 - t); t (H, W) and A (3,) in [0, 1]."""
-    return blend(airlight, light, transmission[..., np.newaxis])
+    return blend(airlight, linear, transmission[..., np.newaxis])
 
 
-def lit(light: FloatImage, masks: list[tuple[Plane, float]]) -> FloatImage:
+def lit(linear: FloatImage, masks: list[tuple[Plane, float]]) -> FloatImage:
     """Light added without limit, each (mask, brightness): J + sum of b * M, the heavy rain of Li et al. (CVPR 2019)."""
-    out = light.copy()
+    out = linear.copy()
     for mask, brightness in masks:
         out += np.float32(brightness) * mask[..., np.newaxis]
     return out

@@ -1,4 +1,4 @@
-"""What lies under the fully transparent parts of an image."""
+"""The colours under the fully transparent parts of an image."""
 
 from __future__ import annotations
 
@@ -9,32 +9,9 @@ from ..arrays import Image
 
 __all__ = ["fill_hidden"]
 
+
 _FAR = 1 << 30
 _BLOCK = 256  # columns or rows in work at one time
-
-
-def _nearest_row(visible: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """For each pixel (H, W) the row of the nearest visible pixel in its column; -1 in an empty column."""
-    height = len(visible)
-    rows = np.arange(height, dtype=np.int32)[:, np.newaxis]
-    above = np.maximum.accumulate(np.where(visible, rows, -1), axis=0)
-    below = np.minimum.accumulate(np.where(visible, rows, _FAR)[::-1], axis=0)[::-1]
-    use_above = (above >= 0) & ((below == _FAR) | (rows - above <= below - rows))
-    return np.where(use_above, above, np.where(below == _FAR, -1, below)).astype(np.int32)
-
-
-def _nearest_column(distance: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each pixel (n, W) the column x' of its row with the least distance(x') + |x - x'|."""
-    width = distance.shape[1]
-    columns = np.arange(width, dtype=np.int64)
-    # A running minimum over (distance, column) packed in one number finds both.
-    from_left = np.minimum.accumulate((distance - columns + width) * width + columns, axis=1)
-    mirrored = (distance[:, ::-1] - columns + width) * width + columns
-    from_right = np.minimum.accumulate(mirrored, axis=1)[:, ::-1]
-    left, right = from_left % width, width - 1 - from_right % width
-    reach_left = np.take_along_axis(distance, left, 1) + columns - left
-    reach_right = np.take_along_axis(distance, right, 1) + right - columns
-    return np.where(reach_left <= reach_right, left, right)
 
 
 def fill_hidden(pixels: Image, alpha: Image) -> None:
@@ -67,3 +44,27 @@ def _fill_rows(pixels: Image, visible: NDArray[np.bool_], source_rows: NDArray[n
     row = np.take_along_axis(found, column, 1)
     hidden = ~visible[block]
     pixels[block][hidden] = pixels[row[hidden], column[hidden]]
+
+
+def _nearest_row(visible: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """For each pixel (H, W) the row of the nearest visible pixel in its column; -1 in an empty column."""
+    height = len(visible)
+    rows = np.arange(height, dtype=np.int32)[:, np.newaxis]
+    above = np.maximum.accumulate(np.where(visible, rows, -1), axis=0)
+    below = np.minimum.accumulate(np.where(visible, rows, _FAR)[::-1], axis=0)[::-1]
+    use_above = (above >= 0) & ((below == _FAR) | (rows - above <= below - rows))
+    return np.where(use_above, above, np.where(below == _FAR, -1, below)).astype(np.int32)
+
+
+def _nearest_column(distance: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each pixel (n, W) the column x' of its row with the least distance(x') + |x - x'|."""
+    width = distance.shape[1]
+    columns = np.arange(width, dtype=np.int64)
+    # A running minimum over (distance, column) packed in one number finds both.
+    from_left = np.minimum.accumulate((distance - columns + width) * width + columns, axis=1)
+    mirrored = (distance[:, ::-1] - columns + width) * width + columns
+    from_right = np.minimum.accumulate(mirrored, axis=1)[:, ::-1]
+    left, right = from_left % width, width - 1 - from_right % width
+    reach_left = np.take_along_axis(distance, left, 1) + columns - left
+    reach_right = np.take_along_axis(distance, right, 1) + right - columns
+    return np.where(reach_left <= reach_right, left, right)

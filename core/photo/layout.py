@@ -1,8 +1,4 @@
-"""Sample values: bands of rows, and the way between 8, 10, 12 and 16 bits.
-
-The eight EXIF orientations: as views of arrays and as Pillow transpositions.
-
-How the samples of each kind of file come out of a Pillow image, 16-bit colour included."""
+"""How samples lie in files and in Pillow's images: bands of rows, bit depths, EXIF orientations, 16-bit colour."""
 
 from __future__ import annotations
 
@@ -24,37 +20,20 @@ from ..errors import PhotoUnsupportedError
 from . import metadata
 from .colour import to_srgb
 
-__all__ = ["TRANSPOSES", "Layout", "bands", "layout", "levels", "rescaled", "set_raw_mode", "swaps_sides", "unturned"]
+__all__ = [
+    "TRANSPOSES",
+    "Layout",
+    "bands",
+    "layout",
+    "rescaled",
+    "set_raw_mode",
+    "swaps_sides",
+    "unturned",
+    "with_depth",
+]
+
 
 _BAND_PIXELS = 1 << 20
-
-
-def bands(height: int, width: int) -> Iterator[slice]:
-    """Row slices that cover `height` rows, about a megapixel each: what is in work stays small."""
-    rows = max(1, _BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
-
-
-@cache
-def _table(source: int, target: int) -> Image:
-    """target * i / source for i = 0 .. source, rounded half up."""
-    index = np.arange(source + 1, dtype=np.int64)
-    scaled = (2 * index * target + source) // (2 * source)
-    return scaled.astype(np.uint8) if target < 256 else scaled.astype(np.uint16)
-
-
-def rescaled(samples: NDArray[Any], source: int, target: int) -> Image:
-    """Map 0 .. source to 0 .. target (white stays white), rounded half up; uint8 if it fits, else uint16."""
-    return _table(source, target)[np.minimum(samples, source)]
-
-
-def levels(samples: Image, dtype: type[np.uint8] | type[np.uint16]) -> Image:
-    """The same image in `dtype`: 8 -> 16 bit is exact, 16 -> 8 bit rounds half up."""
-    if samples.dtype == dtype:
-        return samples
-    return rescaled(samples, np.iinfo(samples.dtype).max, np.iinfo(dtype).max)
-
 
 TRANSPOSES = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -65,24 +44,6 @@ TRANSPOSES = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-
-
-def swaps_sides(orientation: int) -> bool:
-    """Whether width and height change places."""
-    return orientation >= 5
-
-
-def unturned(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """A view of an upright image (H, W, ...) as the file stores it: writing stored rows there turns them.
-
-    EXIF 2.32, tag 0x0112: the orientation names where the stored first row and column are in the upright image.
-    """
-    if orientation in (2, 3, 6, 7):
-        upright = upright[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        upright = upright[::-1]
-    return upright.swapaxes(0, 1) if swaps_sides(orientation) else upright
-
 
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _PLAIN_MODES = {
@@ -102,14 +63,58 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR = 258, 262, 284
 _MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
 
 
+def bands(height: int, width: int) -> Iterator[slice]:
+    """Row slices that cover `height` rows, about a megapixel each: what is in work stays small."""
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
+
+
+def with_depth(samples: Image, dtype: type[np.uint8] | type[np.uint16]) -> Image:
+    """The same image in `dtype`: 8 -> 16 bit is exact, 16 -> 8 bit rounds half up."""
+    if samples.dtype == dtype:
+        return samples
+    return rescaled(samples, np.iinfo(samples.dtype).max, np.iinfo(dtype).max)
+
+
+def rescaled(samples: NDArray[Any], source: int, target: int) -> Image:
+    """Map 0 .. source to 0 .. target (white stays white), rounded half up; uint8 if it fits, else uint16."""
+    return _table(source, target)[np.minimum(samples, source)]
+
+
+@cache
+def _table(source: int, target: int) -> Image:
+    """target * i / source for i = 0 .. source, rounded half up."""
+    index = np.arange(source + 1, dtype=np.int64)
+    scaled = (2 * index * target + source) // (2 * source)
+    return scaled.astype(np.uint8) if target < 256 else scaled.astype(np.uint16)
+
+
+def swaps_sides(orientation: int) -> bool:
+    """Whether width and height change places."""
+    return orientation >= 5
+
+
+def unturned(upright: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A view of an upright image (H, W, ...) as the file stores it: writing stored rows there turns them.
+
+    EXIF 2.32, tag 0x0112: the orientation names where the stored first row and column are in the upright image.
+    """
+    if orientation in (2, 3, 6, 7):
+        upright = upright[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        upright = upright[::-1]
+    return upright.swapaxes(0, 1) if swaps_sides(orientation) else upright
+
+
 @dataclass(frozen=True)
 class Layout:
     """How to take samples from a loaded Pillow image.
 
     Pillow has no 16-bit colour mode: it keeps the high bytes and drops the rest. But its C decoders undo compression
-    and prediction on the raw bytes and choose the byte only when they unpack; told that the file has the other byte
-    order, they give the low bytes. So a file with 16-bit colour is decoded twice (`raw_modes`: high, then low bytes),
-    and PNG's 16-bit grey with alpha, 32 bits a pixel, once as raw bytes.
+    and prediction on the raw bytes and choose the byte only when they unpack; if asked for the other byte order, they
+    return the low bytes. So a file with 16-bit colour is decoded twice (`raw_modes`: high, then low bytes), and PNG's
+    16-bit grey with alpha, 32 bits a pixel, once as raw bytes.
     """
 
     take: Callable[[Pillow.Image], NDArray[Any]]  # band -> (n, W, channels) samples, or one byte of each
@@ -122,10 +127,19 @@ class Layout:
     notices: tuple[str, ...] = ()
 
 
-def _raw_mode(image: ImageFile) -> str:
-    args = image.tile[0].args if image.tile else ""
-    first = args[0] if isinstance(args, tuple) and args else args
-    return first if isinstance(first, str) else ""
+def layout(image: ImageFile) -> Layout:
+    """The layout of an opened, not yet loaded image; PhotoUnsupportedError for samples that cannot be taken."""
+    _check_planes(image)
+    if image.mode in ("CMYK", "LAB"):
+        return _converted(image)
+    if image.mode.startswith("I;16"):
+        return _deep_grey(image)
+    if ";16" in _raw_mode(image) and image.mode in ("RGB", "RGBA"):
+        return _deep_colour(image)
+    if image.mode in _PLAIN_MODES:
+        return _plain(image)
+    kind = {"F": "floating point", "I": "32-bit or signed integer"}.get(image.mode, f"'{image.mode}'")
+    raise PhotoUnsupportedError(f"it has {kind} samples; save it with 8 or 16 bit unsigned integers")
 
 
 def set_raw_mode(image: ImageFile, raw_mode: str) -> None:
@@ -134,6 +148,12 @@ def set_raw_mode(image: ImageFile, raw_mode: str) -> None:
         tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
         for tile in image.tile
     ]
+
+
+def _raw_mode(image: ImageFile) -> str:
+    args = image.tile[0].args if image.tile else ""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
 
 
 def _samples(band: Pillow.Image) -> NDArray[Any]:
@@ -186,18 +206,3 @@ def _check_planes(image: ImageFile) -> None:
         raise PhotoUnsupportedError(
             "its 16-bit channels are stored one after the other (planar); save it with interleaved channels"
         )
-
-
-def layout(image: ImageFile) -> Layout:
-    """The layout of an opened, not yet loaded image; PhotoUnsupportedError for samples that cannot be taken."""
-    _check_planes(image)
-    if image.mode in ("CMYK", "LAB"):
-        return _converted(image)
-    if image.mode.startswith("I;16"):
-        return _deep_grey(image)
-    if ";16" in _raw_mode(image) and image.mode in ("RGB", "RGBA"):
-        return _deep_colour(image)
-    if image.mode in _PLAIN_MODES:
-        return _plain(image)
-    kind = {"F": "floating point", "I": "32-bit or signed integer"}.get(image.mode, f"'{image.mode}'")
-    raise PhotoUnsupportedError(f"it has {kind} samples; save it with 8 or 16 bit unsigned integers")
