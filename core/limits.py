@@ -13,5 +13,6 @@ MAX_PIXELS = 256_000_000
 LIGHTNESS_TOLERANCE = 10.0
 
 # With fewer photos two methods are never reported as different: the 95 % interval of a percentile bootstrap is then
-# too narrow. Simulated on normal values, it holds the true mean in 76 % of trials for 3 photos, 87 % for 6, 91 % for 10.
+# too narrow. Simulated on normal values, it holds the true mean in 76 % of trials for 3 photos, in 87 % for 6 and in
+# 91 % for 10.
 FEWEST_PHOTOS = 6

@@ -107,7 +107,7 @@ class TestRestore:
         assert main(["restore", str(photo), "--pack", str(built_pack), "--resume", "--json"]) == 0
         out, err = capsys.readouterr()
         assert json.loads(out)["photos"][0]["state"] == "kept"
-        assert "is there already and is kept" in err
+        assert "exists and is kept" in err
         assert photo.with_name("a.restored.png").read_bytes() == b"finished before"
 
     def test_notices_are_told(self, tmp_path: Path, built_pack: Path, capsys: Captured) -> None:

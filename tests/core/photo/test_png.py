@@ -52,7 +52,7 @@ def test_other_readers_see_the_same(tmp_path: Path, deep: Deep, dtype: type, gre
 
 @pytest.mark.parametrize("band", [1, 90, 10**6])
 def test_bands_do_not_show(tmp_path: Path, deep: Deep, monkeypatch: pytest.MonkeyPatch, band: int) -> None:
-    monkeypatch.setattr(samples, "_BAND_PIXELS", band)
+    monkeypatch.setattr(layout, "_BAND_PIXELS", band)
     write(Photo(deep), tmp_path / "a.png")
     assert np.array_equal(read(tmp_path / "a.png").pixels, deep)
 

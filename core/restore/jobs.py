@@ -1,4 +1,4 @@
-"""Which photos a call means, and where their results go."""
+"""Which photos a call means, and which files their results go to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FileJob:
 
 @dataclass(frozen=True)
 class _Found:
-    """A photo, and its place below the folder that was named (its name alone where none was)."""
+    """A photo, and its path below the folder that was named (only its name where none was)."""
 
     path: Path
     place: Path
@@ -37,12 +37,16 @@ class _Found:
 def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[FileJob], list[Path]]:
     """What to restore, and which earlier results were left out.
 
-    arguments: files, folders (searched whole, but not `out` in them), patterns. out: None for beside the photo; a
-    folder, if it is one, ends with a separator, or there is more than one photo; else a file. Results of earlier calls
-    are left out unless they are all that was named.
+    Args:
+        arguments: Files, folders (searched recursively, except for `out`) and patterns. Results of earlier calls are
+            left out unless nothing else was named.
+        out: None: next to each photo. A folder if it is one, ends with a separator, or there is more than one photo;
+            otherwise a file.
 
-    Raises UsageError where nothing is found, where a result has no suffix that can be written, or where two results,
-    or a result and a photo, would be one file; PhotoReadError for a folder that cannot be searched.
+    Raises:
+        UsageError: Nothing is found, a result has no suffix that can be written, or two results, or a result and a
+            photo, would be one file.
+        PhotoReadError: A folder cannot be searched.
     """
     avoid = os.path.realpath(out) if out else ""
     found = _unique([f for argument in arguments for f in _find(argument, avoid)])
@@ -55,7 +59,7 @@ def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[FileJob],
 
 
 def compare_path(output: Path) -> Path:
-    """Where the before/after image goes: beside the result."""
+    """The file of the before/after image, next to the result."""
     return output.with_name(f"{output.stem.removesuffix(RESTORED)}{COMPARE}{output.suffix}")
 
 
@@ -79,7 +83,7 @@ def _in_folder(folder: Path, avoid: str) -> list[_Found]:
 
 
 def _walk(folder: Path, avoid: str) -> Iterator[Path]:
-    """All files below a folder, but for those in hidden folders and in the folder `avoid`."""
+    """All files below a folder, except those in hidden folders and in the folder `avoid`."""
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if name[0] != "." and os.path.realpath(Path(parent, name)) != avoid]
         yield from (Path(parent, name) for name in files)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pocketprior.core.commands import jobs
-from pocketprior.core.commands.jobs import compare_path, plan_jobs
 from pocketprior.core.errors import PhotoReadError, UsageError
+from pocketprior.core.restore import jobs
+from pocketprior.core.restore.jobs import compare_path, plan_jobs
 
 
 @pytest.fixture
