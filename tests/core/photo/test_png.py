@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
-from pocketprior.core.photo import png, samples
+from pocketprior.core.photo import layout, png
 from pocketprior.core.photo.colour import DISPLAY_P3, SRGB, profile
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.photo.photo import Photo
