@@ -13,8 +13,7 @@ from typing import Any
 from ..arguments import percentage, size_in_bytes, whole_number
 from ..errors import INTERRUPTED
 from ..limits import MAX_PIXELS
-from ..restore.batch import FileOptions, Outcome, restore_files
-from ..restore.jobs import FileJob, plan_jobs
+from ..restore.batch import FileJob, FileOptions, Outcome, plan_jobs, restore_files
 from ..restore.restorer import RestoreOptions, Restorer
 
 __all__ = ["add_arguments", "run"]

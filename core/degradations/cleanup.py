@@ -16,10 +16,9 @@ from numpy.random import Generator
 
 from ..arrays import FloatImage
 from . import grain
-from .camera import sensed
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
 from .filters import Kernel, gaussian_blur, resize, softened
-from .grain import gaussian_noise, poisson_noise
+from .grain import gaussian_noise, poisson_noise, sensed
 from .srgb import quantize
 from .windows import Damage, Window
 

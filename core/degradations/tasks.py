@@ -15,16 +15,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Plane
-from . import age, blur, drops, weather
-from .camera import sensed
+from . import age, blur, weather
 from .cleanup import cleanup, mixed_v1
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
-from .depth import depth_map
 from .filters import enlarge, shrink, softened
-from .grain import gaussian_noise, poisson_noise
+from .grain import gaussian_noise, poisson_noise, sensed
 from .realworld import degrade_and_downsample
 from .srgb import blend, linear_to_srgb, quantize, srgb_to_linear
-from .weather import SmoothField, scattered
+from .weather import SmoothField, depth_map, scattered
 from .windows import Part, ShrinkTask, Task, Window, local
 
 __all__ = ["SHRINKS", "TASKS"]
@@ -173,8 +171,8 @@ def _raindrop(window: Window, rng: Generator) -> FloatImage:
     height, width = window.photo.shape[:2]
     largest = min(40.0, min(height, width) / 4)
     count = 1 + int(rng.poisson(float(height * width) / 10_000 * rng.uniform(0.3, 1.5)))
-    found = [drops.draw(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
-    return quantize(linear_to_srgb(drops.refracted(window, found)))
+    found = [weather.draw_drop(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
+    return quantize(linear_to_srgb(weather.refracted(window, found)))
 
 
 def _lowlight(image: FloatImage, rng: Generator) -> FloatImage:

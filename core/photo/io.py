@@ -25,9 +25,10 @@ from PIL import ImageFile
 from ..errors import PhotoError, PhotoReadError, PhotoTooLargeError, PhotoUnsupportedError, PhotoWriteError, UsageError
 from ..files import atomic_output, failure_reason
 from ..limits import MAX_PIXELS
-from . import alpha, encode, heif, jpeg, metadata, png, tiff
+from . import encode, heif, jpeg, metadata, png, tiff
 from .decode import decode
 from .encode import FILE_FORMATS, fitted
+from .layout import fill_hidden
 from .photo import GainMap, Photo
 
 __all__ = [
@@ -220,7 +221,7 @@ def _pillow_strict(max_pixels: int) -> Generator[list[warnings.WarningMessage]]:
 
 def _finished(photo: Photo) -> Photo:
     if photo.alpha is not None:
-        alpha.fill_hidden(photo.pixels, photo.alpha)
+        fill_hidden(photo.pixels, photo.alpha)
     block, exif_notices = metadata.upright(photo.exif, photo.size)
     packet, xmp_notices = jpeg.settled_xmp(photo.xmp) if photo.format == "JPEG" else (photo.xmp, ())
     notices = photo.notices + exif_notices + xmp_notices

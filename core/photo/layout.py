@@ -24,6 +24,7 @@ __all__ = [
     "TRANSPOSES",
     "Layout",
     "bands",
+    "fill_hidden",
     "layout",
     "rescaled",
     "set_raw_mode",
@@ -62,6 +63,9 @@ _LOW_DEPTH_SCALES = {"L;2": 85, "L;4": 17}
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR = 258, 262, 284
 _MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
 
+_FAR = 1 << 30
+_BLOCK = 256  # columns or rows in work at one time
+
 
 def bands(height: int, width: int) -> Iterator[slice]:
     """Row slices that cover `height` rows, about a megapixel each: what is in work stays small."""
@@ -70,16 +74,16 @@ def bands(height: int, width: int) -> Iterator[slice]:
         yield slice(top, min(top + rows, height))
 
 
+def rescaled(samples: NDArray[Any], source: int, target: int) -> Image:
+    """Map 0 .. source to 0 .. target (white stays white), rounded half up; uint8 if it fits, else uint16."""
+    return _table(source, target)[np.minimum(samples, source)]
+
+
 def with_depth(samples: Image, dtype: type[np.uint8] | type[np.uint16]) -> Image:
     """The same image in `dtype`: 8 -> 16 bit is exact, 16 -> 8 bit rounds half up."""
     if samples.dtype == dtype:
         return samples
     return rescaled(samples, np.iinfo(samples.dtype).max, np.iinfo(dtype).max)
-
-
-def rescaled(samples: NDArray[Any], source: int, target: int) -> Image:
-    """Map 0 .. source to 0 .. target (white stays white), rounded half up; uint8 if it fits, else uint16."""
-    return _table(source, target)[np.minimum(samples, source)]
 
 
 @cache
@@ -150,6 +154,38 @@ def set_raw_mode(image: ImageFile, raw_mode: str) -> None:
     ]
 
 
+def fill_hidden(pixels: Image, alpha: Image) -> None:
+    """Give each fully transparent pixel, in place, the colour of the nearest visible one (city-block distance).
+
+    Editors leave anything there, often black: the restoration would draw it into the visible edge. The filled
+    colour stays invisible. An image without any visible pixel is left alone.
+
+    pixels: (H, W, 3), changed; alpha: (H, W), 0 = transparent.
+    """
+    visible = alpha > 0
+    if visible.all() or not visible.any():
+        return
+    height, width = alpha.shape
+    source_rows = np.empty((height, width), np.int32)
+    for start in range(0, width, _BLOCK):
+        source_rows[:, start : start + _BLOCK] = _nearest_row(visible[:, start : start + _BLOCK])
+    for start in range(0, height, _BLOCK):
+        block = slice(start, min(start + _BLOCK, height))
+        _fill_rows(pixels, visible, source_rows, block)
+
+
+def _fill_rows(pixels: Image, visible: NDArray[np.bool_], source_rows: NDArray[np.int32], block: slice) -> None:
+    if visible[block].all():
+        return
+    rows = np.arange(block.start, block.stop, dtype=np.int64)[:, np.newaxis]
+    found = source_rows[block]
+    distance = np.where(found < 0, _FAR, np.abs(found - rows)).astype(np.int64)
+    column = _nearest_column(distance)
+    row = np.take_along_axis(found, column, 1)
+    hidden = ~visible[block]
+    pixels[block][hidden] = pixels[row[hidden], column[hidden]]
+
+
 def _raw_mode(image: ImageFile) -> str:
     args = image.tile[0].args if image.tile else ""
     first = args[0] if isinstance(args, tuple) and args else args
@@ -206,3 +242,27 @@ def _check_planes(image: ImageFile) -> None:
         raise PhotoUnsupportedError(
             "its 16-bit channels are stored one after the other (planar); save it with interleaved channels"
         )
+
+
+def _nearest_row(visible: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """For each pixel (H, W) the row of the nearest visible pixel in its column; -1 in an empty column."""
+    height = len(visible)
+    rows = np.arange(height, dtype=np.int32)[:, np.newaxis]
+    above = np.maximum.accumulate(np.where(visible, rows, -1), axis=0)
+    below = np.minimum.accumulate(np.where(visible, rows, _FAR)[::-1], axis=0)[::-1]
+    use_above = (above >= 0) & ((below == _FAR) | (rows - above <= below - rows))
+    return np.where(use_above, above, np.where(below == _FAR, -1, below)).astype(np.int32)
+
+
+def _nearest_column(distance: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each pixel (n, W) the column x' of its row with the least distance(x') + |x - x'|."""
+    width = distance.shape[1]
+    columns = np.arange(width, dtype=np.int64)
+    # A running minimum over (distance, column) packed in one number finds both.
+    from_left = np.minimum.accumulate((distance - columns + width) * width + columns, axis=1)
+    mirrored = (distance[:, ::-1] - columns + width) * width + columns
+    from_right = np.minimum.accumulate(mirrored, axis=1)[:, ::-1]
+    left, right = from_left % width, width - 1 - from_right % width
+    reach_left = np.take_along_axis(distance, left, 1) + columns - left
+    reach_right = np.take_along_axis(distance, right, 1) + right - columns
+    return np.where(reach_left <= reach_right, left, right)

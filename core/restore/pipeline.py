@@ -4,7 +4,7 @@
               restored = base + strength gain residual_scale residual
               or, with an amount, base, amplitude = predict(image, amount), the amplitude per pixel:
               restored = base + strength amplitude residual
-    diffir    prior = sample(denoise), one vector for the photo, from noise, conditioned on the means of encode over the photo
+    diffir    prior = sample(denoise), one vector for the photo, from noise, given the means of encode over the photo
               restored = image + strength gain (compose(image, prior) - image)
     gen2res   x = sample(denoise), from the image, entered at the level of its own noise, or noised up to a level
               restored = image + strength gain (0.5 + residual_scale x - image)

@@ -207,8 +207,8 @@ class Restorer:
             )
         if amount > 1 and not self.manifest.takes_amount:
             raise UsageError(
-                f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' does "
-                "not estimate the damage, so it cannot remove more of it"
+                f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' "
+                "does not estimate the damage, so it cannot remove more of it"
             )
 
     def _check_noise(self, noise: float | None) -> None:

@@ -243,9 +243,9 @@ def _blend_native(lib: ctypes.CDLL, kept: Batch, fresh: Batch, axis: int) -> Bat
 def join(plan: TilePlan, results: Iterable[Batch]) -> Iterator[tuple[Box, Batch]]:
     """The photo in finished pieces: (box, values (1, 3, box height, box width)), boxes covering each pixel once.
 
-    `results` yields, for each of `plan.tiles` in order, the result for its `read` box, (1, 3, H, W) float32. Besides the
-    current one only the open seams are in memory: FEATHER rows of the photo and FEATHER columns of the tile. Raises
-    GraphError for a result of another shape.
+    `results` yields, for each of `plan.tiles` in order, the result for its `read` box, (1, 3, H, W) float32. Besides
+    the current one only the open seams are in memory: FEATHER rows of the photo and FEATHER columns of the tile.
+    Raises GraphError for a result of another shape.
     """
     open_rows = FEATHER if plan.tiles[-1].write.y0 > 0 else 0
     below = np.empty((1, 3, open_rows, plan.width), np.float32)
