@@ -65,7 +65,7 @@ def loss(
             found = problem.denoise(teacher, x, levels[first + i], times[first + i])
             x = move(found.clean, found.eps, levels[first + i + 1])
         after = first + each
-        ended = (after == grid.count).reshape(-1, *[1] * (x.dim() - 1))
+        ended = (after == grid.step_count).reshape(-1, *[1] * (x.dim() - 1))
         target = torch.where(ended, x, problem.denoise(slow, x, levels[after], times[after]).clean)
     found = problem.denoise(student, start, levels[first], times[first])
     return {"loss": snr_loss(found.clean, target, levels[first])}
@@ -109,7 +109,7 @@ class ConsistencyStage(AssistedStage):
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """What the system draws, and `at`: which step."""
-        return {**super().draw(pool, crop, rng), "at": np.array(rng.integers(self.steps.count))}
+        return {**super().draw(pool, crop, rng), "at": np.array(rng.integers(self.steps.step_count))}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss against the slow average of the moment."""

@@ -74,7 +74,7 @@ class DiffirSystem:
 
     def student_steps(self, count: int, teacher_count: int) -> Steps:
         """As in `System`: the schedule of `count` steps, which is not a part of the teacher's."""
-        if count >= self.steps(teacher_count).count:
+        if count >= self.steps(teacher_count).step_count:
             raise UsageError(f"{count} steps were asked for, the teacher has {self.config.steps}; choose fewer")
         return _steps(count)
 

@@ -21,7 +21,7 @@ from ..core.models.deploy.specialise import fixed_dtpm
 from ..core.models.dtpm import Dtpm, DtpmConfig
 from ..core.models.semantic import NoEncoder, encoder_of
 from ..core.sampling.samplers import ddim
-from ..core.sampling.schedule import SCHEDULES, STEPS, trailing
+from ..core.sampling.schedule import SCHEDULES, TRAINING_STEPS, trailing
 from ..core.sampling.steps import GAIN, Steps, own_steps, thinned
 from ..core.training.data.photos import Pool, planar
 from ..core.training.dtpm.semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
@@ -74,7 +74,7 @@ class DtpmSystem:
     def steps(self, count: int) -> Steps:
         """As in `System`."""
         if self.own:
-            return thinned(self.own, count or self.own.count)
+            return thinned(self.own, count or self.own.step_count)
         return Steps.of(*trailing(count or USUAL_STEPS, SCHEDULES[self.config.schedule]()))
 
     def student_steps(self, count: int, teacher_count: int) -> Steps:
@@ -85,7 +85,7 @@ class DtpmSystem:
         """As in `System`."""
         if self.own:
             raise UsageError(ONLY_OWN)
-        return Steps.of(*trailing(STEPS, SCHEDULES[self.config.schedule]()))
+        return Steps.of(*trailing(TRAINING_STEPS, SCHEDULES[self.config.schedule]()))
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """clean, damaged and noise (3, crop, crop), and the code."""

@@ -65,7 +65,7 @@ class Gen2ResSystem:
     def steps(self, count: int) -> Steps:
         """As in `System`."""
         if self.own:
-            return thinned(self.own, count or self.own.count)
+            return thinned(self.own, count or self.own.step_count)
         return Steps.of(*strided(count or USUAL_STEPS, ddpm(), START))
 
     def student_steps(self, count: int, teacher_count: int) -> Steps:

@@ -127,7 +127,7 @@ class OneStepStage(AssistedStage):
 
     def _level(self, rng: Generator) -> tuple[float, float]:
         """A level and the time that the network is told there."""
-        low, high = (round(share * self.levels.count) for share in RANGE)
+        low, high = (round(share * self.levels.step_count) for share in RANGE)
         place = int(rng.integers(low, max(high, low + 1)))
         return self.levels.levels[place], self.levels.times[place]
 

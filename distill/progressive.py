@@ -38,7 +38,7 @@ def loss(
     grid: the teacher's steps, twice as many as the student's. batch: `place` (N,) in [0, 1), which of the student's
     steps; `noise`, which the truth is noised with.
     """
-    count = grid.count // 2
+    count = grid.step_count // 2
     first = 2 * (batch["place"] * count).long().clamp(max=count - 1)
     levels, times = (torch.tensor(values, device=first.device) for values in grid)
     start = move(problem.truth, batch["noise"], levels[first])
@@ -86,12 +86,12 @@ class ProgressiveStage(AssistedStage):
 
     def __init__(self, system: System, recipe: DistillRecipe, data: Data) -> None:
         super().__init__("progressive", system, recipe, data, loss)
-        usual = system.steps(recipe.teacher_steps).count
+        usual = system.steps(recipe.teacher_steps).step_count
         phases = max(1, math.ceil(math.log2(usual / recipe.sampling_steps)))
         self.grids = [system.steps(recipe.sampling_steps * 2 ** (phases - i)) for i in range(phases)]
         self.steps = thinned(self.grids[-1], recipe.sampling_steps)
         self.gates.steps = self.steps
-        teacher = system.student(self.grids[0].count).eval().requires_grad_(False)
+        teacher = system.student(self.grids[0].step_count).eval().requires_grad_(False)
         self.aside = self.chain = Chain(self.model, teacher, phases, recipe.steps)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.arrays import Image, to_image
 from ..core.errors import UsageError
 from ..core.metrics import psnr
-from ..core.models.deploy.fake_quant import in_eight_bits
+from ..core.models.deploy.fake_quant import fake_quantize
 from ..core.sampling.steps import Steps
 from ..core.training.data.photos import Data
 from ..core.training.evaluation.score import Case
@@ -74,10 +74,10 @@ class QuantizedStage(DistillStage):
 
     def __init__(self, system: System, recipe: QuantizedRecipe, data: Data, device: torch.device) -> None:
         steps = system.own or system.steps(recipe.sampling_steps)
-        if steps.count != recipe.sampling_steps:
+        if steps.step_count != recipe.sampling_steps:
             raise UsageError(
-                f"{recipe.sampling_steps} steps were asked for, this model samples in {steps.count} and keeps them in "
-                f"8 bits; give --steps {steps.count}"
+                f"{recipe.sampling_steps} steps were asked for, this model samples in {steps.step_count} and keeps "
+                f"them in 8 bits; give --steps {steps.step_count}"
             )
         super().__init__("quantized", system, recipe, data, loss, steps=steps)
         self.gates.teacher_steps = steps
@@ -86,7 +86,7 @@ class QuantizedStage(DistillStage):
         crops = [system.draw(data.train.at(0), recipe.crop, rng) for rng in rngs]
         batch = {name: torch.from_numpy(np.stack([crop[name] for crop in crops])).to(device) for name in crops[0]}
         self.frozen.to(device)
-        in_eight_bits(self.model.to(device), system.pictured, lambda model: system.restored(model, batch, steps))
+        fake_quantize(self.model.to(device), system.pictured, lambda model: system.restored(model, batch, steps))
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss of the student as it is now."""

@@ -67,10 +67,10 @@ class DistillStage:
             **self.system.facts(),
             "levels": list(self.steps.levels),
             "times": list(self.steps.times),
-            "steps": self.steps.count,
+            "steps": self.steps.step_count,
             "method": self.method,
             "teacher": self.system.source,
-            "teacher_steps": self.gates.teacher_steps.count,
+            "teacher_steps": self.gates.teacher_steps.step_count,
             "gates": self.gates.verdict,
         }
 

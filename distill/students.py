@@ -109,7 +109,7 @@ def _section(kind: str, args: argparse.Namespace, photos: Sequence[Image]) -> st
     found = cases(photos, system.task)
     rows, spent = _rows(system, students, found)
     teacher = rows[0]
-    count = system.steps(0).count
+    count = system.steps(0).step_count
     judged = [
         Verdict(row, teacher, entry.checkpoint.facts["steps"], entry.method, count)
         for entry, row in zip(students, rows[-len(students) :], strict=True)
@@ -130,7 +130,7 @@ def _rows(system: System, students: Sequence[Entry], found: Sequence[Case]) -> t
     for entry in students:
         steps = own_steps(entry.checkpoint.facts)
         assert steps is not None
-        student = system.student(steps.count).eval().requires_grad_(False)
+        student = system.student(steps.step_count).eval().requires_grad_(False)
         entry.checkpoint.fill(student)
         chains.append((f"{entry.method}, {_counted(steps)}", student, steps))
     times = seconds([system.timed(model, steps, SIDE) for _, model, steps in chains])
@@ -146,7 +146,7 @@ def _rows(system: System, students: Sequence[Entry], found: Sequence[Case]) -> t
 
 
 def _counted(steps: Steps) -> str:
-    return "1 step" if steps.count == 1 else f"{steps.count} steps"
+    return "1 step" if steps.step_count == 1 else f"{steps.step_count} steps"
 
 
 def _head(args: argparse.Namespace, photos: int) -> str:

@@ -80,7 +80,7 @@ def build(recipe: UnrolledRecipe, system: System, data: Data, run: Path, device:
     """The stage; what a long chain of the teacher arrives at is computed first and kept in the folder `run`."""
     steps = system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
     teacher_steps = system.steps(recipe.teacher_steps)
-    long = teacher_steps.count > LONG
+    long = teacher_steps.step_count > LONG
     paths = trajectories(system, data.train.at(0), steps, recipe, run, device) if long else None
     of = partial(loss, steps=steps, teacher_steps=teacher_steps, recipe=recipe)
     return DistillStage("unrolled", system, recipe, data, of, paths)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -43,11 +42,9 @@ class Network(NamedTuple):
     part: str
 
 
-_EDGE = replace(dtpm.FIRST_MOBILE, predictor=dtpm.NAF_EDGE)
 NETWORKS: dict[str, Network] = {
     "dtpm-base-predictor": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "predictor"),
     "dtpm-base-denoiser": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "denoiser"),
-    "naf-edge-predictor": Network(lambda: dtpm.cost_parts(_EDGE), "predictor"),
     "diffir-mobile": Network(lambda: diffir.cost_parts(diffir.CONFIGS["mobile"]), "dirformer"),
     "gen2res-mobile": Network(lambda: gen2res.cost_parts(gen2res.CONFIGS["mobile"]), "denoiser"),
 }

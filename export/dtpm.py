@@ -167,11 +167,11 @@ class DtpmSource:
 
     def _sampling(self, model: Dtpm, facts: Mapping[str, Any]) -> Sampling:
         own, bars = own_steps(facts), SCHEDULES[model.config.schedule]()
-        steps = self.steps or (own.count if own else STEPS)
+        steps = self.steps or (own.step_count if own else STEPS)
         if not 1 <= steps <= len(bars):
             raise UsageError(f"{steps} sampling steps were given; choose 1 .. {len(bars)}")
-        if own and steps != own.count:
-            raise UsageError(f"this model is a student that samples in {own.count} steps; {steps} were given")
+        if own and steps != own.step_count:
+            raise UsageError(f"this model is a student that samples in {own.step_count} steps; {steps} were given")
         levels, times = own or trailing(steps, bars)
         gain = GAIN if self.gain is None else self.gain
         return Sampling(tuple(levels), tuple(times), gain / sampled_deviation(facts, steps))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketprior.core.models.checkpoints import Checkpoint
-from pocketprior.core.models.dtpm import Denoiser, DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig
+from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig, TextureDenoiser
 from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.dtpm import adapters, finish, predictor, prior
@@ -28,11 +28,6 @@ MODELS = {
     "naf": DtpmConfig(
         PredictorConfig("naf", (4, 8), (1, 1)),
         DenoiserConfig("naf", (8, 16), (1, 1), (1,), 1.0, embedding=16, adapter_minimum=4),
-        SEMANTIC,
-    ),
-    "naf-edge": DtpmConfig(
-        PredictorConfig("naf-edge", (4, 8), (1, 1)),
-        DenoiserConfig("naf-edge", (8, 16), (1, 1), (1,), 1.0, embedding=8, adapter_minimum=4),
         SEMANTIC,
     ),
     "conv": DtpmConfig(
@@ -69,7 +64,7 @@ def earlier(model: DtpmConfig) -> Mapping[str, Checkpoint]:
     if model.semantic != NO_SEMANTIC:
         semantic["semantic"] = checkpoint("semantic", model.semantic, SemanticEncoder(model.semantic), "encoder.")
     return semantic | {
-        "prior": checkpoint("prior", model, Denoiser(model.denoiser, model.semantic.code)),
+        "prior": checkpoint("prior", model, TextureDenoiser(model.denoiser, model.semantic.code)),
         "predictor": checkpoint("predictor", model, Predictor(model.predictor)),
         "dtpm": checkpoint("dtpm", model, Dtpm(model), task="cleanup"),
     }

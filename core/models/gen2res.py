@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from ...kernels import group_norm_silu
 from ..errors import CheckpointError, UnknownNameError, UsageError
 from ..pack.systems import SYSTEMS
-from ..sampling.entry import Entry, enter, unclipped
 from ..sampling.samplers import ancestral, clipped, ddim
+from ..sampling.steps import EnteredChain, enter, unclipped
 from .blocks import sinusoid
 from .checkpoints import Checkpoint, from_dict, load
 from .lora import add_lora, merge_lora
@@ -321,7 +321,9 @@ def restore(
     return (_sampled(denoiser, photo, noise, entry, sampler) * 0.5 + 0.5).clamp(0, 1)
 
 
-def _sampled(denoiser: Denoiser, photo: Tensor, noise: Callable[[int], Tensor], entry: Entry, sampler: str) -> Tensor:
+def _sampled(
+    denoiser: Denoiser, photo: Tensor, noise: Callable[[int], Tensor], entry: EnteredChain, sampler: str
+) -> Tensor:
     """The state that is sampled from that of the photo."""
     x = math.sqrt(entry.levels[0]) * photo
     if entry.added:

@@ -18,8 +18,8 @@ from ..arrays import Batch, Field, Image
 __all__ = ["shrink", "side_by_side", "thumbnail"]
 
 
-HALF_PIXELS = 12_000_000  # at most, of one half: larger photos are shown smaller
-GAP = 8  # pixels of white between the two
+_HALF_PIXELS = 12_000_000  # at most, of one half: larger photos are shown smaller
+_GAP = 8  # pixels of white between the two
 
 
 def thumbnail(image: Image, side: int) -> Batch:
@@ -29,14 +29,14 @@ def thumbnail(image: Image, side: int) -> Batch:
 
 
 def side_by_side(before: Image, after: Image) -> Image:
-    """Two images (H, W, 3) of one size and depth -> (h, 2 w + GAP, 3): `before` left, `after` right.
+    """Two images (H, W, 3) of one size and depth -> (h, 2 w + _GAP, 3): `before` left, `after` right.
 
-    A photo of more than HALF_PIXELS is reduced by area means, aspect kept.
+    A photo of more than _HALF_PIXELS is reduced by area means, aspect kept.
     """
     height, width = before.shape[:2]
-    scale = min(1.0, sqrt(HALF_PIXELS / (height * width)))
+    scale = min(1.0, sqrt(_HALF_PIXELS / (height * width)))
     rows, cols = max(1, int(height * scale)), max(1, int(width * scale))
-    image = np.empty_like(before, shape=(rows, 2 * cols + GAP, 3))
+    image = np.empty_like(before, shape=(rows, 2 * cols + _GAP, 3))
     shrink(before, image[:, :cols])
     image[:, cols:-cols] = np.iinfo(before.dtype).max
     shrink(after, image[:, -cols:])

@@ -31,9 +31,9 @@ from ..pack.manifest import Manifest
 from ..pack.size import TileWindow
 from ..pack.systems import SYSTEMS
 from ..photo.resize import thumbnail
-from ..sampling.entry import Entry, enter, unclipped
 from ..sampling.noise import normal, normal_vector
 from ..sampling.samplers import ancestral, clipped, ddim, posterior_mean
+from ..sampling.steps import EnteredChain, enter, unclipped
 from .noise_sigma import noise_sigma
 from .tiles import Box, cut, split
 
@@ -60,7 +60,7 @@ class Job:
     strength: float
     amount: float
     conditions: _Arrays
-    entry: Entry  # the chain that is sampled, and the noise at its start
+    entry: EnteredChain  # the chain that is sampled, and the noise at its start
     sigma: float  # of the photo's own noise, in units of state
 
     def run(self, graph: str, where: str, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -1,8 +1,8 @@
 """Noise that is the same bits in every language, and for every tile of one photo.
 
-The value at a place depends on (seed, step, channel, y, x) alone, all absolute; nothing is drawn in order. This text
+The value at a place depends only on (seed, step, channel, y, x), all absolute; nothing is drawn in order. This text
 is the specification (`NOISE_SPEC`), this module its plain form and the fallback; `runtimes/native/src/noise.cc` is the
-fast twin. Integers are unsigned 32-bit words and wrap. Floating point is IEEE 754 double, rounded after each operation
+fast form. Integers are unsigned 32-bit words and wrap. Floating point is IEEE 754 double, rounded after each operation
 (no fused multiply-add), and only + - * / sqrt; a polynomial is evaluated by Horner's rule from its highest coefficient.
 
 1. Words: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
@@ -142,10 +142,20 @@ def normal_of_bits(bits: _Words) -> NDArray[np.float32]:
 def normal(
     seed: int, step: int, rows: tuple[int, int], cols: tuple[int, int], channels: int = 3
 ) -> NDArray[np.float32]:
-    """The noise field at pixel rows [y0, y1) and columns [x0, x1) of the photo: (1, channels, y1 - y0, x1 - x0).
+    """The noise field over a rectangle of the photo.
 
-    `seed` in [0, 2^64); `step`, a number that tells the draws for one photo apart, in [0, 2^32); positions in
-    [0, 2^32). Raises UsageError outside of these.
+    Args:
+        seed: in [0, 2^64).
+        step: in [0, 2^32); distinguishes the draws for one photo.
+        rows: pixel rows [y0, y1), in [0, 2^32).
+        cols: pixel columns [x0, x1), in [0, 2^32).
+        channels: number of channels.
+
+    Returns:
+        (1, channels, y1 - y0, x1 - x0), standard normal.
+
+    Raises:
+        UsageError: an argument is out of its range.
     """
     _check_range("seed", seed, 64)
     _check_range("step", step, 32)
@@ -161,18 +171,18 @@ def normal(
 
 
 def normal_vector(seed: int, step: int, size: int) -> State:
-    """`size` values for a sampled vector: (1, size); independent of every photo's field."""
+    """Standard normal values for a sampled vector, (1, size); independent of every photo's field."""
     return normal(seed, step, (_VECTOR_ROW, _VECTOR_ROW + 1), (0, size), channels=1).reshape(1, size)
 
 
 def _check_range(name: str, value: int, bits: int) -> None:
     if not 0 <= value < 2**bits:
-        raise UsageError(f"{name} {value} was given; choose a whole number from 0 to 2^{bits} - 1")
+        raise UsageError(f"got {name} {value}; choose a whole number from 0 to 2^{bits} - 1")
 
 
 def _check_box(name: str, interval: tuple[int, int]) -> None:
     if not 0 <= interval[0] <= interval[1] <= 2**32:
-        raise UsageError(f"noise for {name} {interval} was asked for; expected 0 <= first <= last <= 2^32")
+        raise UsageError(f"expected noise for {name} with 0 <= first <= last <= 2^32, got {interval}")
 
 
 def _fill_native(lib: ctypes.CDLL, seed: int, step: int, y0: int, x0: int, out: NDArray[np.float32]) -> None:

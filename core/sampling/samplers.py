@@ -3,9 +3,9 @@
 The bodies use only + - * / ** clip and indexing, so the same text runs on NumPy in a runtime, on torch in training and
 under tracing when the whole restoration becomes one graph. Nothing here draws noise.
 
-A level is abar, the share of signal variance: x = sqrt(abar) x0 + sqrt(1 - abar) eps. A list of levels ends in 1.0
-(clean) and has one number more than there are steps; its first may be 0.0 (pure noise), but not with a predicted eps,
-which says nothing of x0 there.
+A level is alpha_bar, the share of signal variance: x = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps. A list of levels
+ends in 1.0 (clean) and has one number more than there are steps; its first may be 0.0 (pure noise), but not with a
+predicted eps, which does not determine x0 there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 __all__ = [
     "PREDICTIONS",
     "VARIANCES",
+    "Array",
     "ancestral",
     "clean_from_v",
     "clipped",
@@ -26,7 +27,6 @@ __all__ = [
     "from_noise",
     "from_v",
     "noised",
-    "one_step",
     "posterior_mean",
 ]
 
@@ -34,12 +34,12 @@ Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever has + - * / 
 
 
 def clean_from_v(x: Array, v: Array, level: float) -> Array:
-    """x0 from a v-prediction (Salimans and Ho 2022, Appendix D): x0 = sqrt(abar) x - sqrt(1 - abar) v."""
+    """x0 from a v-prediction (Salimans and Ho 2022, Appendix D): x0 = sqrt(alpha_bar) x - sqrt(1 - alpha_bar) v."""
     return math.sqrt(level) * x - math.sqrt(1 - level) * v
 
 
 def from_v(x: Array, v: Array, level: float) -> tuple[Array, Array]:
-    """(x0, eps) from a v-prediction, without a division: eps = sqrt(1 - abar) x + sqrt(abar) v."""
+    """(x0, eps) from a v-prediction, without a division: eps = sqrt(1 - alpha_bar) x + sqrt(alpha_bar) v."""
     return clean_from_v(x, v, level), math.sqrt(1 - level) * x + math.sqrt(level) * v
 
 
@@ -62,12 +62,12 @@ VARIANCES = ("small", "large", "learned")
 
 
 def clipped(x: Array) -> Array:
-    """x limited to [-1, 1], the range of a picture's state: what `ddim` and `ancestral` take as `clip`."""
+    """x limited to [-1, 1], the range of an image's state; pass it to `ddim` and `ancestral` as `clip`."""
     return x.clip(-1, 1)
 
 
 def noised(clean: Array, noise: Array, level: float) -> Array:
-    """The state at a level: sqrt(abar) clean + sqrt(1 - abar) noise (Ho et al. 2020, Eq. 4)."""
+    """The state at a level: sqrt(alpha_bar) clean + sqrt(1 - alpha_bar) noise (Ho et al. 2020, Eq. 4)."""
     return math.sqrt(level) * clean + math.sqrt(1 - level) * noise
 
 
@@ -78,11 +78,19 @@ def ddim(
     predicts: str = "v",
     clip: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """Deterministic DDIM, eta 0 (Song et al. 2021, Eq. 12): x' = sqrt(abar') x0 + sqrt(1 - abar') eps.
+    """Deterministic DDIM, eta 0 (Song et al. 2021, Eq. 12): the next state is `noised(x0, eps, next level)`.
 
-    denoise: (x, step index) -> what `predicts` says, a name of PREDICTIONS, same shape as x. levels: abar per step,
-    then 1.0. clip: limits x0; eps then follows from the limited x0, so that the state stays on the path of the two.
-    With predicts "v" there is no division, so pure noise (abar = 0) is an ordinary first level.
+    With predicts "v" there is no division, so pure noise (alpha_bar = 0) is an ordinary first level.
+
+    Args:
+        denoise: (x, step index) -> the prediction, of the shape of x.
+        x: the state at levels[0].
+        levels: alpha_bar per step, then 1.0.
+        predicts: what `denoise` predicts, a name of PREDICTIONS.
+        clip: limits x0; eps then follows from the limited x0, so that the state stays on the path of the two.
+
+    Returns:
+        x0 after the last step.
     """
     split = PREDICTIONS[predicts]
     for i, (level, following) in enumerate(pairwise(levels)):
@@ -91,11 +99,6 @@ def ddim(
             clean, noise = from_clean(x, clip(clean), level)
         x = noised(clean, noise, following)
     return x
-
-
-def one_step(denoise: Callable[[Array, int], Array], x: Array, levels: Sequence[float]) -> Array:
-    """The clean estimate of the first level alone: `ddim` with a single step, for one-step students."""
-    return clean_from_v(x, denoise(x, 0), levels[0])
 
 
 def ancestral(
@@ -110,12 +113,20 @@ def ancestral(
 ) -> Array:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), over any subset of the training steps.
 
-    denoise: (x, step index) -> what `predicts` says; with variance "learned" a pair of it and the share s of the
-    variance's range, -1 .. 1. levels: abar per step, then 1.0. noise: step index -> standard normal values, shape of
-    x; asked for before every step but the last, which adds none. variance: "small" is beta~, that of
-    q(x_{t-1} | x_t, x0), "large" is beta, "learned" lies between: exp(v log beta + (1 - v) log beta~), v = (s + 1) / 2
-    (Nichol and Dhariwal 2021, Eq. 15). clip: limits x0. guide: (x, step index) -> the state that the step starts from
-    instead of x.
+    Args:
+        denoise: (x, step index) -> the prediction; with variance "learned" a pair of it and the share s of the
+            variance's range, -1 .. 1.
+        x: the state at levels[0].
+        levels: alpha_bar per step, then 1.0.
+        noise: step index -> standard normal values of the shape of x; called in every step but the last.
+        predicts: what `denoise` predicts, a name of PREDICTIONS.
+        variance: "small" is beta~, that of q(x_{t-1} | x_t, x0); "large" is beta; "learned" lies between:
+            exp(v log beta + (1 - v) log beta~), v = (s + 1) / 2 (Nichol and Dhariwal 2021, Eq. 15).
+        clip: limits x0.
+        guide: (x, step index) -> the state that the step starts from instead of x.
+
+    Returns:
+        x0 after the last step.
     """
     split = PREDICTIONS[predicts]
     last = len(levels) - 2
@@ -133,7 +144,7 @@ _SHARES = {"small": -1.0, "large": 1.0}
 
 
 def _deviation(share: Array | float, level: float, following: float) -> Array | float:
-    """Standard deviation of the step from abar to abar': beta~^(1 - v) beta^v, v = (share + 1) / 2, under the root."""
+    """Standard deviation of the noise of a step: sqrt(beta~^(1 - v) beta^v), v = (share + 1) / 2."""
     beta = 1 - level / following
     small = beta * (1 - following) / (1 - level)
     return math.sqrt(small) * (beta / small) ** (share * 0.25 + 0.25)
@@ -142,7 +153,7 @@ def _deviation(share: Array | float, level: float, following: float) -> Array | 
 def posterior_mean(denoise: Callable[[Array, int], Array], x: Array, levels: Sequence[float]) -> Array:
     """DiffIR's reverse chain: the mean of q(x_{t-1} | x_t, x0) (Ho et al. 2020, Eq. 7), without added noise.
 
-    denoise: (x, step index) -> x0. levels: abar_T .. abar_1, then 1.0; step 0 is t = T.
+    denoise: (x, step index) -> x0. levels: alpha_bar_T .. alpha_bar_1, then 1.0; step 0 is t = T. Returns x0.
     """
     for i, (level, following) in enumerate(pairwise(levels)):
         x = _posterior(x, denoise(x, i), level, following)
@@ -150,7 +161,7 @@ def posterior_mean(denoise: Callable[[Array, int], Array], x: Array, levels: Seq
 
 
 def _posterior(x: Array, clean: Array, level: float, following: float) -> Array:
-    """The mean of q(x_{t-1} | x_t, x0), from abar to abar' (Ho et al. 2020, Eq. 7)."""
+    """The mean of q(x_{t-1} | x_t, x0), from `level` to `following` (Ho et al. 2020, Eq. 7)."""
     alpha = level / following
     return (
         math.sqrt(following) * (1 - alpha) / (1 - level) * clean + math.sqrt(alpha) * (1 - following) / (1 - level) * x

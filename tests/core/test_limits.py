@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from pocketprior.core import limits
@@ -12,19 +9,12 @@ from pocketprior.core.errors import PhotoTooLargeError
 from pocketprior.core.metrics.intervals import paired
 from pocketprior.core.photo.colour import SRGB, checked, profile
 from pocketprior.core.photo.decode import check_size
-from pocketprior.core.photo.io import Photo, read, write
 
 
-def test_a_photo_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
+def test_a_photo_with_too_many_pixels_is_refused() -> None:
     check_size((limits.MAX_PIXELS, 1), limits.MAX_PIXELS)
     with pytest.raises(PhotoTooLargeError, match="256"):
         check_size((limits.MAX_PIXELS + 1, 1), limits.MAX_PIXELS)
-    write(Photo(np.zeros((1, 1, 3), np.uint8)), tmp_path / "a.png")
-    forged = bytearray((tmp_path / "a.png").read_bytes())
-    forged[16:24] = b"\0\0\xff\xff" * 2  # width and height of the header
-    (tmp_path / "a.png").write_bytes(forged)
-    with pytest.raises(PhotoTooLargeError):
-        read(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(("gamma", "notices"), [(1.8, 0), (2.2, 0), (2.6, 0), (1.0, 1)])

@@ -15,8 +15,8 @@ from small import CONFIG, DIFFIR, SAMPLING, small_diffir, small_encoder, small_g
 from small_stages import MODELS
 
 from pocketprior.core.errors import UsageError
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.diffir import PERIOD
-from pocketprior.core.models.eager import eager
 from pocketprior.core.sampling.samplers import ddim
 from pocketprior.core.sampling.schedule import ddpm, strided
 from pocketprior.core.sampling.steps import Steps

@@ -36,8 +36,8 @@ from pocketprior.core.arrays import to_batch, to_image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import CheckpointError, GraphError, UnknownNameError, UsageError
 from pocketprior.core.models import checkpoints
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.dtpm import DenoiserConfig, PredictorConfig
-from pocketprior.core.models.eager import eager
 from pocketprior.core.models.gen2res import restore
 from pocketprior.core.pack.manifest import GraphSpec, Manifest, PackedFile
 from pocketprior.core.pack.size import TileWindow

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from small import PHOTOS, START, STEPS, WINDOW, save_gen2res, source_of
 
 from pocketprior.core.errors import PocketPriorError, UnknownNameError, UsageError
-from pocketprior.core.models.eager import eager
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.pipeline import prepare, restore_tile, tiled_graphs

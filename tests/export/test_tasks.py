@@ -15,8 +15,8 @@ from small import CONFIG, PHOTOS, TASKS, save_diffir, save_gen2res, save_tasks
 from pocketprior.core.cli import main
 from pocketprior.core.errors import PackError, PackTamperedError, UnknownNameError, UsageError
 from pocketprior.core.models import checkpoints
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.dtpm import MOBILE, Dtpm, DtpmConfig
-from pocketprior.core.models.eager import eager
 from pocketprior.core.models.semantic import NoEncoder
 from pocketprior.core.pack.manifest import FILE, Manifest
 from pocketprior.core.pack.store import default_pack

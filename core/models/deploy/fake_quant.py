@@ -1,15 +1,16 @@
-"""A model that computes in 8 bits while it learns: the numbers of integer arithmetic, in float, with a gradient.
+"""Fake quantization: a model that computes in int8 while it learns, in float and with a gradient.
 
-Weights of convolutions pass through 8 bits, signed and symmetric per output channel; what goes into a convolution and
-what comes out of it through 8 bits, unsigned and asymmetric, between bounds that were measured before. Biases take back
-what coded weights add to the mean of each channel. These are the numbers of the level `int8` of `pocketprior quantize`:
-of models whose kernels deployment does not change (Rep bodies, Gen2Res) the same, of others near them.
+Weights of convolutions are rounded to signed 8-bit integers, symmetric per output channel; inputs and outputs of
+convolutions to unsigned ones, asymmetric, within a clip range that was measured before. Biases compensate for the
+change that quantized weights make to the mean of each channel. These are the numbers of the precision `int8` of
+`pocketprior quantize`: identical for models whose kernels deployment does not change (Rep bodies, Gen2Res), close for
+others.
 
 Rounding has no gradient: it is passed straight through (Bengio et al., "Estimating or Propagating Gradients Through
-Stochastic Neurons for Conditional Computation", arXiv 1308.3432), and is zero for what the bounds cut off.
+Stochastic Neurons for Conditional Computation", arXiv 1308.3432), and is zero outside the clip range.
 
-Only what a convolution is called with is changed, whoever calls it: parameters and their names stay, so a checkpoint of
-such a model is one of the plain model, and the two branches of a `RepConv` are coded as the one kernel they amount to.
+Only the arguments of convolutions change, whoever calls them: parameters and their names stay, so a checkpoint of
+such a model is one of the plain model, and the two branches of a `RepConv` are quantized as their one sum.
 """
 
 from __future__ import annotations
@@ -27,78 +28,77 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from ....kernels import mode
-from ...pack.int8 import BINS, LEAST, Unit, reach, unit
+from ...pack.int8 import HISTOGRAM_BINS, MIN_WEIGHTS, QuantParams, clip_range, quant_params
 
-__all__ = ["Convolution", "coded_array", "coded_weights", "in_eight_bits", "unit_of"]
+__all__ = ["QuantizedConvolution", "fake_quantize", "params_of", "quantized_array", "quantized_weights"]
 
 ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")  # of torch.conv2d, in order
 RECTIFIERS = (F.relu, torch.relu)
 
 
-class Convolution(NamedTuple):
-    """How one call of a convolution is coded.
+class QuantizedConvolution(NamedTuple):
+    """How one call of a convolution is quantized."""
 
-    after: None where a ReLU follows, behind which the next convolution codes what is left. means: of each channel of
-    what goes in, (inputs,).
-    """
-
-    before: Unit
-    after: Unit | None
-    means: Tensor
+    before: QuantParams  # of the input
+    after: QuantParams | None  # of the output; None where a ReLU follows, whose output the next convolution quantizes
+    means: Tensor  # (inputs,), the mean of each channel of the input
 
 
-def coded_array(x: Tensor, unit: Unit) -> Tensor:
-    """x as unsigned 8 bits hold it: what ONNX's QuantizeLinear and DequantizeLinear make of it. No gradient beyond."""
-    scale, zero = unit
+def quantized_array(x: Tensor, params: QuantParams) -> Tensor:
+    """x rounded to unsigned 8 bits, as ONNX's QuantizeLinear and DequantizeLinear do; no gradient outside the range."""
+    scale, zero = params
     inside = x.clamp(-zero * scale, (255 - zero) * scale)
     with torch.no_grad():
-        coded = (torch.clamp(torch.round(x / x.new_full((), scale)) + zero, 0, 255) - zero) * scale
-    return _straight(inside, coded)
+        rounded = (torch.clamp(torch.round(x / x.new_full((), scale)) + zero, 0, 255) - zero) * scale
+    return _straight(inside, rounded)
 
 
-def coded_weights(weights: Tensor) -> Tensor:
-    """Weights (O, ...) as signed 8 bits hold them: -127 to 127 times a scale per output channel."""
+def quantized_weights(weights: Tensor) -> Tensor:
+    """Weights (O, ...) rounded to signed 8 bits: -127..127 times a scale per output channel."""
     scales = _scales(weights)
     return _straight(weights, torch.clamp(torch.round(weights.detach() / scales), -127, 127) * scales)
 
 
 def _scales(weights: Tensor) -> Tensor:
-    """Of the codes of weights, (O, 1, ...)."""
+    """The scales of weights, (O, 1, ...)."""
     largest = weights.detach().abs().amax(dim=tuple(range(1, weights.ndim)), keepdim=True)
     return largest.clamp(min=torch.finfo(torch.float32).tiny * 127) / 127
 
 
-def _straight(x: Tensor, coded: Tensor) -> Tensor:
-    """`coded`, to the bit, with the gradient of x."""
-    return coded + (x - x.detach())
+def _straight(x: Tensor, rounded: Tensor) -> Tensor:
+    """`rounded`, to the bit, with the gradient of x."""
+    return rounded + (x - x.detach())
 
 
-def unit_of(values: NDArray[np.float32]) -> Unit:
-    """The unit of an array, of which `reach` says how far its codes reach; zero is among them."""
+def params_of(values: NDArray[np.float32]) -> QuantParams:
+    """The parameters of an array, over its `clip_range`, which contains zero."""
     least, largest = min(0.0, float(values.min())), max(0.0, float(values.max()))
-    counts = np.histogram(values, BINS, (least, largest))[0]
-    return unit(*reach(least, largest, counts))
+    counts = np.histogram(values, HISTOGRAM_BINS, (least, largest))[0]
+    return quant_params(*clip_range(least, largest, counts))
 
 
-def in_eight_bits(model: nn.Module, parts: Iterable[str], restore: Callable[[nn.Module], object]) -> None:
-    """Let `parts` of `model`, submodules that are called on pictures ("" for all of it), compute in 8 bits, in place.
+def fake_quantize(model: nn.Module, parts: Iterable[str], restore: Callable[[nn.Module], object]) -> None:
+    """Let parts of `model` compute in int8 from now on, in place; copies of the model do so as well.
 
-    restore: called once on the model in float, to measure what goes through its convolutions. From then on each of the
-    parts must be called as often as there, or a whole number of times as often: the steps of a sampler have their own
-    bounds. Copies of the model compute in 8 bits as well.
+    Args:
+        model: the model, in float.
+        parts: names of submodules that are called on images; "" for all of it.
+        restore: called once on the model in float, to measure the inputs and outputs of its convolutions. Afterwards
+            each part must be called as often as in this call, or a multiple of that: each step of a sampler has clip
+            ranges of its own.
     """
-    found: dict[str, list[Convolution | None]] = {name: [] for name in parts}
+    found: dict[str, list[QuantizedConvolution | None]] = {name: [] for name in parts}
     hooks = [hook for name, calls in found.items() for hook in _within(model.get_submodule(name), _Measured(calls))]
     with torch.no_grad():
         restore(model)
     for hook in hooks:
         hook.remove()
     for name, calls in found.items():
-        _within(model.get_submodule(name), _Coded(calls))
+        _within(model.get_submodule(name), _Quantized(calls))
 
 
 def _within(module: nn.Module, convolutions: _Convolutions) -> tuple[RemovableHandle, RemovableHandle]:
-    """Have every call of `module` seen by `convolutions`, until the hooks are removed."""
+    """Let `convolutions` intercept every call of `module`, until the hooks are removed."""
     return (
         module.register_forward_pre_hook(convolutions.enter),
         module.register_forward_hook(convolutions.leave, always_call=True),
@@ -106,9 +106,9 @@ def _within(module: nn.Module, convolutions: _Convolutions) -> tuple[RemovableHa
 
 
 class _Convolutions(TorchFunctionMode):
-    """Sees what a module calls while it runs; ops of ours run as their references, whose convolutions can be seen."""
+    """Intercepts the functions that a module calls; our ops run as their references, to expose their convolutions."""
 
-    def __init__(self, calls: list[Convolution | None]) -> None:
+    def __init__(self, calls: list[QuantizedConvolution | None]) -> None:
         super().__init__()
         self.calls, self.within = calls, ExitStack()
 
@@ -125,7 +125,7 @@ class _Convolutions(TorchFunctionMode):
 class _Measured(_Convolutions):
     """Measures every call of a convolution; None for one that stays in float."""
 
-    last: Tensor | None = None  # what the last convolution gave
+    last: Tensor | None = None  # output of the last convolution
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -133,28 +133,28 @@ class _Measured(_Convolutions):
         result = func(*args, **(kwargs or {}))
         if func is torch.conv2d:
             given = _given(args, kwargs)
-            self.calls.append(_measured(given["input"], result) if given["weight"].numel() >= LEAST else None)
+            self.calls.append(_measured(given["input"], result) if given["weight"].numel() >= MIN_WEIGHTS else None)
             self.last = result
         elif func in RECTIFIERS and args[0] is self.last and self.calls[-1] is not None:
             self.calls[-1] = self.calls[-1]._replace(after=None)
         return result
 
 
-class _Coded(_Convolutions):
-    """Codes the calls of convolutions as they were measured, over and over in the same order.
+class _Quantized(_Convolutions):
+    """Quantizes the calls of convolutions as they were measured, over and over in the same order.
 
-    What goes into a convolution is coded for whoever reads it afterwards: a residual sum as well.
+    The input of a convolution is quantized for all its later readers too, such as a residual sum.
     """
 
-    def __init__(self, calls: list[Convolution | None]) -> None:
+    def __init__(self, calls: list[QuantizedConvolution | None]) -> None:
         super().__init__(calls)
         self.done = 0
-        self.coded: dict[int, tuple[Tensor, Tensor]] = {}  # by id: what was coded, which is kept, and its codes' values
+        self.rounded: dict[int, tuple[Tensor, Tensor]] = {}  # by id: an array, kept alive, and its quantized form
 
     def leave(self, *_: Any) -> None:
-        """As in `_Convolutions`; the arrays of this call are forgotten."""
+        """As in `_Convolutions`; drops the arrays of this call."""
         super().leave()
-        self.coded.clear()
+        self.rounded.clear()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -169,14 +169,14 @@ class _Coded(_Convolutions):
         if how is None:
             return torch.conv2d(**given)
         x = given["input"]
-        given["input"] = coded_array(x.float(), how.before)
-        self.coded[id(x)] = x, given["input"]
+        given["input"] = quantized_array(x.float(), how.before)
+        self.rounded[id(x)] = x, given["input"]
         return _convolved(how, **given)
 
     def seen(self, given: Any) -> Any:
-        """An argument with coded arrays in the place of what was coded."""
+        """An argument with quantized arrays in the place of the original ones."""
         if isinstance(given, Tensor):
-            return self.coded[id(given)][1] if id(given) in self.coded else given
+            return self.rounded[id(given)][1] if id(given) in self.rounded else given
         return type(given)(self.seen(value) for value in given) if type(given) in (tuple, list) else given
 
 
@@ -184,28 +184,27 @@ def _given(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> dict[str,
     return {**dict(zip(ARGUMENTS, args, strict=False)), **(kwargs or {})}
 
 
-def _measured(x: Tensor, result: Tensor) -> Convolution:
-    before, after = (unit_of(values.float().cpu().numpy()) for values in (x, result))
-    return Convolution(before, after, x.float().mean(dim=(0, 2, 3)))
+def _measured(x: Tensor, result: Tensor) -> QuantizedConvolution:
+    before, after = (params_of(values.float().cpu().numpy()) for values in (x, result))
+    return QuantizedConvolution(before, after, x.float().mean(dim=(0, 2, 3)))
 
 
 def _convolved(
-    how: Convolution, input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1, **others: Any
+    how: QuantizedConvolution, input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1, **others: Any
 ) -> Tensor:
-    """The convolution of a coded input, in float32 whatever the precision of the run: bfloat16 rounds between codes.
+    """The convolution of a quantized input, always in float32: bfloat16 cannot represent the quantized values.
 
-    The bias takes back the mean of the convolution with the change of the weights (Nagel et al., "Data-Free
-    Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2), and is a whole number of
-    what a product of two codes stands for.
+    The bias subtracts the mean effect of the change of the weights (Nagel et al., "Data-Free Quantization Through
+    Weight Equalization and Bias Correction", ICCV 2019, section 4.2), and is a multiple of the product of both scales.
     """
     with torch.autocast(input.device.type, enabled=False):
         weight = weight.float()
-        coded = coded_weights(weight)
-        change = (coded - weight).detach().sum(dim=(2, 3)).unflatten(0, (groups, -1))
+        rounded = quantized_weights(weight)
+        change = (rounded - weight).detach().sum(dim=(2, 3)).unflatten(0, (groups, -1))
         shift = torch.einsum("goi,gi->go", change, how.means.to(change).unflatten(0, (groups, -1))).flatten()
         bias = -shift if bias is None else bias.float() - shift
         one = _scales(weight).flatten() * how.before.scale
         result = torch.conv2d(
-            input, coded, _straight(bias, torch.round(bias.detach() / one) * one), groups=groups, **others
+            input, rounded, _straight(bias, torch.round(bias.detach() / one) * one), groups=groups, **others
         )
-        return result if how.after is None else coded_array(result, how.after)
+        return result if how.after is None else quantized_array(result, how.after)

@@ -1,35 +1,39 @@
 """Exact rewrites of trained networks for deployment: the same function, up to the rounding of float32, in fewer nodes.
 
     Rep blocks   the branches of a re-parameterised convolution become one kernel.
-    LoRA         low-rank factors become a thin convolution beside that of the weights that are shared.
+    LoRA         low-rank factors become a thin convolution in parallel with the one that holds the shared weights.
     NAF blocks   the gate is the product of two parallel branches: nothing is computed together to be split again.
-                 beta and gamma go into the 1x1 before the residual. The affine part of a normalisation goes into the
-                 unpadded 1x1 that follows, or into the layer that makes the FiLM vectors.
-    NAF-edge     the same gate; the whole of the batch normalisation goes into the unpadded 1x1 that follows.
-    DiffIR       the affine part of a modulated normalisation goes into the layer that makes scale and shift.
-    Gen2Res      the affine part of a group normalisation goes into the layer that makes the FiLM vectors.
+                 beta and gamma are folded into the 1x1 before the residual. The affine part of a normalisation is
+                 folded into the unpadded 1x1 that follows, or into the layer that makes the FiLM vectors.
+    DiffIR       the affine part of a modulated normalisation is folded into the layer that makes scale and shift.
+    Gen2Res      the affine part of a group normalisation is folded into the layer that makes the FiLM vectors.
 
-Not rewritten, because it would not be exact: the shift of the picture that guidance adapters see (their 3x3 pads it
-with zeros after the shift, so in a bias it would be wrong at the border).
+Not rewritten, because it would not be exact: the shift of the guidance adapters' input (their 3x3 pads with zeros after
+the shift, so a bias would be wrong at the border).
+
+`eager` runs a module behind the protocol of a runtime's graph: the reference of every parity check.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ....kernels.group_norm_silu import EPS as GROUP_EPS
 from ....kernels.modulated_norm import EPS as MODULATED_EPS
 from ....kernels.naf_block import EPS as NAF_EPS
-from ..blocks import Module, RepConv, replaced
+from ...restore.restorer import Graph
+from ..blocks import Module, NafBlock, RepConv, replaced
 from ..dirformer import Modulation
 from ..gen2res import ResBlock
 from ..lora import LoraConv2d, LoraRepConv, LowRank
-from ..naf import NafBlock
-from ..naf_edge import NafEdgeBlock
 
-__all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "SplitNafEdgeBlock", "rewritten"]
+__all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "eager", "rewritten"]
 
 
 def _conv(weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
@@ -54,9 +58,9 @@ def _bias(layer: nn.Conv2d | nn.LayerNorm | nn.GroupNorm) -> Tensor:
 
 
 def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """Two convolutions that give the first and the second half of the channels that `conv` gives.
+    """Two convolutions that return the first and the second half of the output channels of `conv`.
 
-    A depthwise one sees only the half of its input that its outputs are of.
+    Those of a depthwise one take only the matching half of its input.
     """
     depthwise = conv.groups > 1
     weights, biases = conv.weight.chunk(2), _bias(conv).chunk(2)
@@ -75,9 +79,9 @@ def _affine_before(scale: Tensor, shift: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def _affine_with_film(film: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A layer whose vectors (scale, shift) do what x * weight + bias and then x (1 + scale) + shift of `film` do.
+    """A layer whose vectors (scale, shift) stand for x * weight + bias, then x (1 + s) + t with (s, t) from `film`.
 
-    x * (weight (1 + s)) + (bias (1 + s) + t), where s and t are linear in what `film` sees.
+    x * (weight (1 + s)) + (bias (1 + s) + t), where s and t are linear in the input of `film`.
     """
     (scale, shift), (one, zero) = film.weight.chunk(2), film.bias.chunk(2)
     return _linear(
@@ -87,11 +91,11 @@ def _affine_with_film(film: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linea
 
 
 class _ChannelNorm(nn.Module):
-    """x less its mean over the channels of each pixel, if `centred`, over its standard deviation there.
+    """x minus its mean over the channels of each pixel (only if `centred`), divided by its standard deviation there.
 
     Both means are 1x1 convolutions with one output. Of the exact forms this is the fastest in OpenVINO, where a layer
     normalisation between two transpositions moves every pixel twice and a reduction over channels has no fast kernel;
-    in ONNX Runtime the two are alike. The variance is that of the differences: mean(x^2) - mean(x)^2 would cancel.
+    ONNX Runtime runs both at the same speed. The variance is that of the differences: mean(x^2) - mean(x)^2 cancels.
     """
 
     mean: Tensor
@@ -111,7 +115,7 @@ class _ChannelNorm(nn.Module):
 
 
 class SplitNafBlock(nn.Module):
-    """A `NafBlock` without split, learnt affine parts and per-channel factors; the channel attention stays."""
+    """A `NafBlock` without split, learnt affine parts and per-channel factors; it keeps the channel attention."""
 
     def __init__(self, block: NafBlock) -> None:
         super().__init__()
@@ -153,25 +157,8 @@ def _filmed(x: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tens
     return x * scale + shift
 
 
-class SplitNafEdgeBlock(nn.Module):
-    """A `NafEdgeBlock` of convolutions and one product: no normalisation, no split."""
-
-    def __init__(self, block: NafEdgeBlock) -> None:
-        super().__init__()
-        self.enter_first, self.enter_second = _halves(_affine_before(*block.norm.affine(), block.enter))
-        self.depthwise_first, self.depthwise_second = _halves(block.depthwise)
-        hidden = block.leave.weight.new_ones(block.leave.weight.shape[1])
-        self.film = None if block.film is None else _affine_with_film(block.film, hidden, 0 * hidden)
-        self.leave = _conv(block.leave.weight, _bias(block.leave))
-
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """As `NafEdgeBlock.forward`."""
-        h = self.depthwise_first(self.enter_first(x)) * self.depthwise_second(self.enter_second(x))
-        return x + self.leave(_filmed(h, self.film, embedding))
-
-
 class FoldedModulation(nn.Module):
-    """A DiffIR `Modulation` whose normalisation has no learnt part of its own."""
+    """A DiffIR `Modulation` whose normalisation has no learnt part."""
 
     def __init__(self, modulation: Modulation) -> None:
         super().__init__()
@@ -179,7 +166,7 @@ class FoldedModulation(nn.Module):
         self.norm = _ChannelNorm(len(norm.weight), MODULATED_EPS, centred=norm.bias is not None)
 
         def folded(made: Tensor) -> Tensor:
-            """What makes scale and shift (2 C, ...), after the affine part of the norm."""
+            """The layer's weight or bias (2 C, ...) with the affine part of the norm folded in."""
             scale, shift = made.chunk(2)
             rows = (-1, *[1] * (made.dim() - 1))
             if norm.bias is not None:
@@ -208,7 +195,7 @@ class _PlainNormSilu(nn.Module):
 
 
 class FoldedResBlock(nn.Module):
-    """A Gen2Res `ResBlock` whose conditioned normalisation has no learnt part of its own; without dropout."""
+    """A Gen2Res `ResBlock` without dropout, whose conditioned normalisation has no learnt part."""
 
     def __init__(self, block: ResBlock) -> None:
         super().__init__()
@@ -227,17 +214,36 @@ class FoldedResBlock(nn.Module):
 
 @torch.no_grad()
 def rewritten(module: Module) -> Module:
-    """A copy of `module` for deployment, ready to run; `module` itself is left as it is.
+    """A copy of `module` for deployment, in evaluation mode; `module` itself stays as it is.
 
-    Weights that parts share are shared in the copy where the parts themselves are.
+    Parts that are used in two places stay one in the copy.
     """
     makers = {
         RepConv: RepConv.merged,
         LoraRepConv: LowRank,
         LoraConv2d: LowRank,
         NafBlock: SplitNafBlock,
-        NafEdgeBlock: SplitNafEdgeBlock,
         Modulation: FoldedModulation,
         ResBlock: FoldedResBlock,
     }
     return replaced(module, makers)
+
+
+def eager(module: nn.Module, inputs: Sequence[str], *outputs: str) -> Graph:
+    """A function from float32 arrays by name to float32 arrays by name that runs `module` where its parameters are.
+
+    Args:
+        module: its `forward` takes `inputs` by name and returns one tensor, or a tuple of them.
+        inputs: names of the arrays to pass on.
+        outputs: names of the tensors that `forward` returns, in order.
+    """
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+    def graph(**arrays: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])).to(device) for name in inputs}
+            result = module(**tensors)
+        results = result if isinstance(result, tuple) else (result,)
+        return {name: tensor.cpu().numpy() for name, tensor in zip(outputs, results, strict=True)}
+
+    return graph

@@ -1,16 +1,16 @@
 """A few-step student at its own times: every FiLM vector is a constant, so it is folded and the time path is deleted.
 
-Exact: the same numbers up to the rounding of float32. What is folded where:
+Exact up to the rounding of float32. Where it is folded:
 
     Conv, Rep  FiLM follows a convolution: its scale goes into the kernel, scale and shift into the bias.
     NAF body   FiLM comes before an unpadded 1x1 convolution: its scale goes into the kernel's columns, the shift
-               through the kernel into the bias. The same in the NAF-edge body.
+               through the kernel into the bias.
     Gen2Res    FiLM follows the affine part of a normalisation: both become one affine part.
     DiffIR     the time is a column of the first linear layer: it becomes a part of the bias.
 
 In the middle and the decoder of a DTPM, FiLM depends on the semantic code as well: there the time becomes a constant
 that is added to the code's share, and FiLM stays, unless the model has no code. The steps share all other tensors:
-what is left of the time is a few small vectors per step and folded kernel.
+of the time there remain a few small vectors per step and folded kernel.
 """
 
 from __future__ import annotations
@@ -25,20 +25,17 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...sampling.samplers import ddim, posterior_mean
 from ...sampling.steps import Steps
-from ..blocks import ConvBlock, Module, merge_branches, sinusoid
+from ..blocks import ConvBlock, Module, NafBlock, merge_branches, sinusoid
 from ..diffir import PERIOD, Diffir, composed
-from ..dtpm import Adapters, Composed, Dtpm, SharedAdapters, guided
-from ..dtpm import Denoiser as DtpmDenoiser
-from ..gen2res import Denoiser as Gen2ResDenoiser
-from ..gen2res import NormSilu, ResBlock, merged
-from ..naf import NafBlock
-from ..naf_edge import NafEdgeBlock
+from ..dtpm import Composed, Dtpm
+from ..gen2res import Denoiser, NormSilu, ResBlock, merged
+from ..texture import Adapters, SharedAdapters, TextureDenoiser, guided
 
 __all__ = [
     "FixedDiffir",
     "FixedDtpm",
-    "FixedDtpmDenoiser",
     "FixedGen2Res",
+    "FixedTextureDenoiser",
     "ScaledConv",
     "fixed_diffir",
     "fixed_dtpm",
@@ -46,7 +43,7 @@ __all__ = [
 ]
 
 
-def _of(model: nn.Module, time: float) -> Tensor:
+def _time_of(model: nn.Module, time: float) -> Tensor:
     """(1,), in the dtype and on the device of the weights."""
     return next(model.parameters()).new_tensor([time])
 
@@ -69,7 +66,7 @@ class ScaledConv(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The kernel as a plain convolution would hold it."""
+        """The kernel of the equivalent plain convolution."""
         return self.shared * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,14 +92,16 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _with(module: Module, **parts: nn.Module | None) -> Module:
-    """A copy of `module` with other parts of these names; it shares the rest."""
-    changed = copy.copy(module)
-    changed._modules = {**module._modules, **parts}
+    """A copy of `module` with other parts of these names; it shares all the rest with `module`."""
+    shared = (*module.children(), *module.parameters(recurse=False), *module.buffers(recurse=False))
+    changed = copy.deepcopy(module, {id(part): part for part in shared})
+    for name, part in parts.items():
+        setattr(changed, name, part)
     return changed
 
 
 def _fixed_conv(block: ConvBlock, embedding: Tensor) -> ConvBlock:
-    """The block without FiLM, as `embedding` (1, E) would condition it; its convolutions are merged already."""
+    """The block with the FiLM of `embedding` (1, E) folded in; its convolutions are merged already."""
     assert block.film is not None
     assert isinstance(block.first, nn.Conv2d)
     return _with(block, first=_film_after(block.first, *block.film(embedding)[0].chunk(2)), film=None)
@@ -115,32 +114,25 @@ def _fixed_naf(block: NafBlock, embedding: Tensor) -> NafBlock:
     return _with(block, spatial_in=spatial_in, point_in=point_in, film=None)
 
 
-def _fixed_naf_edge(block: NafEdgeBlock, embedding: Tensor) -> NafEdgeBlock:
-    assert block.film is not None
-    return _with(block, leave=_film_before(block.leave, *block.film(embedding)[0].chunk(2)), film=None)
-
-
 def _fixed_block(block: nn.Module, embedding: Tensor) -> nn.Module:
     if isinstance(block, NafBlock):
         return _fixed_naf(block, embedding)
-    if isinstance(block, NafEdgeBlock):
-        return _fixed_naf_edge(block, embedding)
     assert isinstance(block, ConvBlock)
     return _fixed_conv(block, embedding)
 
 
-class FixedDtpmDenoiser(nn.Module):
-    """A DTPM's texture prior at one time: its encoder knows none, middle and decoder see the code and a constant.
+class FixedTextureDenoiser(nn.Module):
+    """A DTPM's texture prior at one time: the encoder has no FiLM; middle and decoder get the code plus a constant.
 
     Shares the tensors of `denoiser`, whose branches are merged.
     """
 
     time: Tensor
 
-    def __init__(self, denoiser: DtpmDenoiser, t: float) -> None:
+    def __init__(self, denoiser: TextureDenoiser, t: float) -> None:
         super().__init__()
         unet = denoiser.unet
-        time = denoiser.time(sinusoid(_of(denoiser, t), denoiser.config.frequencies))
+        time = denoiser.time(sinusoid(_time_of(denoiser, t), denoiser.config.frequencies))
 
         def fixed(blocks: Iterable[nn.Module]) -> nn.ModuleList:
             return nn.ModuleList(_fixed_block(block, unet.activated(time)) for block in blocks)
@@ -168,13 +160,13 @@ class FixedDtpmDenoiser(nn.Module):
 
 
 class FixedDtpm(Composed):
-    """A DTPM that samples in its own steps alone."""
+    """A DTPM that can only sample in its own steps."""
 
     def __init__(self, model: Dtpm, steps: Steps) -> None:
         super().__init__()
         self.config, self.levels = model.config, steps.levels
         self.predictor, self.adapters = model.predictor, model.adapters
-        self.denoisers = nn.ModuleList(FixedDtpmDenoiser(model.denoiser, time) for time in steps.times)
+        self.denoisers = nn.ModuleList(FixedTextureDenoiser(model.denoiser, time) for time in steps.times)
         self.register_buffer("residual_scale", model.residual_scale)
         self.multiple_of = model.multiple_of
 
@@ -186,7 +178,7 @@ class FixedDtpm(Composed):
     def forward(
         self, image: Tensor, code: Tensor, noise: Tensor, strength: Tensor, amount: Tensor | None = None
     ) -> Tensor:
-        """As `Dtpm.forward` with the steps that it was fixed at."""
+        """As `Dtpm.forward`, in the steps that it was built for."""
         base, scale = self.predict(image, amount)
 
         def denoise(x: Tensor, step: int) -> Tensor:
@@ -198,17 +190,17 @@ class FixedDtpm(Composed):
 
 @torch.no_grad()
 def fixed_dtpm(model: Dtpm, steps: Steps) -> FixedDtpm:
-    """`model` at these steps, its re-parameterised branches merged. The model itself is left as it is."""
+    """`model` at these steps, its re-parameterised branches merged. The model itself stays as it is."""
     return FixedDtpm(merge_branches(model), steps).eval().requires_grad_(False)
 
 
 class FixedGen2Res(nn.Module):
-    """Gen2Res's denoiser at one time: no time path at all. Shares all but the affine parts of the normalisations."""
+    """Gen2Res's denoiser at one time, without a time path. Shares all but the affine parts of the normalisations."""
 
-    def __init__(self, denoiser: Gen2ResDenoiser, t: float) -> None:
+    def __init__(self, denoiser: Denoiser, t: float) -> None:
         super().__init__()
         self.denoiser = _with(denoiser)
-        time = F.silu(denoiser.time(sinusoid(_of(denoiser, t), denoiser.config.embedding // 4)))
+        time = F.silu(denoiser.time(sinusoid(_time_of(denoiser, t), denoiser.config.embedding // 4)))
         for name in ("encoder", "middle", "decoder"):
             layers = getattr(denoiser, name)
             setattr(self.denoiser, name, nn.ModuleList(_fixed_layer(layer, time) for layer in layers))
@@ -220,7 +212,7 @@ class FixedGen2Res(nn.Module):
 
 
 class _FixedResBlock(nn.Module):
-    """A residual block whose FiLM is a part of its second normalisation."""
+    """A residual block whose FiLM is folded into its second normalisation."""
 
     def __init__(self, block: ResBlock, time: Tensor) -> None:
         super().__init__()
@@ -248,14 +240,14 @@ def _fixed_layer(layer: nn.Module, time: Tensor) -> nn.Module:
 
 
 @torch.no_grad()
-def fixed_gen2res(denoiser: Gen2ResDenoiser, times: Sequence[float]) -> list[FixedGen2Res]:
-    """One network per step, without the time; they share what the time does not touch. Low-rank factors are merged."""
+def fixed_gen2res(denoiser: Denoiser, times: Sequence[float]) -> list[FixedGen2Res]:
+    """One network per step, without the time path; they share all other tensors. Low-rank factors are merged."""
     plain = merged(denoiser).eval()
     return [FixedGen2Res(plain, time).eval().requires_grad_(False) for time in times]
 
 
 class FixedDiffir(nn.Module):
-    """A DiffIR whose chain is told no time: one bias per step instead."""
+    """DiffIR with the time embedding folded into one bias per step."""
 
     biases: Tensor
 

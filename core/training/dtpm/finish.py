@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
-from ...sampling.schedule import SCHEDULES, STEPS, trailing
+from ...sampling.schedule import SCHEDULES, TRAINING_STEPS, trailing
 from ..data.photos import Data, Pool, planar
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, Validation
@@ -57,8 +57,8 @@ class FinishRecipe(Recipe):
             raise UsageError(
                 f"psnr or l1 must be above 0, or nothing would hold the picture; got {self.psnr}, {self.l1}"
             )
-        if not 1 <= self.sampling_steps <= STEPS:
-            raise UsageError(f"sampling_steps must be in 1..{STEPS}, got {self.sampling_steps}")
+        if not 1 <= self.sampling_steps <= TRAINING_STEPS:
+            raise UsageError(f"sampling_steps must be in 1..{TRAINING_STEPS}, got {self.sampling_steps}")
 
 
 RECIPE = FinishRecipe(steps=5_000, batch=16, rate=1e-4, ema=0.999, predictor_rate=0.0)

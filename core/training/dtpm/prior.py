@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...arrays import FloatImage
 from ...degradations import gaussian_blur, gaussian_noise
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import MOBILE, Denoiser, DtpmConfig
+from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
 from ...sampling.samplers import ddim
 from ...sampling.schedule import SCHEDULES, trailing
 from ...texture import blend
@@ -79,7 +79,7 @@ class PriorStage:
         self.encoder = encoder
         self.scale = residual_scale(data.train.at(0))
         self.bars = SCHEDULES[self.config.schedule]()
-        denoiser = Denoiser(self.config.denoiser, self.config.semantic.code)
+        denoiser = TextureDenoiser(self.config.denoiser, self.config.semantic.code)
         recipe.check_crop(denoiser.unet.multiple_of)
         self.model: nn.Module = denoiser
         self.trained = {"": 1.0}

@@ -55,11 +55,11 @@ def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image
     rows += [measure(PREDICTOR, lambda case: model.predictor(case.image), found)]
     chains = _chains(model, own_steps(checkpoint.facts))
     for steps in chains:
-        gain = GAIN / sampled_deviation(checkpoint.facts, steps.count)
+        gain = GAIN / sampled_deviation(checkpoint.facts, steps.step_count)
         method = partial(restore, model, encode, steps, gain=gain)
-        rows += [measure(f"DTPM, {steps.count} steps, gain {GAIN:g}", method, found)]
+        rows += [measure(f"DTPM, {steps.step_count} steps, gain {GAIN:g}", method, found)]
     rows[2:2] = _null_rows(model, found, rows[2])
-    errors = [(steps.count, _log_errors(model, encode, steps, found, checkpoint)) for steps in chains]
+    errors = [(steps.step_count, _log_errors(model, encode, steps, found, checkpoint)) for steps in chains]
     return Table(f"DTPM, task `{task}`", rows, [*_verdicts(Table("", rows, ())), *_calibrations(errors)])
 
 
@@ -103,7 +103,7 @@ def _log_errors(
     for case in found:
         image, noise, code = _conditions(model, encoder, case)
         base, scale = model.predict(image)
-        deviation = sampled_deviation(checkpoint.facts, steps.count)
+        deviation = sampled_deviation(checkpoint.facts, steps.step_count)
         sampled = scale * model.residual(image, base, code, noise, *steps) / deviation
         errors.append(float((sampled.std() / (case.clean.to(base) - base).std()).log()))
     return errors

@@ -26,9 +26,9 @@ from ...models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
 from ...photo.io import is_photo, read
 from ...photo.resize import shrink
 from ...restore.noise_sigma import noise_sigma
-from ...sampling.entry import unclipped
 from ...sampling.noise import normal
 from ...sampling.schedule import ddpm, quadratic, strided
+from ...sampling.steps import unclipped
 from ..data.photos import Data, Levels, gather, levels
 from ..data.sources import file_hash
 from ..gen2res import constrain

@@ -106,7 +106,7 @@ def ramp() -> np.ndarray:
 def test_only_the_drop_changes() -> None:
     seen = through(ramp(), drop())
     y, x = np.mgrid[:SIDE, :SIDE]
-    outside = np.hypot(y - 60, x - 60) > 20 * weather.FOOTPRINT
+    outside = np.hypot(y - 60, x - 60) > 20 * weather._FOOTPRINT
     np.testing.assert_allclose(seen[outside], ramp()[outside], atol=1e-5)
     assert np.abs(seen - ramp())[~outside].mean() > 0.05
 
@@ -138,7 +138,7 @@ def test_neighbours_merge() -> None:
     lone = max(weather._share(drop(60, x, 10), *between)[0, 0] for x in (50, 72))
     assert weather._share(pair, *between)[0, 0] > lone + 0.3
     assert pair.centre == (60, 61)
-    assert pair.reach == 21
+    assert pair.radius == 21
 
 
 def test_drops_outside_the_image_and_larger_than_it() -> None:

@@ -57,7 +57,7 @@ def test_the_embedded_pack_is_beside_the_code() -> None:
 
 def test_without_an_embedded_pack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pack_module, "_DEFAULT", tmp_path / "cleanup")
-    with pytest.raises(PackError, match=r"no embedded pack.*name the folder of a pack"):
+    with pytest.raises(PackError, match=r"no embedded pack.*give the folder of a pack"):
         default_pack()
 
 

@@ -23,8 +23,8 @@ from pocketprior.core.photo.photo import Photo
 from pocketprior.core.restore import pipeline
 from pocketprior.core.restore.noise_sigma import noise_sigma
 from pocketprior.core.restore.restorer import Graph, Restorer
-from pocketprior.core.sampling.entry import unclipped
 from pocketprior.core.sampling.noise import normal
+from pocketprior.core.sampling.steps import unclipped
 
 Array = NDArray[np.float32]
 SIDE = 64

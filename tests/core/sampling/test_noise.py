@@ -226,13 +226,13 @@ def test_without_the_library_numpy_answers(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("seed", [-1, 2**64, -(2**70)])
 def test_wrong_seed_is_refused(seed: int) -> None:
-    with pytest.raises(UsageError, match=f"seed {seed} was given; choose a whole number from 0"):
+    with pytest.raises(UsageError, match=f"got seed {seed}; choose a whole number from 0"):
         normal(seed, 0, (0, 1), (0, 1))
 
 
 @pytest.mark.parametrize("step", [-1, 2**32])
 def test_wrong_step_is_refused(step: int) -> None:
-    with pytest.raises(UsageError, match=f"step {step} was given"):
+    with pytest.raises(UsageError, match=f"got step {step}"):
         normal_vector(0, step, 4)
 
 

@@ -43,13 +43,6 @@ def test_ddim_stays_on_the_path_of_its_noise() -> None:
         np.testing.assert_allclose(state, expected, atol=1e-5)
 
 
-def test_one_step_is_ddim_of_one_step() -> None:
-    levels = [LEVELS[0], 1.0]
-    np.testing.assert_array_equal(
-        samplers.one_step(oracle, NOISE, levels), samplers.ddim(oracle, NOISE, levels).astype(np.float32)
-    )
-
-
 def test_numpy_and_torch_run_the_same_sampler() -> None:
     def denoise(x, step):
         return x * 0.3 - step * 0.1

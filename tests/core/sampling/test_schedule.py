@@ -11,7 +11,7 @@ from pocketprior.core.sampling import schedule
 @pytest.mark.parametrize("name", schedule.SCHEDULES)
 def test_schedules_fall_to_pure_noise(name: str) -> None:
     bars = schedule.SCHEDULES[name]()
-    assert len(bars) == schedule.STEPS
+    assert len(bars) == schedule.TRAINING_STEPS
     assert bars[-1] == 0.0
     assert 0.999 < bars[0] < 1
     assert all(a > b for a, b in itertools.pairwise(bars))

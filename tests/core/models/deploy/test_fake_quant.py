@@ -14,14 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from pocketprior.core.models.blocks import RepBlock, merge_branches
-from pocketprior.core.models.deploy.fake_quant import coded_array, coded_weights, in_eight_bits, unit_of
-from pocketprior.core.models.dtpm import GuidanceAdapter
-from pocketprior.core.pack.int8 import LEAST, Unit
+from pocketprior.core.models.deploy.fake_quant import fake_quantize, params_of, quantized_array, quantized_weights
+from pocketprior.core.models.texture import GuidanceAdapter
+from pocketprior.core.pack.int8 import MIN_WEIGHTS, QuantParams
 from pocketprior.export.quantization import layers, ranges
 from pocketprior.export.quantization.levels import coded, decoded
 from pocketprior.export.quantization.onnx_graphs import emit
 
-UNITS = (Unit(0.011764707, 85), Unit(0.0027450982, 0), Unit(1 / 3, 255), Unit(1.0, 7))
+PARAMS = (QuantParams(0.011764707, 85), QuantParams(0.0027450982, 0), QuantParams(1 / 3, 255), QuantParams(1.0, 7))
 
 
 class Net(nn.Module):
@@ -71,13 +71,15 @@ def by_onnx(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, axis: int = 0) -
     return np.asarray(session.run(None, {"x": x})[0])
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_arrays_are_those_of_onnx_to_the_bit(unit: Unit) -> None:
+@pytest.mark.parametrize("params", PARAMS)
+def test_arrays_are_those_of_onnx_to_the_bit(params: QuantParams) -> None:
     random = np.random.default_rng(0)
-    halves = (np.arange(-600, 600) / 2 * np.float32(unit.scale)).astype(np.float32)  # where rounding is to even
-    x = np.concatenate([halves, random.normal(0, 100 * unit.scale, 20000).astype(np.float32)])
-    expected = by_onnx(x, np.float32(unit.scale), np.uint8(unit.zero))
-    found = coded_array(torch.from_numpy(x), Unit(float(np.float32(unit.scale)), unit.zero)).numpy()
+    halves = (np.arange(-600, 600) / 2 * np.float32(params.scale)).astype(np.float32)  # where rounding is to even
+    x = np.concatenate([halves, random.normal(0, 100 * params.scale, 20000).astype(np.float32)])
+    expected = by_onnx(x, np.float32(params.scale), np.uint8(params.zero_point))
+    found = quantized_array(
+        torch.from_numpy(x), QuantParams(float(np.float32(params.scale)), params.zero_point)
+    ).numpy()
     assert np.array_equal(found, expected)
     assert len(np.unique(found)) == 256
 
@@ -86,7 +88,7 @@ def test_arrays_are_those_of_onnx_to_the_bit(unit: Unit) -> None:
 def test_weights_are_those_of_the_exporter_and_of_onnx_to_the_bit(shape: tuple[int, ...]) -> None:
     weights = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
     weights[0] = 0
-    found = coded_weights(torch.from_numpy(weights)).numpy()
+    found = quantized_weights(torch.from_numpy(weights)).numpy()
     code = coded(weights, "int8")
     assert np.array_equal(found, decoded(code, shape))
     assert np.array_equal(found, by_onnx(weights, code.scales[:, 0], np.zeros(len(weights), np.int8)))
@@ -96,7 +98,7 @@ def test_weights_are_those_of_the_exporter_and_of_onnx_to_the_bit(shape: tuple[i
 def test_units_are_those_of_the_exporter(shift: float) -> None:
     values = (np.random.default_rng(0).standard_t(3, (2, 8, 16, 16)) + shift).astype(np.float32)
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
-    weights = numpy_helper.from_array(np.ones((LEAST // 8, 8, 1, 1), np.float32), "w")
+    weights = numpy_helper.from_array(np.ones((MIN_WEIGHTS // 8, 8, 1, 1), np.float32), "w")
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
     model = helper.make_model(
         helper.make_graph(nodes, "g", ends[:1], ends[1:], [weights]),
@@ -104,17 +106,17 @@ def test_units_are_those_of_the_exporter(shift: float) -> None:
         ir_version=9,
     )
     found = ranges.ranges(model, [{"x": values}])["x"]
-    assert unit_of(values) == ranges.unit_of(found)
-    assert unit_of(np.zeros(3, np.float32)) == (np.float32(1e-12), 0)
+    assert params_of(values) == ranges.unit_of(found)
+    assert params_of(np.zeros(3, np.float32)) == (np.float32(1e-12), 0)
 
 
 def test_the_gradient_goes_straight_through_where_nothing_is_cut_off() -> None:
     x = torch.tensor([-2.0, -0.3, 0.0, 0.4, 3.0], requires_grad=True)
-    coded_array(x, Unit(2 / 255, 128)).sum().backward()
+    quantized_array(x, QuantParams(2 / 255, 128)).sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == [0, 1, 1, 1, 0]
     weights = torch.randn(4, 3, 3, 3, requires_grad=True)
-    (coded_weights(weights) * 2).sum().backward()
+    (quantized_weights(weights) * 2).sum().backward()
     assert weights.grad is not None
     assert torch.equal(weights.grad, torch.full_like(weights, 2))
 
@@ -127,7 +129,7 @@ def exported(net: nn.Module, picture: Tensor) -> onnx.ModelProto:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_model_in_eight_bits_is_what_quantize_makes_of_it(net: Net, picture: Tensor) -> None:
+def test_a_model_fake_quantize_is_what_quantize_makes_of_it(net: Net, picture: Tensor) -> None:
     """Bounds, biases, merged kernels, what residual sums read, the ReLU: the same numbers but for float32."""
     with torch.no_grad():
         plain = net(picture)
@@ -142,7 +144,7 @@ def test_a_model_in_eight_bits_is_what_quantize_makes_of_it(net: Net, picture: T
         emit(model, digests, values).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     expected = torch.from_numpy(np.asarray(session.run(None, feed)[0]))
-    in_eight_bits(net, [""], lambda net: net(picture))
+    fake_quantize(net, [""], lambda net: net(picture))
     with torch.no_grad():
         found = net(picture)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -153,7 +155,7 @@ def test_a_model_in_eight_bits_is_what_quantize_makes_of_it(net: Net, picture: T
 def test_parameters_stay_and_copies_compute_alike(net: Net, picture: Tensor) -> None:
     names = [name for name, _ in net.named_parameters()]
     plain = copy.deepcopy(net)
-    in_eight_bits(net, ["intro", "block", "adapter", "end"], lambda net: net(picture))
+    fake_quantize(net, ["intro", "block", "adapter", "end"], lambda net: net(picture))
     assert [name for name, _ in net.named_parameters()] == names
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), plain.state_dict().values(), strict=True))
     copied = copy.deepcopy(net)
@@ -164,8 +166,8 @@ def test_parameters_stay_and_copies_compute_alike(net: Net, picture: Tensor) -> 
 
 
 def test_nothing_is_changed_outside_and_after_a_failure(net: Net, picture: Tensor) -> None:
-    in_eight_bits(net, [""], lambda net: net(picture))
-    kernel = torch.rand(LEAST, 3, 1, 1)
+    fake_quantize(net, [""], lambda net: net(picture))
+    kernel = torch.rand(MIN_WEIGHTS, 3, 1, 1)
     expected = F.conv2d(picture, kernel)
     net(picture)
     assert torch.equal(F.conv2d(picture, kernel), expected)

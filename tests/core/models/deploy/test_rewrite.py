@@ -8,17 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from pocketprior.core.models.blocks import NafBlock
 from pocketprior.core.models.deploy.rewrite import (
     FoldedModulation,
     FoldedResBlock,
     SplitNafBlock,
-    SplitNafEdgeBlock,
     rewritten,
 )
 from pocketprior.core.models.dirformer import Modulation
 from pocketprior.core.models.gen2res import Gen2ResConfig, ResBlock
-from pocketprior.core.models.naf import NafBlock
-from pocketprior.core.models.naf_edge import NafEdgeBlock
 
 
 def perturbed(module: nn.Module) -> nn.Module:
@@ -43,8 +41,6 @@ BLOCKS = {
     "naf": (lambda: NafBlock(6, 10), SplitNafBlock, [(2, 6, 5, 7)]),
     "naf of one pixel": (lambda: NafBlock(4, 4), SplitNafBlock, [(1, 4, 1, 1)]),
     "naf, conditioned": (lambda: NafBlock(6, 10, 8), SplitNafBlock, [(2, 6, 5, 7), (2, 4)]),
-    "naf-edge": (lambda: NafEdgeBlock(6, 10), SplitNafEdgeBlock, [(2, 6, 5, 7)]),
-    "naf-edge, conditioned": (lambda: NafEdgeBlock(6, 10, 4), SplitNafEdgeBlock, [(2, 6, 5, 7), (2, 4)]),
     "diffir": (lambda: Modulation(6, 5, True), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
     "diffir, norm without bias": (lambda: Modulation(6, 5, False), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
     "diffir, modulation with bias": (lambda: Modulation(6, 5, True, True), FoldedModulation, [(2, 6, 3, 4), (2, 5)]),
