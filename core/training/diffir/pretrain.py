@@ -17,15 +17,12 @@ from torch import Tensor, nn
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import Teacher
-from ..data.photos import Data, Pool
-from ..loop.stage import Arrays, Stage, Validation
-from .samples import DiffirRecipe, draw_pair, held_back, standardise, starting_pairs, validation
+from ..data.photos import Pool, TrainingData
+from ..evaluation.score import device_of
+from ..loop.stage import Arrays, StageDefinition, Validation
+from .diffir_stage import DiffirRecipe, draw_pair, held_back, standardise, starting_pairs, validation
 
-__all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PretrainStage", "build"]
-
-RECIPE = DiffirRecipe(steps=4000, batch=16, rate=1e-3, warmup=200, save_every=500)
-EARLIER: tuple[str, ...] = ()
-STRUCTURES = False
+__all__ = ["PRETRAIN_STAGE", "PretrainStage"]
 
 
 class PretrainStage:
@@ -33,7 +30,7 @@ class PretrainStage:
 
     kind = "diffir-pretrain"
 
-    def __init__(self, recipe: DiffirRecipe, data: Data) -> None:
+    def __init__(self, recipe: DiffirRecipe, data: TrainingData) -> None:
         self.recipe = recipe
         self.config = recipe.model
         self.teacher = Teacher(recipe.model)
@@ -45,18 +42,18 @@ class PretrainStage:
         self.pairs = held_back(data.val, recipe)
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
-        """ "image" and "clean"."""
+        """Draw "image" and "clean"; see `draw_pair`."""
         return draw_pair(pool, crop, self.recipe, rng)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """L1 of the restored picture."""
+        """L1 of the restored image."""
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         return {"loss": F.l1_loss(self.teacher(image, batch["clean"]).float(), batch["clean"])}
 
     def validate(self, model: nn.Module) -> Validation:
         """PSNR in dB under the prior of the ground truth, the upper bound of stage 2, another photo's, and the mean."""
         assert isinstance(model, Teacher)
-        device = next(model.parameters()).device
+        device = device_of(model)
         pairs = [(image.to(device), clean.to(device)) for image, clean in self.pairs]
         return validation(pairs, [model.cpen(*pair) for pair in pairs], model.dirformer)
 
@@ -65,7 +62,10 @@ class PretrainStage:
         return {"task": self.recipe.task}
 
 
-def build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:
-    """The stage, from scratch."""
+def _build(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PretrainStage:
+    """From scratch."""
     del earlier
     return PretrainStage(recipe, data)
+
+
+PRETRAIN_STAGE = StageDefinition(DiffirRecipe(steps=4000, batch=16, rate=1e-3, warmup=200, save_every=500), _build)

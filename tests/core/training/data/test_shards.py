@@ -11,7 +11,7 @@ from PIL import Image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.training.data import shards
-from pocketprior.core.training.data.shards import Shards, expand, is_shards
+from pocketprior.core.training.data.sources import Shards, expand, is_shards
 
 
 def png(level: int, size: tuple[int, int] = (40, 48)) -> bytes:
