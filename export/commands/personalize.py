@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.errors import UsageError
+from ...core.errors import INTERRUPTED, UsageError
 from ...core.pack.systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_INTERRUPTED = 130
 # Fields of the album: default and help.
 _ALBUM: dict[str, tuple[int | float, str]] = {
     "count": (16, "images"),
@@ -64,13 +63,14 @@ def run(args: argparse.Namespace) -> int:
         manifest = personalize(album, args.out, _options(args))
     except KeyboardInterrupt:
         print("pocketprior: stopped; run the same command to resume", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     print(f"{args.out}: {sum(file.bytes for file in manifest.files()) / 1e6:.2f} MB, {manifest.golden['photo'].reason}")
     return 0
 
 
 def _options(args: argparse.Namespace) -> PersonalizeOptions:
-    from ..personal import Album, AlbumOptions, PersonalizeOptions
+    from ...core.training.gen2res.album import Album
+    from ..personal import PersonalizeOptions
 
     given = {name: getattr(args, f"album_{name}") for name in _ALBUM}
     side, batch = given.pop("side"), given.pop("batch")
@@ -86,5 +86,7 @@ def _options(args: argparse.Namespace) -> PersonalizeOptions:
         sampler=args.sampler,
         sampling_steps=args.sampling_steps,
         around=args.around,
-        generation=AlbumOptions(Album(**given), side, batch),
+        generated=Album(**given),
+        album_side=side,
+        album_batch=batch,
     )

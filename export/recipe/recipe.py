@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...core.errors import PackError, UsageError
+from ...core.errors import UsageError
 from ...core.pack.json import decode
-from ...core.training.stages import SEMANTIC, SYSTEMS, stage_module
+from ...core.training.stages import SEMANTIC, SYSTEMS, find_stage
 
 __all__ = ["BuildRecipe", "Distillation", "ExportSection", "ParitySection", "QuantizeSection", "kind_of", "load_recipe"]
 
@@ -74,7 +74,7 @@ class BuildRecipe:
             )
         provided = {kind_of(self.system, stage) for stage in self.train}
         for stage in self.train:
-            for kind in stage_module(self.system, stage).EARLIER:
+            for kind in find_stage(self.system, stage).earlier:
                 if kind not in provided | {SEMANTIC}:
                     raise UsageError(
                         f"[train]: the stage '{stage}' needs a '{kind}'; name the stage that trains it too"
@@ -107,7 +107,4 @@ def load_recipe(path: Path) -> BuildRecipe:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"the recipe {path} cannot be read: {error}") from error
-    try:
-        return decode(BuildRecipe, tree, str(path))
-    except PackError as error:
-        raise UsageError(f"{str(error).removesuffix('; export the pack again')}; correct the recipe") from error
+    return decode(BuildRecipe, tree, str(path), error=UsageError, advice="correct the recipe")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
-from ...core.errors import PackError, UsageError
+from ...core.errors import INTERRUPTED, PackError, UsageError
 from ...core.files import atomic_output
 from .recipe import load_recipe
 from .steps import BuildStep, check_steps, steps_of
@@ -18,7 +18,6 @@ from .steps import BuildStep, check_steps, steps_of
 __all__ = ["BUILD_STATE", "Execute", "build", "execute", "planned", "run_steps"]
 
 BUILD_STATE = "build.json"
-_INTERRUPTED = 130
 
 Execute = Callable[[Sequence[str]], int]  # arguments of `pocketprior` -> exit code
 
@@ -84,7 +83,7 @@ def run_steps(steps: Sequence[BuildStep], folder: Path, run: Execute = execute) 
         start = monotonic()
         code = run(step.arguments)
         if code:
-            again = "" if code == _INTERRUPTED else "correct what it reports and "
+            again = "" if code == INTERRUPTED else "correct what it reports and "
             _log(f"{title}: ended with {code} after {monotonic() - start:.0f} s; {again}run the same command to resume")
             return code
         if not step.output.exists():

@@ -7,14 +7,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from ...core.degradations import TASKS
-from ...core.errors import PocketPriorError, UnknownNameError, UsageError
+from ...core.errors import PocketPriorError, UsageError
 from ...core.photo.listing import released_photos
-from ...core.training.stages import SEMANTIC, stage_module
-from ...distill.command import method_of
+from ...core.training import read_recipe
+from ...core.training.stages import SEMANTIC, find_stage
+from ...distill import distill_recipe
 from ..commands import export, quantize, record
 from ..systems import check_options
 from ..targets import targets_of
@@ -80,16 +81,18 @@ def check_steps(recipe: BuildRecipe, steps: Sequence[BuildStep]) -> None:
     settings of trainings go through their recipes.
     """
     for stage in recipe.stages:
-        module = stage_module(recipe.system, stage)
-        _naming(f"[train] {stage}", lambda module=module, stage=stage: module.RECIPE.with_settings(recipe.train[stage]))
+        entry = find_stage(recipe.system, stage)
+        size, task = recipe.size if entry.sized else None, recipe.task if entry.tasked else None
+        settings = recipe.train[stage]
+        read = partial(read_recipe, recipe.system, stage, size=size, task=task, settings=settings)
+        _naming(f"[train] {stage}", read)
     for run in recipe.distill:
-        _naming(f"[[distill]] {run.method}", lambda run=run: method_of(run.method).RECIPE.with_settings(run.set))
-    if recipe.task is not None and recipe.task not in TASKS:
-        raise UnknownNameError("task", recipe.task, TASKS)
+        read = partial(distill_recipe, run.method, sampling_steps=run.steps, settings=run.set)
+        _naming(f"[[distill]] {run.method}", read)
     for step in steps:
         command = _CHECKED.get(step.name)
         if command is not None:
-            _naming(f"[{step.name}]", lambda step=step, command=command: _check(recipe, step, command))
+            _naming(f"[{step.name}]", partial(_check, recipe, step, command))
 
 
 def _check(recipe: BuildRecipe, step: BuildStep, command: _Command) -> None:
@@ -112,11 +115,11 @@ def _naming(place: str, check: Callable[[], object]) -> None:
 def _training(recipe: BuildRecipe, folder: Path, data: str) -> Iterator[BuildStep]:
     made: dict[str, Path] = {}
     for stage in recipe.stages:
-        module, out = stage_module(recipe.system, stage), folder / "train" / stage
+        entry, out = find_stage(recipe.system, stage), folder / "train" / stage
         arguments = ["train", recipe.system, stage, "--data", data, "--out", str(out)]
-        arguments += _option("--size", recipe.size if hasattr(module.RECIPE, "model") else None)
-        arguments += _option("--task", recipe.task if hasattr(module.RECIPE, "task") else None)
-        for kind in module.EARLIER:
+        arguments += _option("--size", recipe.size if entry.sized else None)
+        arguments += _option("--task", recipe.task if entry.tasked else None)
+        for kind in entry.earlier:
             arguments += _option(f"--{kind}", str(made[kind]) if kind in made or kind != SEMANTIC else None)
         yield BuildStep(f"train {stage}", (*arguments, *_settings(recipe.train[stage])), out / _MODEL)
         made[kind_of(recipe.system, stage)] = out / _MODEL

@@ -17,7 +17,7 @@ import torch
 from torch.export import ExportedProgram
 
 from ...core.errors import UnknownNameError, UsageError
-from ...core.pack.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
+from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
 from ...core.pack.size import TileWindow
 from ...core.pack.store import packed_file
 from ...core.sampling.noise import NOISE_SPEC
@@ -153,7 +153,7 @@ def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
     """The manifest without its files: placeholders stand where hashes come."""
     specs = {n: GraphSpec(g.inputs, g.outputs, {"onnx": {"fp32": _PENDING}}) for n, g in opened.graphs.items()}
     return Manifest(
-        format=FORMAT,
+        format=MANIFEST_FORMAT,
         name=name,
         value_range=(0.0, 1.0),
         noise=NOISE_SPEC,

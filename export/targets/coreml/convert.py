@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ....core.errors import UnknownNameError
-from ....core.restore.tiles import LARGEST
+from ....core.restore.tiles import LARGEST_TILE
 from ...systems.graphs import ModelGraph
 from .package import CoremlPackage, blocks, coremltools, write_package
 from .program import bindings, constant, operation
@@ -79,7 +79,7 @@ def _side(multiple: int, tile: int | None) -> Callable[[], Any]:
     """Makes a height or width; a free one is an object, which height and width must not share."""
     if tile is not None:
         return lambda: tile
-    default, highest = multiple * max(1, _DEFAULT_SIDE // multiple), LARGEST // multiple * multiple
+    default, highest = multiple * max(1, _DEFAULT_SIDE // multiple), LARGEST_TILE // multiple * multiple
     return lambda: coremltools().RangeDim(multiple, highest, default=default)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pocketprior.core.errors import PackError, UsageError
-from pocketprior.export.recipe.run import _INTERRUPTED, BUILD_STATE, run_steps
+from pocketprior.core.errors import INTERRUPTED, PackError, UsageError
+from pocketprior.export.recipe.run import BUILD_STATE, run_steps
 from pocketprior.export.recipe.steps import BuildStep
 
 
@@ -68,7 +68,7 @@ def test_everything_runs_once(folder: Path, commands: Commands, capsys: pytest.C
 
 
 @pytest.mark.parametrize("command", ["train", "export", "parity"])
-@pytest.mark.parametrize("failure", [1, _INTERRUPTED, KeyboardInterrupt()])
+@pytest.mark.parametrize("failure", [1, INTERRUPTED, KeyboardInterrupt()])
 def test_goes_on_with_the_step_that_did_not_end(
     folder: Path, commands: Commands, command: str, failure: int | BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
