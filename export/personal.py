@@ -35,7 +35,7 @@ class PersonalizeOptions:
 
     recipe: ConstrainRecipe = (
         CONSTRAIN_STAGE.recipe
-    )  # `mirror` follows from the album: only generated ones are mirrored
+    )  # `mirror` follows from the album
     base: Path | None = None  # checkpoint of the base model, None for the one of the package
     run: Path | None = None  # run folder of the training, None for PACK.run
     workers: int = 1  # processes that draw batches

@@ -135,7 +135,7 @@ def test_the_environment_has_no_date() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there() -> None:
     assert device_of("auto").type == "cpu"
-    with pytest.raises(UsageError, match="PyTorch finds no CUDA device here"):
+    with pytest.raises(UsageError, match="PyTorch finds no CUDA device"):
         device_of("cuda")
 
 
@@ -166,7 +166,7 @@ class TestCommand:
         [
             (["--steps", "2"], "--steps was given for a diffir checkpoint"),
             (["--photos", "nowhere"], "nowhere"),
-            (["-o", "no/where.npz"], "lies in a folder that does not exist"),
+            (["-o", "no/where.npz"], "is in a folder that does not exist"),
         ],
     )
     def test_refuses(self, words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

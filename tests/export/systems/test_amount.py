@@ -118,11 +118,11 @@ class TestSource:
             torch.testing.assert_close(called(graphs["predict"], **inputs(1.0))[1], expected * amplitude)
 
     def test_an_encoder_that_it_does_not_have(self, checkpoint: Path) -> None:
-        with pytest.raises(UsageError, match="has no semantic code; leave --semantic out"):
+        with pytest.raises(UsageError, match="has no semantic code: leave the option out"):
             DtpmSource(checkpoint, "semantic.safetensors").open()
 
     def test_an_encoder_that_is_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="without its semantic encoder; add --semantic FILE"):
+        with pytest.raises(UsageError, match="needs its semantic encoder; add --semantic FILE"):
             DtpmSource(save_small(tmp_path)[0]).open()
 
 

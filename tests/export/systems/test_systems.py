@@ -255,7 +255,7 @@ def test_graphs_that_do_not_do_what_torch_does_are_not_packed(tmp_path: Path) ->
         def open(self) -> Opened:
             return replace(opened, graphs={"denoise": graph})
 
-    with pytest.raises(GraphError, match=r"the float32 graphs of 'x' are \d+ grey levels from PyTorch, at most 2"):
+    with pytest.raises(GraphError, match=r"the onnx graphs \(fp32\) are \d+ grey levels from PyTorch, at most 2"):
         write_pack(Changed(tmp_path / "gen2res.safetensors"), tmp_path / "pack", PHOTOS, PackOptions(name="x"))
     assert not (tmp_path / "pack").exists()
 
@@ -280,8 +280,8 @@ class TestCommand:
         ("save", "options", "words"),
         [
             (save_diffir, ["--steps", "2"], "--steps was given for a diffir checkpoint; its options are: --gain, --w"),
-            (save_gen2res, ["--gain", "-1"], "'-1' is no gain; give a number above 0"),
-            (save_gen2res, ["--gain", "nan"], "'nan' is no gain"),
+            (save_gen2res, ["--gain", "-1"], "expected a gain above 0, got -1"),
+            (save_gen2res, ["--gain", "nan"], "expected a gain above 0, got nan"),
             (save_gen2res, ["--trained-on", "nowhere.md"], "--trained-on nowhere.md cannot be read"),
             (save_gen2res, ["--semantic", "x"], "--semantic was given for a gen2res checkpoint"),
             (lambda folder: save_small(folder)[0], [], "add --semantic FILE"),

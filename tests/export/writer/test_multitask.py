@@ -200,7 +200,7 @@ def test_the_first_task_is_run_where_none_is_named(mobile: Path) -> None:
 
 
 def test_such_a_pack_is_not_quantized_afterwards(mobile: Path) -> None:
-    with pytest.raises(UsageError, match="'all' has the tasks cleanup, rain, haze, which share"):
+    with pytest.raises(UsageError, match="tasks cleanup, rain, haze of the pack 'all' share"):
         open_float(mobile / "all", [])
 
 
@@ -287,9 +287,9 @@ def test_only_tasks_of_a_dtpm_share(tmp_path: Path, capsys: pytest.CaptureFixtur
     diffir = save_diffir(tmp_path)
     argv = ["--data", str(PHOTOS[0].parent), "-o", str(tmp_path / "pack")]
     assert main(["export", str(diffir), str(diffir), *argv]) == 2
-    assert "only those of DTPMs can share a pack" in capsys.readouterr().err
+    assert "only checkpoints of DTPMs can share a pack" in capsys.readouterr().err
     assert main(["export", str(save_gen2res(tmp_path)), "--steps", "9", "--split", *argv]) == 2
-    assert "this gen2res has none" in capsys.readouterr().err
+    assert "this gen2res has no fused graph" in capsys.readouterr().err
 
 
 def test_one_pack_alone_stores_what_its_graphs_share_once(tmp_path: Path) -> None:

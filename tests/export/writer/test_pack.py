@@ -98,7 +98,7 @@ def test_a_full_disk_leaves_no_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pocketprior.export.writer.pack.convert", full)
+    monkeypatch.setattr("pocketprior.export.targets.onnx.convert_onnx", full)
     with pytest.raises(PhotoWriteError, match="pack cannot be written: the disk is full"):
         write(tmp_path, "fp32")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors", "semantic.safetensors"]

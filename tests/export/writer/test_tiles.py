@@ -99,8 +99,8 @@ def test_another_size_is_refused(fixed: Packs) -> None:
 @pytest.mark.parametrize(
     ("system", "tile", "error", "words"),
     [
-        ("gen2res", 66, UsageError, "tiles of 66 pixels were asked for; choose a multiple of 4"),
-        ("gen2res", 0, UsageError, "tiles of 0 pixels"),
+        ("gen2res", 66, UsageError, "expected tiles of a multiple of 4 pixels, got 66"),
+        ("gen2res", 0, UsageError, "a multiple of 4 pixels, got 0"),
         ("gen2res", 24, UsageError, "a window of 24 8 was given; expected .* 36 or more, exactly 24"),
         ("dtpm", 32, PackError, r"size: given 32, expected \d+ or more, for what the graphs see"),
     ],

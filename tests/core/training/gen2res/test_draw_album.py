@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pocketprior.core.errors import PhotoReadError, UsageError
-from pocketprior.core.models import checkpoints, gen2res
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.photo.photo import Photo
 from pocketprior.core.training.gen2res.album import Album, draw_album, is_generated
@@ -22,16 +19,6 @@ from pocketprior.core.training.gen2res.album import Album, draw_album, is_genera
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "old.png"
     write(Photo(np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8)), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Gen2Res with random weights."""
-    torch.manual_seed(0)
-    config = replace(gen2res.CONFIGS["mobile"], widths=(8, 16, 16), embedding=16, groups=4)
-    path = tmp_path_factory.mktemp("base") / "model.safetensors"
-    checkpoints.save(path, "gen2res", config, gen2res.Denoiser(config).state_dict(), {})
     return path
 
 

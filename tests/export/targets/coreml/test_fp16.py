@@ -94,5 +94,5 @@ def test_a_constant_that_does_not_fit(made: Made) -> None:
     (block,) = blocks(package.spec)
     bias = next(op for op in block.operations if op.type == "const" and op.outputs[0].name == "p_last_bias")
     bias.attributes["val"].CopyFrom(package.value(np.full(3, 1e6, np.float32)))
-    with pytest.raises(UsageError, match="'p_last_bias' is larger than 65504"):
+    with pytest.raises(UsageError, match="'p_last_bias' exceeds 65504"):
         in_fp16(package)

@@ -157,7 +157,7 @@ def test_package_asks_for_what_its_levels_need(
 
 
 def test_a_layer_that_is_not_there(made: Made, uses: dict[str, list[ConvRanges]]) -> None:
-    with pytest.raises(UsageError, match="1 layers of the plan are not in the Core ML package"):
+    with pytest.raises(UsageError, match="the Core ML package lacks 1 layers of the plan"):
         quantized_package(made.package, {"0" * 64: "w8"}, uses)
 
 
