@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from .errors import MissingExtraError, PocketPriorError, UnknownNameError, UsageError
+from .errors import INTERRUPTED, MissingExtraError, PocketPriorError, UnknownNameError, UsageError
 
 __all__ = ["COMMANDS", "main"]
-
-INTERRUPTED = 130
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("core.commands.restore", "restore photos"),

@@ -20,8 +20,7 @@ from ..core.photo.listing import photos_in
 from ..core.training.data.photos import TrainingData, load
 from ..core.training.data.sources import file_hash
 from ..core.training.gen2res.album import is_generated
-from ..core.training.gen2res.base import VAL_CROP
-from ..core.training.gen2res.constrain import CONSTRAIN_METHODS, CONSTRAIN_STAGE, ConstrainRecipe
+from ..core.training.gen2res.base import CONSTRAIN_METHODS, CONSTRAIN_STAGE, VAL_CROP, ConstrainRecipe
 from ..core.training.loop.loop import CHECKPOINT_NAME, train
 from ..core.training.loop.resume import STATE_NAME
 from .gen2res import Gen2ResSource

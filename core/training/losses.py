@@ -57,7 +57,7 @@ def mix(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def v_target(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean (Salimans and Ho 2022, Appendix D). Shapes as in `mix`."""
+    """The target v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean (Salimans and Ho 2022, App. D); see `mix`."""
     alpha_bar = _spread(alpha_bar, clean)
     return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
 

@@ -51,14 +51,14 @@ SYSTEMS: dict[str, dict[str, StageEntry]] = {
         "delta": StageEntry(".dtpm.predictor:DELTA_STAGE", ("dtpm",)),
     },
     "diffir": {
-        "pretrain": StageEntry(".diffir.pretrain:PRETRAIN_STAGE"),
-        "warmup": StageEntry(".diffir.joint:WARMUP_STAGE", ("diffir-pretrain",)),
-        "joint": StageEntry(".diffir.joint:JOINT_STAGE", ("diffir-pretrain", "diffir-warmup")),
+        "pretrain": StageEntry(".diffir.regression:PRETRAIN_STAGE"),
+        "warmup": StageEntry(".diffir.regression:WARMUP_STAGE", ("diffir-pretrain",)),
+        "joint": StageEntry(".diffir.regression:JOINT_STAGE", ("diffir-pretrain", "diffir-warmup")),
         "adversarial": StageEntry(".diffir.adversarial:ADVERSARIAL_STAGE", ("diffir-pretrain", "diffir")),
     },
     "gen2res": {
         "base": StageEntry(".gen2res.base:BASE_STAGE", tasked=False),
-        "constrain": StageEntry(".gen2res.constrain:CONSTRAIN_STAGE", ("gen2res",), sized=False, tasked=False),
+        "constrain": StageEntry(".gen2res.base:CONSTRAIN_STAGE", ("gen2res",), sized=False, tasked=False),
     },
 }
 

@@ -19,7 +19,7 @@ from pocketprior.core.photo.io import read, write
 from pocketprior.core.photo.photo import Photo
 from pocketprior.core.restore.noise_sigma import noise_sigma
 from pocketprior.core.restore.restorer import Restorer
-from pocketprior.core.training.gen2res.constrain import CONSTRAIN_STAGE
+from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
 from pocketprior.export.personalize import constrain
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

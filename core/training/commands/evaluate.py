@@ -1,4 +1,11 @@
-"""`pocketprior evaluate`: measure the trained systems on held-back photos, as one page of tables."""
+"""`pocketprior evaluate`: measure the trained systems on held-back photos, as one page of tables.
+
+    pocketprior evaluate --data DATA --checkpoints checkpoints -o docs/results.md
+
+Every system is measured whose run folder is in --checkpoints: PSNR, SSIM, HaarPSI, NIQE and SWD, against the damaged
+input and baselines. Gen2Res is constrained to each held-back album, which takes minutes for each; finished ones are
+reused.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from ..data.photos import Pool, TrainingData
 from ..loop.stage import AuxiliaryNetworks, StageDefinition, fixed
 from ..losses import detail_loss
 from .diffir_stage import check_config, frozen_target
-from .joint import JointRecipe, JointStage
+from .regression import JointRecipe, JointStage
 
 __all__ = ["ADVERSARIAL_STAGE", "AdversarialRecipe", "AdversarialStage", "Discriminator", "Opponent", "real_loss"]
 
@@ -92,6 +92,7 @@ class Discriminator(nn.Module):
         self.end = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Score every pixel."""
         x = F.leaky_relu(self.intro(image), LEAK)
         skips = []
         for down in self.downs:

@@ -76,7 +76,7 @@ class DiffirRecipe(Recipe):
 
 
 def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Arrays:
-    """ "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32.
+    """Draw "image" (inputs, crop / scale, crop / scale) and "clean" (3, crop, crop), float32.
 
     Raises TrainingError if the model enlarges and the photos are pairs, which have equal sizes.
     """
@@ -195,7 +195,7 @@ class Student:
         self.pairs = held_back(val, recipe)
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
-        """ "image", "clean", and the "noise" (ipr,) that the target's prior is noised with."""
+        """Draw "image", "clean", and the "noise" (ipr,) for the target's prior."""
         noise = rng.standard_normal(self.config.ipr, dtype=np.float32)
         return {**draw_pair(pool, crop, self.recipe, rng), "noise": noise}
 

@@ -112,7 +112,7 @@ class TaskStage(Generic[R]):
         raise NotImplementedError
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """clean and damaged (3, crop, crop), the arrays of `draw_noise` and the code.
+        """Draw clean and damaged (3, crop, crop), the arrays of `draw_noise` and the code.
 
         The thumbnail of the clean photo stands for that of the damaged one: averaging removes fine damage, and the
         noise on the code covers the rest.

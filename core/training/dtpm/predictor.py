@@ -64,7 +64,7 @@ class PredictorStage:
         self.frozen = nn.ModuleList()
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """clean and damaged (3, crop, crop); jitter (), a factor on the true damage, 0 to use the estimate."""
+        """Draw clean and damaged (3, crop, crop); jitter (), a factor on the true damage, 0 to use the estimate."""
         cut = pool.crop(crop, rng, self.task)
         arrays = {"clean": planar(cut.clean), "damaged": planar(cut.damaged)}
         if self.predictor.calibrated:

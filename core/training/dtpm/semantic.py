@@ -127,7 +127,7 @@ def _thumbnails(contexts: np.ndarray[Any, np.dtype[np.uint8]], device: torch.dev
 
 
 def draw_code(thumbnail: NDArray[np.uint8], length: int, drop: float, noise: float, rng: Generator) -> Arrays:
-    """ "thumbnail" uint8 (3, S, S), "code_noise" float32 (length,) and "code_kept" float32 (), 0 or 1."""
+    """Draw "code_noise" float32 (length,) and "code_kept" float32 (), 0 or 1, for the "thumbnail" uint8 (3, S, S)."""
     return {
         "thumbnail": thumbnail,
         "code_noise": np.float32(noise) * rng.standard_normal(length, dtype=np.float32),

@@ -56,8 +56,8 @@ def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image
 
 
 def _chains(model: Dtpm, own: Steps | None) -> list[Steps]:
-    bars = SCHEDULES[model.config.schedule]()
-    return [own] if own else [Steps.of(*trailing(count, bars)) for count in (4, 50)]
+    alpha_bars = SCHEDULES[model.config.schedule]()
+    return [own] if own else [Steps.of(*trailing(count, alpha_bars)) for count in (4, 50)]
 
 
 def restore(model: Dtpm, encoder: nn.Module, steps: Steps, case: EvaluationCase, gain: float = GAIN) -> Tensor:

@@ -31,7 +31,7 @@ from ...sampling.schedule import ddpm, quadratic, strided
 from ...sampling.steps import unclipped
 from ..data.photos import Pixels, TrainingData, gather, to_8_bits
 from ..data.sources import file_hash
-from ..gen2res.constrain import CONSTRAIN_STAGE
+from ..gen2res.base import CONSTRAIN_STAGE
 from ..loop.loop import CHECKPOINT_NAME, train
 from .dtpm import INPUT
 from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square

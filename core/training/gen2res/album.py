@@ -83,7 +83,7 @@ def guided_steps(album: Album) -> set[int]:
 
 
 def nudge(denoiser: Denoiser, x: Tensor, photo: Tensor, level: float, time: float, scale: float) -> Tensor:
-    """x - scale * the gradient by x of the distance between the photo and the estimate of x0.
+    """Return x - scale * the gradient by x of the distance between the photo and the estimate of x0.
 
     x: (N, 3, H, W) state; photo: (1, 3, H, W) in [-1, 1]. The distance is the L2 norm of all values of a image,
     each image on its own.

@@ -1,4 +1,4 @@
-"""The unconditional base of Gen2Res: a diffusion model of clean images, learnt from crops.
+"""The stages of Gen2Res: the unconditional base, a diffusion model of clean images, and its constraining to an album.
 
 Crops are cut at several sizes and averaged down, so that the model learns everything from texture to parts of a scene:
 an album is restored at whatever size its photos have.
@@ -6,13 +6,17 @@ an album is restored at whatever size its photos have.
 The objective is that of Improved DDPM (Nichol and Dhariwal, ICML 2021): squared error on the noise, and a variational
 bound from which only the variance learns. In both, images are in [-1, 1], `alpha_bar` is alpha_bar_t and `before` is
 alpha_bar_{t-1}, 1 at the last step of sampling; both are (N,).
+
+Constraining is the same loss on the few photos of an album. The paper trains all weights (3000 steps on a generative
+album, 5000 on a personal one, batch 4, rate 1e-5); low-rank factors on frozen weights are ours, and the default. The
+small network takes larger steps, and fewer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from ...arrays import FloatImage
+from ...errors import UnknownNameError, UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.gen2res import CONFIGS, Denoiser, Gen2ResConfig, restore
+from ...models.gen2res import build as build_denoiser
+from ...models.lora import factor_names
 from ...sampling.schedule import ddpm, strided
 from ..data.photos import Pool, TrainingData, planar
 from ..evaluation.score import device_of
@@ -29,7 +36,20 @@ from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, Validation, stacked
 from ..losses import draw_level, mix
 
-__all__ = ["BASE_STAGE", "BaseRecipe", "DenoiserStage", "draw_square", "hybrid_loss", "variational_bound"]
+__all__ = [
+    "BASE_STAGE",
+    "CONSTRAIN_METHODS",
+    "CONSTRAIN_STAGE",
+    "BaseRecipe",
+    "ConstrainRecipe",
+    "ConstrainStage",
+    "DenoiserStage",
+    "draw_square",
+    "hybrid_loss",
+    "variational_bound",
+]
+
+CONSTRAIN_METHODS = ("lora", "full")
 
 ALPHA_BARS = ddpm()
 BIN = 1 / 255  # half the distance between two grey levels of an image in [-1, 1]
@@ -67,7 +87,7 @@ def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random
 
 
 class DenoiserStage:
-    """Trains parts of a denoiser with the hybrid objective: a fresh one here, a trained one in `constrain`.
+    """Trains parts of a denoiser with the hybrid objective: a fresh one, or one that is being constrained.
 
     trained: as in `TrainingStage`. shrink, mirror: as in `draw_square`. noisiest: the last of the 1000 times that are
     drawn.
@@ -93,7 +113,7 @@ class DenoiserStage:
         self.val = stacked([self.draw(val, VAL_CROP, np.random.default_rng(i)) for i in range(VAL_CROPS)])
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
-        """clean and noise (3, crop, crop), "alpha_bar" and "before" (one step nearer to clean), t, and a seed."""
+        """Draw clean and noise (3, crop, crop), "alpha_bar" and "before" (one step nearer to clean), t, and a seed."""
         clean = planar(draw_square(pool, crop, self.shrink, self.mirror, rng))
         level = draw_level(ALPHA_BARS[: self.noisiest], clean.shape, rng)
         step = round(float(level["t"]) * self.noisiest)
@@ -191,7 +211,7 @@ def _log_grey_level(clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor
     return (upper - lower).clamp_min(LEAST).log()
 
 
-def _build(recipe: BaseRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:
+def _build_base(recipe: BaseRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:
     """Every parameter of a fresh denoiser."""
     del earlier
     model = Denoiser(recipe.model)
@@ -199,4 +219,58 @@ def _build(recipe: BaseRecipe, earlier: Mapping[str, Checkpoint], data: Training
     return DenoiserStage(model, {"": 1.0}, data.val, shrink=recipe.shrink, mirror=True)
 
 
-BASE_STAGE = StageDefinition(BaseRecipe(steps=60_000, batch=32, crop=64, rate=1e-3, ema=0.9995), _build)
+BASE_STAGE = StageDefinition(BaseRecipe(steps=60_000, batch=32, crop=64, rate=1e-3, ema=0.9995), _build_base)
+
+
+@dataclass(frozen=True)
+class ConstrainRecipe(Recipe):
+    """How to constrain the base to an album."""
+
+    method: str = "lora"  # "lora" or "full"
+    rank: int = 16  # of the low-rank factors
+    mirror: bool = False  # half of the crops: for generated albums; a person's asymmetry carries identity
+    shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
+    noisiest: int = len(ALPHA_BARS)  # the last of the 1000 times that are learnt; restoring from K needs those up to K
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in CONSTRAIN_METHODS:
+            raise UnknownNameError("method", self.method, CONSTRAIN_METHODS)
+        if not 1 <= self.noisiest <= len(ALPHA_BARS):
+            raise UsageError(f"recipe field 'noisiest' must be in 1..{len(ALPHA_BARS)}, got {self.noisiest}")
+        self.at_least_one("rank", "shrink")
+
+
+class ConstrainStage(DenoiserStage):
+    """Trains a denoiser on an album; its checkpoints say so."""
+
+    def facts(self) -> dict[str, Any]:
+        """A note for those who share the model."""
+        return {"constrained": True}
+
+
+def _build_constraint(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> ConstrainStage:
+    """All weights of a trained denoiser, or low-rank factors of them.
+
+    Factors of an earlier constraint are multiplied in first. The weights of the last step are kept as they are (`ema`
+    is 0), as the paper does: the rate ends at 0.
+    """
+    plain = build_denoiser(earlier["gen2res"])
+    recipe.check_crop(plain.multiple_of)
+    model = _with_factors(plain, recipe.rank) if recipe.method == "lora" else plain
+    trained = dict.fromkeys(factor_names(model), 1.0) or {"": 1.0}
+    return ConstrainStage(
+        model.train(), trained, data.val, shrink=recipe.shrink, mirror=recipe.mirror, noisiest=recipe.noisiest
+    )
+
+
+def _with_factors(plain: Denoiser, rank: int) -> Denoiser:
+    model = Denoiser(replace(plain.config, lora=rank))
+    factors = {name: value for name, value in model.state_dict().items() if ".factors." in name}
+    model.load_state_dict({**plain.state_dict(), **factors})
+    return model
+
+
+CONSTRAIN_STAGE = StageDefinition(
+    ConstrainRecipe(steps=1000, batch=16, crop=64, rate=2e-4, warmup=0, ema=0.0, save_every=250), _build_constraint
+)

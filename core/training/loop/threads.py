@@ -123,7 +123,7 @@ def _own_seconds(pid: int, tick: int) -> float:
 
 
 def resolve(wanted: str, device: torch.device) -> str:
-    """ "bf16" or "fp32": `wanted` itself, or for "auto" the one that is native to `device`.
+    """Return "bf16" or "fp32": `wanted` itself, or for "auto" the one that is native to `device`.
 
     A limit on oneDNN's instructions is respected: with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI a CPU with AMX has no bf16.
     """

@@ -16,7 +16,7 @@ from pocketprior.core.models.diffir import CONFIGS, CpenConfig, Diffir, Teacher
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
 from pocketprior.core.training.evaluation import gen2res, results
-from pocketprior.core.training.gen2res.constrain import CONSTRAIN_STAGE
+from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 GEN2RES = Gen2ResConfig(widths=(8, 8), blocks=1, attention=(), compact=True, embedding=16, groups=4, dropout=0.0)

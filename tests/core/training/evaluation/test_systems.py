@@ -26,7 +26,7 @@ from pocketprior.core.photo.io import read
 from pocketprior.core.sampling.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
 from pocketprior.core.training.evaluation.score import cases, square
-from pocketprior.core.training.gen2res.constrain import CONSTRAIN_STAGE
+from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 METHODS = {

@@ -14,8 +14,7 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.gen2res import build as build_denoiser
 from pocketprior.core.training.data import photos
 from pocketprior.core.training.gen2res import base as base_stage
-from pocketprior.core.training.gen2res.base import BASE_STAGE
-from pocketprior.core.training.gen2res.constrain import CONSTRAIN_STAGE
+from pocketprior.core.training.gen2res.base import BASE_STAGE, CONSTRAIN_STAGE
 from pocketprior.core.training.loop.loop import train
 from pocketprior.core.training.loop.stage import TrainingStage
 

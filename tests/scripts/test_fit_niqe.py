@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import hashlib
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
 
 from pocketprior.core.metrics import NiqeModel, niqe
-from pocketprior.core.metrics.fit_niqe import main
+
+ROOT = Path(__file__).parents[2]
+main = runpy.run_path(str(ROOT / "scripts/fit_niqe.py"))["main"]
 
 
 @pytest.fixture
-def data(tmp_path, damage):
-    """Three photos, one of them not free for any use."""
+def data(tmp_path):
+    """Three crops of an example, one of them not free for any use."""
+    dog = PilImage.open(ROOT / "examples/dog.jpg")
     rows = ["file,split,set,role,use"]
     for i, use in enumerate(("any", "any", "non-commercial")):
-        PilImage.fromarray(damage.dead_leaves(192, 192, i, leaves=1500)).save(tmp_path / f"{i}.png")
+        dog.crop((300 + 96 * i, 300, 492 + 96 * i, 492)).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,train,made,clean,{use}")
     (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
     return tmp_path

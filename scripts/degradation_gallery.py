@@ -1,4 +1,4 @@
-"""Show every task on one photo: python -m pocketprior.core.degradations.gallery examples/dog.jpg docs/degradations
+"""Show every task on one photo: python scripts/degradation_gallery.py examples/dog.jpg docs/degradations
 
 Writes `clean.jpg`, one strip of three random draws per task, `cleanup-kinds.jpg` and `cleanup-noise.jpg` (what the task
 `cleanup` draws from, and its kinds of noise), and `masks.jpg`, a thin, a medium and a thick mask for inpainting. The
@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..arrays import FloatImage
-from ..errors import PocketPriorError, UsageError
-from ..photo.io import read
-from . import grain
-from .cleanup import MIXTURE
-from .filters import resize
-from .masks import Thickness, brush_mask
-from .srgb import quantize
-from .tasks import TASKS
-from .windows import Window
+from pocketprior.core.arrays import FloatImage
+from pocketprior.core.degradations import grain
+from pocketprior.core.degradations.cleanup import MIXTURE
+from pocketprior.core.degradations.filters import resize
+from pocketprior.core.degradations.masks import Thickness, brush_mask
+from pocketprior.core.degradations.srgb import quantize
+from pocketprior.core.degradations.tasks import TASKS
+from pocketprior.core.degradations.windows import Window
+from pocketprior.core.errors import PocketPriorError, UsageError
+from pocketprior.core.photo.io import read
 
 __all__ = ["main", "strips"]
 
@@ -93,7 +93,7 @@ def _write(path: Path, image: FloatImage) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pocketprior.core.degradations.gallery", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photo", type=Path, help="a clean photo")
     parser.add_argument("folder", type=Path, help="where the images go; made if it does not exist")
     args = parser.parse_args(argv)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pocketprior.core.commands import jobs
-from pocketprior.core.commands.jobs import compare_path, plan_jobs
 from pocketprior.core.errors import PhotoReadError, UsageError
+from pocketprior.core.restore import batch
+from pocketprior.core.restore.batch import compare_path, plan_jobs
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.Mo
         onerror(PermissionError(13, "Permission denied", str(folder)))
         return []
 
-    monkeypatch.setattr(jobs.os, "walk", walk)
+    monkeypatch.setattr(batch.os, "walk", walk)
     with pytest.raises(PhotoReadError, match="cannot be searched: Permission denied; make it readable"):
         plan_jobs([str(tmp_path)], None)
 

@@ -1,6 +1,6 @@
-"""Fit the NIQE model on pristine photos: python -m pocketprior.core.metrics.fit_niqe --data DATA --out niqe.npz
+"""Fit the NIQE model on pristine photos: python scripts/fit_niqe.py --data DATA --out core/metrics/niqe.npz
 
-Takes the clean photos of the train split that are free for any use, and of each the sharp patches (section 3.2).
+Takes the clean photos of the train split that may be used for anything, and the sharp patches of each (section 3.2).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..arrays import Field
-from ..errors import PocketPriorError
-from ..photo.io import read
-from ..photo.listing import clean_photos
-from .niqe import NiqeModel, patch_features
+from pocketprior.core.arrays import Field
+from pocketprior.core.errors import PocketPriorError
+from pocketprior.core.metrics.niqe import NiqeModel, patch_features
+from pocketprior.core.photo.io import read
+from pocketprior.core.photo.listing import clean_photos
 
 __all__ = ["fit", "main"]
 
@@ -47,7 +47,7 @@ def _digest(photos: Iterable[Path]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pocketprior.core.metrics.fit_niqe", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with photos and a manifest.csv")
     parser.add_argument("--out", type=Path, required=True, help="the model file to write (.npz)")
     args = parser.parse_args(argv)
