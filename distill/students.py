@@ -139,8 +139,8 @@ def _rows(
         model = system.student(student.steps.step_count).eval().requires_grad_(False)
         student.checkpoint.fill(model)
         chains.append((f"{student.method}, {_counted(student.steps)}", model, student.steps))
-    times = cpu_seconds([system.timed(model, steps, TIMED_SIDE) for _, model, steps in chains])
-    chain_times = cpu_seconds([system.timed_chain(model, steps, TIMED_SIDE) for _, model, steps in chains])
+    timed = [system.timed(model, steps, TIMED_SIDE) for _, model, steps in chains]
+    times, chain_times = (cpu_seconds(calls) for calls in zip(*timed, strict=True))
     rows = []
     for (name, model, steps), time, chain in zip(chains, times, chain_times, strict=True):
         row = measure(name, lambda case, model=model, steps=steps: system.restore(model, steps, case), found)
