@@ -1,4 +1,4 @@
-"""`pocketprior bench students` (until that exists `students`): the page that compares few-step students with their teachers."""
+"""`pocketprior bench students`: the page that compares few-step students with their teachers."""
 
 from __future__ import annotations
 
