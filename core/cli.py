@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from .errors import MissingExtraError, PocketPriorError, UnknownNameError, UsageError
+from .errors import INTERRUPTED, MissingExtraError, PocketPriorError, UnknownNameError, UsageError
 
 __all__ = ["COMMANDS", "main"]
-
-INTERRUPTED = 130
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("core.commands.restore", "restore photos"),
@@ -27,8 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("runtimes.commands.bench", "measure quality and speed"),
     "train": ("core.training.commands.train", "train a stage of a system"),
     "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
-    "distill": ("distill.command", "make a few-step student of a trained model"),
-    "students": ("distill.students", "measure few-step students beside their teachers"),
+    "distill": ("distill.commands.distill", "make a few-step student of a trained model"),
+    "students": ("distill.commands.students", "compare few-step students with their teachers"),
     "export": ("export.command", "write a pack from checkpoints"),
     "bench-rewrite": ("export.bench_rewrite", "measure what rewriting graphs for deployment is worth"),
     "bench-design": ("export.bench_design", "choose a predictor's design: speed, size and quality of candidates"),

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "INTERRUPTED",
     "CheckpointError",
     "GraphError",
     "MissingExtraError",
@@ -40,6 +41,8 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
 ]
+
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells have it
 
 
 class PocketPriorError(Exception):
@@ -104,7 +107,7 @@ class PackTamperedError(PackError):
 
 
 class GraphError(PocketPriorError):
-    """A graph got or gave arrays that do not fit its specification."""
+    """A graph got or returned arrays that do not fit its specification."""
 
 
 class CheckpointError(PocketPriorError):

@@ -22,7 +22,7 @@ from ..core.arrays import Image
 from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageError
 from ..core.files import failure_reason
 from ..core.models.deploy.rewrite import eager
-from ..core.pack.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
+from ..core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
 from ..core.pack.size import TileWindow
 from ..core.pack.store import packed_file
 from ..core.photo.io import read
@@ -230,7 +230,7 @@ def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
     """The manifest but for its files: placeholders stand where hashes come."""
     specs = {n: GraphSpec(g.inputs, g.outputs, {"onnx": {"fp32": PENDING}}) for n, g in opened.graphs.items()}
     return Manifest(
-        format=FORMAT,
+        format=MANIFEST_FORMAT,
         name=name,
         value_range=(0.0, 1.0),
         noise=NOISE_SPEC,

@@ -1,4 +1,4 @@
-"""`pocketprior info`: what a pack is, as its manifest says it, or what a model of a system costs."""
+"""`pocketprior info`: the facts in a pack's manifest, or the size and cost of a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..errors import MissingExtraError, UsageError
 from ..pack.json import as_tree
 from ..pack.manifest import Manifest, Size
 from ..pack.size import TileWindow
-from ..restore.restorer import MOST
+from ..restore.restorer import LARGEST_AMOUNT
 
 __all__ = ["add_arguments", "run"]
 
-_ADDED = {  # what strength is a share of
+_ADDED = {  # what strength scales
     "dtpm": "the texture that was predicted",
     "diffir": "the change that was predicted",
     "gen2res": "the change to the photo that was generated",
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_model(args: argparse.Namespace) -> int:
     if args.pack is not None or args.default:
-        raise UsageError("a model and a pack were given; ask for one of them")
+        raise UsageError("got both a model and a pack; give one of them")
     costs = _counts().count(args.model)
     if args.json:
         tree = {"model": args.model, "parameters": costs.parameters, "macs_256": costs.macs_256}
@@ -60,7 +60,7 @@ def _print_model(args: argparse.Namespace) -> int:
 
 
 def _counts() -> ModuleType:
-    """The counting of models, which needs torch."""
+    """The module that counts parameters and operations, which needs torch."""
     try:
         return import_module("..models.counts", __package__)
     except ModuleNotFoundError as error:
@@ -93,7 +93,7 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("parameters", _numbers(manifest.parameters)),
         *[(task, f"parameters: {_numbers(facts.parameters)}") for task, facts in manifest.further.items()],
         ("MAC/pixel", _numbers(manifest.macs_per_pixel)),
-        ("reach", ", ".join(f"{graph} {_reach(reach)}" for graph, reach in manifest.receptive_field.items())),
+        ("receptive", ", ".join(f"{graph} {_seen(field)}" for graph, field in manifest.receptive_field.items())),
         ("size", f"{_bytes(manifest) / 1e6:.1f} MB in {len(manifest.files())} files"),
         ("made by", ", ".join(f"{name} {value}" for name, value in manifest.made_by.items())),
     ]
@@ -101,7 +101,7 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
 
 def _amount(manifest: Manifest) -> str:
     if manifest.takes_amount:
-        return f"0 to {MOST}; 1 removes the damage that the model estimates"
+        return f"0 to {LARGEST_AMOUNT}; 1 removes the damage that the model estimates"
     return "0 to 1, the share of the way from the photo to the restored one"
 
 
@@ -111,14 +111,12 @@ def _graphs(manifest: Manifest, target: str) -> str:
 
 def _tiles(size: Size) -> str:
     if size.fixed:
-        return f"of {size.minimum} x {size.minimum} pixels alone"
+        return f"only of {size.minimum} x {size.minimum} pixels"
     return f"from {size.minimum} pixels, multiples of {size.multiple_of}"
 
 
-def _reach(reach: int | TileWindow) -> str:
-    if isinstance(reach, TileWindow):
-        return f"all of its tile of {reach.edge} pixels"
-    return f"{reach:,} pixels"
+def _seen(field: int | TileWindow) -> str:
+    return f"its whole tile of {field.edge} pixels" if isinstance(field, TileWindow) else f"{field:,} pixels"
 
 
 def _numbers(facts: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the years do to a print: grain, casts and scratches. Images are (H, W, 3) in [0, 1]."""
+"""The ageing of a print: grain, casts and scratches. Images are (H, W, 3) in [0, 1]."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageDraw
 
 from ..arrays import FloatImage, Plane
 from .filters import gaussian_blur
@@ -15,7 +17,7 @@ from .windows import Part
 
 __all__ = ["grained", "scratches", "toned"]
 
-FINE = 4  # lines are drawn this many times larger, so that they may be thinner than a pixel
+_FINE = 4  # lines are drawn this many times larger, so that they may be thinner than a pixel
 
 
 def toned(image: FloatImage, colour: NDArray[np.float32], amount: float) -> FloatImage:
@@ -34,22 +36,19 @@ def grained(image: FloatImage, sigma: float, size: float, rng: Generator) -> Flo
 
 
 def scratches(part: Part, count: int, length: float, wander: float, rng: Generator) -> Plane:
-    """Fine lines in [0, 1], as many as that in the whole image: about `length` pixels long and mostly upright.
+    """Fine lines in [0, 1], `count` in the whole image, about `length` pixels long and mostly upright, in a part of it.
 
-    Those in a part of the image are returned. wander: standard deviation of the direction along the line, in radians;
-    a large one gives hairs.
+    wander: standard deviation of the direction along the line, in radians; large values look like hairs.
     """
-    from PIL import Image, ImageDraw
-
     height, width, rows, columns = part
-    canvas = Image.new("L", (FINE * (columns.stop - columns.start), FINE * (rows.stop - rows.start)))
+    canvas = Pillow.new("L", (_FINE * (columns.stop - columns.start), _FINE * (rows.stop - rows.start)))
     pen = ImageDraw.Draw(canvas)
     for _ in range(count):
         line = _wandering(height, width, length * rng.uniform(0.3, 1), wander, rng)
-        points = FINE * (line - (columns.start, rows.start))
+        points = _FINE * (line - (columns.start, rows.start))
         strength = int(rng.integers(120, 256))
-        pen.line([tuple(point) for point in points.tolist()], strength, int(rng.integers(2, FINE + 3)))
-    small = canvas.reduce(FINE)
+        pen.line([tuple(point) for point in points.tolist()], strength, int(rng.integers(2, _FINE + 3)))
+    small = canvas.reduce(_FINE)
     return np.asarray(small, np.float32) / np.float32(255)
 
 

@@ -1,13 +1,11 @@
 """The task `cleanup`: what cameras, phones, editors and messengers do to a photo, from nothing to ruin.
 
 Nearly half of the photos have the damage of the usual benchmarks (white noise, one JPEG), a quarter none or hardly any:
-a model must learn to leave good photos alone. The rest is what real files have: noise that is correlated over pixels
-and colours because it was demosaicked, resized, denoised or blurred, compressed once or twice.
+a model must learn to leave good photos as they are. The rest is what real files have: noise that is correlated over
+pixels and colours because it was demosaicked, resized, denoised or blurred, compressed once or twice.
 
-
-The damage `mixed-v1`: what the task `cleanup` was until its mixture was widened. Frozen, bit for bit.
-
-Figures of earlier models were measured with it, and comparisons with them use it. Change nothing here.
+`mixed_v1` is what the task was until its mixture was widened. It is frozen, bit for bit: figures of earlier models were
+measured with it, and comparisons with them use it.
 """
 
 from __future__ import annotations
@@ -18,17 +16,17 @@ from numpy.random import Generator
 
 from ..arrays import FloatImage
 from . import grain
-from .camera import sensed
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
 from .filters import Kernel, gaussian_blur, resize, softened
-from .grain import gaussian_noise, poisson_noise
+from .grain import gaussian_noise, poisson_noise, sensed
 from .srgb import quantize
 from .windows import Damage, Window
 
 __all__ = ["MIXTURE", "cleanup", "mixed_v1"]
 
-MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
-KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
+
+_MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
+_KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 
 
 def cleanup(window: Window, rng: Generator) -> FloatImage:
@@ -41,6 +39,23 @@ def cleanup(window: Window, rng: Generator) -> FloatImage:
     return _combined(window, rng)
 
 
+def mixed_v1(image: FloatImage, rng: Generator) -> FloatImage:
+    """Mild blur, noise and JPEG, each present or not; the result has 8-bit levels.
+
+    Blur of sigma up to 1.2 pixels; Gaussian noise up to sigma 55, or shot noise of 30 to 1000 photons; quality 8 to 95.
+    """
+    kind = rng.random()
+    if kind < 0.35:
+        return quantize(_noise_v1(image, rng))
+    if kind < 0.55:
+        return _compression_v1(image, rng)
+    if rng.random() < 0.5:
+        image = gaussian_blur(image, rng.uniform(0.2, 1.2))
+    if rng.random() < 0.75:
+        image = _noise_v1(image, rng)
+    return _compression_v1(image, rng) if rng.random() < 0.75 else quantize(image)
+
+
 def _white(window: Window, rng: Generator) -> FloatImage:
     """White Gaussian noise, sigma 0 to 55."""
     return quantize(gaussian_noise(window.pixels(), rng.uniform(0, 55), rng))
@@ -50,11 +65,6 @@ def _compressed(window: Window, rng: Generator, lowest: int = 5) -> FloatImage:
     """One JPEG, quality `lowest` to 98."""
     wide = blocks(window)
     return wide.cut(jpeg(wide.pixels(), int(rng.integers(lowest, 99)), _subsampling(rng)), window)
-
-
-def _subsampling(rng: Generator) -> Subsampling:
-    chosen = rng.random()
-    return "4:2:0" if chosen < 0.75 else "4:4:4" if chosen < 0.9 else "4:2:2"
 
 
 def _untouched(window: Window, _: Generator) -> FloatImage:
@@ -84,10 +94,10 @@ def _combined(window: Window, rng: Generator) -> FloatImage:
 
 
 def _noisy(image: FloatImage, rng: Generator) -> FloatImage:
-    """Noise of a sensor, of few photons, or of no cause in particular, mostly weak; not clipped."""
+    """Sensor noise, Poisson noise or a field of Gaussian noise, mostly weak; not clipped."""
     kind = rng.random()
     if kind < 0.2:
-        return sensed(image, MOSAICKED, rng)
+        return sensed(image, _MOSAICKED, rng)
     if kind < 0.28:
         return poisson_noise(image, math.exp(rng.uniform(math.log(30), math.log(1000))), rng)
     return image + grain.with_deviation(_field(image, rng), 1 + 49 * rng.random() ** 1.5)
@@ -103,7 +113,7 @@ def _field(image: FloatImage, rng: Generator) -> FloatImage:
         noise = grain.blurred(height, width, rng.uniform(0.2, 1.5), rng)
     elif kind < 0.8:
         factor = rng.uniform(0.4, 2)
-        noise = grain.rescaled(height, width, factor, KERNELS[rng.integers(len(KERNELS))], rng)
+        noise = grain.rescaled(height, width, factor, _KERNELS[rng.integers(len(_KERNELS))], rng)
     else:
         noise = grain.blotchy(height, width, rng.uniform(0.4, 0.9), rng.uniform(0.6, 2), rng)
     colours = rng.random()
@@ -128,6 +138,23 @@ def _compressed_before(image: FloatImage, rng: Generator) -> FloatImage:
     return quantize(quantize(image) + resize(error, height, width, "bicubic", antialias=True))
 
 
+def _subsampling(rng: Generator) -> Subsampling:
+    chosen = rng.random()
+    return "4:2:0" if chosen < 0.75 else "4:4:4" if chosen < 0.9 else "4:2:2"
+
+
+def _noise_v1(image: FloatImage, rng: Generator) -> FloatImage:
+    if rng.random() < 0.75:
+        return gaussian_noise(image, rng.uniform(1, 55), rng)
+    photons = math.exp(rng.uniform(math.log(30), math.log(1000)))
+    return gaussian_noise(poisson_noise(image, photons, rng), rng.uniform(0, 10), rng)
+
+
+def _compression_v1(image: FloatImage, rng: Generator) -> FloatImage:
+    subsampling: Subsampling = "4:2:0" if rng.random() < 0.75 else "4:4:4"
+    return jpeg(image, int(rng.integers(8, 96)), subsampling)
+
+
 MIXTURE: tuple[tuple[float, Damage], ...] = (
     (0.28, _white),
     (0.18, _compressed),
@@ -135,32 +162,3 @@ MIXTURE: tuple[tuple[float, Damage], ...] = (
     (0.15, _slight),
     (0.29, _combined),
 )
-
-
-def mixed_v1(image: FloatImage, rng: Generator) -> FloatImage:
-    """Mild blur, noise and JPEG, each present or not; the result has 8-bit levels.
-
-    Blur of sigma up to 1.2 pixels; Gaussian noise up to sigma 55, or shot noise of 30 to 1000 photons; quality 8 to 95.
-    """
-    kind = rng.random()
-    if kind < 0.35:
-        return quantize(_noise(image, rng))
-    if kind < 0.55:
-        return _compression(image, rng)
-    if rng.random() < 0.5:
-        image = gaussian_blur(image, rng.uniform(0.2, 1.2))
-    if rng.random() < 0.75:
-        image = _noise(image, rng)
-    return _compression(image, rng) if rng.random() < 0.75 else quantize(image)
-
-
-def _noise(image: FloatImage, rng: Generator) -> FloatImage:
-    if rng.random() < 0.75:
-        return gaussian_noise(image, rng.uniform(1, 55), rng)
-    photons = math.exp(rng.uniform(math.log(30), math.log(1000)))
-    return gaussian_noise(poisson_noise(image, photons, rng), rng.uniform(0, 10), rng)
-
-
-def _compression(image: FloatImage, rng: Generator) -> FloatImage:
-    subsampling: Subsampling = "4:2:0" if rng.random() < 0.75 else "4:4:4"
-    return jpeg(image, int(rng.integers(8, 96)), subsampling)

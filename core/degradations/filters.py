@@ -1,8 +1,7 @@
-"""Filters that several damages share. Edges are replicated; size and dtype are kept.
+"""Filters that several damages share, and changes of size: antialiased bicubic as MATLAB's imresize, and simpler ways.
 
-What an image's numbers mean: the levels of a file, and the light behind them.
-
-Changing an image's size: antialiased bicubic as MATLAB's imresize does it, and plainer ways."""
+Filters replicate the edges and keep size and dtype.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +29,12 @@ __all__ = [
 ]
 
 
+Kernel: TypeAlias = Literal["area", "bilinear", "bicubic"]
+
+_EVERY = slice(None)
+_SUPPORT = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0}  # radius of each kernel, in pixels
+
+
 def gaussian_blur(image: Floats, sigma: float) -> Floats:
     """Blur with a Gaussian of standard deviation `sigma` pixels."""
     radius = int(np.ceil(3 * sigma))
@@ -49,22 +54,6 @@ def softened(window: Window, sigma: float) -> FloatImage:
     return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
 
 
-def _correlate(image: Floats, kernel: Floats, axis: int) -> Floats:
-    radius = len(kernel) // 2
-    padded = _replicated(image, radius if axis == 0 else 0, radius if axis == 1 else 0)
-    size = image.shape[axis]
-    out, product = np.zeros_like(image), np.empty_like(image)
-    for i, weight in enumerate(kernel):
-        np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
-        out += product
-    return out
-
-
-def _replicated(image: Floats, rows: int, columns: int) -> Floats:
-    """The image with its edges repeated `rows` times above and below, `columns` times left and right."""
-    return np.pad(image, [(rows, rows), (columns, columns)] + [(0, 0)] * (image.ndim - 2), mode="edge")
-
-
 def convolve(image: Floats, kernel: Plane) -> Floats:
     """Filter with any odd-sized kernel, through the Fourier transform."""
     return convolve_inside(_replicated(image, *(size // 2 for size in kernel.shape)), kernel)
@@ -79,18 +68,6 @@ def convolve_inside(image: Floats, kernel: Plane) -> Floats:
     whole = np.fft.irfft2(spectrum, (height, width), axes=(0, 1))
     top, left = (size - 1 for size in kernel.shape)
     return whole[top : image.shape[0], left : image.shape[1]].astype(np.float32)
-
-
-def _fast_size(size: int) -> int:
-    """The next size whose only prime factors are 2, 3 and 5: others make the transform slow."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
 
 
 def sample(image: FloatImage, y: Floats, x: Floats) -> Floats:
@@ -110,12 +87,6 @@ def mirrored(at: Floats, size: int) -> Floats:
     last = np.float32(max(size - 1, 1))
     folded = last - np.abs(np.mod(at, 2 * last) - last)
     return np.clip(folded, 0, size - 1).astype(np.float32)
-
-
-Kernel: TypeAlias = Literal["area", "bilinear", "bicubic"]
-
-EVERY = slice(None)
-SUPPORT = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0}  # reach of each kernel, in pixels
 
 
 def shrink(image: FloatImage, factor: int) -> FloatImage:
@@ -139,20 +110,41 @@ def resize(
     kernel: Kernel,
     *,
     antialias: bool,
-    rows: slice = EVERY,
-    columns: slice = EVERY,
+    rows: slice = _EVERY,
+    columns: slice = _EVERY,
 ) -> FloatImage:
-    """To any size. Without `antialias` a shrinking kernel is not widened: it samples points, as quick software does.
+    """To any size. Without `antialias` a shrinking kernel is not widened: it samples points, as fast software does.
 
-    rows, columns: the part of the result that is computed, to the same bits as with the whole.
+    rows, columns: the part of the result to compute, with the same bits as in the whole.
     """
     for axis, (size, part) in enumerate(((height, rows), (width, columns))):
         image = _resampled(image, axis, size, size / image.shape[axis], kernel, antialias, part)
     return image
 
 
+def _correlate(image: Floats, kernel: Floats, axis: int) -> Floats:
+    radius = len(kernel) // 2
+    padded = _replicated(image, radius if axis == 0 else 0, radius if axis == 1 else 0)
+    size = image.shape[axis]
+    out, product = np.zeros_like(image), np.empty_like(image)
+    for i, weight in enumerate(kernel):
+        np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
+        out += product
+    return out
+
+
+def _replicated(image: Floats, rows: int, columns: int) -> Floats:
+    """The image with its edges repeated `rows` times above and below, `columns` times left and right."""
+    return np.pad(image, [(rows, rows), (columns, columns)] + [(0, 0)] * (image.ndim - 2), mode="edge")
+
+
+def _fast_size(size: int) -> int:
+    """The next size whose only prime factors are 2, 3 and 5: others make the transform slow."""
+    return next(n for n in range(size, 2 * size + 1) if 30 ** n.bit_length() % n == 0)
+
+
 def _resampled(
-    image: FloatImage, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = EVERY
+    image: FloatImage, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = _EVERY
 ) -> FloatImage:
     """Resize along one axis, one pass per tap of the kernel."""
     taps = _taps(image.shape[axis], size, scale, kernel, antialias)
@@ -167,9 +159,9 @@ def _taps(length: int, size: int, scale: float, kernel: Kernel, antialias: bool)
     """For each of `size` new samples the old ones (mirrored at the edges) that it is made of, and their weights."""
     stretch = max(1.0, 1 / scale) if antialias else 1.0
     centre = (np.arange(size) + 0.5) / scale - 0.5
-    reach = SUPPORT[kernel] * stretch
-    count = math.ceil(2 * reach) + 1
-    at = np.floor(centre - reach).astype(np.intp) + np.arange(count)[:, np.newaxis]
+    radius = _SUPPORT[kernel] * stretch
+    count = math.ceil(2 * radius) + 1
+    at = np.floor(centre - radius).astype(np.intp) + np.arange(count)[:, np.newaxis]
     weights = _profile((at - centre) / stretch, kernel)
     used = weights.any(axis=1)
     at, weights = at[used], weights[used] / weights.sum(axis=0)

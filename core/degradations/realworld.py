@@ -20,8 +20,8 @@ from .srgb import LUMA
 
 __all__ = ["FIRST", "SECOND", "DamageRanges", "blur_kernel", "damaged", "degrade_and_downsample"]
 
-RESIZERS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
-FINAL_SINC = 0.8  # probability of the last filter
+_RESIZERS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
+_FINAL_SINC = 0.8  # probability of the last filter
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _scale(ranges: DamageRanges, rng: Generator) -> float:
 
 
 def _resized(image: FloatImage, height: int, width: int, rng: Generator) -> FloatImage:
-    kernel = RESIZERS[rng.integers(3)]
+    kernel = _RESIZERS[rng.integers(3)]
     return resize(image, height, width, kernel, antialias=kernel == "area")
 
 
@@ -102,7 +102,7 @@ def blur_kernel(sigma: tuple[float, float], rng: Generator) -> Plane:
 
 def _finished(image: FloatImage, height: int, width: int, rng: Generator) -> FloatImage:
     image = _resized(image, height, width, rng)
-    if rng.random() < FINAL_SINC:
+    if rng.random() < _FINAL_SINC:
         size = 2 * int(rng.integers(3, 11)) + 1
         image = convolve(image, blur.sinc(size, rng.uniform(math.pi / 3, math.pi)))
     return np.clip(image, 0, 1)

@@ -1,4 +1,4 @@
-"""What an image's numbers mean: the levels of a file, and the light behind them."""
+"""sRGB values and linear light, and the grey levels of 8-bit files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of sRGB values: BT.601, as
 
 
 def quantize(image: FloatImage) -> FloatImage:
-    """Round to the 256 levels of an 8-bit file, as saving a photo does. Clips to [0, 1]."""
-    levels: FloatImage = np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5))
-    return levels / np.float32(255)
+    """Round to the 256 grey levels of an 8-bit file, as saving a photo does. Clips to [0, 1]."""
+    greys: FloatImage = np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5))
+    return greys / np.float32(255)
 
 
 def blend(under: Floats, over: Floats, share: Floats | np.float32) -> Floats:
@@ -23,7 +23,7 @@ def blend(under: Floats, over: Floats, share: Floats | np.float32) -> Floats:
 
 
 def srgb_to_linear(values: Floats) -> Floats:
-    """Light of sRGB values, both in [0, 1] and of any shape (IEC 61966-2-1); clips."""
+    """Linear light of sRGB values, both in [0, 1] and of any shape (IEC 61966-2-1); clips."""
     values = np.clip(values, 0, 1)
     curved = ((values + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
     return np.where(values <= 0.04045, values / np.float32(12.92), curved)

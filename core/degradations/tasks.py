@@ -1,8 +1,8 @@
 """The tasks: what a model learns to undo, and how strong the damage may be.
 
-A task makes of (image, rng) an image of the same size and range, or a window of it; it draws its strength from the
-generator and leaves the levels of an 8-bit file. The damage itself, with its strength as an argument, is in the other
-modules.
+A task turns (image, rng) into an image of the same size and range, or a window of it; it draws its strength from the
+generator and rounds to the grey levels of an 8-bit file. The damage itself, with its strength as an argument, is in
+the other modules.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Plane
-from . import age, blur, drops, weather
-from .camera import sensed
+from . import age, blur, weather
 from .cleanup import cleanup, mixed_v1
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
-from .depth import depth_map
 from .filters import enlarge, shrink, softened
-from .grain import gaussian_noise, poisson_noise
+from .grain import gaussian_noise, poisson_noise, sensed
 from .realworld import degrade_and_downsample
 from .srgb import blend, linear_to_srgb, quantize, srgb_to_linear
-from .weather import SmoothField, scattered
+from .weather import SmoothField, depth_map, scattered
 from .windows import Part, ShrinkTask, Task, Window, local
 
 __all__ = ["SHRINKS", "TASKS"]
 
-BOKEH = 15  # pixels, the radius of the largest disc; its soft rim takes one more
-ENLARGED = 32  # pixels that super-resolution looks at around one
+_BOKEH = 15  # pixels, the radius of the largest disc; its soft rim takes one more
+_ENLARGED = 32  # pixels around one that super-resolution reads
 
 
 def _noise(image: FloatImage, rng: Generator) -> FloatImage:
@@ -44,7 +42,7 @@ def _realnoise(image: FloatImage, rng: Generator) -> FloatImage:
 
 
 def _jpeg(window: Window, rng: Generator) -> FloatImage:
-    """Quality 5 to 95; for every third image twice, the first time with blocks that lie elsewhere."""
+    """Quality 5 to 95; every third image is compressed twice, the first time on another grid of blocks."""
     twice = rng.random() < 1 / 3
     wide = blocks(window, 2 if twice else 1)
     image = wide.pixels()
@@ -99,9 +97,9 @@ def _regions(part: Part, count: int, rng: Generator) -> list[Plane]:
 def _defocus(window: Window, rng: Generator) -> FloatImage:
     """Discs of up to 2 to 15 pixels, by the distance from a plane of focus somewhere in the scene, and faint noise."""
     shortest = min(window.photo.shape[:2])
-    wide = window.widened(BOKEH + 1)
+    wide = window.widened(_BOKEH + 1)
     depth, focus = depth_map(wide, rng), rng.uniform(0, 1)
-    widest = min(rng.uniform(2, BOKEH), shortest / 2)
+    widest = min(rng.uniform(2, _BOKEH), shortest / 2)
     layers = max(2, min(shortest // 32, 6))
     off = np.abs((np.arange(layers) + 0.5) / layers - focus)
     blurred = blur.defocused(srgb_to_linear(wide.pixels()), depth, (off * (widest / off.max())).tolist())
@@ -173,8 +171,8 @@ def _raindrop(window: Window, rng: Generator) -> FloatImage:
     height, width = window.photo.shape[:2]
     largest = min(40.0, min(height, width) / 4)
     count = 1 + int(rng.poisson(float(height * width) / 10_000 * rng.uniform(0.3, 1.5)))
-    found = [drops.draw(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
-    return quantize(linear_to_srgb(drops.refracted(window, found)))
+    found = [weather.draw_drop(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
+    return quantize(linear_to_srgb(weather.refracted(window, found)))
 
 
 def _lowlight(image: FloatImage, rng: Generator) -> FloatImage:
@@ -215,7 +213,7 @@ def _worn(image: FloatImage, part: Part, rng: Generator) -> FloatImage:
 
 # Super-resolution: (H, W, 3) -> (ceil(H / n), ceil(W / n), 3) for the n at the end of the name.
 SHRINKS: dict[str, ShrinkTask] = {
-    f"{name}{factor}": ShrinkTask(partial(small, factor=factor), factor, margin=ENLARGED)
+    f"{name}{factor}": ShrinkTask(partial(small, factor=factor), factor, margin=_ENLARGED)
     for name, small in (("sr", _bicubic), ("realsr", _wild))
     for factor in (2, 4)
 }

@@ -1,4 +1,4 @@
-"""A part of a photo that is to be damaged as if the whole photo had been: with what surrounds it."""
+"""Windows of a photo, damaged exactly as they would be with the whole photo: with their surroundings."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Task:
 
 
 def local(damage: Callable[[FloatImage, Generator], FloatImage], margin: int = 0, grid: int = 1) -> Task:
-    """The task of a damage to which only pixels nearer than `margin` matter, in blocks of `grid` from the corner."""
+    """The task of a damage that reads only pixels nearer than `margin`, in blocks of `grid` from the corner."""
 
     def inside(window: Window, rng: Generator) -> FloatImage:
         wide = window.widened(margin, grid)

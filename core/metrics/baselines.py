@@ -1,11 +1,10 @@
-"""Null opponents: what a diffusion texture prior must beat to be worth its time.
+"""Baselines that our models are compared with: a null texture, and BM3D.
 
-Each adds something cheap to the result of the predictor alone: its own finest detail once more (an unsharp mask), or
-grey noise that is strong where there is detail. The gain is the one at which the mean PSNR over the photos of a trial
-is that of the model that they are compared with, so that neither side pays more for its texture.
-
-
-Established denoisers that ours are compared with."""
+A null texture is something cheap that is added to the result of the predictor: its own finest detail once more (an
+unsharp mask), or grey noise that is strong where there is detail. A diffusion texture prior must beat both to be worth
+its time. The gain is the one at which the mean PSNR over the photos of a trial is that of the model they are compared
+with, so that neither side pays more for its texture.
+"""
 
 from __future__ import annotations
 
@@ -26,53 +25,38 @@ from ..errors import MissingExtraError
 
 __all__ = ["NULLS", "NullResult", "bm3d", "bm3d_version", "detail", "null_result", "shaped_noise"]
 
-LARGEST = 8.0  # gain
-STEPS = 24  # of the bisection, more than any gain needs
-CLOSE = 0.002  # dB: how near the mean PSNR must come
-DETAIL_SIGMA = 1.0  # pixels; the finest band of a Laplacian pyramid is the image minus about this blur
+
+_LARGEST_GAIN = 8.0
+_BISECTIONS = 24  # more than any gain needs
+_CLOSE = 0.002  # dB: how near the mean PSNR must come
+_DETAIL_SIGMA = 1.0  # pixels; the finest band of a Laplacian pyramid is the image minus about this blur
 
 Texture = Callable[[Image], NDArray[np.float32]]
-Metric = Callable[[Image, Image], float]
 
 
 class NullResult(NamedTuple):
-    """The gain of a null opponent, what it made of each photo, and the mean PSNR (dB) that it reached."""
+    """The best that a null texture can do."""
 
     gain: float
-    images: list[Image]
-    psnr: float
-
-
-def detail(image: Image) -> NDArray[np.float32]:
-    """The finest Laplacian band of an image, (H, W, 3) uint8, in grey levels."""
-    levels = image.astype(np.float32)
-    return levels - gaussian_blur(levels, DETAIL_SIGMA)
-
-
-def shaped_noise(image: Image) -> NDArray[np.float32]:
-    """Grey noise as strong as the finest detail of the image where it is, (H, W, 3) in grey levels.
-
-    Drawn from the image alone, so that a repeated run gives the same.
-    """
-    seed = int.from_bytes(hashlib.sha256(f"shaped noise {image_digest(image)}".encode()).digest()[:8], "big")
-    noise = np.random.default_rng(seed).standard_normal(image.shape[:2], dtype=np.float32)
-    return np.repeat((noise * np.abs(detail(image)).mean(axis=2))[..., np.newaxis], 3, axis=2)
-
-
-NULLS: dict[str, Texture] = {"unsharp mask": detail, "shaped noise": shaped_noise}
+    images: list[Image]  # one per photo
+    psnr: float  # the mean that was reached, dB
 
 
 def null_result(
-    texture: Texture, bases: Sequence[Image], truths: Sequence[Image], psnr: Metric, target: float
+    texture: Texture,
+    bases: Sequence[Image],
+    truths: Sequence[Image],
+    psnr: Callable[[Image, Image], float],
+    target: float,
 ) -> NullResult:
-    """The null opponent on the results of the predictor alone, at the gain whose mean PSNR is `target` dB.
+    """A null texture on the results of the predictor, at the gain whose mean PSNR is `target` dB.
 
     Args:
         texture: One of NULLS, what is added.
-        bases: Results of the predictor alone, (H, W, 3) uint8.
+        bases: Results of the predictor, (H, W, 3) uint8.
         truths: The true photo of each.
         psnr: Of a result and the truth, as the tables have it.
-        target: Mean PSNR of the whole model. Where the predictor alone is no better, the gain is 0.
+        target: Mean PSNR of the whole model. Where the predictor's is no better, the gain is 0.
     """
     textures = [texture(base) for base in bases]
 
@@ -82,24 +66,36 @@ def null_result(
     def mean_psnr(images: Sequence[Image]) -> float:
         return fmean(psnr(image, true) for image, true in zip(images, truths, strict=True))
 
-    low, high = 0.0, LARGEST
+    low, high = 0.0, _LARGEST_GAIN
     images = made(low)
     reached = mean_psnr(images)
     if reached <= target:
         return NullResult(low, images, reached)
     gain = low
-    for _ in range(STEPS):
+    for _ in range(_BISECTIONS):
         gain = (low + high) / 2
         images = made(gain)
         reached = mean_psnr(images)
-        if abs(reached - target) < CLOSE:
+        if abs(reached - target) < _CLOSE:
             break
         low, high = (gain, high) if reached > target else (low, gain)
     return NullResult(gain, images, reached)
 
 
-def _added(base: Image, gain: float, values: NDArray[np.float32]) -> Image:
-    return np.clip(np.round(base + np.float32(gain) * values), 0, 255).astype(np.uint8)
+def detail(image: Image) -> NDArray[np.float32]:
+    """The finest Laplacian band of an image, (H, W, 3) uint8, in grey levels."""
+    floats = image.astype(np.float32)
+    return floats - gaussian_blur(floats, _DETAIL_SIGMA)
+
+
+def shaped_noise(image: Image) -> NDArray[np.float32]:
+    """Grey noise as strong as the finest detail of the image where it is, (H, W, 3) in grey levels.
+
+    The image seeds the noise, so that a repeated run draws the same.
+    """
+    seed = int.from_bytes(hashlib.sha256(f"shaped noise {image_digest(image)}".encode()).digest()[:8], "big")
+    noise = np.random.default_rng(seed).standard_normal(image.shape[:2], dtype=np.float32)
+    return np.repeat((noise * np.abs(detail(image)).mean(axis=2))[..., np.newaxis], 3, axis=2)
 
 
 def bm3d(image: Image | NDArray[np.float64], sigma: float) -> Image:
@@ -110,15 +106,19 @@ def bm3d(image: Image | NDArray[np.float64], sigma: float) -> Image:
     """
     noisy = image / 255
     restored = _bm3d().bm3d_rgb(noisy, sigma / 255)
-    # The package gives NaN for some blocks without any contrast; such a pixel needs no denoising.
+    # The package returns NaN for some blocks without any contrast; such a pixel needs no denoising.
     restored = np.where(np.isfinite(restored), restored, noisy)
     return np.floor(np.clip(restored, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def bm3d_version() -> str:
-    """The version of the package bm3d, which decides what `bm3d` gives. Raises MissingExtraError without it."""
+    """The version of the package bm3d, which decides what `bm3d` returns. Raises MissingExtraError without it."""
     _bm3d()
     return version("bm3d")
+
+
+def _added(base: Image, gain: float, values: NDArray[np.float32]) -> Image:
+    return np.clip(np.round(base + np.float32(gain) * values), 0, 255).astype(np.uint8)
 
 
 def _bm3d() -> Any:
@@ -126,3 +126,6 @@ def _bm3d() -> Any:
         return import_module("bm3d")
     except ModuleNotFoundError as error:
         raise MissingExtraError("bm3d", "bench", "BM3D") from error
+
+
+NULLS: dict[str, Texture] = {"unsharp mask": detail, "shaped noise": shaped_noise}

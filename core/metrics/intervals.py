@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST", "PairedDifference", "paired"]
+from ..limits import FEWEST_PHOTOS
 
-DRAWS = 10_000
-TAILS = (0.025, 0.975)
-FEWEST = 6  # photos; a bootstrap of fewer gives intervals that are far too narrow
+__all__ = ["PairedDifference", "paired"]
+
+_DRAWS = 10_000
+_TAILS = (0.025, 0.975)
 
 
 class PairedDifference(NamedTuple):
@@ -26,7 +27,7 @@ class PairedDifference(NamedTuple):
     @property
     def shown(self) -> bool:
         """Whether the photos show a difference: the interval excludes 0, and there are enough of them."""
-        return self.photos >= FEWEST and not self.low <= 0 <= self.high
+        return self.photos >= FEWEST_PHOTOS and not self.low <= 0 <= self.high
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> PairedDifference:
@@ -38,7 +39,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> PairedDifference:
     count = len(differences)
     if count == 0:
         raise ValueError("no photo was measured with both methods; give at least one")
-    draws = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+    draws = np.random.default_rng(0).integers(count, size=(_DRAWS, count))
     means: NDArray[np.float64] = differences[draws].mean(axis=1)
-    low, high = (float(np.quantile(means, tail)) for tail in TAILS)
+    low, high = (float(np.quantile(means, tail)) for tail in _TAILS)
     return PairedDifference(float(differences.mean()), low, high, count)

@@ -1,11 +1,9 @@
-"""What every metric accepts, and the units it computes in.
+"""What every metric accepts, the units it computes in, and its filters.
 
-A pair is two `Image`s, (H, W, 3) uint8 or uint16, of equal shape and dtype. Metrics compute in float64 on the fixed
-range 0..255: 8-bit levels as they are, 16-bit levels divided by 257, so that white is 255 for both and the
-constants of the papers hold. Float arrays are refused: they could hold NaN, and their range would be a guess.
-
-
-Separable filters on float64 planes, in plain NumPy."""
+A pair is two `Image`s of equal shape and dtype. Metrics compute in float64 on the fixed range 0..255: 8-bit grey levels
+as they are, 16-bit ones divided by 257, so that white is 255 for both and the constants of the papers hold. Float
+arrays are refused: they could hold NaN, and their range would be a guess.
+"""
 
 from __future__ import annotations
 
@@ -30,41 +28,41 @@ __all__ = [
     "valid",
 ]
 
+
 PEAK = 255.0
-_LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _BT601 = (0.299, 0.587, 0.114)
 
 
 def check_image(image: NDArray[Any]) -> None:
-    """Refuse whatever is not an `Image` with at least one pixel (UsageError)."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype not in _LEVELS:
+    """Raise UsageError unless `image` is an `Image` of at least one pixel."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype not in _WHITE:
         raise UsageError(
-            f"a metric was given an array of shape {image.shape} and dtype {image.dtype}; "
-            "it takes images of shape (height, width, 3) and dtype uint8 or uint16"
+            f"metrics expect images uint8 or uint16 of shape (height, width, 3), got {image.dtype} {image.shape}"
         )
 
 
 def check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
-    """Refuse a pair that cannot be compared: not images, or of different shape or dtype (UsageError)."""
+    """Raise UsageError for a pair that cannot be compared: not images, or of different shape or dtype."""
     check_image(a)
     check_image(b)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise UsageError(
-            f"a metric was given images of {a.shape} {a.dtype} and {b.shape} {b.dtype}; "
-            "both must have the same size and bit depth: crop or convert one of them"
+            f"metrics expect two images of one size and bit depth, got {a.dtype} {a.shape} and {b.dtype} {b.shape}; "
+            "crop or convert one of them"
         )
 
 
 def check_size(metric: str, image: Image, side: int) -> None:
-    """Refuse an image whose shorter side is below `side` pixels (UsageError)."""
+    """Raise UsageError for an image whose shorter side is below `side` pixels."""
     height, width = image.shape[:2]
     if min(height, width) < side:
-        raise UsageError(f"{metric} was given an image of {width} x {height} pixels; it needs at least {side} x {side}")
+        raise UsageError(f"{metric} needs images of at least {side} x {side} pixels, got {width} x {height}")
 
 
 def planes(image: Image) -> Field:
     """The three channels as (3, H, W) float64 in [0, 255]."""
-    scale = PEAK / _LEVELS[image.dtype]
+    scale = PEAK / _WHITE[image.dtype]
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float64) * scale
 
 

@@ -1,14 +1,10 @@
-"""Peak signal-to-noise ratio.
+"""Similarity to the true photo: PSNR, SSIM and HaarPSI.
 
-Structural similarity on one scale and on five.
-
-Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity" (IEEE TIP 2004), and Wang,
-Simoncelli and Bovik, "Multiscale Structural Similarity for Image Quality Assessment" (Asilomar 2003). Both are means
-over the three colour channels: a colour error that leaves luma alone counts.
-
-
-HaarPSI: Reisenhofer et al., "A Haar Wavelet-Based Perceptual Similarity Index for Image Quality Assessment"
-(Signal Processing: Image Communication 2018, arXiv:1607.06140)."""
+SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity" (IEEE TIP 2004), the mean
+over the three colour channels, so that an error of colour counts that leaves luma as it is. HaarPSI: Reisenhofer et
+al., "A Haar Wavelet-Based Perceptual Similarity Index for Image Quality Assessment" (Signal Processing: Image
+Communication 2018, arXiv:1607.06140).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +15,19 @@ import numpy as np
 from ..arrays import Field, Image
 from .planes import PEAK, check_pair, check_size, gaussian_taps, mean_2x2, planes, smooth, valid
 
-__all__ = ["haarpsi", "ms_ssim", "psnr", "ssim"]
+__all__ = ["haarpsi", "psnr", "ssim"]
+
+
+# SSIM
+_WINDOW = gaussian_taps(radius=5, sigma=1.5)
+_C1 = (0.01 * PEAK) ** 2
+_C2 = (0.03 * PEAK) ** 2
+
+# HaarPSI
+_C = 30.0  # Eq. 12, for grey levels 0..255
+_ALPHA = 4.2  # Eq. 12
+_SCALES = 3
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
 def psnr(a: Image, b: Image) -> float:
@@ -29,12 +37,6 @@ def psnr(a: Image, b: Image) -> float:
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
 
 
-WINDOW = gaussian_taps(radius=5, sigma=1.5)
-C1 = (0.01 * PEAK) ** 2
-C2 = (0.03 * PEAK) ** 2
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-
-
 def ssim(a: Image, b: Image) -> float:
     """SSIM (Eq. 13), at most 1 = equal: 11 x 11 Gaussian window of sigma 1.5, inside the image, no subsampling.
 
@@ -42,56 +44,14 @@ def ssim(a: Image, b: Image) -> float:
     use_sample_covariance=False, channel_axis=2.
     """
     check_pair(a, b)
-    check_size("SSIM", a, len(WINDOW))
-    return float(np.mean([_means(x, y)[0] for x, y in zip(planes(a), planes(b), strict=True)]))
-
-
-def ms_ssim(a: Image, b: Image) -> float:
-    """MS-SSIM (Eq. 7) over five scales with the weights of the paper, 0..1 = equal; sides of at least 161 pixels."""
-    check_pair(a, b)
-    check_size("MS-SSIM", a, (len(WINDOW) - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1)
-    return float(np.mean([_product(x, y) for x, y in zip(planes(a), planes(b), strict=True)]))
-
-
-def _product(x: Field, y: Field) -> float:
-    """Eq. 7 for one channel; negative correlation counts as none."""
-    result = 1.0
-    last = len(SCALE_WEIGHTS) - 1
-    for scale, weight in enumerate(SCALE_WEIGHTS):
-        similarity, structure = _means(x, y)
-        result *= max(0.0, similarity if scale == last else structure) ** weight
-        x, y = _half(x), _half(y)
-    return result
-
-
-def _means(x: Field, y: Field) -> tuple[float, float]:
-    """Means of the SSIM map and of its contrast-structure factor over one channel, x and y: (H, W)."""
-    mean_x, mean_y = smooth(x, WINDOW), smooth(y, WINDOW)
-    mean_xy = mean_x * mean_y
-    mean_squares = mean_x**2 + mean_y**2
-    covariance = smooth(x * y, WINDOW) - mean_xy
-    variances = smooth(x * x + y * y, WINDOW) - mean_squares
-    structure = (2 * covariance + C2) / (variances + C2)
-    similarity = structure * (2 * mean_xy + C1) / (mean_squares + C1)
-    return float(similarity.mean()), float(structure.mean())
-
-
-def _half(field: Field) -> Field:
-    """2 x 2 means; an odd last row or column is repeated, as the authors' own program does."""
-    height, width = field.shape
-    return mean_2x2(np.pad(field, ((0, height % 2), (0, width % 2)), mode="edge"))
-
-
-C = 30.0  # Eq. 12, for grey levels 0..255
-ALPHA = 4.2  # Eq. 12
-SCALES = 3
-YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    check_size("SSIM", a, len(_WINDOW))
+    return float(np.mean([_mean_similarity(x, y) for x, y in zip(planes(a), planes(b), strict=True)]))
 
 
 def haarpsi(a: Image, b: Image) -> float:
     """HaarPSI (Eqs. 10 and 14, colour), 0..1 = equal; sides of at least 16 pixels."""
     check_pair(a, b)
-    check_size("HaarPSI", a, 2 ** (SCALES + 1))
+    check_size("HaarPSI", a, 2 ** (_SCALES + 1))
     yiq_a, yiq_b = _seen(a), _seen(b)
     similarities, weights = [_chroma_similarity(yiq_a, yiq_b)], [np.zeros(0)]
     for axis in (0, 1):
@@ -102,9 +62,20 @@ def haarpsi(a: Image, b: Image) -> float:
     return _pooled(np.stack(similarities), np.stack(weights))
 
 
+def _mean_similarity(x: Field, y: Field) -> float:
+    """Mean of the SSIM map over one channel, x and y: (H, W)."""
+    mean_x, mean_y = smooth(x, _WINDOW), smooth(y, _WINDOW)
+    mean_xy = mean_x * mean_y
+    mean_squares = mean_x**2 + mean_y**2
+    covariance = smooth(x * y, _WINDOW) - mean_xy
+    variances = smooth(x * x + y * y, _WINDOW) - mean_squares
+    structure = (2 * covariance + _C2) / (variances + _C2)
+    return float((structure * (2 * mean_xy + _C1) / (mean_squares + _C1)).mean())
+
+
 def _seen(image: Image) -> Field:
     """YIQ planes, (3, H/2, W/2), averaged over 2 x 2 pixels for the usual distance of the viewer (section 2.4)."""
-    yiq = np.tensordot(YIQ, planes(image), axes=1)
+    yiq = np.tensordot(_YIQ, planes(image), axes=1)
     height, width = yiq.shape[1:]
     padded = np.pad(yiq, ((0, 0), (0, height % 2), (0, width % 2)))
     return np.stack([mean_2x2(plane) for plane in padded])
@@ -112,8 +83,8 @@ def _seen(image: Image) -> Field:
 
 def _luma_similarity(x: Field, y: Field, axis: int) -> tuple[Field, Field]:
     """Local similarity (Eq. 8) from the two finest scales and its weight (Eq. 9) from the coarsest."""
-    details = [(_detail(x, 2**scale, axis), _detail(y, 2**scale, axis)) for scale in range(1, SCALES + 1)]
-    similarity = sum((_ratio(u, v) for u, v in details[:-1]), np.zeros_like(x)) / (SCALES - 1)
+    details = [(_detail(x, 2**scale, axis), _detail(y, 2**scale, axis)) for scale in range(1, _SCALES + 1)]
+    similarity = sum((_ratio(u, v) for u, v in details[:-1]), np.zeros_like(x)) / (_SCALES - 1)
     return similarity, np.maximum(*details[-1])
 
 
@@ -138,7 +109,7 @@ def _chroma(plane: Field) -> Field:
 
 def _ratio(u: Field, v: Field) -> Field:
     """Eq. 2: (2uv + C) / (u^2 + v^2 + C)."""
-    return (2 * u * v + C) / (u**2 + v**2 + C)
+    return (2 * u * v + _C) / (u**2 + v**2 + _C)
 
 
 def _pooled(similarities: Field, weights: Field) -> float:
@@ -146,5 +117,5 @@ def _pooled(similarities: Field, weights: Field) -> float:
     total = weights.sum()
     if total == 0:  # both images are black
         return 1.0
-    mean = float((weights / (1 + np.exp(-ALPHA * similarities))).sum() / total)
-    return (math.log(mean / (1 - mean)) / ALPHA) ** 2
+    mean = float((weights / (1 + np.exp(-_ALPHA * similarities))).sum() / total)
+    return (math.log(mean / (1 - mean)) / _ALPHA) ** 2

@@ -22,7 +22,7 @@ from ..pack.json import decode
 
 __all__ = ["Checkpoint", "check_finite", "from_dict", "load", "misfits", "save"]
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 Config = TypeVar("Config")
 
 
@@ -61,7 +61,7 @@ def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[s
 def save(path: Path, kind: str, config: object, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a checkpoint; the file appears whole or not at all. `config` is a dataclass, or what `load` made of one."""
     plain_config = config if isinstance(config, dict) else asdict(config)  # type: ignore[call-overload]
-    header = {"format": FORMAT, "kind": kind, "config": plain_config, "facts": dict(facts)}
+    header = {"format": CHECKPOINT_FORMAT, "kind": kind, "config": plain_config, "facts": dict(facts)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # The extension stays last, so that a killed run leaves nothing that looks like a checkpoint.
     temporary = path.with_name(f".{path.name}.part")
@@ -87,8 +87,10 @@ def load(path: Path, *kinds: str) -> Checkpoint:
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or train it again") from None
     header = _header(text)
-    if header.get("format", FORMAT) != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {header['format']}, this version reads format {FORMAT}")
+    if header.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {header['format']}, this version reads format {CHECKPOINT_FORMAT}"
+        )
     if not {"format", "kind", "config", "facts"} <= set(header):
         raise CheckpointError(f"{path} is a safetensors file, but not one that pocketprior wrote")
     if kinds and header["kind"] not in kinds:

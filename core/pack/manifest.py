@@ -16,13 +16,13 @@ from typing import NamedTuple
 from ..errors import PackError, PackVersionError, UnknownNameError
 from ..files import atomic_output, failure_reason
 from .json import as_text, as_tree, decode, parse
-from .rules import FILE, FORMAT, TARGETS, check_graph, check_manifest, require
+from .rules import FILE, MANIFEST_FORMAT, TARGETS, check_graph, check_manifest, require
 from .size import Size, TileWindow
 from .systems import ArraySpec
 
 __all__ = [
     "FILE",
-    "FORMAT",
+    "MANIFEST_FORMAT",
     "TARGETS",
     "ArraySpec",
     "Conditions",
@@ -200,9 +200,9 @@ class Manifest:
             raise PackError(f"{path} cannot be read ({error}); expected the folder of a pack") from error
         tree = parse(text, str(path))
         given = tree.get("format") if isinstance(tree, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if given != FORMAT:
+        if given != MANIFEST_FORMAT:
             raise PackVersionError(
-                f"{path}: the pack has format {given!r}, this version of pocketprior reads format {FORMAT}; "
+                f"{path}: the pack has format {given!r}, this version of pocketprior reads format {MANIFEST_FORMAT}; "
                 "update pocketprior, or export the pack again"
             )
         manifest = decode(cls, tree, str(path))

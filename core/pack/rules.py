@@ -14,9 +14,9 @@ from .systems import IMAGE, SYSTEMS, ArraySpec
 if TYPE_CHECKING:
     from .manifest import GraphSpec, Manifest, PackedFile
 
-__all__ = ["FILE", "FORMAT", "TARGETS", "check_graph", "check_manifest", "require"]
+__all__ = ["FILE", "MANIFEST_FORMAT", "TARGETS", "check_graph", "check_manifest", "require"]
 
-FORMAT = 1
+MANIFEST_FORMAT = 1
 FILE = "manifest.json"
 TARGETS = ("onnx", "openvino", "coreml", "replay")
 _DTYPES = ("float32",)
@@ -59,7 +59,7 @@ def _one_of(names: Iterable[str]) -> str:
 
 
 def _check_words(m: Manifest) -> None:
-    require(m.format == FORMAT, "format", m.format, str(FORMAT))
+    require(m.format == MANIFEST_FORMAT, "format", m.format, str(MANIFEST_FORMAT))
     require(m.model in SYSTEMS, "model", m.model, _one_of(SYSTEMS))
     system = SYSTEMS[m.model]
     require(m.sampler in system.samplers, "sampler", m.sampler, _one_of(system.samplers))

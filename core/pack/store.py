@@ -1,8 +1,7 @@
-"""The folder of a pack: where the one that comes with this package is, and whether files are those that were packed.
+"""The files of a pack: the embedded pack, hashes, and named arrays in .npz files.
 
-Named arrays in an .npz file: without pickle, and with the same bytes for the same arrays.
-
-Golden restorations and recorded graph calls are such files. (`numpy.savez` promises nothing about its bytes.)
+Golden restorations and recorded graph calls are .npz files without pickle, with the same bytes for the same arrays
+(`numpy.savez` promises nothing about its bytes).
 """
 
 from __future__ import annotations
@@ -21,18 +20,21 @@ from .manifest import FILE, PackedFile
 
 __all__ = ["SHARED", "check_file", "default_pack", "packed_file", "read_arrays", "write_arrays"]
 
-# Weights that the graph files of a target have together, in a pack of several tasks. Core ML packages hold their own.
+
+# File of the weights that the graphs of a target share, in a pack of several tasks. Core ML packages have their own.
 SHARED = {"onnx": "onnx.bin", "openvino": "openvino.bin"}
 
 _DEFAULT = Path(__file__).parents[1] / "packs" / "cleanup"
 
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
+
 
 def default_pack() -> Path:
-    """The folder of the embedded pack; PackError where this installation has none."""
+    """The folder of the embedded pack. Raises PackError where this installation has none."""
     if not (_DEFAULT / FILE).is_file():
         raise PackError(
             f"this installation has no embedded pack (there is no {_DEFAULT / FILE}); "
-            "install pocketprior again, or name the folder of a pack"
+            "reinstall pocketprior, or give the folder of a pack"
         )
     return _DEFAULT
 
@@ -49,7 +51,7 @@ def packed_file(folder: Path, file: str) -> PackedFile:
 
 
 def check_file(folder: Path, packed: PackedFile) -> None:
-    """Raise PackTamperedError unless the file in `folder` is, bit by bit, the one that was packed."""
+    """Raise PackTamperedError unless the file in `folder` has the size and hash of the one that was packed."""
     found = packed_file(folder, packed.file)
     if found != packed:
         raise PackTamperedError(
@@ -57,9 +59,6 @@ def check_file(folder: Path, packed: PackedFile) -> None:
             f"{found.sha256[:16]}..., the manifest says {packed.bytes} bytes and {packed.sha256[:16]}...; "
             "copy the pack again"
         )
-
-
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -71,12 +70,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a file; PackError where it is missing, damaged, or holds anything but arrays."""
+    """The arrays of a file. Raises PackError where it is missing, damaged, or holds anything but arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise PackError(f"the recording {path} cannot be read ({error}); copy the pack again") from error
+        raise PackError(f"the arrays in {path} cannot be read ({error}); copy the pack again") from error
 
 
 def _array(content: bytes) -> Array:

@@ -1,4 +1,4 @@
-"""The three systems as a pack holds them: their graphs, what goes in and out, and the words that go with each.
+"""The three systems as a pack holds them: their graphs with inputs and outputs, and the values that fields may have.
 
 All arrays are float32; h and w, the size of a tile, are multiples of `size.multiple_of`. The graphs, in turn:
 
@@ -14,10 +14,10 @@ All arrays are float32; h and w, the size of a tile, are multiples of `size.mult
     dtpm      fused     amount (1,) as well
 
 A DTPM that estimates the damage takes `amount`, 0..2, how much of it is removed, in predict and in fused, and its
-predict gives `amplitude`, the standard deviation of the texture at strength 1; one that does not has neither.
+predict returns `amplitude`, the standard deviation of the texture at strength 1; one that does not has neither.
 
-Every graph but encode may take any of the global conditions as well; denoise of a DTPM may take image beside base,
-that of a Gen2Res may give `variance` (1, 3, h, w) for the sampler "ancestral": where, from -1 to 1, the logarithm of
+Every graph but encode may also take any of the global conditions; denoise of a DTPM may take image in addition to base,
+that of a Gen2Res may return `variance` (1, 3, h, w) for the sampler "ancestral": where, from -1 to 1, the logarithm of
 the step's variance lies between its two bounds. noise has the shape of x. A pack has fused, or all graphs of the steps
 but encode, or both, and encode where something takes its conditions. No graph is fused for "ancestral", which adds
 noise on the way.
@@ -41,12 +41,12 @@ class ArraySpec(NamedTuple):
 IMAGE = ArraySpec("float32", (1, 3, "h", "w"))
 MAP = ArraySpec("float32", (1, 1, "h", "w"))
 SCALAR = ArraySpec("float32", (1,))
-STATE = "state"  # stands for the array of the sampled state, whose shape the manifest tells
-PREDICTED = "predicted"  # stands for the name of what denoise gives, which the manifest tells
+_STATE = "state"  # stands for the array of the sampled state, whose shape is in the manifest
+_PREDICTED = "predicted"  # stands for the name of the output of denoise, which is in the manifest
 
 
 class GraphInterface(NamedTuple):
-    """Names and arrays of what goes into a graph and comes out, and of what may do so as well."""
+    """The inputs and outputs of a graph by name, and which of them are optional."""
 
     inputs: dict[str, ArraySpec | str]
     outputs: dict[str, ArraySpec | str]
@@ -55,36 +55,30 @@ class GraphInterface(NamedTuple):
     def of(
         self, state: ArraySpec, predicts: str, given: Container[str]
     ) -> tuple[dict[str, ArraySpec], dict[str, ArraySpec]]:
-        """Inputs and outputs for a model with this state and prediction, what is optional only if it is `given`."""
+        """Inputs and outputs for a model with this state and prediction; optional ones only if they are `given`."""
 
-        def told(arrays: dict[str, ArraySpec | str]) -> dict[str, ArraySpec]:
+        def resolved(arrays: dict[str, ArraySpec | str]) -> dict[str, ArraySpec]:
             return {
-                predicts if name == PREDICTED else name: state if isinstance(array, str) else array
+                predicts if name == _PREDICTED else name: state if isinstance(array, str) else array
                 for name, array in arrays.items()
                 if name not in self.optional or name in given
             }
 
-        return told(self.inputs), told(self.outputs)
+        return resolved(self.inputs), resolved(self.outputs)
 
 
-FUSED = GraphInterface({"image": IMAGE, "noise": STATE, "strength": SCALAR}, {"restored": IMAGE})
+FUSED = GraphInterface({"image": IMAGE, "noise": _STATE, "strength": SCALAR}, {"restored": IMAGE})
 
 
 class SystemSpec(NamedTuple):
-    """What the manifest of one system may say.
+    """What the manifest of one system may contain."""
 
-    samplers: each with what denoise predicts for it. start: of the sampling, "noise", or the noised "image". vector:
-    whether the state is one vector for the whole photo. thumbnail: whether encode sees a thumbnail of the photo, not
-    the photo itself. split: the graphs of the restoration step by step; encode is left out where no graph takes its
-    conditions. graphs: all but encode.
-    """
-
-    samplers: dict[str, tuple[str, ...]]
-    start: str
-    vector: bool
-    thumbnail: bool
-    split: tuple[str, ...]
-    graphs: dict[str, GraphInterface]
+    samplers: dict[str, tuple[str, ...]]  # each with what denoise may predict for it
+    start: str  # of the sampling: "noise", or the noised "image"
+    vector: bool  # whether the state is one vector for the whole photo
+    thumbnail: bool  # whether encode sees a thumbnail, not the photo itself
+    split: tuple[str, ...]  # graphs of the restoration in steps; without encode where no graph takes its conditions
+    graphs: dict[str, GraphInterface]  # all but encode
 
 
 SYSTEMS: dict[str, SystemSpec] = {
@@ -101,8 +95,8 @@ SYSTEMS: dict[str, SystemSpec] = {
                 optional=frozenset({"amount", "amplitude"}),
             ),
             "denoise": GraphInterface(
-                {"x": STATE, "image": IMAGE, "base": IMAGE, "t": SCALAR},
-                {PREDICTED: STATE},
+                {"x": _STATE, "image": IMAGE, "base": IMAGE, "t": SCALAR},
+                {_PREDICTED: _STATE},
                 optional=frozenset({"image"}),
             ),
             "fused": GraphInterface({**FUSED.inputs, "amount": SCALAR}, FUSED.outputs, optional=frozenset({"amount"})),
@@ -115,8 +109,8 @@ SYSTEMS: dict[str, SystemSpec] = {
         thumbnail=False,
         split=("encode", "denoise", "compose"),
         graphs={
-            "denoise": GraphInterface({"x": STATE, "t": SCALAR}, {PREDICTED: STATE}),
-            "compose": GraphInterface({"image": IMAGE, "prior": STATE}, {"restored": IMAGE}),
+            "denoise": GraphInterface({"x": _STATE, "t": SCALAR}, {_PREDICTED: _STATE}),
+            "compose": GraphInterface({"image": IMAGE, "prior": _STATE}, {"restored": IMAGE}),
             "fused": FUSED,
         },
     ),
@@ -128,8 +122,8 @@ SYSTEMS: dict[str, SystemSpec] = {
         split=("denoise",),
         graphs={
             "denoise": GraphInterface(
-                {"x": STATE, "t": SCALAR},
-                {PREDICTED: STATE, "variance": STATE},
+                {"x": _STATE, "t": SCALAR},
+                {_PREDICTED: _STATE, "variance": _STATE},
                 optional=frozenset({"variance"}),
             ),
             "fused": FUSED,

@@ -1,16 +1,16 @@
-"""Colour spaces of photo files: which profile is carried, which is converted, which is built.
+"""Colour spaces of photo files: which profile is kept, which is converted, which is built.
 
-Carried. A photo in an RGB space of its own (Display P3, Adobe RGB, ProPhoto, a scanner's) or in a grey space is
-restored in its own encoded values, and the profile goes into the result unchanged. Converting to sRGB would
-clip every colour sRGB does not have, and nothing brings them back; carried, a pixel that the restoration leaves
-alone is the same colour to the last bit. The model was trained on sRGB and sees the wider space as slightly
-paler, which restoration does not mind, as long as the tone curve is of the usual kind: where mid grey is far from
-sRGB's (linear light), the user is told.
+Kept. A photo in an RGB space of its own (Display P3, Adobe RGB, ProPhoto, a scanner's) or in a grey space is restored
+in its own encoded values, and the profile goes into the result unchanged. Converting to sRGB would clip every colour
+that sRGB does not have, and nothing brings them back; so a pixel that the restoration does not change is the same
+colour to the last bit. The model was trained on sRGB and sees the wider space as slightly paler, which restoration does
+not mind as long as the tone curve is of the usual kind: where mid grey is far from sRGB's (linear light), a notice says
+so.
 
 Converted to sRGB. Spaces that are not RGB or grey (CMYK, YCCK, Lab), through the file's own profile.
 
-Built. A space that a file describes by numbers instead of a profile (PNG gAMA and cHRM, code points of PNG cICP,
-AVIF and HEIF) becomes an ICC profile, so that the result can keep it in any format.
+Built. A space that a file describes by numbers instead of a profile (PNG gAMA and cHRM, code points of PNG cICP, AVIF
+and HEIF) becomes an ICC profile, so that the result can keep it in any format.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from ..errors import PhotoUnsupportedError
+from ..limits import LIGHTNESS_TOLERANCE
 
 __all__ = [
     "BT2020",
@@ -38,6 +39,7 @@ __all__ = [
     "profile",
     "to_srgb",
 ]
+
 
 Primaries: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 Convert: TypeAlias = Callable[[Image.Image], Image.Image]
@@ -56,36 +58,10 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 
 _MID_GREY = 128
 _MID_GREY_LIGHTNESS = 53.6  # L* of sRGB 128
-_LIGHTNESS_TOLERANCE = 10.0  # gammas 1.8 to 2.6 are within; linear light is 23 off
-
-
-def _opened(icc: bytes) -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(io.BytesIO(icc))
-
-
-def _standard(space: Literal["LAB", "sRGB"]) -> ImageCms.ImageCmsProfile:
-    make: Any = ImageCms.createProfile  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return ImageCms.ImageCmsProfile(make(space))
-
-
-def _space(icc: bytes) -> str | None:
-    """Colour space of a profile ("RGB", "GRAY", "CMYK", "Lab" ...), or None for one that cannot be used."""
-    try:
-        return str(cast(Any, _opened(icc)).profile.xcolor_space).strip()
-    except (OSError, ImageCms.PyCMSError):
-        return None
-
-
-def _lightness_of_mid_grey(icc: bytes, mode: str) -> float:
-    """L* of the encoded value 128 in a space whose Pillow mode is `mode`."""
-    transform = ImageCms.buildTransform(_opened(icc), _standard("LAB"), mode, "LAB")
-    patch = ImageCms.applyTransform(Image.new(mode, (1, 1), (_MID_GREY,) * len(mode)), transform)
-    assert patch is not None
-    return float(np.asarray(patch)[0, 0, 0]) * 100 / 255
 
 
 def checked(icc: bytes | None, *, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
-    """The profile to carry for a photo with RGB or grey samples, and what to tell the user.
+    """The profile to keep for a photo with RGB or grey samples, and notices.
 
     A profile that is damaged or belongs to another kind of samples is dropped with a notice.
     """
@@ -100,7 +76,7 @@ def checked(icc: bytes | None, *, grey: bool) -> tuple[bytes | None, tuple[str, 
         lightness = _lightness_of_mid_grey(icc, "L" if grey else "RGB")
     except ImageCms.PyCMSError:
         return None, ("the colour profile cannot be used and was left out; the photo is taken as sRGB",)
-    if abs(lightness - _MID_GREY_LIGHTNESS) <= _LIGHTNESS_TOLERANCE:
+    if abs(lightness - _MID_GREY_LIGHTNESS) <= LIGHTNESS_TOLERANCE:
         return icc, ()
     return icc, (
         f"the colour profile has an unusual tone curve (mid grey at L* {lightness:.0f}, sRGB has 54): colours are "
@@ -137,7 +113,7 @@ def to_srgb(icc: bytes | None, mode: str) -> tuple[Convert, str]:
 
 
 def from_code_points(primaries: int, transfer: int) -> tuple[bytes | None, tuple[str, ...]]:
-    """The profile for colour described by ITU-T H.273 code points (None: sRGB), and what to tell the user.
+    """The profile for colour described by ITU-T H.273 code points (None: sRGB), and notices.
 
     Raises PhotoUnsupportedError for HDR curves: their result would need an HDR file, which is not written here.
     """
@@ -165,6 +141,51 @@ def from_gamma(encoding: float | None, chromaticities: Sequence[float] | None, *
         return profile(None if grey else space, gamma)
     except (np.linalg.LinAlgError, ZeroDivisionError, OverflowError, ValueError, struct.error):
         return None
+
+
+def profile(primaries: Primaries | None, gamma: float | None = None) -> bytes:
+    """An ICC v4 display profile: RGB with `primaries`, or grey for None.
+
+    gamma: exponent of the tone curve; None for sRGB's curve.
+    """
+    tags = {
+        b"desc": _text_tag("RGB" if primaries else "Grey"),
+        b"cprt": _text_tag("No copyright"),
+        b"wtpt": _xyz_tag(_D50),
+    }
+    curve = _curve_tag(gamma)
+    if primaries is None:
+        return _packed({**tags, b"kTRC": curve}, b"GRAY")
+    for letter, column in zip((b"r", b"g", b"b"), _colorants(primaries).T, strict=True):
+        tags[letter + b"XYZ"] = _xyz_tag(column)
+        tags[letter + b"TRC"] = curve
+    tags[b"chad"] = b"sf32\0\0\0\0" + _fixed(_adaptation(_xyz(primaries[3])).ravel())
+    return _packed(tags, b"RGB ")
+
+
+def _opened(icc: bytes) -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(io.BytesIO(icc))
+
+
+def _standard(space: Literal["LAB", "sRGB"]) -> ImageCms.ImageCmsProfile:
+    make: Any = ImageCms.createProfile  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return ImageCms.ImageCmsProfile(make(space))
+
+
+def _space(icc: bytes) -> str | None:
+    """Colour space of a profile ("RGB", "GRAY", "CMYK", "Lab" ...), or None for one that cannot be used."""
+    try:
+        return str(cast(Any, _opened(icc)).profile.xcolor_space).strip()
+    except (OSError, ImageCms.PyCMSError):
+        return None
+
+
+def _lightness_of_mid_grey(icc: bytes, mode: str) -> float:
+    """L* of the encoded value 128 in a space whose Pillow mode is `mode`."""
+    transform = ImageCms.buildTransform(_opened(icc), _standard("LAB"), mode, "LAB")
+    patch = ImageCms.applyTransform(Image.new(mode, (1, 1), (_MID_GREY,) * len(mode)), transform)
+    assert patch is not None
+    return float(np.asarray(patch)[0, 0, 0]) * 100 / 255
 
 
 def _from_png_order(numbers: Sequence[float]) -> Primaries:
@@ -219,23 +240,3 @@ def _packed(tags: dict[bytes, bytes], space: bytes) -> bytes:
     header = struct.pack(">II4s4s4s", size, 0, b"\x04\x30\0\0", b"mntr", space) + b"XYZ " + date + b"acsp"
     header += bytes(28) + _fixed(_D50)
     return header.ljust(128, b"\0") + table + body
-
-
-def profile(primaries: Primaries | None, gamma: float | None = None) -> bytes:
-    """An ICC v4 display profile: RGB with `primaries`, or grey for None.
-
-    gamma: exponent of the tone curve; None for sRGB's curve.
-    """
-    tags = {
-        b"desc": _text_tag("RGB" if primaries else "Grey"),
-        b"cprt": _text_tag("No copyright"),
-        b"wtpt": _xyz_tag(_D50),
-    }
-    curve = _curve_tag(gamma)
-    if primaries is None:
-        return _packed({**tags, b"kTRC": curve}, b"GRAY")
-    for letter, column in zip((b"r", b"g", b"b"), _colorants(primaries).T, strict=True):
-        tags[letter + b"XYZ"] = _xyz_tag(column)
-        tags[letter + b"TRC"] = curve
-    tags[b"chad"] = b"sf32\0\0\0\0" + _fixed(_adaptation(_xyz(primaries[3])).ravel())
-    return _packed(tags, b"RGB ")

@@ -1,6 +1,7 @@
-"""The formats Pillow writes: JPEG, WebP, AVIF. A photo goes in band by band, and comes out as bytes.
+"""The file formats that photos are written in: what each can hold, and JPEG, WebP and AVIF through Pillow.
 
-What each format can hold, and what of a photo has to go when it is written there."""
+A photo goes into Pillow band by band and comes out as bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,45 +17,59 @@ from ..errors import PhotoWriteError
 from . import jpeg, metadata
 from .colour import to_srgb
 from .jpeg import LARGEST_SEGMENT
+from .layout import bands
 from .photo import Photo, interleaved
-from .samples import bands
 
 __all__ = ["FILE_FORMATS", "FileFormat", "avif", "fitted", "jpeg_file", "webp"]
+
 
 _FULL_CHROMA = "4:4:4"
 _EXIF_PREFIX = b"Exif\0\0"
 
-
-def _rgb(photo: Photo) -> Photo:
-    """A grey photo with its profile settled, for formats without grey: three equal sRGB channels."""
-    if not photo.grey:
-        return photo
-    convert, _ = to_srgb(photo.icc, "L")
-    opaque = replace(photo, alpha=None)
-    pixels = np.empty(photo.pixels.shape, np.uint8)
-    for rows in bands(*photo.size):
-        band = interleaved(opaque, rows, dtype=np.uint8)[..., 0]
-        pixels[rows] = np.asarray(convert(Pillow.fromarray(band)))
-    return replace(photo.with_pixels(pixels), grey=False, icc=None)
+_LARGEST_PNG_SIDE = 2**31 - 1
+_SEGMENT_HEADERS = {"exif": 6, "xmp": 29, "iptc": 26}  # field: bytes before the data in its JPEG segment
 
 
-def _image(photo: Photo) -> Pillow.Image:
-    """A Pillow image with 8-bit samples: L, RGB or RGBA."""
-    height, width = photo.size
-    mode = ("L" if photo.grey else "RGB") + ("A" if photo.alpha is not None else "")
-    image = Pillow.new(mode, (width, height))
-    for rows in bands(height, width):
-        samples = interleaved(photo, rows, dtype=np.uint8)
-        band = Pillow.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
-        image.paste(band, (0, rows.start))
-    return image
+@dataclass(frozen=True)
+class FileFormat:
+    """What a file format can hold."""
+
+    suffixes: tuple[str, ...]
+    quality: int | None  # default, 1 to 100; None: lossless
+    bits: int = 8  # per sample that a 16-bit photo keeps
+    alpha: bool = True
+    iptc: bool = False
+    text: bool = False
+    largest_side: int = _LARGEST_PNG_SIDE  # pixels
 
 
-def _encoded(image: Pillow.Image, format: str, options: dict[str, Any]) -> bytes:
-    """To memory first: Pillow's own writing to files overlooks short writes on a full disk."""
-    buffer = io.BytesIO()
-    image.save(buffer, format, **{name: value for name, value in options.items() if value})
-    return buffer.getvalue()
+# Quality 95 with full chroma is visually lossless for photos; a source's own, lower quality is not kept, because it
+# would put the blocks back that the restoration took away.
+FILE_FORMATS: dict[str, FileFormat] = {
+    "AVIF": FileFormat((".avif",), quality=90, largest_side=32768),
+    "HEIF": FileFormat((".heic", ".heif", ".hif"), quality=95, bits=10, largest_side=16384),
+    "JPEG": FileFormat((".jpg", ".jpeg", ".jpe", ".jfif"), quality=95, alpha=False, iptc=True, largest_side=65500),
+    "PNG": FileFormat((".png",), quality=None, bits=16, text=True),
+    "TIFF": FileFormat((".tif", ".tiff"), quality=None, bits=16, iptc=True),
+    "WEBP": FileFormat((".webp",), quality=95, largest_side=16383),
+}
+
+
+def fitted(photo: Photo, format: str) -> tuple[Photo, tuple[str, ...]]:
+    """The photo with what a format (a key of FILE_FORMATS) can hold, and a notice for each thing left out.
+
+    Raises PhotoWriteError for what must not be left out silently: transparency, and sides that are too long.
+    """
+    target = FILE_FORMATS[format]
+    _check_side(photo, target)
+    _check_deep_grey(photo, format)
+    photo, notices = _without_alpha(photo, target), tuple[str, ...]()
+    if photo.pixels.dtype == np.uint16 and target.bits < 16:
+        notices += (f"16-bit samples were rounded to {target.bits} bits, as {target.suffixes[0]} has no more",)
+    for field, replacement, notice in _homeless(photo, format):
+        photo = replace(photo, **{field: replacement})
+        notices += (notice,)
+    return photo, notices
 
 
 def jpeg_file(photo: Photo, quality: int) -> bytes:
@@ -94,33 +109,36 @@ def avif(photo: Photo, quality: int) -> bytes:
     return _encoded(_image(photo), "AVIF", options)
 
 
-_LARGEST_PNG_SIDE = 2**31 - 1
-_SEGMENT_HEADERS = {"exif": 6, "xmp": 29, "iptc": 26}  # field: bytes before the data in its JPEG segment
+def _image(photo: Photo) -> Pillow.Image:
+    """A Pillow image with 8-bit samples: L, RGB or RGBA."""
+    height, width = photo.size
+    mode = ("L" if photo.grey else "RGB") + ("A" if photo.alpha is not None else "")
+    image = Pillow.new(mode, (width, height))
+    for rows in bands(height, width):
+        samples = interleaved(photo, rows, dtype=np.uint8)
+        band = Pillow.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+        image.paste(band, (0, rows.start))
+    return image
 
 
-@dataclass(frozen=True)
-class FileFormat:
-    """A format as a place for photos."""
-
-    suffixes: tuple[str, ...]
-    quality: int | None  # default, 1 to 100; None: lossless
-    bits: int = 8  # of a 16-bit photo that is written
-    alpha: bool = True
-    iptc: bool = False
-    text: bool = False
-    largest_side: int = _LARGEST_PNG_SIDE  # pixels
+def _encoded(image: Pillow.Image, format: str, options: dict[str, Any]) -> bytes:
+    """To memory first: Pillow's own writing to files overlooks short writes on a full disk."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **{name: value for name, value in options.items() if value})
+    return buffer.getvalue()
 
 
-# Quality 95 with full chroma is visually lossless for photos; a source's own, lower quality is not kept, because it
-# would put the blocks back that the restoration took away.
-FILE_FORMATS: dict[str, FileFormat] = {
-    "AVIF": FileFormat((".avif",), quality=90, largest_side=32768),
-    "HEIF": FileFormat((".heic", ".heif", ".hif"), quality=95, bits=10, largest_side=16384),
-    "JPEG": FileFormat((".jpg", ".jpeg", ".jpe", ".jfif"), quality=95, alpha=False, iptc=True, largest_side=65500),
-    "PNG": FileFormat((".png",), quality=None, bits=16, text=True),
-    "TIFF": FileFormat((".tif", ".tiff"), quality=None, bits=16, iptc=True),
-    "WEBP": FileFormat((".webp",), quality=95, largest_side=16383),
-}
+def _rgb(photo: Photo) -> Photo:
+    """A grey photo with its profile settled, for formats without grey: three equal sRGB channels."""
+    if not photo.grey:
+        return photo
+    convert, _ = to_srgb(photo.icc, "L")
+    opaque = replace(photo, alpha=None)
+    pixels = np.empty(photo.pixels.shape, np.uint8)
+    for rows in bands(*photo.size):
+        band = interleaved(opaque, rows, dtype=np.uint8)[..., 0]
+        pixels[rows] = np.asarray(convert(Pillow.fromarray(band)))
+    return replace(photo.with_pixels(pixels), grey=False, icc=None)
 
 
 def _check_side(photo: Photo, target: FileFormat) -> None:
@@ -144,15 +162,8 @@ def _without_alpha(photo: Photo, target: FileFormat) -> Photo:
     return replace(photo, alpha=None)
 
 
-def _too_long(photo: Photo) -> Iterator[tuple[str, str]]:
-    """(field, name) of what does not fit into the one segment JPEG has for it."""
-    for field, header in _SEGMENT_HEADERS.items():
-        if len(getattr(photo, field) or b"") + header > LARGEST_SEGMENT:
-            yield field, field.upper()
-
-
 def _homeless(photo: Photo, format: str) -> Iterator[tuple[str, object, str]]:
-    """(field, replacement, notice) of what the format has no place for."""
+    """(field, replacement, notice) of what the format cannot hold."""
     target = FILE_FORMATS[format]
     suffix = target.suffixes[0]
     if photo.gain_map and format != "JPEG":
@@ -163,26 +174,7 @@ def _homeless(photo: Photo, format: str) -> Iterator[tuple[str, object, str]]:
     if len(kept) < len(photo.text):
         lost = ", ".join(keyword for keyword, _ in photo.text if keyword not in dict(kept))
         yield "text", kept, f"the text notes ({lost}) are not kept in {suffix}; write .png to keep them"
-    for field, name in _too_long(photo) if format == "JPEG" else ():
-        yield (
-            field,
-            None,
-            f"the {name} data are longer than 64 KiB and not kept in {suffix}; write .png or .tif to keep them",
-        )
-
-
-def fitted(photo: Photo, format: str) -> tuple[Photo, tuple[str, ...]]:
-    """The photo with what a format (a key of FILE_FORMATS) can hold, and a notice for each thing left out.
-
-    Raises PhotoWriteError for what must not be left out silently: transparency, and sides that are too long.
-    """
-    target = FILE_FORMATS[format]
-    _check_side(photo, target)
-    _check_deep_grey(photo, format)
-    photo, notices = _without_alpha(photo, target), tuple[str, ...]()
-    if photo.pixels.dtype == np.uint16 and target.bits < 16:
-        notices += (f"16-bit samples were rounded to {target.bits} bits, as {target.suffixes[0]} has no more",)
-    for field, replacement, notice in _homeless(photo, format):
-        photo = replace(photo, **{field: replacement})
-        notices += (notice,)
-    return photo, notices
+    for field, header in _SEGMENT_HEADERS.items() if format == "JPEG" else ():
+        if len(getattr(photo, field) or b"") + header > LARGEST_SEGMENT:
+            notice = f"the {field.upper()} data are longer than 64 KiB and not kept in {suffix}"
+            yield field, None, f"{notice}; write .png or .tif to keep them"

@@ -1,8 +1,7 @@
-"""HEIC and HEIF, through the optional package pillow-heif (extra `heic`).
+"""HEIF: reading and writing through the optional package pillow-heif (extra `heic`), and the facts in its boxes.
 
-What AVIF and HEIF say in their boxes and decoders do not pass on: bit depth, colour codes, gain maps.
-
-ISO/IEC 14496-12 (boxes), 23008-12 (items and properties), AV1-ISOBMFF 1.2 (av1C), ITU-T H.273 (codes).
+Decoders do not pass on bit depth, colour codes and gain maps of AVIF and HEIF files, so they are read here from the
+boxes: ISO/IEC 14496-12 (boxes), 23008-12 (items and properties), AV1-ISOBMFF 1.2 (av1C), ITU-T H.273 (codes).
 """
 
 from __future__ import annotations
@@ -20,13 +19,87 @@ from numpy.typing import NDArray
 from ..arrays import Image
 from ..errors import MissingExtraError
 from .decode import auxiliary_notices, check_size, profile
+from .layout import bands, rescaled
 from .photo import Photo, interleaved
-from .samples import bands, rescaled
 
 __all__ = ["HeifFacts", "brands", "encoded", "facts", "read"]
 
+
 _DEEP_BITS = 10  # what a 16-bit photo is written with: phones and their viewers know no more
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+_LARGEST_META = 64 << 20
+_ALPHA_KINDS = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1")
+_GAIN_MAP_KINDS = ("hdrgainmap", "iso:ts:21496")
+
+
+def read(file: IO[bytes], max_pixels: int) -> Photo:
+    """Read a HEIF file. libheif turns the image upright itself; EXIF orientation says nothing in this format.
+
+    Raises MissingExtraError, PhotoTooLargeError, PhotoUnsupportedError, or what libheif raises for a damaged file.
+    """
+    library = _pillow_heif()
+    found = facts(file)
+    file.seek(0)
+    image = library.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    check_size(image.size, max_pixels)
+    icc, colour_notices = profile(image.info.get("icc_profile"), found.code_points, grey=found.monochrome)
+    pixels, alpha = _split(image)
+    return Photo(
+        pixels=pixels,
+        alpha=alpha,
+        grey=found.monochrome,
+        icc=icc,
+        exif=image.info.get("exif"),
+        xmp=image.info.get("xmp"),
+        format="HEIF",
+        notices=colour_notices + _notices(image, found),
+    )
+
+
+def encoded(photo: Photo, quality: int) -> bytes:
+    """A photo as HEIC (HEVC, 4:4:4): 8 bits, or 10 for a 16-bit photo. MissingExtraError without pillow-heif."""
+    library = _pillow_heif()
+    mode, samples = _samples(photo)
+    height, width = photo.size
+    metadata = {"exif": photo.exif, "xmp": photo.xmp, "icc_profile": photo.icc}
+    options = {name: value for name, value in metadata.items() if value}
+    data, buffer = np.ascontiguousarray(samples).data.cast("B"), io.BytesIO()
+    library.encode(mode, (width, height), data, buffer, quality=quality, chroma=444, **options)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class HeifFacts:
+    """Facts about the primary image of a file."""
+
+    bits: int | None  # per sample
+    monochrome: bool
+    code_points: tuple[int, int] | None  # colour primaries, transfer characteristics
+    gain_map: bool
+    others: tuple[str, ...]  # kinds of further images in the file (depth, mattes ...) except alpha
+
+
+def facts(file: IO[bytes]) -> HeifFacts:
+    """Read the facts of an AVIF or HEIF file; struct.error, IndexError or ValueError where its boxes are damaged."""
+    meta = _top_box(file, b"meta")[4:]
+    own = _properties_of(meta, _primary_item(meta))
+    kinds = _auxiliary_kinds(meta)
+    gain_maps = [kind for kind in kinds if any(mark in kind for mark in _GAIN_MAP_KINDS)]
+    return HeifFacts(
+        bits=_bits(own),
+        monochrome=_monochrome(own),
+        code_points=_code_points(own),
+        gain_map=bool(gain_maps) or b"tmap" in _item_kinds(meta),
+        others=tuple(kind for kind in kinds if kind not in gain_maps),
+    )
+
+
+def brands(file: IO[bytes]) -> tuple[str, ...]:
+    """Major brand, then the compatible ones; empty for a file without an ftyp box."""
+    body = _top_box(file, b"ftyp")
+    codes = [body[:4], *(body[at : at + 4] for at in range(8, len(body), 4))]
+    return tuple(code.decode("latin-1") for code in codes if code)
 
 
 class _HeifFile(Protocol):
@@ -55,7 +128,7 @@ def _pillow_heif() -> _PillowHeif:
         raise MissingExtraError("pillow-heif", "heic", "a HEIC photo") from error
 
 
-def _levels(samples: NDArray[Any], bits: int) -> NDArray[Any]:
+def _sixteen_bits(samples: NDArray[Any], bits: int) -> NDArray[Any]:
     """10 and 12 bits to 16; 8 and 16 as they are."""
     return samples if bits in (8, 16) else rescaled(samples, 2**bits - 1, 65535)
 
@@ -64,7 +137,7 @@ def _split(image: _HeifFile) -> tuple[Image, Image | None]:
     """Pixels (H, W, 3) and alpha."""
     name, _, bits = image.mode.partition(";")
     samples: NDArray[Any] = np.asarray(image)
-    samples = _levels(samples if samples.ndim == 3 else samples[..., np.newaxis], int(bits or 8))
+    samples = _sixteen_bits(samples if samples.ndim == 3 else samples[..., np.newaxis], int(bits or 8))
     alpha = samples[..., -1].copy() if name in ("LA", "RGBA") else None
     colours = samples[..., :3] if name in ("RGB", "RGBA") else np.repeat(samples[..., :1], 3, axis=2)
     return np.ascontiguousarray(colours), alpha
@@ -76,31 +149,7 @@ def _notices(image: _HeifFile, found: HeifFacts) -> tuple[str, ...]:
     return several + auxiliary_notices(found)
 
 
-def read(file: IO[bytes], max_pixels: int) -> Photo:
-    """Read a HEIF file. libheif turns the image upright itself; EXIF orientation says nothing in this format.
-
-    Raises MissingExtraError, PhotoTooLargeError, PhotoUnsupportedError, or what libheif raises for a damaged file.
-    """
-    library = _pillow_heif()
-    found = facts(file)
-    file.seek(0)
-    image = library.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
-    check_size(image.size, max_pixels)
-    icc, colour_notices = profile(image.info.get("icc_profile"), found.code_points, grey=found.monochrome)
-    pixels, alpha = _split(image)
-    return Photo(
-        pixels=pixels,
-        alpha=alpha,
-        grey=found.monochrome,
-        icc=icc,
-        exif=image.info.get("exif"),
-        xmp=image.info.get("xmp"),
-        format="HEIF",
-        notices=colour_notices + _notices(image, found),
-    )
-
-
-def _coded(photo: Photo) -> tuple[str, NDArray[Any]]:
+def _samples(photo: Photo) -> tuple[str, NDArray[Any]]:
     """pillow_heif's mode and the samples (H, W, C) of a photo."""
     parts = [interleaved(photo, rows, dtype=photo.pixels.dtype.type) for rows in bands(*photo.size)]
     samples = np.concatenate(parts)
@@ -108,34 +157,6 @@ def _coded(photo: Photo) -> tuple[str, NDArray[Any]]:
     if samples.dtype == np.uint8:
         return mode, samples
     return f"{mode};{_DEEP_BITS}", rescaled(samples, 65535, 2**_DEEP_BITS - 1)
-
-
-def encoded(photo: Photo, quality: int) -> bytes:
-    """A photo as HEIC (HEVC, 4:4:4): 8 bits, or 10 for a 16-bit photo. MissingExtraError without pillow-heif."""
-    library = _pillow_heif()
-    mode, samples = _coded(photo)
-    height, width = photo.size
-    beside = {"exif": photo.exif, "xmp": photo.xmp, "icc_profile": photo.icc}
-    options = {name: value for name, value in beside.items() if value}
-    data, buffer = np.ascontiguousarray(samples).data.cast("B"), io.BytesIO()
-    library.encode(mode, (width, height), data, buffer, quality=quality, chroma=444, **options)
-    return buffer.getvalue()
-
-
-_LARGEST_META = 64 << 20
-_ALPHA_KINDS = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1")
-_GAIN_MAP_KINDS = ("hdrgainmap", "iso:ts:21496")
-
-
-@dataclass(frozen=True)
-class HeifFacts:
-    """Of the primary image of a file."""
-
-    bits: int | None  # per sample
-    monochrome: bool
-    code_points: tuple[int, int] | None  # colour primaries, transfer characteristics
-    gain_map: bool
-    others: tuple[str, ...]  # kinds of further images in the file (depth, mattes ...), alpha left out
 
 
 @dataclass(frozen=True)
@@ -180,13 +201,6 @@ def _top_box(file: IO[bytes], kind: bytes) -> bytes:
             break
         file.seek(size - 8, 1)
     return b""
-
-
-def brands(file: IO[bytes]) -> tuple[str, ...]:
-    """Major brand, then the compatible ones; empty for a file without an ftyp box."""
-    body = _top_box(file, b"ftyp")
-    codes = [body[:4], *(body[at : at + 4] for at in range(8, len(body), 4))]
-    return tuple(code.decode("latin-1") for code in codes if code)
 
 
 def _primary_item(meta: bytes) -> int:
@@ -247,18 +261,3 @@ def _auxiliary_kinds(meta: bytes) -> tuple[str, ...]:
     properties = _boxes(_find(_find(meta, b"iprp"), b"ipco"))
     kinds = [box.body[4:].split(b"\0")[0].decode("latin-1") for box in properties if box.kind == b"auxC"]
     return tuple(sorted({kind for kind in kinds if kind not in _ALPHA_KINDS}))
-
-
-def facts(file: IO[bytes]) -> HeifFacts:
-    """Read the facts of an AVIF or HEIF file; struct.error, IndexError or ValueError where its boxes are damaged."""
-    meta = _top_box(file, b"meta")[4:]
-    own = _properties_of(meta, _primary_item(meta))
-    kinds = _auxiliary_kinds(meta)
-    gain_maps = [kind for kind in kinds if any(mark in kind for mark in _GAIN_MAP_KINDS)]
-    return HeifFacts(
-        bits=_bits(own),
-        monochrome=_monochrome(own),
-        code_points=_code_points(own),
-        gain_map=bool(gain_maps) or b"tmap" in _item_kinds(meta),
-        others=tuple(kind for kind in kinds if kind not in gain_maps),
-    )

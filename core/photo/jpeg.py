@@ -16,8 +16,8 @@ from typing import IO, Any
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from .layout import TRANSPOSES
 from .photo import GainMap
-from .samples import TRANSPOSES
 
 __all__ = [
     "LARGEST_SEGMENT",
@@ -29,6 +29,7 @@ __all__ = [
     "settled_xmp",
     "with_gain_map_length",
 ]
+
 
 LARGEST_SEGMENT = 65533  # bytes of payload
 
@@ -44,6 +45,76 @@ _GAIN_MAP_ITEM = re.compile(rb"""<[^<>]*Item:Semantic\s*=\s*["']GainMap["'][^<>]
 _MOTION_PHOTO = re.compile(rb"""((?:MotionPhoto|MicroVideo)(?:\s*=\s*["']|>))1""")
 _EXTENDED_XMP = re.compile(rb"""\s*xmpNote:HasExtendedXMP\s*=\s*["'][^"']*["']""")
 _GAIN_MAP_QUALITY = 95
+
+
+def gain_map(file: IO[bytes], image: JpegImageFile, orientation: int) -> tuple[GainMap | None, tuple[str, ...]]:
+    """The HDR gain map of an opened JPEG, upright, and notices about other images in the file."""
+    promised = any(mark in body for name, body in image.applist for mark in _GAIN_MAP_MARKS if name != "COM")
+    if "mp" not in image.info:
+        return None, (
+            "the HDR gain map could not be found in the file; the result is the SDR photo",
+        ) if promised else ()
+    try:
+        images = _further_images(file, image.info)
+        maps = [data for _, data in images if _is_gain_map(data)]
+        found = _upright(maps[0], orientation) if maps else None
+    except (KeyError, ValueError, OSError, SyntaxError, struct.error):
+        return None, ("the further images in this JPEG (HDR gain map or others) are damaged and were left out",)
+    rest = len(images) - (1 if maps else 0)
+    notices = (f"the file holds {rest} further images (stereo or series), which are not kept",) if rest else ()
+    if found is None:
+        return None, notices
+    marker = next((b for name, b in image.applist if name == "APP2" and b.startswith(_ISO_GAIN_MAP)), b"")
+    return GainMap(found, marker), notices
+
+
+def attach(jpeg: bytes, kept: GainMap) -> bytes:
+    """A JPEG file with the gain map behind the photo and an MP index that points at it."""
+    at = next(s.start for s in _segments(jpeg) if not _APP0 <= s.marker <= _APP15)
+    length = len(_segment(_APP2, _mpf_payload(0, 0, 0)))
+    total = len(jpeg) + length
+    header = at + 4 + len(_MPF)  # offsets count from the byte order mark
+    index = _segment(_APP2, _mpf_payload(total, len(kept.jpeg), total - header))
+    return jpeg[:at] + index + jpeg[at:] + kept.jpeg
+
+
+def with_gain_map_length(xmp: bytes | None, kept: GainMap) -> bytes | None:
+    """XMP whose directory of items gives the length of the gain map, which turning may have changed."""
+
+    def patch(item: re.Match[bytes]) -> bytes:
+        return re.sub(rb"""(Item:Length\s*=\s*["'])\d+""", rb"\g<1>%d" % len(kept.jpeg), item[0])
+
+    return _GAIN_MAP_ITEM.sub(patch, xmp) if xmp else None
+
+
+def iso_segment(kept: GainMap) -> bytes:
+    """The APP2 segment by which ISO 21496-1 readers know that a gain map follows; empty where the source had none."""
+    return _segment(_APP2, kept.marker) if kept.marker else b""
+
+
+def iptc(info: dict[Any, Any]) -> bytes | None:
+    """IPTC-IIM records from Pillow's parse of the Photoshop segment."""
+    blocks = info.get("photoshop")
+    found = blocks.get(_IPTC_RESOURCE) if isinstance(blocks, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return found if isinstance(found, bytes) and found else None
+
+
+def iptc_segment(records: bytes) -> bytes:
+    """An APP13 segment with IPTC-IIM records."""
+    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records)) + records + bytes(len(records) % 2)
+    return _segment(_APP13, _PHOTOSHOP + resource)
+
+
+def settled_xmp(xmp: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """XMP that no longer announces things elsewhere in the JPEG that the result will not have, and notices."""
+    notices: tuple[str, ...] = ()
+    if xmp and _EXTENDED_XMP.search(xmp):
+        xmp = _EXTENDED_XMP.sub(b"", xmp)
+        notices += ("the second part of the XMP data (over 64 KiB) is not kept",)
+    if xmp and _MOTION_PHOTO.search(xmp):
+        xmp = _MOTION_PHOTO.sub(rb"\g<1>0", xmp)
+        notices += ("the video of this motion photo is not kept",)
+    return xmp, notices
 
 
 @dataclass(frozen=True)
@@ -75,38 +146,8 @@ def _segments(jpeg: bytes) -> Iterator[_Segment]:
         at += 2 + length
 
 
-def settled_xmp(xmp: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
-    """XMP that no longer announces things elsewhere in the JPEG that the result will not have, and notices."""
-    notices: tuple[str, ...] = ()
-    if xmp and _EXTENDED_XMP.search(xmp):
-        xmp = _EXTENDED_XMP.sub(b"", xmp)
-        notices += ("the second part of the XMP data (over 64 KiB) is not kept",)
-    if xmp and _MOTION_PHOTO.search(xmp):
-        xmp = _MOTION_PHOTO.sub(rb"\g<1>0", xmp)
-        notices += ("the video of this motion photo is not kept",)
-    return xmp, notices
-
-
-def iptc(info: dict[Any, Any]) -> bytes | None:
-    """IPTC-IIM records from Pillow's parse of the Photoshop segment."""
-    blocks = info.get("photoshop")
-    found = blocks.get(_IPTC_RESOURCE) if isinstance(blocks, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return found if isinstance(found, bytes) and found else None
-
-
-def iptc_segment(records: bytes) -> bytes:
-    """An APP13 segment with IPTC-IIM records."""
-    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records)) + records + bytes(len(records) % 2)
-    return _segment(_APP13, _PHOTOSHOP + resource)
-
-
-def iso_segment(kept: GainMap) -> bytes:
-    """The APP2 segment by which ISO 21496-1 readers know that a gain map follows; empty where the source had none."""
-    return _segment(_APP2, kept.marker) if kept.marker else b""
-
-
 @dataclass(frozen=True)
-class _Entry:
+class _MpEntry:
     """An MP entry: where a further image lies."""
 
     kind: int
@@ -114,7 +155,7 @@ class _Entry:
     offset: int  # from the MP header
 
 
-def _entries(mpf: bytes) -> list[_Entry]:
+def _entries(mpf: bytes) -> list[_MpEntry]:
     """Further images by the MP index (CIPA DC-007, 5.2.3); struct.error, KeyError where it is damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}[mpf[:4]]
     at = struct.unpack_from(order + "I", mpf, 4)[0]
@@ -126,7 +167,7 @@ def _entries(mpf: bytes) -> list[_Entry]:
     if table is None:
         raise KeyError("MP entries")
     rows = [struct.unpack_from(order + "III", mpf, table[0] + 16 * index) for index in range(1, table[1])]
-    return [_Entry(attribute & 0xFFFFFF, size, offset) for attribute, size, offset in rows]
+    return [_MpEntry(attribute & 0xFFFFFF, size, offset) for attribute, size, offset in rows]
 
 
 def _further_images(file: IO[bytes], info: dict[Any, Any]) -> list[tuple[int, bytes]]:
@@ -147,27 +188,6 @@ def _is_gain_map(jpeg: bytes) -> bool:
     return any(mark in segment.payload for segment in _segments(jpeg) for mark in _GAIN_MAP_MARKS)
 
 
-def gain_map(file: IO[bytes], image: JpegImageFile, orientation: int) -> tuple[GainMap | None, tuple[str, ...]]:
-    """The HDR gain map of an opened JPEG, upright, and what to tell about other images in the file."""
-    promised = any(mark in body for name, body in image.applist for mark in _GAIN_MAP_MARKS if name != "COM")
-    if "mp" not in image.info:
-        return None, (
-            "the HDR gain map could not be found in the file; the result is the SDR photo",
-        ) if promised else ()
-    try:
-        images = _further_images(file, image.info)
-        maps = [data for _, data in images if _is_gain_map(data)]
-        found = _upright(maps[0], orientation) if maps else None
-    except (KeyError, ValueError, OSError, SyntaxError, struct.error):
-        return None, ("the further images in this JPEG (HDR gain map or others) are damaged and were left out",)
-    rest = len(images) - (1 if maps else 0)
-    notices = (f"the file holds {rest} further images (stereo or series), which are not kept",) if rest else ()
-    if found is None:
-        return None, notices
-    marker = next((b for name, b in image.applist if name == "APP2" and b.startswith(_ISO_GAIN_MAP)), b"")
-    return GainMap(found, marker), notices
-
-
 def _upright(jpeg: bytes, orientation: int) -> bytes:
     """A gain map turned like its photo; its metadata segments are kept as they are."""
     if orientation == 1:
@@ -182,15 +202,6 @@ def _upright(jpeg: bytes, orientation: int) -> bytes:
     return b"\xff\xd8" + kept + buffer.getvalue()[2:]
 
 
-def with_gain_map_length(xmp: bytes | None, kept: GainMap) -> bytes | None:
-    """XMP whose directory of items gives the length of the gain map, which turning may have changed."""
-
-    def patch(item: re.Match[bytes]) -> bytes:
-        return re.sub(rb"""(Item:Length\s*=\s*["'])\d+""", rb"\g<1>%d" % len(kept.jpeg), item[0])
-
-    return _GAIN_MAP_ITEM.sub(patch, xmp) if xmp else None
-
-
 def _mpf_payload(photo_size: int, map_size: int, map_offset: int) -> bytes:
     """MP index of two images; sizes in bytes, offset from the MP header (CIPA DC-007, 5.2)."""
     first, second = 0x030000, 0x000000  # types: baseline primary, undefined
@@ -203,13 +214,3 @@ def _mpf_payload(photo_size: int, map_size: int, map_offset: int) -> bytes:
         ">IIIHH", second, map_size, map_offset, 0, 0
     )
     return _MPF + b"MM\0*" + struct.pack(">I", 8) + directory + entries
-
-
-def attach(jpeg: bytes, kept: GainMap) -> bytes:
-    """A JPEG file with the gain map behind the photo and an MP index that points at it."""
-    at = next(s.start for s in _segments(jpeg) if not _APP0 <= s.marker <= _APP15)
-    length = len(_segment(_APP2, _mpf_payload(0, 0, 0)))
-    total = len(jpeg) + length
-    header = at + 4 + len(_MPF)  # offsets count from the byte order mark
-    index = _segment(_APP2, _mpf_payload(total, len(kept.jpeg), total - header))
-    return jpeg[:at] + index + jpeg[at:] + kept.jpeg

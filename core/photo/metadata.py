@@ -1,8 +1,7 @@
-"""What Pillow found beside the pixels, brought into the form `Photo` keeps.
+"""EXIF, XMP, IPTC, text and resolution of a photo: read from what Pillow found, and settled for the upright photo.
 
-EXIF and XMP of a photo that was turned upright: changed in place, so that everything else keeps its bytes.
-
-Writing EXIF anew would move maker notes, whose inner offsets then point nowhere; so only values are patched.
+EXIF is changed in place: writing it anew would move maker notes, whose inner offsets then point nowhere. So only values
+are patched, and everything else keeps its bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ __all__ = [
     "xmp",
 ]
 
+
 _TIFF_IPTC = 33723
 _RAW_PROFILE = "Raw profile type "  # how ImageMagick puts EXIF, IPTC, XMP into PNG text
 _PNG_XMP = "XML:com.adobe.xmp"
@@ -64,18 +64,13 @@ _DESCRIPTIVE_TAGS = (
 )
 _EXIF_FAILURES = (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
 
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
+_SHORT, _LONG = 3, 4
+_ENTRY = 12  # bytes of a directory entry: tag, type, count, value or offset
+_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
-def _bytes(value: object) -> bytes | None:
-    return value if isinstance(value, bytes) and value else None
-
-
-def _orientation_tags(image: Image.Image) -> Image.Exif:
-    """Pillow puts the turn that an AVIF file asks for into EXIF; in that format XMP has no say."""
-    if not isinstance(image, AvifImageFile):
-        return image.getexif()
-    tags = Image.Exif()
-    tags.load(image.info.get("exif", b""))
-    return tags
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[0-9]""")
 
 
 def orientation(image: Image.Image) -> int:
@@ -85,21 +80,6 @@ def orientation(image: Image.Image) -> int:
     except _EXIF_FAILURES:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _tiff_exif(image: TiffImageFile) -> bytes | None:
-    """An EXIF block of what a TIFF keeps in its own directory."""
-    tags = image.getexif()
-    for tag in list(tags):
-        if tag not in _DESCRIPTIVE_TAGS:
-            del tags[tag]
-    return tags.tobytes() if tags else None
-
-
-def _png_raw_exif(image: PngImageFile) -> bytes | None:
-    """EXIF that ImageMagick wrote as text: name, length, then lines of hexadecimal digits."""
-    lines = str(image.info.get(_RAW_PROFILE + "exif", "")).strip().split("\n")
-    return bytes.fromhex("".join(lines[2:])) if len(lines) > 2 else None
 
 
 def exif(image: Image.Image) -> tuple[bytes | None, tuple[str, ...]]:
@@ -154,13 +134,6 @@ def text(image: Image.Image) -> tuple[tuple[str, str], ...]:
     return tuple((key, str(value)) for key, value in image.text.items() if not key.startswith(skip))
 
 
-def _decoded(comment: bytes) -> str:
-    try:
-        return comment.decode()
-    except UnicodeDecodeError:
-        return comment.decode("latin-1")
-
-
 def dpi(image: Image.Image) -> tuple[float, float] | None:
     """Pixels per inch, where the file says them sensibly."""
     try:
@@ -171,13 +144,91 @@ def dpi(image: Image.Image) -> tuple[float, float] | None:
     return (across, down) if sensible else None
 
 
-_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
-_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
-_SHORT, _LONG = 3, 4
-_ENTRY = 12  # bytes of a directory entry: tag, type, count, value or offset
-_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+def upright(exif: bytes | None, size: tuple[int, int]) -> tuple[bytes | None, tuple[str, ...]]:
+    """EXIF of a photo that was turned upright to `size` (height, width), and what to tell the user.
 
-_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[0-9]""")
+    Orientation becomes 1, the pixel size fits, and the thumbnail is unlinked: it shows the photo before
+    restoration, and turned. The "Exif" prefix of JPEG goes. Damaged EXIF is dropped with a notice.
+    """
+    bare = re.sub(rb"^(Exif\0\0)+", b"", exif or b"")
+    if not bare:
+        return None, ()
+    try:
+        tiff = _opened(bare)
+        _patch(tiff, size)
+    except (KeyError, struct.error):
+        return None, ("the EXIF data are damaged and were left out",)
+    return bytes(tiff.data), ()
+
+
+def upright_xmp(xmp: bytes | None) -> bytes | None:
+    """XMP with tiff:Orientation 1, where it has one."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if xmp else None
+
+
+def without_orientation(exif: bytes) -> bytes:
+    """EXIF (as `upright` gives it) without an orientation entry, for formats that keep orientation elsewhere."""
+    tiff = _opened(exif)
+    first = tiff.get("I", 4)
+    found = [entry for tag, entry in tiff.entries(first) if tag == _ORIENTATION]
+    for entry in reversed(found):
+        end = tiff.next_directory_at(first) + 4
+        del tiff.data[entry : entry + _ENTRY]
+        tiff.data[end - _ENTRY : end - _ENTRY] = bytes(_ENTRY)  # what follows keeps its offsets
+        tiff.put("H", first, tiff.get("H", first) - 1)
+    return bytes(tiff.data)
+
+
+def first_directory(exif: bytes) -> dict[int, tuple[int, int, bytes]]:
+    """tag -> (type, count, value in the byte order of `exif`) of the first directory; empty for empty EXIF.
+
+    Values that lie outside the block are left out. Offsets to inner directories are values like others.
+    """
+    if not exif:
+        return {}
+    tiff, found = _opened(exif), dict[int, tuple[int, int, bytes]]()
+    for tag, entry in tiff.entries(tiff.get("I", 4)):
+        kind, count = tiff.get("H", entry + 2), tiff.get("I", entry + 4)
+        size = _TYPE_SIZES.get(kind, 1) * count
+        at = entry + 8 if size <= 4 else tiff.get("I", entry + 8)
+        if at + size <= len(exif):
+            found[tag] = (kind, count, exif[at : at + size])
+    return found
+
+
+def _bytes(value: object) -> bytes | None:
+    return value if isinstance(value, bytes) and value else None
+
+
+def _orientation_tags(image: Image.Image) -> Image.Exif:
+    """Pillow puts the turn that an AVIF file asks for into EXIF; in that format XMP has no say."""
+    if not isinstance(image, AvifImageFile):
+        return image.getexif()
+    tags = Image.Exif()
+    tags.load(image.info.get("exif", b""))
+    return tags
+
+
+def _tiff_exif(image: TiffImageFile) -> bytes | None:
+    """An EXIF block of what a TIFF keeps in its own directory."""
+    tags = image.getexif()
+    for tag in list(tags):
+        if tag not in _DESCRIPTIVE_TAGS:
+            del tags[tag]
+    return tags.tobytes() if tags else None
+
+
+def _png_raw_exif(image: PngImageFile) -> bytes | None:
+    """EXIF that ImageMagick wrote as text: name, length, then lines of hexadecimal digits."""
+    lines = str(image.info.get(_RAW_PROFILE + "exif", "")).strip().split("\n")
+    return bytes.fromhex("".join(lines[2:])) if len(lines) > 2 else None
+
+
+def _decoded(comment: bytes) -> str:
+    try:
+        return comment.decode()
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
 
 
 @dataclass(frozen=True)
@@ -213,13 +264,6 @@ def _opened(exif: bytes) -> _Tiff:
     return _Tiff(data, order)
 
 
-def _patch_size(tiff: _Tiff, directory: int, size: tuple[int, int]) -> None:
-    new = {_PIXEL_WIDTH: size[1], _PIXEL_HEIGHT: size[0]}
-    for tag, entry in tiff.entries(directory):
-        if tag in new:
-            tiff.put_number(entry, new[tag])
-
-
 def _patch(tiff: _Tiff, size: tuple[int, int]) -> None:
     first = tiff.get("I", 4)
     for tag, entry in tiff.entries(first):
@@ -232,53 +276,8 @@ def _patch(tiff: _Tiff, size: tuple[int, int]) -> None:
         tiff.put("I", thumbnail, 0)
 
 
-def upright(exif: bytes | None, size: tuple[int, int]) -> tuple[bytes | None, tuple[str, ...]]:
-    """EXIF of a photo that was turned upright to `size` (height, width), and what to tell the user.
-
-    Orientation becomes 1, the pixel size fits, and the thumbnail is unlinked: it shows the photo before
-    restoration, and turned. The "Exif" prefix of JPEG goes. Damaged EXIF is dropped with a notice.
-    """
-    bare = re.sub(rb"^(Exif\0\0)+", b"", exif or b"")
-    if not bare:
-        return None, ()
-    try:
-        tiff = _opened(bare)
-        _patch(tiff, size)
-    except (KeyError, struct.error):
-        return None, ("the EXIF data are damaged and were left out",)
-    return bytes(tiff.data), ()
-
-
-def first_directory(exif: bytes) -> dict[int, tuple[int, int, bytes]]:
-    """tag -> (type, count, value in the byte order of `exif`) of the first directory; empty for empty EXIF.
-
-    Values that lie outside the block are left out. Offsets to inner directories are values like others.
-    """
-    if not exif:
-        return {}
-    tiff, found = _opened(exif), dict[int, tuple[int, int, bytes]]()
-    for tag, entry in tiff.entries(tiff.get("I", 4)):
-        kind, count = tiff.get("H", entry + 2), tiff.get("I", entry + 4)
-        size = _TYPE_SIZES.get(kind, 1) * count
-        at = entry + 8 if size <= 4 else tiff.get("I", entry + 8)
-        if at + size <= len(exif):
-            found[tag] = (kind, count, exif[at : at + size])
-    return found
-
-
-def without_orientation(exif: bytes) -> bytes:
-    """EXIF (as `upright` gives it) without an orientation entry, for formats that keep orientation elsewhere."""
-    tiff = _opened(exif)
-    first = tiff.get("I", 4)
-    found = [entry for tag, entry in tiff.entries(first) if tag == _ORIENTATION]
-    for entry in reversed(found):
-        end = tiff.next_directory_at(first) + 4
-        del tiff.data[entry : entry + _ENTRY]
-        tiff.data[end - _ENTRY : end - _ENTRY] = bytes(_ENTRY)  # what follows keeps its offsets
-        tiff.put("H", first, tiff.get("H", first) - 1)
-    return bytes(tiff.data)
-
-
-def upright_xmp(xmp: bytes | None) -> bytes | None:
-    """XMP with tiff:Orientation 1, where it has one."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if xmp else None
+def _patch_size(tiff: _Tiff, directory: int, size: tuple[int, int]) -> None:
+    new = {_PIXEL_WIDTH: size[1], _PIXEL_HEIGHT: size[0]}
+    for tag, entry in tiff.entries(directory):
+        if tag in new:
+            tiff.put_number(entry, new[tag])

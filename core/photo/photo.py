@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Image
 from ..errors import UsageError
-from .samples import levels
+from .layout import with_depth
 
 __all__ = ["GainMap", "Photo", "interleaved"]
 
@@ -90,7 +90,7 @@ def _check_pixels(pixels: Image) -> None:
 
 
 def _alpha_like(alpha: Image | None, pixels: Image) -> Image | None:
-    return None if alpha is None else levels(alpha, pixels.dtype.type)
+    return None if alpha is None else with_depth(alpha, pixels.dtype.type)
 
 
 def _mean_of_channels(pixels: Image) -> Image:
@@ -104,8 +104,8 @@ def interleaved(photo: Photo, rows: slice, *, dtype: type[np.uint8] | type[np.ui
     Depth, grey and alpha are settled here for a band of rows, so that a writer needs no second full copy.
     """
     pixels = photo.pixels[rows]
-    colours = levels(_mean_of_channels(pixels) if photo.grey else pixels, dtype)  # (n, W, 1 | 3)
+    colours = with_depth(_mean_of_channels(pixels) if photo.grey else pixels, dtype)  # (n, W, 1 | 3)
     if photo.alpha is None:
         return colours
-    parts: list[NDArray[Any]] = [colours, levels(photo.alpha[rows], dtype)[..., np.newaxis]]
+    parts: list[NDArray[Any]] = [colours, with_depth(photo.alpha[rows], dtype)[..., np.newaxis]]
     return np.concatenate(parts, axis=2)

@@ -13,10 +13,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from .layout import bands
 from .photo import Photo, interleaved
-from .samples import bands
 
 __all__ = ["check_data", "code_points", "write"]
+
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
@@ -26,15 +27,22 @@ _READ_BYTES = 1 << 20
 _INCH_M = 0.0254
 
 
-def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """(kind, length) of each chunk, the file at its data."""
-    at = len(_SIGNATURE)
-    file.seek(at)
-    while len(header := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", header)
-        yield kind, length
-        at += 8 + length + 4
-        file.seek(at)
+def write(photo: Photo, file: IO[bytes]) -> None:
+    """Write a photo as PNG: 8 or 16 bit, grey or RGB, with or without alpha, as the photo is."""
+    height, width = photo.size
+    depth = photo.pixels.dtype.type
+    channels = (1 if photo.grey else 3) + (photo.alpha is not None)
+    bits = 8 * photo.pixels.dtype.itemsize
+    file.write(_SIGNATURE)
+    _put(file, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0))
+    _put_metadata(file, photo)
+    packer = zlib.compressobj(_LEVEL, memLevel=9)
+    for rows in bands(height, width):
+        packed = packer.compress(_filtered(interleaved(photo, rows, dtype=depth)))
+        if packed:
+            _put(file, b"IDAT", packed)
+    _put(file, b"IDAT", packer.flush())
+    _put(file, b"IEND", b"")
 
 
 def code_points(file: IO[bytes]) -> tuple[int, int] | None:
@@ -53,6 +61,17 @@ def check_data(file: IO[bytes]) -> None:
     for kind, length in _chunks(file):
         if kind == b"IDAT" and _checksum(file, kind, length) != file.read(4):
             raise ValueError("the checksum of the image data is wrong")
+
+
+def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """(kind, length) of each chunk, the file at its data."""
+    at = len(_SIGNATURE)
+    file.seek(at)
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        yield kind, length
+        at += 8 + length + 4
+        file.seek(at)
 
 
 def _checksum(file: IO[bytes], kind: bytes, length: int) -> bytes:
@@ -99,21 +118,3 @@ def _filtered(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     out[:, 1 : 1 + step] = raw[:, :step]
     np.subtract(raw[:, step:], raw[:, :-step], out=out[:, 1 + step :])
     return out.tobytes()
-
-
-def write(photo: Photo, file: IO[bytes]) -> None:
-    """Write a photo as PNG: 8 or 16 bit, grey or RGB, with or without alpha, as the photo is."""
-    height, width = photo.size
-    depth = photo.pixels.dtype.type
-    channels = (1 if photo.grey else 3) + (photo.alpha is not None)
-    bits = 8 * photo.pixels.dtype.itemsize
-    file.write(_SIGNATURE)
-    _put(file, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0))
-    _put_metadata(file, photo)
-    packer = zlib.compressobj(_LEVEL, memLevel=9)
-    for rows in bands(height, width):
-        packed = packer.compress(_filtered(interleaved(photo, rows, dtype=depth)))
-        if packed:
-            _put(file, b"IDAT", packed)
-    _put(file, b"IDAT", packer.flush())
-    _put(file, b"IEND", b"")

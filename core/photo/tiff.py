@@ -11,11 +11,12 @@ import zlib
 from typing import IO, Literal, TypeAlias
 
 from ..arrays import Image
+from .layout import bands
 from .metadata import first_directory
 from .photo import Photo, interleaved
-from .samples import bands
 
 __all__ = ["write"]
+
 
 Order: TypeAlias = Literal["<", ">"]
 TiffEntry: TypeAlias = tuple[int, int, bytes]  # type, count, value
@@ -30,38 +31,28 @@ _NO_EXIF = b"II*\0\0\0\0\0"
 _FIRST_DIRECTORY_AT = 4  # where the header says where the first directory is
 
 # Tags of an EXIF block that stay: they describe the photo, not how samples are stored.
-_DESCRIPTIVE = {
-    269,
-    270,
-    271,
-    272,
-    274,
-    282,
-    283,
-    285,
-    296,
-    305,
-    306,
-    315,
-    316,
-    18246,
-    18249,
-    33432,
-    34665,
-    34853,
-}.union(range(40091, 40096))
+_DESCRIPTIVE = {*range(269, 273), 274, 282, 283, 285, 296, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853} | {
+    *range(40091, 40096)
+}
 
 
-def _numbers(order: Order, kind: int, *values: int) -> TiffEntry:
-    return kind, len(values), struct.pack(f"{order}{len(values)}{_LAYOUTS[kind]}", *values)
-
-
-def _blob(kind: int, value: bytes) -> TiffEntry:
-    return kind, len(value), value
-
-
-def _resolution(order: Order, dpi: float) -> TiffEntry:
-    return _RATIONAL, 1, struct.pack(order + "II", round(dpi * _DPI_SCALE), _DPI_SCALE)
+def write(photo: Photo, file: IO[bytes]) -> None:
+    """Write a photo as TIFF: 8 or 16 bit, grey or RGB, with or without alpha, as the photo is."""
+    exif = photo.exif or _NO_EXIF
+    order: Order = "<" if exif[:2] == b"II" else ">"
+    file.write(exif)
+    parts = list(bands(*photo.size))
+    offsets: list[int] = []
+    sizes: list[int] = []
+    for rows in parts:
+        offsets.append(_pad(file))
+        samples = interleaved(photo, rows, dtype=photo.pixels.dtype.type)
+        sizes.append(file.write(zlib.compress(_predicted(samples, order), _LEVEL)))
+    at = _pad(file)
+    entries = _metadata(photo, order) | _structure(photo, order, parts[0].stop, offsets, sizes)
+    file.write(_directory(order, entries, at))
+    file.seek(_FIRST_DIRECTORY_AT)
+    file.write(struct.pack(order + "I", at))
 
 
 def _metadata(photo: Photo, order: Order) -> dict[int, TiffEntry]:
@@ -120,20 +111,13 @@ def _pad(file: IO[bytes]) -> int:
     return file.tell()
 
 
-def write(photo: Photo, file: IO[bytes]) -> None:
-    """Write a photo as TIFF: 8 or 16 bit, grey or RGB, with or without alpha, as the photo is."""
-    exif = photo.exif or _NO_EXIF
-    order: Order = "<" if exif[:2] == b"II" else ">"
-    file.write(exif)
-    parts = list(bands(*photo.size))
-    offsets: list[int] = []
-    sizes: list[int] = []
-    for rows in parts:
-        offsets.append(_pad(file))
-        samples = interleaved(photo, rows, dtype=photo.pixels.dtype.type)
-        sizes.append(file.write(zlib.compress(_predicted(samples, order), _LEVEL)))
-    at = _pad(file)
-    entries = _metadata(photo, order) | _structure(photo, order, parts[0].stop, offsets, sizes)
-    file.write(_directory(order, entries, at))
-    file.seek(_FIRST_DIRECTORY_AT)
-    file.write(struct.pack(order + "I", at))
+def _numbers(order: Order, kind: int, *values: int) -> TiffEntry:
+    return kind, len(values), struct.pack(f"{order}{len(values)}{_LAYOUTS[kind]}", *values)
+
+
+def _blob(kind: int, value: bytes) -> TiffEntry:
+    return kind, len(value), value
+
+
+def _resolution(order: Order, dpi: float) -> TiffEntry:
+    return _RATIONAL, 1, struct.pack(order + "II", round(dpi * _DPI_SCALE), _DPI_SCALE)

@@ -1,10 +1,10 @@
-"""How noisy a photo is, measured on the photo alone.
+"""The noise of a photo, measured without a clean one.
 
 White noise has the same variance in every band of a Haar pyramid and in every direction of colour; texture has most of
 its energy in grey and in the coarser bands. So noise is measured in the diagonal band of the finest octave, where
 texture is weakest, in small blocks, and a low quantile of the blocks is taken, which leaves out those with edges.
-Colour differences hardly have texture at all, and decide, unless they carry less noise than grey does: in a grey photo,
-or where JPEG has stored colour at half the resolution. There grey decides, less the texture that the next octave shows.
+Colour differences have hardly any texture, and decide unless they carry less noise than grey does: in a grey photo, or
+where JPEG has stored colour at half the resolution. There grey decides, less the texture that the next octave shows.
 
 The robust estimate from the diagonal band is Donoho and Johnstone's (1994), with a quantile over blocks in the place of
 its median over coefficients. Blocks in which noise was cut off at black or white are corrected for it, or left out.
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from ..arrays import Image
 
-__all__ = ["BLOCK", "noise_sigma", "white_sigma"]
+__all__ = ["noise_sigma", "white_sigma"]
 
-BLOCK = 16  # pixels: edge of the blocks, 8 x 8 coefficients of the finest octave and 4 x 4 of the next
-STRIP = 16 * BLOCK  # rows that are looked at together, for little memory
-QUANTILE = 0.25
-NORMAL_QUANTILE = -0.6745  # of the standard normal distribution at QUANTILE
-CLIPPED_SHARE = 0.4  # of a block's values: blocks with more are left out
-CLIPPED_LOSS = 0.85  # the standard deviation of clipped noise falls by this times the share that is clipped
-TEXTURE_GROWTH = 4.0  # the least by which the energy of texture grows from an octave to the next
-COLOUR_SHARE = 0.2  # colour decides where it has at least this share of the noise of grey
+_BLOCK = 16  # pixels: edge of the blocks, 8 x 8 coefficients of the finest octave and 4 x 4 of the next
+_STRIP = 16 * _BLOCK  # rows that are looked at together, for little memory
+_QUANTILE = 0.25
+_NORMAL_QUANTILE = -0.6745  # of the standard normal distribution at _QUANTILE
+_CLIPPED_SHARE = 0.4  # of a block's values: blocks with more are left out
+_CLIPPED_LOSS = 0.85  # the standard deviation of clipped noise falls by this times the share that is clipped
+_TEXTURE_GROWTH = 4.0  # the least by which the energy of texture grows from an octave to the next
+_COLOUR_SHARE = 0.2  # colour decides where it has at least this share of the noise of grey
 
 _Floats = NDArray[np.floating[Any]]
 
@@ -46,17 +46,17 @@ def noise_sigma(image: Image) -> float:
     underestimated, as it looks like texture. Fur or grass all over a JPEG photo without noise can be taken for
     noise of up to 12 grey levels.
     """
-    height, width = (side // BLOCK * BLOCK for side in image.shape[:2])
+    height, width = (side // _BLOCK * _BLOCK for side in image.shape[:2])
     if not height or not width:
         return 0.0
     strips = list(_strips(image, height, width))
     clipped, fine, coarse = (np.concatenate(parts) for parts in zip(*strips, strict=True))
-    kept = clipped <= max(CLIPPED_SHARE, float(np.quantile(clipped, 0.05)))
-    gain = 1 / (1 - CLIPPED_LOSS * clipped[kept])
-    colour = _sigma(fine[kept, 1:].mean(axis=1), gain, 2 * BLOCK**2 // 4)
-    finest, coarser = _sigma(fine[kept, 0], gain, BLOCK**2 // 4), _sigma(coarse[kept, 0], gain, BLOCK**2 // 16)
-    grey = (max(0.0, TEXTURE_GROWTH * finest**2 - coarser**2) / (TEXTURE_GROWTH - 1)) ** 0.5
-    return colour if colour >= COLOUR_SHARE * grey else grey
+    kept = clipped <= max(_CLIPPED_SHARE, float(np.quantile(clipped, 0.05)))
+    gain = 1 / (1 - _CLIPPED_LOSS * clipped[kept])
+    colour = _sigma(fine[kept, 1:].mean(axis=1), gain, 2 * _BLOCK**2 // 4)
+    finest, coarser = _sigma(fine[kept, 0], gain, _BLOCK**2 // 4), _sigma(coarse[kept, 0], gain, _BLOCK**2 // 16)
+    grey = (max(0.0, _TEXTURE_GROWTH * finest**2 - coarser**2) / (_TEXTURE_GROWTH - 1)) ** 0.5
+    return colour if colour >= _COLOUR_SHARE * grey else grey
 
 
 def white_sigma(image: Image, sigma: float) -> float:
@@ -65,8 +65,8 @@ def white_sigma(image: Image, sigma: float) -> float:
     That is `sigma` itself, but for a grey photo, (H, W, 3) with equal channels: what its three channels share is along
     grey sqrt(3) times as strong as independent noise would be.
     """
-    rows = range(0, len(image), STRIP)
-    strips = (image[row : row + STRIP] for row in rows)
+    rows = range(0, len(image), _STRIP)
+    strips = (image[row : row + _STRIP] for row in rows)
     grey = all((strip[..., :1] == strip[..., 1:]).all() for strip in strips)
     return sigma * 3**0.5 if grey else sigma
 
@@ -74,12 +74,12 @@ def white_sigma(image: Image, sigma: float) -> float:
 def _strips(image: Image, height: int, width: int) -> Iterator[tuple[_Floats, _Floats, _Floats]]:
     """Per block of each strip: the share of clipped values (N,), variances in the two octaves (N, 3)."""
     top = np.iinfo(image.dtype).max
-    for row in range(0, height, STRIP):
-        strip = image[row : min(row + STRIP, height), :width]
-        clipped = _blocks(((strip == 0) | (strip == top)).astype(np.float32), BLOCK).mean(axis=(1, 2))
+    for row in range(0, height, _STRIP):
+        strip = image[row : min(row + _STRIP, height), :width]
+        clipped = _blocks(((strip == 0) | (strip == top)).astype(np.float32), _BLOCK).mean(axis=(1, 2))
         pixels = (strip * np.float32(255 / top)) @ _OPPONENT.T
         halved = (pixels[::2, ::2] + pixels[1::2, ::2] + pixels[::2, 1::2] + pixels[1::2, 1::2]) / 2
-        yield clipped, _energy(pixels, BLOCK // 2), _energy(halved, BLOCK // 4)
+        yield clipped, _energy(pixels, _BLOCK // 2), _energy(halved, _BLOCK // 4)
 
 
 def _energy(pixels: _Floats, edge: int) -> _Floats:
@@ -104,5 +104,5 @@ def _sigma(energy: _Floats, gain: _Floats, freedom: int) -> float:
     That is the root of a quantile of chi-squared over `freedom`, by the formula of Wilson and Hilferty (1931).
     """
     spread = 2 / (9 * freedom)
-    unit = (1 - spread + NORMAL_QUANTILE * spread**0.5) ** 1.5
-    return float(np.quantile(np.sqrt(energy) * gain, QUANTILE)) / unit
+    unit = (1 - spread + _NORMAL_QUANTILE * spread**0.5) ** 1.5
+    return float(np.quantile(np.sqrt(energy) * gain, _QUANTILE)) / unit

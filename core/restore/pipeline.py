@@ -1,16 +1,16 @@
-"""The steps of a restoration: what is computed once for a photo, and what becomes of each of its tiles.
+"""The steps of a restoration: what is computed once for a photo, and what for each of its tiles.
 
-    dtpm      base = predict(image);  residual = sample(denoise), from noise, under the guidance of base
+    dtpm      base = predict(image);  residual = sample(denoise), from noise, guided by base
               restored = base + strength gain residual_scale residual
-              or, under the amount, with an amplitude per pixel, base, amplitude = predict(image, amount):
+              or, with an amount, base, amplitude = predict(image, amount), the amplitude per pixel:
               restored = base + strength amplitude residual
-    diffir    prior = sample(denoise), one vector for the photo, from noise, under the means of encode over the photo
+    diffir    prior = sample(denoise), one vector for the photo, from noise, given the means of encode over the photo
               restored = image + strength gain (compose(image, prior) - image)
     gen2res   x = sample(denoise), from the image, entered at the level of its own noise, or noised up to a level
               restored = image + strength gain (0.5 + residual_scale x - image)
 
-Global conditions are what `encode` gives, the prior, and the amount; every graph gets those that it takes. What comes
-after encode may be one graph, `fused`, which is given the noise. Where no graph takes the amount, it is the share of
+Global conditions are the outputs of `encode`, the prior, and the amount; every graph gets those that it takes. All
+steps after encode may be one graph, `fused`, which takes the noise. Where no graph takes the amount, it is the share of
 the way from the image to the restored one, from 0 to 1.
 """
 
@@ -50,24 +50,21 @@ class Graph(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all tiles of a photo; `stages` are the graphs that each tile goes through.
-
-    entry: the chain that is sampled, and the noise at its start. sigma: of the photo's own noise, in units of state.
-    """
+    """What all tiles of a photo have in common."""
 
     manifest: Manifest
     graphs: Mapping[str, Graph]
-    stages: Sequence[str]
+    stages: Sequence[str]  # the graphs that each tile goes through
     image: Image
     seed: int
     strength: float
     amount: float
     conditions: _Arrays
-    entry: EnteredChain
-    sigma: float
+    entry: EnteredChain  # the chain that is sampled, and the noise at its start
+    sigma: float  # of the photo's own noise, in units of state
 
     def run(self, graph: str, where: str, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """What a graph gives, called with the conditions that it takes; GraphError unless it is finite."""
+        """Call a graph with the conditions that it takes. Raises GraphError unless its outputs are finite."""
         taken = self.manifest.graphs[graph].inputs
         conditions = {name: array for name, array in self.conditions.items() if name in taken}
         outputs = self.graphs[graph](**inputs, **conditions)
@@ -77,7 +74,7 @@ class Job:
 
 
 def tiled_graphs(manifest: Manifest, graphs: Iterable[str], strength: float, amount: float) -> tuple[str, ...]:
-    """Those of the open `graphs` that every tile goes through in turn; none where the photo stays as it is."""
+    """The open `graphs` that every tile goes through in turn; none where the photo stays unchanged."""
     given, split = set(graphs), SYSTEMS[manifest.model].split
     if amount == 0:
         return ()
@@ -102,7 +99,7 @@ def prepare(
 ) -> Job:
     """The job of a photo, with its global conditions, which are computed here once for all tiles.
 
-    noise: of the photo itself, as `noise_sigma` measures it; None to have it measured, where the model counts it.
+    noise: of the photo itself, as `noise_sigma` measures it; None to measure it here, where the model uses it.
     """
     counted = manifest.start_level is not None
     sigma = (noise_sigma(image) if noise is None and counted else noise or 0.0) / 255 / manifest.residual_scale
@@ -118,7 +115,7 @@ def prepare(
 
 
 def restore_tile(job: Job, box: Box) -> Batch:
-    """What the `box` of the padded photo becomes: (1, 3, height, width), clipped to [0, 1] as fused graphs clip it."""
+    """The restored `box` of the padded photo: (1, 3, height, width), clipped to [0, 1] as fused graphs clip it."""
     image = to_batch(cut(job.image, box))
     restored = np.clip(_restored(job, image, box), 0, 1)
     return restored if job.manifest.takes_amount or job.amount == 1 else _part_way(image, restored, job.amount)
@@ -194,7 +191,7 @@ def _entered(job: Job, where: str, photo: State, box: Box) -> State:
 
 
 def _towards(job: Job, image: Batch, restored: Batch) -> Batch:
-    """The image, changed as much by what the model made of it as the strength says."""
+    """The image, moved towards the model's result by strength and gain."""
     return _part_way(image, restored, job.strength * job.manifest.gain)
 
 
@@ -214,7 +211,7 @@ def _start(job: Job, box: Box | None = None) -> State:
 
 
 def _sample(job: Job, where: str, x: State, box: Box | None = None, **inputs: NDArray[np.float32]) -> State:
-    """Run the sampler from the state `x`; `inputs` are what denoise is given at every step beside state and time.
+    """Run the sampler from the state `x`; `inputs` go to denoise at every step, besides state and time.
 
     Noise that is added on the way, after step i (from 0), is draw i + 1 of the photo; draw 0 is that of the start.
     """
@@ -243,6 +240,6 @@ def _step_noise(seed: int, box: Box, step: int) -> State:
 def _check_finite(array: NDArray[np.float32], what: str) -> None:
     if not np.isfinite([array.min(), array.max()]).all():  # NaN wins in both
         raise GraphError(
-            f"{what} has values that are not finite; the pack is damaged, or too coarse in its numbers for this photo: "
+            f"{what} has values that are not finite; the pack is damaged, or its precision too low for this photo: "
             "check it with 'pocketprior verify'"
         )

@@ -1,7 +1,7 @@
-"""The restoration of a whole photo of any size, tile by tile, in whatever runs the graphs; `pipeline.py` has the steps.
+"""The restoration of a whole photo of any size, tile by tile, in any runtime; `pipeline.py` has the steps.
 
-Tiles are as large as memory allows, where the graphs' reach has a limit and sizes are free: the result is that of the
-whole photo. Elsewhere tiles have the one size that the manifest tells, so that the result does not depend on memory
+Where the graphs' receptive field has a limit and sizes are free, tiles are as large as memory allows, and the result is
+that of the whole photo. Elsewhere tiles have the one size in the manifest, so that the result does not depend on memory
 either.
 """
 
@@ -25,10 +25,11 @@ from ..pack.systems import SYSTEMS
 from ..photo.photo import Photo
 from .noise_sigma import noise_sigma
 from .pipeline import Graph, prepare, restore_tile, tiled_graphs
-from .tiles import LARGEST, TilePlan, choose_tile, join, plan
+from .tiles import LARGEST_TILE, TilePlan, choose_tile, join, plan
 
 __all__ = [
     "FORMS",
+    "LARGEST_AMOUNT",
     "GoldenSettings",
     "Graph",
     "ProgressCallback",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 FORMS = ("auto", "fused", "split")
-MOST = 2  # of the amount: this times the damage that the model estimates
+LARGEST_AMOUNT = 2  # times the damage that the model estimates
 
 MAX_MEMORY_BYTES = 2**30  # of the whole process, where the caller sets none
 PROCESS_BYTES = 160 * 2**20  # Python, NumPy, Pillow, the runtime and a pack
@@ -63,7 +64,7 @@ class RestoreOptions(TypedDict, total=False):
 
 
 class GoldenSettings(TypedDict):
-    """The options that a recorded restoration was made with, besides its tile."""
+    """The options that a golden restoration was recorded with."""
 
     seed: int
     strength: float
@@ -72,7 +73,7 @@ class GoldenSettings(TypedDict):
 
 @dataclass(frozen=True)
 class Restorer:
-    """A model that is ready to run: the facts about it and its open graphs."""
+    """A model that is ready to run: its manifest and its open graphs."""
 
     manifest: Manifest
     graphs: Mapping[str, Graph]
@@ -88,14 +89,22 @@ class Restorer:
         arithmetic: str | None = None,
         task: str | None = None,
     ) -> Restorer:
-        """Open the pack in the folder `path` (None: the one that comes with the package).
+        """Open a pack.
 
-        graphs: "fused" for the restoration in one graph, "split" for the steps here, "auto" for fused where the pack
-        has it. threads: for one graph call, None for the runtime's own choice. device: a name that the runtime knows.
-        arithmetic: "fp32", "bf16" or "fp16", None for what the pack says. task: whose graphs are opened, None for the
-        first; it matters where the manifest has `further` tasks. Raises PackError and its kinds for a pack that cannot
-        be used, UnknownNameError for another runtime, task or word for `graphs`, UsageError for an option that the
-        runtime does not have.
+        Args:
+            path: Its folder; None for the pack included in the package.
+            runtime: What runs the graphs.
+            graphs: "fused" for the restoration in one graph, "split" for the steps in `pipeline`, "auto" for fused
+                where the pack has it.
+            threads: For one graph call; None for the runtime's own choice.
+            device: A name that the runtime knows.
+            arithmetic: "fp32", "bf16" or "fp16"; None for what the pack says.
+            task: Whose graphs are opened, where tasks have graphs of their own; None for the first.
+
+        Raises:
+            PackError: The pack cannot be used.
+            UnknownNameError: Another runtime, task or word for `graphs`.
+            UsageError: The runtime does not have an option.
         """
         folder = default_pack() if path is None else Path(path)
         manifest = Manifest.load(folder).of(task)
@@ -119,18 +128,27 @@ class Restorer:
         max_memory: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Image:
-        """Restore a photo of any size: (H, W, 3) uint8 or uint16, the result alike.
+        """Restore a photo of any size.
 
-        task: one that the open graphs are for, None for the first. strength: share of what the model adds, in a DTPM
-        to its predictor, in the others to the photo itself: 0 gives the predictor alone, or the photo as it is. amount:
-        how much damage is removed: 0 gives the photo as it is, 1 removes what the model estimates, and up to 2, where
-        the model does estimate it (`Manifest.takes_amount`), removes more. noise: of the photo itself, in grey levels
-        of 255, for a model that counts it; None for what `noise_sigma` measures. seed: of the noise that is added, in
-        [0, 2^64). tile: edge in pixels of what a graph gets, for a pack whose tiles may vary; or max_memory: bytes of
-        the whole process, by which the tile is chosen (None: 1 GiB, more for photos that need more). The result depends
-        on neither, but for rounding. progress: called with (tiles done, tiles in all), at the start too.
+        Args:
+            image: (H, W, 3) uint8 or uint16.
+            task: One that the open graphs are for; None for the first.
+            strength: Share of the texture that the model adds, 0 to 1. At 0 the result is the predictor's (DTPM), or
+                the photo itself (DiffIR, Gen2Res).
+            amount: How much damage is removed. 0 returns the photo itself, 1 removes what the model estimates, and up
+                to 2 removes more, where the model does estimate it (`Manifest.takes_amount`).
+            noise: Of the photo itself, in grey levels of 255, for a model that counts it; None: `noise_sigma` of it.
+            seed: Of the noise that is added, in [0, 2^64).
+            tile: Edge in pixels of the tiles, for a pack whose tiles may vary.
+            max_memory: Bytes of the whole process, which decide the tile; None: 1 GiB, more for photos that need more.
+            progress: Called with (tiles done, tiles in all), also at the start.
 
-        Raises UsageError for another array or an option out of its range, GraphError where a graph fails or gives NaN.
+        Returns:
+            The restored image, of the shape and dtype of `image`. It depends on tile and memory only by rounding.
+
+        Raises:
+            UsageError: Another array, or an option out of its range.
+            GraphError: A graph fails or returns NaN.
         """
         _check_image(image)
         self.check(
@@ -152,9 +170,9 @@ class Restorer:
         return restored
 
     def photo(self, photo: Photo, **options: Unpack[RestoreOptions]) -> Photo:
-        """Restore the pixels of a photo and keep all else; a grey photo stays grey (the mean of the channels).
+        """Restore the pixels of a photo and keep everything else; a grey photo stays grey (the mean of the channels).
 
-        A notice says so where the photo has more noise than the model counts.
+        A notice reports more noise than the model can remove.
         """
         if self.manifest.start_level is not None and options.get("noise") is None:
             options["noise"] = noise_sigma(photo.pixels)
@@ -165,55 +183,55 @@ class Restorer:
         return replace(photo.with_pixels(restored), notices=photo.notices + notices)
 
     def check(self, **options: Unpack[RestoreOptions]) -> None:
-        """Raise UsageError for options that suit no photo at all, before any photo is read."""
+        """Raise UsageError for options that are wrong for every photo, before any photo is read."""
         task, tile = options.get("task"), options.get("tile")
         strength, amount, seed = options.get("strength", 1.0), options.get("amount", 1.0), options.get("seed", 0)
         if task is not None and task not in self.manifest.tasks:
             raise UnknownNameError("task", task, self.manifest.tasks)
         if not 0 <= strength <= 1:
-            raise UsageError(f"strength {strength} was given; choose a number from 0 (no texture) to 1")
+            raise UsageError(f"expected a strength from 0 (no texture) to 1, got {strength}")
         self._check_amount(amount)
         self._check_noise(options.get("noise"))
         if not 0 <= seed < 2**64:
-            raise UsageError(f"seed {seed} was given; choose a whole number from 0 to 2^64 - 1")
+            raise UsageError(f"expected a seed from 0 to 2^64 - 1, got {seed}")
         if tile is not None and options.get("max_memory") is not None:
-            raise UsageError("a tile and a memory limit were given; give one of them: the tile follows from the memory")
+            raise UsageError("got both a tile and a memory limit; give one of them: the memory decides the tile")
         if tile is not None:
             self._check_tile(tile, tiled_graphs(self.manifest, self.graphs, strength, amount))
 
     def _check_amount(self, amount: float) -> None:
-        if not 0 <= amount <= MOST:
+        if not 0 <= amount <= LARGEST_AMOUNT:
             raise UsageError(
-                f"amount {amount} was given; choose a number from 0 (the photo as it is) by 1 (what the model "
-                f"estimates) to {MOST} (more is removed)"
+                f"expected an amount from 0 (the photo itself) through 1 (what the model estimates) to "
+                f"{LARGEST_AMOUNT} (more), got {amount}"
             )
         if amount > 1 and not self.manifest.takes_amount:
             raise UsageError(
-                f"amount {amount} was given; the pack '{self.manifest.name}' does not estimate the damage, so that it "
-                "cannot remove more of it: choose a number from 0 (the photo as it is) to 1"
+                f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' "
+                "does not estimate the damage, so it cannot remove more of it"
             )
 
     def _check_noise(self, noise: float | None) -> None:
         if noise is not None and self.manifest.start_level is None:
             raise UsageError(
-                f"noise {noise:g} was given; the pack '{self.manifest.name}' does not count the noise of a photo: "
-                "leave it out"
+                f"got noise {noise:g}, but the pack '{self.manifest.name}' does not use the noise of a photo; "
+                "leave the option out"
             )
         if noise is not None and not 0 <= noise <= 255:
-            raise UsageError(f"noise {noise:g} was given; choose a standard deviation from 0 to 255 grey levels")
+            raise UsageError(f"expected noise of a standard deviation from 0 to 255 grey levels, got {noise:g}")
 
     def _check_tile(self, tile: int, stages: Sequence[str]) -> None:
         window = self.manifest.window(stages)
         if window is not None:
             raise UsageError(
-                f"a tile of {tile} pixels was given; the pack '{self.manifest.name}' gives its result on tiles of "
-                f"{window.edge} pixels alone: leave the tile out"
+                f"got a tile of {tile} pixels, but the pack '{self.manifest.name}' runs only on tiles of {window.edge} "
+                "pixels; leave the option out"
             )
         size = self.manifest.size
         plan(1, 1, tile, self.manifest.radius(stages), size.multiple_of, size.minimum)
 
     def _layout(self, image: Image, stages: Sequence[str], tile: int | None, max_memory: int | None) -> TilePlan:
-        """Tiles that overlap by the receptive field of `stages`, or by what their window tells."""
+        """Tiles that overlap by the receptive field of `stages`, or as their window says."""
         height, width = image.shape[:2]
         size, window = self.manifest.size, self.manifest.window(stages)
         if window is not None:
@@ -229,9 +247,9 @@ class Restorer:
         """Raise UsageError where windows, whose size is given, need more than `max_memory`."""
         needed = PROCESS_BYTES + 2 * image.nbytes
         for name in self.graphs:
-            reach = self.manifest.receptive_field.get(name)
-            if reach is not None:
-                edge, size = reach.edge if isinstance(reach, TileWindow) else window.edge, self.manifest.size
+            field = self.manifest.receptive_field.get(name)
+            if field is not None:
+                edge, size = field.edge if isinstance(field, TileWindow) else window.edge, self.manifest.size
                 height, width = (min(padded_size(s, size.multiple_of, size.minimum), edge) for s in image.shape[:2])
                 needed += height * width * (HOST_BYTES_PER_PIXEL + self.manifest.bytes_per_pixel[name])
         if max_memory is not None and needed > max_memory:
@@ -255,7 +273,7 @@ def graph_names(manifest: Manifest, form: str) -> list[str]:
 def _check_image(image: Image) -> None:
     right = image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0
     if not right or image.dtype.name not in ("uint8", "uint16"):
-        raise UsageError(f"an array {image.dtype} {image.shape} was given; expected uint8 or uint16 (height, width, 3)")
+        raise UsageError(f"expected an image uint8 or uint16 (height, width, 3), got {image.dtype} {image.shape}")
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -268,7 +286,7 @@ def _too_noisy(manifest: Manifest, noise: float) -> tuple[str, ...]:
     most = 255 * manifest.residual_scale * ((1 - level) / level) ** 0.5 if level else math.inf
     if manifest.start_level is None or noise <= most:
         return ()
-    return (f"it has noise of about {noise:.0f} grey levels, the model removes at most {most:.0f}: the rest stays",)
+    return (f"it has noise of about {noise:.0f} grey levels, of which the model removes at most {most:.0f}",)
 
 
 def _make_grey(image: Image) -> None:
@@ -281,7 +299,7 @@ def _make_grey(image: Image) -> None:
 def tile_edge(
     image: Image, max_memory: int | None, bytes_per_pixel: int, overlap: int, multiple: int, minimum: int = 0
 ) -> int:
-    """Edge of the tiles; the photo and its result, which are in memory too, are taken off the limit first."""
+    """Edge of the tiles for a memory limit, less what the photo and its result need."""
     height, width = (padded_size(size, multiple, minimum) for size in image.shape[:2])
     smallest = max(smallest_tile(overlap, multiple), minimum)
     least = bytes_per_pixel * min(height * width, smallest**2)
@@ -291,15 +309,15 @@ def tile_edge(
     if fixed + least > max_memory:
         raise _too_little(max_memory, image, fixed + least)
     if bytes_per_pixel * height * width <= max_memory - fixed:
-        return max(min(max(height, width), LARGEST), smallest)
-    return min(choose_tile(max_memory - fixed, bytes_per_pixel, overlap, multiple), LARGEST)
+        return max(min(max(height, width), LARGEST_TILE), smallest)
+    return min(choose_tile(max_memory - fixed, bytes_per_pixel, overlap, multiple), LARGEST_TILE)
 
 
 def _too_little(max_memory: int, image: Image, needed: int) -> UsageError:
     height, width = image.shape[:2]
     return UsageError(
-        f"{_mib(max_memory)} MiB of memory were allowed; a photo of {width} x {height} pixels needs "
-        f"{_mib(needed)} MiB at least: allow more"
+        f"a photo of {width} x {height} pixels needs at least {_mib(needed)} MiB of memory, got a limit of "
+        f"{_mib(max_memory)} MiB; allow more"
     )
 
 

@@ -1,4 +1,4 @@
-"""Is a pack what was packed, and does it do here what it did there: hashes, then golden restorations."""
+"""The self-test of a pack: the hashes of its files, then its golden restorations."""
 
 from __future__ import annotations
 
@@ -18,28 +18,25 @@ __all__ = ["FileCheck", "GoldenCheck", "VerifyReport", "read_golden", "verify", 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """One file of the pack; `problem` is empty where it is as it was packed."""
+    """One file of the pack."""
 
     file: str
-    problem: str
+    problem: str  # "" for a file that is intact
 
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """One golden restoration in one form, "fused" or "split"; `difference` is the largest, in levels of the photo.
+    """One golden restoration in one form."""
 
-    name: TASK/NAME in a pack whose tasks have graphs of their own.
-    """
-
-    name: str
-    form: str
-    difference: int
+    name: str  # TASK/NAME in a pack whose tasks have graphs of their own
+    form: str  # "fused" or "split"
+    difference: int  # the largest, in grey levels of the photo
     tolerance: int
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found. Nothing is restored with files that fail."""
+    """The result of `verify`. Without intact files nothing is restored."""
 
     runtime: str
     files: tuple[FileCheck, ...]
@@ -53,7 +50,7 @@ class VerifyReport:
 
 
 def verify(folder: Path, runtime: str = "onnxruntime") -> VerifyReport:
-    """Check the pack in `folder`; each golden restoration of each task is run fused and split, as far as there is both.
+    """Check the pack in `folder`; run each golden restoration of each task in every form that the pack has.
 
     Raises PackError where the manifest itself is wrong, GraphError where a graph fails.
     """
@@ -84,7 +81,7 @@ def write_golden(
 ) -> PackedFile:
     """Write a golden restoration into the pack in `folder` and return its entry.
 
-    photo, restored: (H, W, 3) uint8 or uint16; `restored` is what the checkpoint makes of `photo`.
+    photo, restored: (H, W, 3) uint8 or uint16; `restored` is the checkpoint's result for `photo`.
     """
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,15 +92,15 @@ def write_golden(
 
 
 def read_golden(folder: Path, golden: Golden) -> tuple[Image, Image, GoldenSettings]:
-    """The photo of a golden restoration, what became of it, and with what settings; PackError for a file that is none.
+    """The photo of a golden restoration, its result and its settings. PackError for another file.
 
-    Files without an amount have 1.
+    A file without an amount means 1.
     """
     arrays = read_arrays(folder / golden.file.file)
     expected = {"photo", "restored", "seed", "strength"}
     if set(arrays) - {"amount"} != expected:
         raise PackError(
-            f"{golden.file.file} holds {sorted(arrays)}, expected {sorted(expected)} and, unless it is 1, 'amount'; "
+            f"{golden.file.file} holds {sorted(arrays)}, expected {sorted(expected)} and optionally 'amount'; "
             "export the pack again"
         )
     photo, restored = arrays["photo"], arrays["restored"]

@@ -11,10 +11,10 @@ too, so that a graph sees in a tile just what it sees in the whole. Along either
 
 Nothing in `write` is nearer than `overlap` to an edge of `read`, but for the photo's own edges. With an overlap of at
 least the receptive field's radius a tiled result therefore equals the whole one: two tiles agree in the feather zone,
-and the ramp there hides rounding alone. The `done` boxes cover the photo, each pixel once: what `join` gives back.
+and the ramp there hides only rounding. The `done` boxes, which `join` returns, cover the photo, each pixel once.
 
-A graph whose reach has no limit (attention or normalisation over the whole tile) gives other results on other tiles.
-It is run on tiles of one size, a `TileWindow`, whatever the memory; there the ramp hides that two tiles differ.
+The result of a graph whose receptive field has no limit (attention or normalisation over the whole tile) depends on the
+tiles. It runs on tiles of one size, a `TileWindow`, whatever the memory; there the ramp hides that two tiles differ.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..native import library
 from ..pack.size import FEATHER, padded_size, smallest_tile
 
 __all__ = [
-    "LARGEST",
+    "LARGEST_TILE",
     "Box",
     "Tile",
     "TilePlan",
@@ -48,7 +48,7 @@ __all__ = [
     "split",
 ]
 
-LARGEST = 4096  # pixels: the edge of tiles, where they may vary; Core ML packages end there
+LARGEST_TILE = 4096  # pixels: the largest edge of tiles that may vary; Core ML packages have this limit
 _RAMP: NDArray[np.float32] = np.arange(1, FEATHER + 1, dtype=np.float32) / np.float32(FEATHER + 1)
 
 
@@ -84,11 +84,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Tile:
-    """`read` is what a graph gets; `write` what its result is used for; `done` what no later tile changes."""
+    """A tile and its parts."""
 
-    read: Box
-    write: Box
-    done: Box
+    read: Box  # what a graph gets
+    write: Box  # what its result is used for
+    done: Box  # what no later tile changes
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def choose_tile(max_memory_bytes: int, bytes_per_pixel: int, overlap: int, multi
     if edge < smallest:
         needed = smallest * smallest * bytes_per_pixel
         raise UsageError(
-            f"{max_memory_bytes / 2**20:.0f} MiB were given for a tile; "
-            f"the smallest one, {smallest} x {smallest} pixels, needs {needed / 2**20:.0f} MiB: allow more memory"
+            f"the smallest tile, {smallest} x {smallest} pixels, needs {needed / 2**20:.0f} MiB, got "
+            f"{max_memory_bytes / 2**20:.0f} MiB; allow more memory"
         )
     return edge
 
@@ -128,19 +128,25 @@ def choose_tile(max_memory_bytes: int, bytes_per_pixel: int, overlap: int, multi
 def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimum: int = 0) -> TilePlan:
     """Tiles for a photo of `height` x `width` pixels.
 
-    `tile` is the edge of what a graph gets, rounded down to a multiple of `multiple`; `overlap` is at least the
-    receptive field's radius; `minimum` is the least that a graph takes, a multiple too. Raises UsageError for sizes
-    below 1 and for a tile below `smallest_tile` or `minimum`.
+    Args:
+        height: Of the photo, in pixels.
+        width: Of the photo, in pixels.
+        tile: Edge of the tiles, rounded down to a multiple of `multiple`.
+        overlap: At least the receptive field's radius.
+        multiple: Of the heights and widths that the graphs take.
+        minimum: The smallest height and width that the graphs take, a multiple too.
+
+    Raises UsageError for sizes below 1 and for a tile below `smallest_tile` or `minimum`.
     """
     if min(height, width, multiple) < 1 or overlap < 0:
         raise UsageError(
-            f"a plan for {height} x {width} pixels, overlap {overlap}, multiple {multiple} was asked for; "
-            "expected sizes and multiple of at least 1 and an overlap of at least 0"
+            "expected sizes and a multiple of at least 1 and an overlap of at least 0, got "
+            f"{height} x {width} pixels, overlap {overlap}, multiple {multiple}"
         )
     smallest = max(smallest_tile(overlap, multiple), minimum)
     if tile < smallest:
         raise UsageError(
-            f"a tile of {tile} pixels was given; an overlap of {overlap} needs at least {smallest}: "
+            f"expected a tile of at least {smallest} pixels for an overlap of {overlap}, got {tile}; "
             "choose a larger tile"
         )
     edge = tile // multiple * multiple
@@ -151,7 +157,7 @@ def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimu
 def split(height: int, width: int, edge: int, multiple: int, minimum: int = 0) -> list[Box]:
     """The padded photo in as few boxes of at most `edge` pixels as there can be, about equally large, without overlap.
 
-    For what is averaged over a photo. `edge` is at least `multiple` and `minimum`; they are as in `plan`.
+    For means over a photo. `edge` is at least `multiple` and `minimum`, which are as in `plan`.
     """
     down, across = (_cuts(side, edge, multiple, minimum) for side in (height, width))
     return [Box(*y, *x) for y in down for x in across]
@@ -237,9 +243,9 @@ def _blend_native(lib: ctypes.CDLL, kept: Batch, fresh: Batch, axis: int) -> Bat
 def join(plan: TilePlan, results: Iterable[Batch]) -> Iterator[tuple[Box, Batch]]:
     """The photo in finished pieces: (box, values (1, 3, box height, box width)), boxes covering each pixel once.
 
-    `results` gives for each of `plan.tiles`, in order, what came out for its `read` box: (1, 3, H, W) float32. They are
-    taken one at a time; beside the current one only the open seams are kept, FEATHER rows of the photo and FEATHER
-    columns of the tile. Raises GraphError for a result of another shape.
+    `results` yields, for each of `plan.tiles` in order, the result for its `read` box, (1, 3, H, W) float32. Besides
+    the current one only the open seams are in memory: FEATHER rows of the photo and FEATHER columns of the tile.
+    Raises GraphError for a result of another shape.
     """
     open_rows = FEATHER if plan.tiles[-1].write.y0 > 0 else 0
     below = np.empty((1, 3, open_rows, plan.width), np.float32)
@@ -261,7 +267,7 @@ def join(plan: TilePlan, results: Iterable[Batch]) -> Iterator[tuple[Box, Batch]
 def _written(tile: Tile, result: Batch) -> Batch:
     """A copy of the part of a tile's result that is used."""
     if result.shape != (1, 3, *tile.read.shape):
-        raise GraphError(f"a tile of shape {result.shape} came back; expected {(1, 3, *tile.read.shape)}")
+        raise GraphError(f"expected a result of shape {(1, 3, *tile.read.shape)} for a tile, got {result.shape}")
     y, x = tile.write.y0 - tile.read.y0, tile.write.x0 - tile.read.x0
     height, width = tile.write.shape
     return result[:, :, y : y + height, x : x + width].copy()

@@ -14,8 +14,7 @@ import torch
 from ...core.arrays import Image
 from ...core.errors import UsageError
 from ...core.models.deploy.rewrite import eager
-from ...core.pack.manifest import FORMAT as MANIFEST_FORMAT
-from ...core.pack.manifest import Golden, GraphSpec, Manifest, PackedFile
+from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile
 from ...core.pack.size import padded_size, smallest_tile
 from ...core.pack.systems import SYSTEMS
 from ...core.restore.pipeline import Graph as Run

@@ -12,10 +12,11 @@ from importlib.metadata import version
 from itertools import groupby
 
 from ...core.degradations.fixed import CLEAN
+from ...core.limits import FEWEST_PHOTOS
 from ...core.machine import instruction_sets, processor
 from ...core.markdown import table
 from ...core.metrics.baselines import NULLS
-from ...core.metrics.intervals import FEWEST, PairedDifference
+from ...core.metrics.intervals import PairedDifference
 from .classical import bm3d_version, opencv_version
 from .gates import Gate
 from .judge import BETTER, CAP
@@ -53,7 +54,8 @@ NULL_INTRODUCTION = f"""\
 Two cheap ways to add texture to the predictor's result, each with the one gain per damage at which its mean PSNR is
 that of {DTPM}: an unsharp mask (gain x the finest Laplacian band) and grey noise as strong as that band is there. The
 cells: {DTPM} minus the null opponent, mean over the photos and its 95 % interval (paired bootstrap). "better" or
-"worse" only where the interval excludes zero, from {FEWEST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
+"worse" only where the interval excludes zero, from {FEWEST_PHOTOS} photos on. "{ALL}": the mean over all damage \
+but `{CLEAN}`
 and `{REAL}`."""
 
 PLOT = """\

@@ -128,7 +128,7 @@ def test_ctrl_c_in_the_middle_of_a_folder(
     interrupted: subprocess.CompletedProcess[str], built_pack: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert interrupted.returncode == 130, interrupted.stderr
-    assert "of 40 photos are done and stay; --resume goes on with the others" in interrupted.stderr
+    assert "of 40 photos are done; --resume continues with the others" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     finished = sorted(tmp_path.glob("*.restored.png"))
     assert 1 <= len(finished) < 40

@@ -15,17 +15,18 @@ from pocketprior.core.sampling.steps import own_steps
 from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.core.training.loop.loop import train
 from pocketprior.core.training.loop.stage import WithAuxiliary
-from pocketprior.distill import gates
-from pocketprior.distill.command import METHODS, method_of
+from pocketprior.distill import DISTILL_METHODS
+from pocketprior.distill import distill_stage as stages
+from pocketprior.distill.distillation import method_of
 
-PAIRS = [(method, system) for method in METHODS for system in method_of(method).SYSTEMS]
+PAIRS = [(method, system) for method in DISTILL_METHODS for system in method_of(method).systems]
 ASSISTED = ("progressive", "consistency", "one_step")
 OWN = {("quantized", "diffir"): 4}  # steps that a method keeps; others are asked for 2
 
 
 @pytest.fixture(autouse=True)
 def _one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "PHOTOS", 1)
+    monkeypatch.setattr(stages, "GATE_PHOTOS", 1)
 
 
 @pytest.mark.parametrize(("method", "system"), PAIRS)
@@ -77,7 +78,7 @@ def test_resumed_run_walks_the_same_path_whatever_learns_beside(
             assert isinstance(stage, WithAuxiliary) is (method in ASSISTED)
             steps = train(stage, TrainingData(pool, pool), stage.recipe, run, workers=0)
             if part < parts - 1:
-                assert next(steps)["step"] == 2
+                assert next(steps).step == 2
                 steps.close()
             else:
                 assert list(steps)[-1].step == 4
@@ -94,4 +95,4 @@ def test_checkpoint_says_how_the_student_samples_and_where_it_is_from(build: Bui
     assert (facts["steps"], facts["method"], facts["teacher_steps"]) == (2, "unrolled", 8)
     assert facts["teacher"] == stage.system.source
     assert facts["gates"]["val_psnr"] == pytest.approx(step.figures["val_psnr"])
-    assert {"val_psnr", "val_niqe", "val_swd", "val_teacher_niqe", gates.LOST} <= set(step)
+    assert {"val_psnr", "val_niqe", "val_swd", "val_teacher_niqe", stages.LOST} <= set(step.figures)

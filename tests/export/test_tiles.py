@@ -91,7 +91,7 @@ def test_another_size_is_refused(fixed: Packs) -> None:
     x = np.zeros((1, 3, 64, TILE), np.float32)
     with pytest.raises(GraphError, match=r"input 'x': given the shape \[1, 3, 64, 128\], expected \[1, 3, 128, 128\]"):
         restorer.graphs["denoise"](x=x, t=np.zeros(1, np.float32))
-    with pytest.raises(UsageError, match="gives its result on tiles of 128 pixels alone"):
+    with pytest.raises(UsageError, match="runs only on tiles of 128 pixels"):
         restorer(photo(8, 8), tile=64)
 
 
@@ -100,7 +100,7 @@ def test_another_size_is_refused(fixed: Packs) -> None:
     [
         ("gen2res", 66, UsageError, "tiles of 66 pixels were asked for; choose a multiple of 4"),
         ("gen2res", 0, UsageError, "tiles of 0 pixels"),
-        ("gen2res", 24, UsageError, "a window of 24 8 was given; expected .* 36 or more, just 24"),
+        ("gen2res", 24, UsageError, "a window of 24 8 was given; expected .* 36 or more, exactly 24"),
         ("dtpm", 32, PackError, r"size: given 32, expected \d+ or more, for what the graphs see"),
     ],
 )
@@ -119,7 +119,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack, recording = str(tmp_path / "pack"), str(tmp_path / "known.npz")
     assert main(["export", checkpoint, "--data", str(photos), "-o", pack, *options]) == 0
     assert main(["info", pack]) == 0
-    assert "tiles of 64 x 64 pixels alone" in capsys.readouterr().out
+    assert "tiles only of 64 x 64 pixels" in capsys.readouterr().out
     told = ["--photos", str(PHOTOS[0]), "--side", "100", "--device", "cpu"]
     assert main(["parity", "record", checkpoint, "-o", recording, *told, *options]) == 0
     assert main(["parity", "run", pack, "--against", recording]) == 0

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import SHRINKS, TASKS, Window
-from pocketprior.core.degradations.depth import depth_map
 from pocketprior.core.degradations.filters import softened
 from pocketprior.core.degradations.srgb import LUMA
+from pocketprior.core.degradations.weather import depth_map
 from pocketprior.core.degradations.windows import local
 
 HEIGHT, WIDTH = 210, 150

@@ -5,7 +5,7 @@ import packs
 import pytest
 
 from pocketprior.core.metrics import psnr
-from pocketprior.core.metrics.baselines import CLOSE, NULLS, detail, null_result, shaped_noise
+from pocketprior.core.metrics.baselines import _CLOSE, NULLS, detail, null_result, shaped_noise
 
 TRUTHS = [packs.photo(64, 80, seed=i) for i in range(3)]
 RNG = np.random.default_rng(0)
@@ -19,7 +19,7 @@ def test_the_gain_gives_the_psnr_that_is_asked_for(texture, loss):
     result = null_result(texture, BASES, TRUTHS, psnr, float(alone) - loss)
     reached = np.mean([psnr(image, true) for image, true in zip(result.images, TRUTHS, strict=True)])
     assert result.psnr == pytest.approx(reached)
-    assert reached == pytest.approx(alone - loss, abs=CLOSE)
+    assert reached == pytest.approx(alone - loss, abs=_CLOSE)
     assert result.gain > 0
     assert all(image.dtype == np.uint8 and image.shape == (64, 80, 3) for image in result.images)
 

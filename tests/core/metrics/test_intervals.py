@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pocketprior.core.metrics.intervals import FEWEST, paired
+from pocketprior.core.limits import FEWEST_PHOTOS
+from pocketprior.core.metrics.intervals import paired
 
 
 def test_interval_of_equal_differences_is_a_point() -> None:
@@ -33,9 +34,9 @@ def test_interval_is_about_that_of_the_t_test() -> None:
 
 
 def test_few_photos_show_nothing() -> None:
-    assert not paired([1.0] * (FEWEST - 1), [0.0] * (FEWEST - 1)).shown
-    assert paired([1.0] * FEWEST, [0.0] * FEWEST).shown
-    assert paired([0.0] * FEWEST, [1.0] * FEWEST).shown
+    assert not paired([1.0] * (FEWEST_PHOTOS - 1), [0.0] * (FEWEST_PHOTOS - 1)).shown
+    assert paired([1.0] * FEWEST_PHOTOS, [0.0] * FEWEST_PHOTOS).shown
+    assert paired([0.0] * FEWEST_PHOTOS, [1.0] * FEWEST_PHOTOS).shown
     assert not paired([1.0, -1.0] * 4, [0.0] * 8).shown
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.metrics import NiqeModel, niqe
-from pocketprior.core.metrics.niqe import PATCH, _asymmetric_fit, _half, _symmetric_fit, patch_features
+from pocketprior.core.metrics.niqe import NIQE_PATCH, _asymmetric_fit, _half, _symmetric_fit, patch_features
 
 
 def generalised_gaussian(shape: float, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_features_are_of_whole_patches(photo):
     features, sharpness = patch_features(photo)
     assert features.shape == (6, 36)
     assert sharpness.shape == (6,)
-    corner, _ = patch_features(photo[: 2 * PATCH, : 3 * PATCH])
+    corner, _ = patch_features(photo[: 2 * NIQE_PATCH, : 3 * NIQE_PATCH])
     assert np.array_equal(features, corner)
 
 
@@ -66,7 +66,7 @@ def test_does_not_change_with_the_colours_of_equal_luma(photo):
 
 def test_flat_patches_are_left_out(photo):
     bordered = photo.copy()
-    bordered[: PATCH + 3] = 128  # the window of 7 x 7 reaches 3 pixels into the next patch
+    bordered[: NIQE_PATCH + 3] = 128  # the window of 7 x 7 reaches 3 pixels into the next patch
     features, _ = patch_features(bordered)
     assert np.isnan(features[:3]).any(axis=1).all()
     assert np.isfinite(niqe(bordered))
@@ -76,8 +76,8 @@ def test_flat_patches_are_left_out(photo):
     ("image", "message"),
     [
         (np.zeros((95, 300, 3), np.uint8), "at least 96 x 96"),
-        (np.zeros((96, 191, 3), np.uint8), "0 usable patches"),
-        (np.full((300, 300, 3), 255, np.uint8), "0 usable patches"),
+        (np.zeros((96, 191, 3), np.uint8), "not flat, got 0"),
+        (np.full((300, 300, 3), 255, np.uint8), "not flat, got 0"),
         (np.zeros((300, 300, 3)), "uint8 or uint16"),
     ],
     ids=["small", "black", "white", "float"],

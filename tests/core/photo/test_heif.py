@@ -14,7 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pocketprior.core.errors import MissingExtraError, PhotoReadError
+from pocketprior.core.errors import MissingExtraError, PhotoReadError, PhotoUnsupportedError
+from pocketprior.core.photo import heif
+from pocketprior.core.photo.colour import DISPLAY_P3, profile
+from pocketprior.core.photo.heif import HeifFacts, brands, facts
 from pocketprior.core.photo.io import Photo, read, write
 
 Bytes = NDArray[np.uint8]
@@ -130,3 +133,151 @@ def test_damaged_file(tmp_path: Path, deep: Deep) -> None:
         (tmp_path / "b.heic").write_bytes(data[:length])
         with pytest.raises(PhotoReadError):
             read(tmp_path / "b.heic")
+
+
+Bytes = NDArray[np.uint8]
+
+
+def avif(pixels: Bytes, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    subsampling = "4:4:4" if pixels.ndim == 3 else "4:0:0"
+    Image.fromarray(pixels).save(buffer, "AVIF", quality=90, subsampling=subsampling, **options)
+    return buffer.getvalue()
+
+
+def heif_file(mode: str, pixels: NDArray[np.generic], **options: object) -> bytes:
+    buffer = io.BytesIO()
+    size = pixels.shape[1], pixels.shape[0]
+    pillow_heif.encode(mode, size, pixels.tobytes(), buffer, quality=95, chroma=444, **options)
+    return buffer.getvalue()
+
+
+def with_codes(data: bytes, primaries: int, transfer: int) -> bytes:
+    """The file with other colour codes in its nclx property."""
+    at = data.index(b"nclx") + 4
+    return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "grey"), [(np.zeros((8, 8), np.uint8), True), (np.zeros((8, 8, 3), np.uint8), False)]
+)
+def test_plain_files(pixels: Bytes, grey: bool) -> None:
+    for data in (avif(pixels), heif_file("L" if grey else "RGB", pixels)):
+        found = facts(io.BytesIO(data))
+        assert (found.bits, found.monochrome, found.gain_map, found.others) == (8, grey, False, ())
+        assert found.code_points == (1, 13)
+
+
+def test_alpha_is_no_foreign_image() -> None:
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    assert facts(io.BytesIO(avif(pixels))).others == ()
+    assert facts(io.BytesIO(heif_file("RGBA", pixels))).others == ()
+
+
+def test_bit_depth() -> None:
+    assert facts(io.BytesIO(heif_file("RGB;10", np.zeros((8, 8, 3), np.uint16)))).bits == 10
+
+
+def test_brands() -> None:
+    assert brands(io.BytesIO(avif(np.zeros((8, 8, 3), np.uint8))))[0] == "avif"
+    assert brands(io.BytesIO(b"no boxes in here, but some text")) == ()
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+def test_colour_codes_become_a_profile(tmp_path: Path, rgb: Bytes, suffix: str) -> None:
+    data = avif(rgb) if suffix == ".avif" else heif_file("RGB", rgb)
+    (tmp_path / f"a{suffix}").write_bytes(with_codes(data, 12, 13))
+    photo = read(tmp_path / f"a{suffix}")
+    assert photo.icc == profile(DISPLAY_P3)
+    assert photo.notices == ()
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_hdr_curves_are_refused(tmp_path: Path, rgb: Bytes, suffix: str, transfer: int) -> None:
+    data = avif(rgb) if suffix == ".avif" else heif_file("RGB", rgb)
+    (tmp_path / f"a{suffix}").write_bytes(with_codes(data, 9, transfer))
+    with pytest.raises(PhotoUnsupportedError, match="HDR image"):
+        read(tmp_path / f"a{suffix}")
+
+
+def grown(data: bytes, path: tuple[bytes, ...], addition: bytes) -> bytes:
+    """The file with bytes appended to a box, given by its path; sizes and item offsets follow."""
+    starts: list[int] = []
+    at = 0
+    for kind in path:
+        at = data.index(kind, at) - 4
+        starts.append(at)
+        at += 8
+    end = starts[-1] + struct.unpack_from(">I", data, starts[-1])[0]
+    out = bytearray(data[:end] + addition + data[end:])
+    for start in starts:
+        struct.pack_into(">I", out, start, struct.unpack_from(">I", out, start)[0] + len(addition))
+    return bytes(out)
+
+
+def auxiliary(kind: bytes) -> bytes:
+    return struct.pack(">I4sI", 12 + len(kind) + 1, b"auxC", 0) + kind + b"\0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "gain_map"),
+    [
+        (b"urn:com:apple:photo:2020:aux:hdrgainmap", True),
+        (b"urn:iso:std:iso:ts:21496:-1", True),
+        (b"urn:com:apple:photo:2018:aux:portraiteffectsmatte", False),
+        (b"urn:mpeg:hevc:2015:auxid:2", False),
+    ],
+)
+def test_auxiliary_images(kind: bytes, gain_map: bool) -> None:
+    data = grown(heif_file("RGB", np.zeros((8, 8, 3), np.uint8)), (b"meta", b"iprp", b"ipco"), auxiliary(kind))
+    found = facts(io.BytesIO(data))
+    assert found.gain_map == gain_map
+    assert found.others == (() if gain_map else (kind.decode(),))
+
+
+def test_tone_mapped_item_is_a_gain_map() -> None:
+    item = struct.pack(">I4sIHH4s", 21, b"infe", 2 << 24, 9, 0, b"tmap") + b"\0"
+    found = facts(io.BytesIO(grown(avif(np.zeros((8, 8, 3), np.uint8)), (b"meta", b"iinf"), item)))
+    assert found.gain_map
+
+
+@pytest.mark.parametrize("cut", range(12, 200, 9))
+def test_cut_boxes(tmp_path: Path, cut: int) -> None:
+    (tmp_path / "a.avif").write_bytes(avif(np.zeros((8, 8, 3), np.uint8))[:cut])
+    with pytest.raises(PhotoReadError):
+        read(tmp_path / "a.avif")
+
+
+def test_deep_avif_is_told(tmp_path: Path, rgb: Bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated: no encoder for 10 bits is at hand."""
+    (tmp_path / "a.avif").write_bytes(avif(rgb))
+    monkeypatch.setattr(heif, "facts", lambda _: HeifFacts(10, False, (1, 13), False, ()))
+    assert read(tmp_path / "a.avif").notices == ("the AVIF file has 10 bits per sample, of which 8 are read",)
+
+
+def box(kind: bytes, body: bytes, *, wide: bool = False) -> bytes:
+    """A box with its size in 4 or in 8 bytes."""
+    return (
+        struct.pack(">I4sQ", 1, kind, 16 + len(body)) + body
+        if wide
+        else struct.pack(">I4s", 8 + len(body), kind) + body
+    )
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("flags", "bits"), [(0x00, 8), (0x40, 10), (0x60, 12)])
+def test_depth_by_the_codec(wide: bool, flags: int, bits: int) -> None:
+    """Files without a pixi property; boxes with large sizes; item numbers of 4 bytes."""
+    item = struct.pack(">I", 7)
+    properties = box(b"ipco", box(b"av1C", bytes([0x81, 0, flags, 0]), wide=wide), wide=wide)
+    links = box(b"ipma", struct.pack(">II", 1 << 24 | 1, 1) + item + struct.pack(">BH", 1, 0x8001))
+    meta = bytes(4) + box(b"pitm", bytes([1, 0, 0, 0]) + item) + box(b"iinf", struct.pack(">IH", 0, 0))
+    meta += box(b"iprp", properties + links)
+    found = facts(io.BytesIO(box(b"free", bytes(10), wide=wide) + box(b"meta", meta, wide=wide)))
+    assert (found.bits, found.monochrome, found.code_points) == (bits, False, None)
+
+
+def test_impossible_box_size() -> None:
+    with pytest.raises(ValueError, match="a box of 4 bytes"):
+        facts(io.BytesIO(box(b"meta", bytes(4) + struct.pack(">I4s", 4, b"iprp") + bytes(20))))

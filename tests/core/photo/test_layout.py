@@ -10,11 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
 from numpy.typing import NDArray
 from PIL import Image
 
 from pocketprior.core.errors import PhotoUnsupportedError
+from pocketprior.core.photo import layout as module
 from pocketprior.core.photo.io import read
+from pocketprior.core.photo.layout import TRANSPOSES, bands, fill_hidden, rescaled, swaps_sides, unturned, with_depth
 
 Bytes = NDArray[np.uint8]
 Deep = NDArray[np.uint16]
@@ -268,3 +273,93 @@ def test_one_pixel(tmp_path: Path, format: str, suffix: str, mode: str) -> None:
     photo = read(saved(tmp_path / f"a.{suffix}", Image.new(mode, (1, 1), (100,) * len(mode)), format=format))
     assert photo.pixels.shape == (1, 1, 3)
     assert np.abs(photo.pixels.astype(int) - 100).max() <= 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5_000_000), (5000, 1), (3000, 4000)])
+def test_bands_cover_all_rows_once(height: int, width: int) -> None:
+    parts = list(bands(height, width))
+    rows = np.concatenate([np.arange(height)[part] for part in parts])
+    assert np.array_equal(rows, np.arange(height))
+    assert len({part.stop - part.start for part in parts[:-1]}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(1023, 65535), (4095, 65535), (65535, 1023), (65535, 255), (255, 65535)]
+)
+def test_rescaling_rounds_half_up(source: int, target: int) -> None:
+    values = np.arange(source + 1, dtype=np.uint16)
+    expected = np.floor(values.astype(np.float64) * target / source + 0.5)
+    assert np.array_equal(rescaled(values, source, target), expected)
+
+
+def test_more_bits_and_back_is_exact() -> None:
+    values = np.arange(1024, dtype=np.uint16)
+    assert np.array_equal(rescaled(rescaled(values, 1023, 65535), 65535, 1023), values)
+
+
+def test_levels() -> None:
+    bytes_ = np.arange(256, dtype=np.uint8)
+    assert with_depth(bytes_, np.uint8) is bytes_
+    assert np.array_equal(with_depth(bytes_, np.uint16), bytes_.astype(np.uint16) * 257)
+    assert np.array_equal(with_depth(with_depth(bytes_, np.uint16), np.uint8), bytes_)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_writing_stored_rows_into_the_view_turns_them(orientation: int) -> None:
+    stored = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    upright = np.zeros((3, 2, 3) if swaps_sides(orientation) else (2, 3, 3), np.uint8)
+    unturned(upright, orientation)[:] = stored
+    image = Image.fromarray(stored)
+    expected = image.transpose(TRANSPOSES[orientation]) if orientation > 1 else image
+    assert np.array_equal(upright, np.asarray(expected))
+
+
+ALPHAS = nps.arrays(
+    np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 1, 255])
+)
+
+
+def numbered(shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Each pixel a colour of its own."""
+    return (
+        (np.arange(np.prod(shape), dtype=np.uint16)[:, np.newaxis] + [0, 1000, 2000])
+        .reshape(*shape, 3)
+        .astype(np.uint16)
+    )
+
+
+@given(ALPHAS)
+def test_filled_from_a_nearest_visible_pixel(alpha: NDArray[np.uint8]) -> None:
+    before = numbered(alpha.shape)
+    after = before.copy()
+    fill_hidden(after, alpha)
+    visible = np.argwhere(alpha > 0)
+    assert np.array_equal(after[alpha > 0], before[alpha > 0])
+    for y, x in np.argwhere(alpha == 0):
+        if not len(visible):
+            assert np.array_equal(after[y, x], before[y, x])
+            continue
+        source = np.argwhere((before == after[y, x]).all(axis=2))[0]
+        assert alpha[tuple(source)] > 0
+        assert np.abs(source - [y, x]).sum() == np.abs(visible - [y, x]).sum(axis=1).min()
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    alpha = (np.random.default_rng(0).random((40, 30)) > 0.97).astype(np.uint8)
+    expected, got = numbered(alpha.shape), numbered(alpha.shape)
+    fill_hidden(expected, alpha)
+    monkeypatch.setattr(module, "_BLOCK", block)
+    fill_hidden(got, alpha)
+    assert np.array_equal(got, expected)
+
+
+def test_blocks_without_hidden_pixels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK", 4)
+    alpha = np.full((12, 5), 255, np.uint8)
+    alpha[5, 2] = 0
+    pixels = numbered(alpha.shape)
+    expected = pixels.copy()
+    expected[5, 2] = expected[5, 1]
+    fill_hidden(pixels, alpha)
+    assert np.array_equal(pixels, expected)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
-from pocketprior.core.photo import png, samples
+from pocketprior.core.photo import layout, png
 from pocketprior.core.photo.colour import DISPLAY_P3, SRGB, profile
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.photo.photo import Photo
@@ -52,7 +52,7 @@ def test_other_readers_see_the_same(tmp_path: Path, deep: Deep, dtype: type, gre
 
 @pytest.mark.parametrize("band", [1, 90, 10**6])
 def test_bands_do_not_show(tmp_path: Path, deep: Deep, monkeypatch: pytest.MonkeyPatch, band: int) -> None:
-    monkeypatch.setattr(samples, "_BAND_PIXELS", band)
+    monkeypatch.setattr(layout, "_BAND_PIXELS", band)
     write(Photo(deep), tmp_path / "a.png")
     assert np.array_equal(read(tmp_path / "a.png").pixels, deep)
 

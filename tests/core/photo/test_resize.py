@@ -5,10 +5,12 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
+import packs
 import pytest
 from numpy.typing import NDArray
 
-from pocketprior.core.photo.resize import shrink, thumbnail
+from pocketprior.core.photo import resize
+from pocketprior.core.photo.resize import _GAP, shrink, side_by_side, thumbnail
 
 SIZES = [(1, 1), (1, 7), (5, 3), (96, 96), (97, 101), (192, 96), (300, 40), (33, 500)]
 
@@ -72,3 +74,26 @@ def test_memory_is_a_few_rows() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * 2**20
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_both_halves_whole(dtype: type[np.uint8] | type[np.uint16]) -> None:
+    before, after = packs.photo(20, 31, dtype, seed=1), packs.photo(20, 31, dtype, seed=2)
+    image = side_by_side(before, after)
+    assert (image.shape, image.dtype) == ((20, 62 + _GAP, 3), dtype)
+    np.testing.assert_array_equal(image[:, :31], before)
+    np.testing.assert_array_equal(image[:, -31:], after)
+    assert (image[:, 31:-31] == np.iinfo(dtype).max).all()
+
+
+def test_large_photos_are_shown_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resize, "_HALF_PIXELS", 50)
+    flat = np.full((20, 40, 3), 9, np.uint8)
+    image = side_by_side(flat, flat + 1)
+    assert image.shape == (5, 2 * 10 + _GAP, 3)
+    assert set(np.unique(image)) == {9, 10, 255}
+
+
+def test_a_thin_photo_keeps_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resize, "_HALF_PIXELS", 10)
+    assert side_by_side(np.zeros((1, 1000, 3), np.uint8), np.zeros((1, 1000, 3), np.uint8)).shape[0] == 1

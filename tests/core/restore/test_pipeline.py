@@ -134,11 +134,11 @@ class TestEverySystem:
         limit = restore_module.PROCESS_BYTES + 2 * photo.nbytes + 2 * 1000 * EDGE**2
         tight = restorers[kind](photo, max_memory=limit)
         np.testing.assert_array_equal(tight, restorers[kind](photo, max_memory=2**40))
-        with pytest.raises(UsageError, match=r"1 MiB of memory were allowed.* 150 x 130 pixels needs 1\d\d MiB"):
+        with pytest.raises(UsageError, match=r"150 x 130 pixels needs at least 1\d\d MiB .* limit of 1 MiB"):
             restorers[kind](photo, max_memory=2**20)
 
     def test_a_tile_of_another_size_is_refused(self, restorers: dict[str, Restorer], kind: str) -> None:
-        with pytest.raises(UsageError, match="gives its result on tiles of 96 pixels alone: leave the tile out"):
+        with pytest.raises(UsageError, match="runs only on tiles of 96 pixels; leave the option out"):
             restorers[kind](packs.photo(8, 8), tile=128)
 
     def test_there_is_no_fused_form(self, folders: dict[str, Path], kind: str) -> None:

@@ -193,14 +193,14 @@ def test_a_value_that_is_not_finite_is_located(
     ("options", "words"),
     [
         ({"task": "colourise"}, "unknown task 'colourise'; choose one of: cleanup"),
-        ({"strength": 1.1}, "strength 1.1 was given"),
-        ({"strength": -0.1}, "strength -0.1 was given"),
-        ({"strength": math.nan}, "strength nan was given"),
-        ({"seed": -1}, "seed -1 was given"),
-        ({"seed": 2**64}, "seed 18446744073709551616 was given"),
-        ({"tile": SMALLEST - 4}, "a tile of 72 pixels was given"),
+        ({"strength": 1.1}, "strength .*got 1.1"),
+        ({"strength": -0.1}, "strength .*got -0.1"),
+        ({"strength": math.nan}, "strength .*got nan"),
+        ({"seed": -1}, "seed .*got -1"),
+        ({"seed": 2**64}, "seed .*got 18446744073709551616"),
+        ({"tile": SMALLEST - 4}, "expected a tile .*got 72"),
         ({"tile": 128, "max_memory": 2**30}, "give one of them"),
-        ({"max_memory": 2**20}, "1 MiB of memory were allowed.* needs 16[0-9] MiB at least"),
+        ({"max_memory": 2**20}, "needs at least 16[0-9] MiB of memory, got a limit of 1 MiB"),
     ],
 )
 def test_options_out_of_range(fused: Restorer, options: dict[str, object], words: str) -> None:
