@@ -18,11 +18,11 @@ from PIL import Image
 from pocketprior.core.arrays import FloatImage
 from pocketprior.core.degradations import grain
 from pocketprior.core.degradations.cleanup import MIXTURE
+from pocketprior.core.degradations.encoding import quantize
 from pocketprior.core.degradations.filters import resize
 from pocketprior.core.degradations.masks import Thickness, brush_mask
-from pocketprior.core.degradations.srgb import quantize
 from pocketprior.core.degradations.tasks import TASKS
-from pocketprior.core.degradations.windows import Window
+from pocketprior.core.degradations.window import Window
 from pocketprior.core.errors import PocketPriorError, UsageError
 from pocketprior.core.photo.io import read
 

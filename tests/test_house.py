@@ -51,7 +51,7 @@ PAGES = {
     "index": EXECUTED,
     "build": EXECUTED,
     "cleanup": "pocketprior bench quality",
-    "degradations": "python -m pocketprior.core.degradations.gallery",
+    "degradations": "scripts/degradation_gallery.py",
     "distillation": "pocketprior bench students",
     "edge-blocks": RECORD,
     "export": EXECUTED,

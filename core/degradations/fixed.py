@@ -13,10 +13,9 @@ from numpy.random import Generator
 from ..arrays import FloatImage, Image
 from ..errors import UnknownNameError
 from .cleanup import mixed_v1
-from .compression import jpeg
+from .encoding import jpeg, quantize
 from .filters import gaussian_blur
 from .grain import gaussian_noise
-from .srgb import quantize
 
 __all__ = ["CLEAN", "DAMAGES", "FixedDamage", "damages_named", "image_digest"]
 

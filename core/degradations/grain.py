@@ -15,8 +15,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Floats
+from .encoding import LUMA, linear_to_srgb, srgb_to_linear
 from .filters import Kernel, gaussian_blur, resize
-from .srgb import LUMA, linear_to_srgb, srgb_to_linear
 
 __all__ = [
     "Camera",

@@ -180,7 +180,7 @@ def without_orientation(exif: bytes) -> bytes:
 
 
 def first_directory(exif: bytes) -> dict[int, tuple[int, int, bytes]]:
-    """tag -> (type, count, value in the byte order of `exif`) of the first directory; empty for empty EXIF.
+    """Tag -> (type, count, value in the byte order of `exif`) of the first directory; empty for empty EXIF.
 
     Values that lie outside the block are left out. Offsets to inner directories are values like others.
     """

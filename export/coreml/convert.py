@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UnknownNameError
-from ...core.restore.tiles import LARGEST_TILE
+from ...core.limits import LARGEST_TILE
 from ..graphs import Graph
 from .package import Package, write
 from .pictures import given_pictures
