@@ -22,7 +22,8 @@ LARGEST_AMOUNT = 2
 # Edge in pixels of the largest tile, where tiles may vary: Core ML packages declare this as the end of their range.
 LARGEST_TILE = 4096
 
-# Memory in bytes that the whole process may use where the caller sets no limit: what a phone or a small server has.
+# Memory in bytes that the whole process may use where the caller sets no limit: phones have that much.
+# Photos that need more get more.
 MAX_MEMORY_BYTES = 2**30
 
 # The least memory in bytes for tiles where the caller sets no limit, on top of what the process and the photo need: a

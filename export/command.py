@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         raise UsageError("several checkpoints were given; only those of DTPMs can share a pack: export one at a time")
     size = sum(file.bytes for file in manifest.files())
-    reasons = dict.fromkeys(task.golden["photo"].reason for task in manifest.alone())
+    reasons = dict.fromkeys(task.golden["photo"].reason for task in manifest.per_task())
     print(f"{args.out}: {size / 1e6:.2f} MB, {', '.join(manifest.tasks)}, {'; '.join(reasons)}")
     return 0
 

@@ -2,7 +2,7 @@
 
 Writes `clean.jpg`, one strip of three random draws per task, `cleanup-kinds.jpg` and `cleanup-noise.jpg` (what the task
 `cleanup` draws from, and its kinds of noise), and `masks.jpg`, a thin, a medium and a thick mask for inpainting. The
-same photo gives the same files, as long as Pillow's JPEG encoder is the same.
+files depend only on the photo and on Pillow's JPEG encoder.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _compressed(window: Window, rng: Generator, lowest: int = 5) -> FloatImage:
 
 
 def _untouched(window: Window, _: Generator) -> FloatImage:
-    return quantize(window.pixels())  # an 8-bit photo stays as it is
+    return quantize(window.pixels())  # an 8-bit photo stays unchanged
 
 
 def _slight(window: Window, rng: Generator) -> FloatImage:

@@ -37,7 +37,7 @@ class FixedDamage:
     sigma: float | None = None
 
     def __call__(self, pixels: Image) -> Image:
-        """The damaged photo, (H, W, 3) uint8 in and out; the draw depends on the photo and the name alone."""
+        """The damaged photo, (H, W, 3) uint8 in and out; the draw depends only on the photo and the name."""
         seed = int.from_bytes(hashlib.sha256(f"{self.name} {image_digest(pixels)}".encode()).digest()[:8], "big")
         photo = pixels.astype(np.float32) / np.float32(255)
         damaged = self.apply(photo, np.random.default_rng(seed))

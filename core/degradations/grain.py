@@ -106,7 +106,7 @@ class Camera:
 
 
 def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Noise (H, W, 3) of single pixels -> as it is after bilinear demosaicing: blotchy, and coupled in space.
+    """Noise (H, W, 3) of single pixels -> the same after bilinear demosaicing: blotchy, and correlated over pixels.
 
     Only the noise is demosaiced: the photo came from a file and is as sharp as it gets.
     """

@@ -1,7 +1,7 @@
 """Similarity to the true photo: PSNR, SSIM and HaarPSI.
 
 SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity" (IEEE TIP 2004), the mean
-over the three colour channels, so that an error of colour counts that leaves luma as it is. HaarPSI: Reisenhofer et
+over the three colour channels, so that errors of colour without an error of luma count. HaarPSI: Reisenhofer et
 al., "A Haar Wavelet-Based Perceptual Similarity Index for Image Quality Assessment" (Signal Processing: Image
 Communication 2018, arXiv:1607.06140).
 """

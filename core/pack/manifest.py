@@ -243,7 +243,7 @@ class Manifest:
         own = vars(self.further[one]) if one in self.further else {}
         return replace(self, tasks=(one,), further={}, **own)
 
-    def alone(self) -> list[Manifest]:
+    def per_task(self) -> list[Manifest]:
         """The manifest of each task that has graphs of its own; one for all tasks where they share their graphs."""
         return [self.of(task) for task in (self.tasks if self.further else self.tasks[:1])]
 

@@ -158,7 +158,7 @@ def fill_hidden(pixels: Image, alpha: Image) -> None:
     """Give each fully transparent pixel, in place, the colour of the nearest visible one (city-block distance).
 
     Editors leave anything there, often black: the restoration would draw it into the visible edge. The filled
-    colour stays invisible. An image without any visible pixel is left alone.
+    colour stays invisible. An image without any visible pixel stays unchanged.
 
     pixels: (H, W, 3), changed; alpha: (H, W), 0 = transparent.
     """

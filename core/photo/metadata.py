@@ -167,7 +167,7 @@ def upright_xmp(xmp: bytes | None) -> bytes | None:
 
 
 def without_orientation(exif: bytes) -> bytes:
-    """EXIF (as `upright` gives it) without an orientation entry, for formats that keep orientation elsewhere."""
+    """EXIF (as `upright` returns it) without an orientation entry, for formats that keep orientation elsewhere."""
     tiff = _opened(exif)
     first = tiff.get("I", 4)
     found = [entry for tag, entry in tiff.entries(first) if tag == _ORIENTATION]

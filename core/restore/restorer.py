@@ -256,7 +256,7 @@ class Restorer:
 def graph_names(manifest: Manifest, form: str) -> list[str]:
     """The graphs that one form of the restoration needs: "fused", "split", or "auto" for fused where there is one.
 
-    The predictor is always among them where the pack has it: strength 0 runs it alone.
+    The predictor is always among them where the pack has it: strength 0 runs only the predictor.
     """
     if form not in FORMS:
         raise UnknownNameError("form of the graphs", form, FORMS)
