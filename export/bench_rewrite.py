@@ -52,7 +52,8 @@ NETWORKS: dict[str, Network] = {
 
 class Timing(NamedTuple):
     """One network in one runtime: CPU milliseconds of a call, medians; difference: of the rewritten graph's output
-    from PyTorch's of the naive one, the largest, as a share of the largest value there."""
+    from PyTorch's of the naive one, the largest, as a share of the largest value there.
+    """
 
     network: str
     runtime: str

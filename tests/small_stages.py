@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig, TextureDenoiser
 from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.core.training.dtpm import adapters, finish, predictor, prior
-from pocketprior.core.training.loop.stage import Stage
+from pocketprior.core.training.dtpm.adapters import ADAPTERS_STAGE, FINISH_STAGE
+from pocketprior.core.training.dtpm.predictor import PREDICTOR_STAGE
+from pocketprior.core.training.dtpm.prior import PRIOR_STAGE
+from pocketprior.core.training.loop.stage import StageDefinition, TrainingStage, stacked
 
 SEMANTIC = SemanticConfig(size=16, code=6, widths=(8, 8))
 MODELS = {
@@ -40,9 +41,14 @@ MODELS = {
     ),
 }
 CALIBRATED = ("conv",)  # the models whose predictor is
-STAGES: dict[str, ModuleType] = {"predictor": predictor, "prior": prior, "adapters": adapters, "finish": finish}
+STAGES: dict[str, StageDefinition[Any]] = {
+    "predictor": PREDICTOR_STAGE,
+    "prior": PRIOR_STAGE,
+    "adapters": ADAPTERS_STAGE,
+    "finish": FINISH_STAGE,
+}
 
-Build = Callable[..., Stage]
+Build = Callable[..., TrainingStage]
 
 
 def randomize(module: nn.Module) -> None:
@@ -70,7 +76,6 @@ def earlier(model: DtpmConfig) -> Mapping[str, Checkpoint]:
     }
 
 
-def batch_of(stage: Stage, pool: Pool, count: int = 2) -> dict[str, Tensor]:
+def batch_of(stage: TrainingStage, pool: Pool, count: int = 2) -> dict[str, Tensor]:
     """What the loop hands to `loss`."""
-    samples = [stage.draw(pool, stage.recipe.crop, np.random.default_rng(i)) for i in range(count)]
-    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+    return stacked([stage.draw(pool, stage.recipe.crop, np.random.default_rng(i)) for i in range(count)])

@@ -33,20 +33,20 @@ SHARED_NAMES = frozenset({*SYSTEMS, *TARGETS, "limits"})
 SHARED_DEFINITIONS = {
     "CASES": "kernels: the shapes that an op is verified on",
     "CONFIGS": "core.models: the sizes of a system",
-    "EARLIER": "core.training: the checkpoints that a stage starts from",
+    "METHOD": "distill: the record of a method",
     "OPS": "runtimes.mil: the operations of one group",
-    "RECIPE": "core.training, distill: the default recipe of a stage or method",
-    "STRUCTURES": "core.training: whether a stage needs structure layers",
+    "SOURCE": "export.systems: how a system's checkpoints are opened",
     "SYSTEMS": "the systems that something works for",
+    "TARGET": "export.targets: the record of a target",
     "TARGETS": "the targets that something works for",
 }
 # Names with a refused word in them that files on disk contain, so they stay; see the glossary in CONTRIBUTING.md.
 FROZEN_NAMES: frozenset[str] = frozenset()
 
 # docs/PAGE.md: the command that writes it or its tables; EXECUTED where tests/test_readme.py runs what it shows; RECORD
-# for a decision whose losing side is gone from the code.
+# for a decision whose losing side is gone from the code. All but EXECUTED must stand in the page.
 EXECUTED = "executed"
-RECORD = "decision record"
+RECORD = "**Status: decided"
 PAGES = {
     "index": EXECUTED,
     "build": EXECUTED,
@@ -189,16 +189,23 @@ def offered(tree: ast.Module) -> set[str]:
     return set(ast.literal_eval(names)) if names else set()
 
 
-def repeated_definitions(root: Path) -> list[str]:
-    """Classes and constants that several modules define and offer; a constant outside `__all__` is its module's own."""
+def definitions(root: Path) -> dict[str, list[str]]:
+    """Name -> the files that define it, for classes and constants; a constant outside `__all__` is its module's own."""
     places: dict[str, list[str]] = defaultdict(list)
     for path in sources(root):
         tree = tree_of(path)
         classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}
         for name in classes | (offered(tree) & set(constants(tree))):
             places[name].append(place(path, root))
-    several = {name: found for name, found in places.items() if len(found) > 1 and name not in SHARED_DEFINITIONS}
-    return [f"{name} is defined in {', '.join(found)}" for name, found in sorted(several.items())]
+    return places
+
+
+def repeated_definitions(root: Path) -> list[str]:
+    several = {name: found for name, found in definitions(root).items() if len(found) > 1}
+    return [
+        f"{name} is defined in {', '.join(several[name])}"
+        for name in sorted(several.keys() - SHARED_DEFINITIONS.keys())
+    ]
 
 
 # -- 4: file sizes
@@ -216,15 +223,16 @@ def is_record(node: ast.stmt) -> bool:
 
 def only_records(tree: ast.Module) -> bool:
     """Whether a module defines protocols, records and constants, and nothing that computes."""
-    computing = (ast.FunctionDef, ast.ClassDef)
-    return all(is_record(node) for node in tree.body if isinstance(node, computing)) and any(map(is_record, tree.body))
+    return all(is_record(node) for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
 
 
 def file_size_breaches(root: Path) -> list[str]:
     found = []
     for path in sources(root):
         lines = line_count(path)
-        if path.stem == "__init__" or LEAST_FILE_LINES <= lines <= MOST_FILE_LINES or only_records(tree_of(path)):
+        if LEAST_FILE_LINES <= lines <= MOST_FILE_LINES or only_records(tree_of(path)):
+            continue
+        if path.stem == "__init__" or path.parent.name == "commands":  # rule 1 says how long a command may be
             continue
         bound = f"at least {LEAST_FILE_LINES}" if lines < LEAST_FILE_LINES else f"at most {MOST_FILE_LINES}"
         found.append(f"{place(path, root)} has {lines} lines, {bound}")
@@ -266,13 +274,13 @@ def refused_identifiers(root: Path) -> list[str]:
 
 
 def docstring_breaches(root: Path) -> list[str]:
-    """What ruff's pydocstyle rules, in Google's convention, say of the layers."""
+    """What ruff's pydocstyle rules (D), in Google's convention as pyproject.toml sets it, say of the layers."""
     folders = [folder for folder in (*FOLDERS, "pocketprior") if (root / folder).is_dir()]
     ruff = [Path(sys.executable).with_name("ruff"), "check", "--quiet", "--no-cache", "--output-format", "concise"]
-    command = [*ruff, "--select", "D", "--config", ROOT / "pyproject.toml", *folders]
+    command = [*ruff, "--config", ROOT / "pyproject.toml", *folders]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 1), done.stderr
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if re.search(r": D\d+ ", line)]
 
 
 # -- 8: docs pages
@@ -300,10 +308,8 @@ def unproved_pages(root: Path) -> list[str]:
         how, text = PAGES[name], pages[name]
         if how == EXECUTED and not re.search(r"^```(bash|python)\n", text, re.MULTILINE):
             found.append(f"docs/{name}.md shows nothing that can be executed")
-        if how == RECORD and RECORD not in text.lower():
-            found.append(f"docs/{name}.md does not say that it is a {RECORD}")
-        if how not in (EXECUTED, RECORD) and how not in text:
-            found.append(f"docs/{name}.md does not say that '{how}' makes it")
+        if how != EXECUTED and how not in text:
+            found.append(f"docs/{name}.md does not say '{how}'")
         figures = [section for table, section in tables(text) if how == EXECUTED and has_figures(table)]
         commands = r"\b(pocketprior [a-z]|python -m |pytest )|\bscripts/\w|^```bash"
         bare = [section for section in figures if not re.search(commands, section, re.MULTILINE)]
@@ -382,7 +388,8 @@ def test_the_lists_of_exceptions_are_in_use() -> None:
     """An exception that nothing needs any more is a hole."""
     names = {name for path in sources(ROOT) for name in identifiers(tree_of(path))}
     stems = {path.stem for path in named_files(ROOT)}
-    assert sorted(SHARED_DEFINITIONS.keys() - names) == []
+    defined = definitions(ROOT)
+    assert [name for name in SHARED_DEFINITIONS if len(defined.get(name, ())) < 2] == []
     assert sorted(FROZEN_NAMES - names) == []
     assert sorted({*SYSTEMS, "limits"} - stems) == []
     assert sorted(PAGES.keys() - {path.stem for path in (ROOT / "docs").glob("*.md")}) == []
@@ -463,7 +470,7 @@ PLANTED = {
         "8 pages",
         "docs/results.md",
         "# Results",
-        "does not say that 'pocketprior evaluate'",
+        "does not say 'pocketprior evaluate'",
     ),
     "a page with nothing to run": ("8 pages", "docs/export.md", "# Export", "nothing that can be executed"),
     "figures from nowhere": (

@@ -135,6 +135,13 @@ def test_imports_follow_the_table() -> None:
     assert offences(ROOT) == []
 
 
+def test_contributing_shows_the_table() -> None:
+    _, _, page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## Layout\n")
+    rows = re.findall(r"^\| `([\w/]+)` \|[^|]*\| ([^|]*) \|", page.partition("\n## ")[0], re.MULTILINE)
+    shown = {layer.replace("/", "."): frozenset(re.findall(r"[\w.]+", others)) for layer, others in rows}
+    assert shown == {layer: others for layer, others in MAY_IMPORT.items() if layer != PACKAGE}
+
+
 def test_every_layer_has_both_rules() -> None:
     assert set(MAY_IMPORT) == set(MUST_NOT_LOAD)
 

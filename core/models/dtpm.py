@@ -3,7 +3,7 @@
 Stage I learns the texture of clean photos: the residual x_0 - y_s between a photo and its texture-free structure,
 scaled to unit variance, diffused under a semantic code. Stage II freezes that prior and adds, per task, an initial
 predictor E (y_E = E(y_d)) and a conditional guidance adapter after every block. The restored image is
-y_E + s * residual. The networks: `initial_predictor`, `texture`; here they are put together.
+y_E + s * residual. The networks: `initial_predictor`, `texture_prior`; here they are put together.
 
 The paper's code is not public: where it is silent the docstrings say "our reading". Images are (N, 3, H, W) in
 [0, 1]; the sampled state is the residual divided by its scale, about unit variance.
@@ -27,7 +27,7 @@ from ..sampling.samplers import ddim
 from ..sampling.schedule import SCHEDULES
 from .initial_predictor import DamageEstimator, Predictor, PredictorConfig
 from .semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
-from .texture import Adapters, DenoiserConfig, SharedAdapters, TextureDenoiser
+from .texture_prior import Adapters, DenoiserConfig, SharedAdapters, TextureDenoiser
 
 __all__ = [
     "CONFIGS",

@@ -24,7 +24,8 @@ __all__ = ["Row", "best_uniform", "graph_bytes", "measure", "table"]
 @dataclass(frozen=True)
 class Row:
     """One pack in one runtime: its graphs' bytes; PSNR to the float pack in dB; PSNR in dB and HaarPSI to the truth,
-    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML."""
+    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML.
+    """
 
     name: str
     runtime: str

@@ -29,7 +29,7 @@ from ..blocks import ConvBlock, Module, NafBlock, merge_branches, sinusoid
 from ..diffir import PERIOD, Diffir, composed
 from ..dtpm import Composed, Dtpm
 from ..gen2res import Denoiser, NormSilu, ResBlock, merged
-from ..texture import Adapters, SharedAdapters, TextureDenoiser, guided
+from ..texture_prior import Adapters, SharedAdapters, TextureDenoiser, guided
 
 __all__ = [
     "FixedDiffir",

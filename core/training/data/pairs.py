@@ -1,4 +1,4 @@
-"""Damaged photos with their clean partners, found in the folders of the usual data sets."""
+"""Damaged photos with their clean partners, found in the folders of common data sets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ...errors import TrainingError, UnknownNameError, UsageError
 from ...photo.io import is_photo
 from ...photo.listing import LIST_NAME, listed_in
 
-__all__ = ["CONVENTIONS", "Convention", "Pair", "Use", "find_pairs", "is_paired"]
+__all__ = ["CONVENTIONS", "Convention", "PairUse", "PhotoPair", "find_pairs", "is_paired"]
 
-Use: TypeAlias = Literal["any", "non-commercial"]
+PairUse: TypeAlias = Literal["any", "non-commercial"]
 
-USES: dict[Use, tuple[str, ...]] = {"any": ("any",), "non-commercial": ("any", "non-commercial")}
+USES: dict[PairUse, tuple[str, ...]] = {"any": ("any",), "non-commercial": ("any", "non-commercial")}
 SPLITS = {
     "train": ("train", "train_c", "training", "our485"),
     "val": ("val", "val_c", "valid", "validation", "eval15"),
@@ -30,7 +30,7 @@ COLUMNS = ("file", "split", "role", "pair_gt", "use")
 SHOWN = 5  # names in an error
 
 
-class Pair(NamedTuple):
+class PhotoPair(NamedTuple):
     """Two photo files of the same scene and the same size."""
 
     damaged: Path
@@ -41,8 +41,8 @@ class Pair(NamedTuple):
 class Convention:
     """How a data set lays out its pairs.
 
-    Two folders side by side, whatever lies above them, or, with both names empty, one folder. Where the name of a
-    damaged photo (without its suffix) fits `pattern`, `partner` is the name of its clean partner.
+    Two sibling folders, at any depth, or, with both names empty, a single folder. If the name of a damaged photo
+    (without its suffix) matches `pattern`, `partner` is the name of its clean partner.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Convention:
     partner: str = r"\1"
 
     def partner_of(self, name: str) -> str | None:
-        """The clean partner's name for that of a damaged photo; None where the name does not fit."""
+        """The clean partner's name for that of a damaged photo; None if the name does not match."""
         fits = re.fullmatch(self.pattern, name)
         return fits and fits.expand(self.partner)
 
@@ -61,7 +61,7 @@ class Convention:
         return f"{self.name} ({folders}, names {self.pattern} -> {self.partner})"
 
 
-# The first that pairs anything is taken, so a narrow one stands before a wide one with the same folders.
+# The first one that finds pairs is used, so a narrow pattern precedes a wide one with the same folders.
 CONVENTIONS = (
     Convention("PocketPrior", "lq", "gt"),
     Convention("LOL", "low", "high"),
@@ -82,42 +82,43 @@ CONVENTIONS = (
 )
 
 
-def find_pairs(folder: Path, split: str, *, use: Use = "any", whole: bool = False) -> list[Pair]:
+def find_pairs(folder: Path, split: str, *, use: PairUse = "any", whole: bool = False) -> list[PhotoPair]:
     """The pairs of a split ("train", "val", "test") under `folder`, sorted by the damaged file.
 
     With a `manifest.csv` in the folder or above it: its rows of that split under `folder` with the role lq and a
     partner in the column pair_gt, whose `use` is "any", so that weights may be released; use="non-commercial" adds
-    those for research. Rows that are only for evaluation are never given.
+    those for research. Rows for evaluation only are never returned.
 
-    Without one: by the first of `CONVENTIONS` that pairs anything. Where the set has folders for its splits, those
-    decide; where it has none at all, everything counts as training pairs, and as "test". Where it has none for
-    "val", the last tenth of the training pairs (at least one) is held back for it; not so with `whole`, for when
-    "train" and "val" come from two folders: then either takes all pairs of its own.
+    Without one: by the first of `CONVENTIONS` that finds pairs. If the set has folders for its splits, these decide;
+    otherwise every pair belongs to "train" and to "test". If it has no folder for "val", the last tenth of the
+    training pairs (at least one) is held back for it, except with `whole`, for when "train" and "val" come from two
+    folders: then each takes all pairs of its own.
 
-    Raises UsageError where no pairs are found, TrainingError where files have no partner or sizes differ; both name
-    the files and what was tried.
+    Raises:
+        UsageError: If no pairs are found.
+        TrainingError: If files have no partner, or sizes differ.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     root = listed_in(folder)
     pairs = _by_list(root, folder, split, use) if root else _by_convention(folder, split, whole)
     _check_sizes(pairs)
-    return [Pair(_as_given(damaged, folder), _as_given(clean, folder)) for damaged, clean in pairs]
+    return [PhotoPair(_as_given(damaged, folder), _as_given(clean, folder)) for damaged, clean in pairs]
 
 
 def is_paired(folder: Path) -> bool:
-    """Whether `folder` holds pairs in one of the `CONVENTIONS`, however many photos lack a partner."""
+    """Whether `folder` holds pairs in one of the `CONVENTIONS`, even if some photos have no partner."""
     folders = [path for path in (folder, *folder.rglob("*")) if path.is_dir()]
     return any(any(_pairs_in(place, convention)) for convention in CONVENTIONS for place in folders)
 
 
 def _as_given(path: Path, folder: Path) -> Path:
-    """The path as the caller would write it: starting with `folder`, where it lies in it."""
+    """The path in the form of the caller: starting with `folder` if it is inside."""
     inside = folder.resolve()
     return folder / path.relative_to(inside) if path.is_relative_to(inside) else path
 
 
-def _by_list(root: Path, folder: Path, split: str, use: Use) -> list[Pair]:
+def _by_list(root: Path, folder: Path, split: str, use: PairUse) -> list[PhotoPair]:
     rows = [row for row in _rows(root / LIST_NAME) if (root / row["file"]).is_relative_to(folder.resolve())]
     rows = [row for row in rows if (row["split"], row["role"]) == (split, "lq") and row["pair_gt"]]
     allowed = [row for row in rows if row["use"] in USES[use]]
@@ -127,7 +128,7 @@ def _by_list(root: Path, folder: Path, split: str, use: Use) -> list[Pair]:
             f"'{root / LIST_NAME}' lists no '{split}' pairs under '{folder}' for the use '{use}' (it lists: "
             f"{there or 'none'}); give another folder, or another use if the weights are not to be released"
         )
-    pairs = sorted(Pair(root / row["file"], root / row["pair_gt"]) for row in allowed)
+    pairs = sorted(PhotoPair(root / row["file"], root / row["pair_gt"]) for row in allowed)
     missing = [str(path.relative_to(root)) for pair in pairs for path in pair if not path.is_file()]
     if missing:
         raise TrainingError(f"'{root / LIST_NAME}' lists files that are not there: {_some(missing)}; restore them")
@@ -143,7 +144,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def _by_convention(folder: Path, split: str, whole: bool) -> list[Pair]:
+def _by_convention(folder: Path, split: str, whole: bool) -> list[PhotoPair]:
     folders = sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir())
     for convention in CONVENTIONS:
         places = [place for place in folders if any(_pairs_in(place, convention))]
@@ -157,16 +158,16 @@ def _photos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_photo(path)) if folder.is_dir() else []
 
 
-def _pairs_in(place: Path, convention: Convention) -> Iterator[Pair]:
+def _pairs_in(place: Path, convention: Convention) -> Iterator[PhotoPair]:
     """The pairs whose folders stand in `place`."""
     clean = {path.stem: path for path in _photos(place / convention.clean)}
     for path in _photos(place / convention.damaged):
         partner = convention.partner_of(path.stem)
         if partner in clean:
-            yield Pair(path, clean[partner])
+            yield PhotoPair(path, clean[partner])
 
 
-def _part(folder: Path, places: Sequence[Path], convention: Convention, split: str, whole: bool) -> list[Pair]:
+def _part(folder: Path, places: Sequence[Path], convention: Convention, split: str, whole: bool) -> list[PhotoPair]:
     """The pairs of one split, from its own folders or held back from the training pairs."""
     own = {name: [place for place in places if _is_part(place.relative_to(folder), name)] for name in SPLITS}
     parted = any(own.values())
@@ -187,9 +188,9 @@ def _is_part(place: Path, split: str) -> bool:
     return any(part.lower() in SPLITS[split] for part in place.parts)
 
 
-def _complete(folder: Path, places: Iterable[Path], convention: Convention) -> list[Pair]:
-    """Every pair in `places`; TrainingError where a photo has no partner."""
-    pairs, alone = list[Pair](), set[Path]()
+def _complete(folder: Path, places: Iterable[Path], convention: Convention) -> list[PhotoPair]:
+    """Every pair in `places`. Raises TrainingError if a photo has no partner."""
+    pairs, alone = list[PhotoPair](), set[Path]()
     for place in places:
         found = list(_pairs_in(place, convention))
         there = {*_photos(place / convention.damaged), *_photos(place / convention.clean)}
@@ -209,8 +210,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _check_sizes(pairs: Iterable[Pair]) -> None:
-    """TrainingError unless the photos of each pair are equally large; only the heads of the files are read."""
+def _check_sizes(pairs: Iterable[PhotoPair]) -> None:
+    """Raise TrainingError unless the photos of each pair have equal sizes; reads only the headers of the files."""
     unequal = [
         f"{pair.damaged} ({width} x {height}) and {pair.clean.name} ({clean_width} x {clean_height})"
         for pair in pairs

@@ -24,47 +24,47 @@ from ..loop.log import bar
 __all__ = [
     "CONTEXTS",
     "Crop",
-    "Data",
-    "Levels",
+    "PhotoSource",
+    "Pixels",
     "Pool",
-    "Source",
+    "TrainingData",
     "gather",
-    "levels",
     "load",
     "planar",
+    "to_8_bits",
     "val_pairs",
 ]
 
-CONTEXTS = 8  # random views of each photo that stand for "the whole photo" of a crop
-GREY = 0.03  # share of the crops that are greyscale, where damage is made
-LARGE = 1_000_000  # photos with more pixels are halved: their finest level is mostly softness and JPEG
+CONTEXTS = 8  # random views of each photo, one of which is the thumbnail of a crop
+GREY = 0.03  # share of the crops that are greyscale, unless the pool is paired
+LARGE = 1_000_000  # photos with more pixels are halved: their finest detail is mostly blur and JPEG artefacts
 
-Levels: TypeAlias = NDArray[np.uint8]
+Pixels: TypeAlias = NDArray[np.uint8]
 
 EMPTY: FloatImage = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square cut from a photo. Pictures are (size, size, 3) float32 in [0, 1]."""
+    """A square cut from a photo. Images are (size, size, 3) float32 in [0, 1]."""
 
     clean: FloatImage
     smooth: FloatImage  # the structure of `clean`; empty when the pool holds none
-    damaged: FloatImage  # the same square of the damaged photo; empty when no task was given
-    thumbnail: Levels  # (3, side, side): a view of the photo around it
+    damaged: FloatImage  # the same square of the damaged photo; empty without a task
+    thumbnail: Pixels  # (3, side, side): a view of the photo around it
 
 
 @dataclass(frozen=True)
 class Pool:
     """Photos in memory."""
 
-    photos: list[Levels]  # (H, W, 3), clean
-    structures: list[Levels]  # the same shapes, or an empty list
-    contexts: Levels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
-    damaged: list[Levels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
+    photos: list[Pixels]  # (H, W, 3), clean
+    structures: list[Pixels]  # the same shapes, or an empty list
+    contexts: Pixels  # (len(photos) * CONTEXTS, 3, side, side): thumbnails of large random views
+    damaged: list[Pixels] = field(default_factory=list)  # the same shapes, or an empty list: damage is made
 
     def at(self, sample: int, group: int = 0) -> Pool:
-        """As in `Source`: always these photos."""
+        """As in `PhotoSource`: always these photos."""
         del sample, group
         return self
 
@@ -73,8 +73,8 @@ class Pool:
     ) -> Crop:
         """A random square, turned and mirrored at random; photos are drawn in proportion to their area.
 
-        task: of `tasks`; what damages the photo, unless the pool is paired. The whole photo is damaged, not the square
-        alone: what lies around the square counts.
+        task: of `tasks`; the damage, unless the pool is paired. It is applied to the whole photo, so that the
+        surroundings of the square count.
         """
         index = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
@@ -82,7 +82,7 @@ class Pool:
         y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         row = index * CONTEXTS + int(rng.integers(CONTEXTS))
 
-        def window(photo: Levels) -> Window:
+        def window(photo: Pixels) -> Window:
             turned = np.rot90(photo, turn)
             return Window(turned[:, ::-1] if mirror else turned, y, x, size, size)
 
@@ -101,8 +101,8 @@ class Pool:
         return np.cumsum([p.shape[0] * p.shape[1] for p in self.photos])
 
 
-class Source(Protocol):
-    """Where the photos of training come from; what comes depends on the arguments alone."""
+class PhotoSource(Protocol):
+    """The photos of training; which ones are returned depends only on the arguments."""
 
     def at(self, sample: int, group: int = 0) -> Pool:
         """The pool that a group of the samples of a step are drawn from; `sample` is the number of the step's first."""
@@ -110,21 +110,21 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Data:
-    """What a stage learns from and what it is judged on."""
+class TrainingData:
+    """Photos to learn from, and held-back ones."""
 
-    train: Source
+    train: PhotoSource
     val: Pool
 
 
 def _grey(damaged: FloatImage) -> FloatImage:
-    """The damage of a greyscale photo has no colour; one channel stands for all, so that noise keeps its strength."""
+    """Damage of a greyscale photo without colour: one channel, repeated, so that noise keeps its strength."""
     return np.repeat(damaged[..., 1:2], 3, axis=2)
 
 
-def planar(picture: FloatImage) -> FloatImage:
+def planar(image: FloatImage) -> FloatImage:
     """(H, W, 3) -> (3, H, W), contiguous."""
-    return np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.float32)
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
 
 
 def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
@@ -146,9 +146,9 @@ def _damaged(pool: Pool, index: int, task: str) -> FloatImage:
     return TASKS[task].damage(Window.whole(pool.photos[index]), np.random.default_rng(index))
 
 
-def _centre(picture: FloatImage, size: int) -> FloatImage:
-    y, x = ((side - size) // 2 for side in picture.shape[:2])
-    return picture[y : y + size, x : x + size]
+def _centre(image: FloatImage, size: int) -> FloatImage:
+    y, x = ((side - size) // 2 for side in image.shape[:2])
+    return image[y : y + size, x : x + size]
 
 
 def load(
@@ -160,33 +160,40 @@ def load(
     damaged: Sequence[Path] = (),
     quiet: bool = False,
 ) -> Pool:
-    """Decode photos into a pool, as `gather` does; very large ones are halved.
+    """Decode photos into a pool, see `gather`; very large ones are halved.
 
-    damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real at its own
-    scale only. quiet: without bars of progress. Raises TrainingError when the two of a pair differ in size.
+    damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real only at its
+    own scale. quiet: without progress bars. Raises TrainingError if the two photos of a pair differ in size.
     """
-    from ...photo.io import read  # arrays can be trained on where photos cannot be decoded
+    from ...photo.io import read  # training on arrays needs no photo decoder
 
     halve = not damaged
     shown = (lambda items, *_: items) if quiet else bar
-    photos = [levels(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]
-    worse = [levels(read(path).pixels, halve=False) for path in shown(damaged, "damaged", "photo")]
+    photos = [to_8_bits(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]
+    worse = [to_8_bits(read(path).pixels, halve=False) for path in shown(damaged, "damaged", "photo")]
     for path, damaged_path, a, b in zip(paths, damaged, photos, worse, strict=False):
         if a.shape != b.shape:
             raise TrainingError(
                 f"{damaged_path} has {b.shape[1]} x {b.shape[0]} pixels and its clean photo {path} {a.shape[1]} x "
-                f"{a.shape[0]}; a pair must have one size: enlarge the damaged photos first"
+                f"{a.shape[0]}; both must have the same size: enlarge the damaged photo first"
             )
     return gather(photos, worse, minimum=minimum, side=side, structures=structures)
 
 
 def gather(
-    photos: Sequence[Levels], damaged: Sequence[Levels] = (), *, minimum: int, side: int, structures: bool
+    photos: Sequence[Pixels], damaged: Sequence[Pixels] = (), *, minimum: int, side: int, structures: bool
 ) -> Pool:
-    """A pool of decoded photos (H, W, 3); those smaller than `minimum` pixels on a side are left out.
+    """A pool of decoded photos, without those that have a side below `minimum` pixels.
 
-    damaged: nothing, or one photo for each of `photos`. side: size of the context thumbnails, 0 for none. structures:
-    whether to compute the structure layers (about 0.3 s per MP). Raises TrainingError when nothing is left.
+    Args:
+        photos: (H, W, 3).
+        damaged: Empty, or one photo for each of `photos`.
+        minimum: Pixels.
+        side: Of the context thumbnails, 0 for none.
+        structures: Whether to compute the structure layers (about 0.3 s per megapixel).
+
+    Raises:
+        TrainingError: If no photo is large enough.
     """
     kept = [i for i, photo in enumerate(photos) if min(photo.shape[:2]) >= minimum]
     if not kept:
@@ -199,8 +206,8 @@ def gather(
     )
 
 
-def levels(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, halve: bool) -> Levels:
-    """Pixels as 8-bit levels; with `halve`, a photo of more than `LARGE` pixels at half its size."""
+def to_8_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, halve: bool) -> Pixels:
+    """Pixels as uint8; with `halve`, a photo of more than `LARGE` pixels at half its size."""
     small = np.round(pixels / 257).astype(np.uint8) if pixels.dtype != np.uint8 else pixels.astype(np.uint8, copy=False)
     if not halve or small.shape[0] * small.shape[1] <= LARGE:
         return small
@@ -209,11 +216,11 @@ def levels(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, halve: bool) -> Le
     return np.round(quads.mean(axis=(1, 3))).astype(np.uint8)
 
 
-def _structure(photo: Levels) -> Levels:
+def _structure(photo: Pixels) -> Pixels:
     return np.round(structure(photo.astype(np.float32) / np.float32(255)) * 255).astype(np.uint8)
 
 
-def _views(photo: Levels, side: int, rng: Generator) -> list[Levels]:
+def _views(photo: Pixels, side: int, rng: Generator) -> list[Pixels]:
     """Thumbnails (3, side, side) of random rectangles that cover 60 to 100 % of each dimension."""
     if not side:
         return [np.empty((3, 0, 0), np.uint8)] * CONTEXTS

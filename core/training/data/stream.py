@@ -1,18 +1,17 @@
-"""Photos that come and go: of a large collection, training holds a window at a time.
+"""The batches of one process, and the window of photos that they are drawn from.
 
-The samples of a step are dealt in order to `GROUPS` groups, and each group draws from `GROUP_PHOTOS` photos of its own,
-for `WINDOW_SAMPLES` samples of the batch (about 64 for each photo); then come others. Which photos these are depends on
-the seed, the number of the sample and its place in the batch alone: a run resumes exactly, and is the same with any
-number of processes. A process decodes only what its own groups need: with eight or more of them, one group each.
+Sample i of step s has the number s * batch + i, and is a function of the seed and that number, in whatever process it
+is drawn. Process r of P computes the r-th of P equal shares of the batch, in `accumulate` parts; together they compute
+the same samples as a single process.
 
-Memory: the window in use and, in a worker, the next one, which a thread reads: at most 2 * 32 photos for each group of
-the process, which are 8 for a process that is alone.
+Training holds a window of a large collection at a time. The samples of a step are divided in order into `GROUPS`
+groups, and each group draws from `GROUP_PHOTOS` photos of its own, for `WINDOW_SAMPLES` samples of the batch (about 64
+for each photo); others follow. The choice of photos depends only on the seed, the number of the sample and its place in
+the batch: a run resumes exactly, with any number of processes. A process decodes only the photos of its own groups;
+with eight or more processes, of one group.
 
-
-The batches of one process: each sample is a function of (seed, its number), whoever draws it.
-
-Sample i of step s has the number s * batch + i. Process r of P computes the r-th of P equal shares of the batch, in
-`accumulate` parts; together they see the same samples as one process would.
+Memory: the current window and, in a worker, the next one, which a thread reads: at most 2 * 32 photos for each group of
+the process, of which a single process has 8.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...errors import TrainingError, UsageError
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, Stage
-from .photos import Pool, Source, load
+from ..loop.stage import Arrays, TrainingStage, stacked
+from .photos import PhotoSource, Pool, load
 
 __all__ = ["GROUPS", "GROUP_PHOTOS", "Folder", "Stream", "batches", "group_of", "share_of", "shuffled"]
 
@@ -47,7 +46,7 @@ def group_of(position: int, batch: int) -> int:
 
 
 def shuffled(place: int, count: int, seed: int) -> int:
-    """Item number `place` of the endless row of `count` items: each once, in a new order, before any comes again."""
+    """Item number `place` of an endless sequence of `count` items: all of them once, in a new order, and again."""
     round_, index = divmod(place, count)
     return int(np.random.Generator(Philox(key=[seed, 2**62 + round_])).permutation(count)[index])
 
@@ -64,7 +63,7 @@ class Stream:
         self._ahead: dict[int, tuple[int, Future[Pool]]] = {}
 
     def at(self, sample: int, group: int = 0) -> Pool:
-        """As in `Source`. Raises TrainingError when photos cannot be read, or none is large enough."""
+        """As in `PhotoSource`. Raises TrainingError when photos cannot be read, or none is large enough."""
         window = sample // WINDOW_SAMPLES
         if group not in self._held or self._held[group][0] != window:
             self._held[group] = (window, self._window(window, group))
@@ -87,7 +86,7 @@ class Stream:
 
 
 class Folder:
-    """Reads the photos of a place from files: `GROUP_PHOTOS` of the endless shuffled row of them."""
+    """Reads the photos of a place from files: the next `GROUP_PHOTOS` of the endless shuffled sequence."""
 
     def __init__(
         self,
@@ -133,7 +132,7 @@ def share_of(recipe: Recipe, processes: int) -> int:
 class _Parts(Dataset[dict[str, Tensor]]):
     """Part k of a process: `k // accumulate` is the step."""
 
-    def __init__(self, stage: Stage, source: Source, recipe: Recipe, rank: int, processes: int) -> None:
+    def __init__(self, stage: TrainingStage, source: PhotoSource, recipe: Recipe, rank: int, processes: int) -> None:
         self.draw, self.source, self.recipe = stage.draw, source, recipe
         self.rank = rank
         self.share = share_of(recipe, processes)
@@ -141,8 +140,7 @@ class _Parts(Dataset[dict[str, Tensor]]):
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         step, part = divmod(k, self.recipe.accumulate)
         first = (self.rank * self.recipe.accumulate + part) * self.share
-        samples = [self._sample(step, first + i) for i in range(self.share)]
-        return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+        return stacked([self._sample(step, first + i) for i in range(self.share)])
 
     def _sample(self, step: int, position: int) -> Arrays:
         start = step * self.recipe.batch
@@ -152,7 +150,7 @@ class _Parts(Dataset[dict[str, Tensor]]):
 
 
 def batches(
-    stage: Stage, source: Source, recipe: Recipe, *, start: int, rank: int, processes: int, workers: int
+    stage: TrainingStage, source: PhotoSource, recipe: Recipe, *, start: int, rank: int, processes: int, workers: int
 ) -> Generator[dict[str, Tensor]]:
     """The parts of the steps from `start` on, in order; `workers` processes draw them ahead, until it is closed."""
     parts = recipe.accumulate
@@ -171,12 +169,12 @@ def batches(
 
 
 def _last_words(message: str) -> str:
-    """The message of an error that torch brought from a worker: it puts the worker's traceback before it."""
+    """The message of an error in a worker, without the worker's traceback that torch prepends."""
     return message.rstrip().rpartition(f"{TrainingError.__name__}: ")[2]
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the training process needs its workers until it has saved."""
+    """Ctrl-C reaches every process of a terminal, but the training process needs its workers until it has saved."""
     del worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

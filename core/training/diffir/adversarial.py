@@ -1,15 +1,12 @@
-"""Stage 2 of DiffIR, third phase, where sharpness counts more than PSNR: local contrast and a discriminator.
+"""Stage 2 of DiffIR, third phase, for sharpness rather than PSNR: local contrast and a discriminator.
 
 In the paper for super-resolution and inpainting: 400 000 steps at 2e-4, the discriminator at 1e-4, halved at 200 000,
 with VGG features as the perceptual term and, for inpainting, the losses of LaMa. Ours has one set of losses for both,
 and local contrast (`detail_loss`) in place of a network that would have to be downloaded.
 
-
-What the adversarial phase of DiffIR learns against: a U-Net that scores how real every pixel looks.
-
-The discriminator of Wang et al., "Real-ESRGAN" (ICCV Workshops 2021), after Schönfeld et al., "A U-Net Based
-Discriminator for Generative Adversarial Networks" (CVPR 2020), with the spectral normalisation of Miyato et al. (ICLR
-2018); narrower than theirs.
+The discriminator is a U-Net that scores how real every pixel looks: that of Wang et al., "Real-ESRGAN" (ICCV Workshops
+2021), after Schönfeld et al., "A U-Net Based Discriminator for Generative Adversarial Networks" (CVPR 2020), with the
+spectral normalisation of Miyato et al. (ICLR 2018); narrower than theirs.
 """
 
 from __future__ import annotations
@@ -25,31 +22,24 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ...models.checkpoints import Checkpoint
 from ...models.diffir import CpenS1, Diffir, completed
-from ..data.photos import Data, Pool
-from ..dtpm.losses import detail_loss
-from ..loop.stage import LearningAside, Stage, fixed
-from .joint import JointRecipe, JointStage
-from .student import check_model, frozen_target
+from ..data.photos import Pool, TrainingData
+from ..loop.stage import AuxiliaryNetworks, StageDefinition, fixed
+from ..losses import detail_loss
+from .diffir_stage import check_config, frozen_target
+from .regression import JointRecipe, JointStage
 
-__all__ = [
-    "EARLIER",
-    "RECIPE",
-    "STRUCTURES",
-    "AdversarialRecipe",
-    "AdversarialStage",
-    "Discriminator",
-    "Opponent",
-    "build",
-    "real_loss",
-]
+__all__ = ["ADVERSARIAL_STAGE", "AdversarialRecipe", "AdversarialStage", "Discriminator", "Opponent", "real_loss"]
+
+LEAK = 0.2  # slope of every LeakyReLU
+OCTAVES = 3  # halvings of the image: sides must be 8 pixels or more
 
 
 @dataclass(frozen=True)
 class AdversarialRecipe(JointRecipe):
-    """A recipe of this stage; its terms are added to the loss of the joint phase."""
+    """How to train against a discriminator; the terms are added to the loss of the joint phase."""
 
     detail: float = 1.0  # weight of the error of local contrast
-    adversarial: float = 0.01  # weight of the discriminator's verdict
+    adversarial: float = 0.01  # weight of the discriminator's loss
     discriminator_rate: float = 1e-4
     discriminator_width: int = 16  # channels at full size
 
@@ -58,18 +48,13 @@ class AdversarialRecipe(JointRecipe):
         self.at_least_one("discriminator_width")
 
 
-RECIPE = AdversarialRecipe(steps=2000, batch=16, crop=96, rate=1e-4, warmup=100, save_every=500)
-EARLIER: tuple[str, ...] = ("diffir-pretrain", "diffir")
-STRUCTURES = False
-
-
 class AdversarialStage(JointStage):
     """Trains all of a `Diffir` against a discriminator that learns with it."""
 
     def __init__(self, recipe: AdversarialRecipe, model: Diffir, target: CpenS1, val: Pool) -> None:
         super().__init__(recipe, model, target, val)
         self.detail, self.adversarial = recipe.detail, recipe.adversarial
-        self.aside = self.opponent = Opponent(self.made, recipe.discriminator_width, recipe.discriminator_rate)
+        self.auxiliary = self.opponent = Opponent(self.made, recipe.discriminator_width, recipe.discriminator_rate)
 
     def made(self, batch: dict[str, Tensor]) -> Tensor:
         """The restored images of a batch as a user gets them, but not clipped."""
@@ -86,23 +71,10 @@ class AdversarialStage(JointStage):
         return {**figures, "loss": loss, "detail": detail, "adversarial": adversarial}
 
 
-def build(recipe: AdversarialRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> Stage:
-    """The stage, going on from the joint phase. Raises UsageError when an earlier stage is another model's."""
-    for checkpoint in earlier.values():
-        check_model(recipe, checkpoint)
-    model = Diffir(recipe.model)
-    earlier["diffir"].fill(model)
-    return AdversarialStage(recipe, model, frozen_target(earlier["diffir-pretrain"]), data.val)
-
-
-LEAK = 0.2  # slope of every LeakyReLU
-OCTAVES = 3  # it is halved so often: sides of 8 pixels or more
-
-
 class Discriminator(nn.Module):
     """image (N, 3, H, W) in [0, 1] -> scores (N, 1, H, W), float32; higher is more real.
 
-    Its layers' spectral norms are estimated anew by each forward pass in training mode.
+    Each forward pass in training mode updates the estimates of its layers' spectral norms.
     """
 
     def __init__(self, width: int) -> None:
@@ -120,6 +92,7 @@ class Discriminator(nn.Module):
         self.end = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Score every pixel."""
         x = F.leaky_relu(self.intro(image), LEAK)
         skips = []
         for down in self.downs:
@@ -133,15 +106,15 @@ class Discriminator(nn.Module):
 
 
 def real_loss(scores: Tensor) -> Tensor:
-    """How far scores are from calling all pixels real: the mean cross-entropy, in nats."""
+    """Mean cross-entropy between scores and "all pixels are real", in nats."""
     return F.softplus(-scores).mean()
 
 
-class Opponent(LearningAside):
-    """The discriminator and its optimiser; see `Aside`.
+class Opponent(AuxiliaryNetworks):
+    """The discriminator and its optimiser; see `Auxiliary`.
 
-    made: (batch) -> the images that are to pass as real, (N, 3, H, W). It judges in evaluation mode but for its own
-    steps, so that a loss that looks through it changes nothing.
+    made: (batch) -> the images that should pass as real, (N, 3, H, W). The discriminator is in evaluation mode except
+    during its own steps, so that a loss that uses it does not change it.
     """
 
     def __init__(self, made: Callable[[dict[str, Tensor]], Tensor], width: int, rate: float) -> None:
@@ -149,7 +122,7 @@ class Opponent(LearningAside):
         super().__init__([self.judge], [(self.judge.parameters(), rate)])
 
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: one step to tell the truth of the batch from what is made of it."""
+        """As in `Auxiliary`: one step towards telling the clean images of the batch from the restored ones."""
         del done
         with torch.no_grad():
             made = self.made(batch)
@@ -158,3 +131,17 @@ class Opponent(LearningAside):
         self.descend([loss], shared)
         self.judge.eval()
         return {"discriminator": loss.detach()}
+
+
+def _build(recipe: AdversarialRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> AdversarialStage:
+    """From the joint phase. Raises UsageError if an earlier stage trained another model."""
+    for checkpoint in earlier.values():
+        check_config(recipe, checkpoint)
+    model = Diffir(recipe.model)
+    earlier["diffir"].fill(model)
+    return AdversarialStage(recipe, model, frozen_target(earlier["diffir-pretrain"]), data.val)
+
+
+ADVERSARIAL_STAGE = StageDefinition(
+    AdversarialRecipe(steps=2000, batch=16, crop=96, rate=1e-4, warmup=100, save_every=500), _build
+)

@@ -7,8 +7,8 @@ that the code says what a photo shows and not how noisy it is.
 Variance and covariance are those of the part of a batch that one process computes at once: with several processes or
 `accumulate`, keep that part large (64 or more).
 
-
-The semantic code in training: few photos and many crops, so the codes are made noisy, and dropped at times."""
+Later stages see few photos and many crops: `draw_code` therefore makes the codes noisy, and drops some of them.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import DtpmConfig
 from ...models.semantic import SemanticConfig, SemanticEncoder
-from ..data.photos import CONTEXTS, Data, Pool
+from ..data.photos import CONTEXTS, Pool, TrainingData
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, Validation
+from ..loop.stage import Arrays, StageDefinition, Validation
 
 __all__ = [
     "CODE_DROP",
     "CODE_NOISE",
-    "EARLIER",
-    "RECIPE",
-    "STRUCTURES",
+    "SEMANTIC_STAGE",
     "SemanticRecipe",
     "SemanticStage",
-    "build",
     "draw_code",
     "noisy_code",
     "vicreg",
 ]
+
+EXPANDED = 512  # length of the vectors in the variance and covariance terms
+CODE_DROP = 0.1  # share of crops trained without a code
+CODE_NOISE = 0.3  # standard deviation of noise on the (unit variance) codes
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,6 @@ class SemanticRecipe(Recipe):
     """How to train the encoder of a DTPM."""
 
     model: DtpmConfig = field(default_factory=DtpmConfig)
-
-
-RECIPE = SemanticRecipe(steps=2500, batch=96, rate=1e-3, warmup=200, decay=1e-4, ema=0.99, save_every=500)
-EARLIER: tuple[str, ...] = ()
-STRUCTURES = False
-EXPANDED = 512  # length of the vectors that the variance and covariance terms look at
-
-
-def build(recipe: SemanticRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> SemanticStage:
-    """The stage, from nothing."""
-    del earlier
-    return SemanticStage(recipe.model.semantic, data)
 
 
 def vicreg(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -84,7 +74,7 @@ class SemanticStage:
 
     kind = "semantic"
 
-    def __init__(self, config: SemanticConfig, data: Data) -> None:
+    def __init__(self, config: SemanticConfig, data: TrainingData) -> None:
         self.config = config
         self.contexts = data.train.at(0).contexts
         self.val = data.val
@@ -136,12 +126,8 @@ def _thumbnails(contexts: np.ndarray[Any, np.dtype[np.uint8]], device: torch.dev
     return torch.from_numpy(contexts).to(device).float() / 255
 
 
-CODE_DROP = 0.1  # share of crops trained without a code
-CODE_NOISE = 0.3  # standard deviation of noise on the (unit variance) codes
-
-
 def draw_code(thumbnail: NDArray[np.uint8], length: int, drop: float, noise: float, rng: Generator) -> Arrays:
-    """ "thumbnail" uint8 (3, S, S), "code_noise" float32 (length,) and "code_kept" float32 (), 0 or 1."""
+    """Draw "code_noise" float32 (length,) and "code_kept" float32 (), 0 or 1, for the "thumbnail" uint8 (3, S, S)."""
     return {
         "thumbnail": thumbnail,
         "code_noise": np.float32(noise) * rng.standard_normal(length, dtype=np.float32),
@@ -155,3 +141,20 @@ def noisy_code(encode: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]) 
     with torch.no_grad(), torch.autocast(thumbnails.device.type, enabled=False):
         code = encode(thumbnails)
     return (code + batch["code_noise"]) * batch["code_kept"][:, None]
+
+
+def _build(recipe: SemanticRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> SemanticStage:
+    """From scratch. Raises UsageError for a model without a semantic code."""
+    del earlier
+    config = recipe.model.semantic
+    if not config.code:
+        raise UsageError(
+            "this model has no semantic code, so it needs no encoder: train its prior without --semantic, or choose "
+            "a model that has one (--size base, or --set model.semantic.code=... with size and widths)"
+        )
+    return SemanticStage(config, data)
+
+
+SEMANTIC_STAGE = StageDefinition(
+    SemanticRecipe(steps=2500, batch=96, rate=1e-3, warmup=200, decay=1e-4, ema=0.99, save_every=500), _build
+)

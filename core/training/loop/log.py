@@ -1,6 +1,7 @@
-"""What a run tells: log.csv, TensorBoard, pictures, and lines on stderr with the time left. Main process only.
+"""The output of a run: log.csv, TensorBoard, images, and lines on stderr with the time left. Main process only.
 
-Progress on stderr: tqdm's bars on a terminal. A clone that runs where tqdm is not installed draws none."""
+On a terminal, tqdm draws progress bars on stderr; a clone without tqdm draws none.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +23,13 @@ from .recipe import Recipe
 __all__ = ["Log", "Progress", "bar"]
 
 CSV_NAME = "log.csv"
-LINE_EVERY = 10.0  # seconds between lines where no terminal shows a bar
+LINE_EVERY = 10.0  # seconds between lines if no terminal shows a bar
 
 
 class Log:
     """The record of a run in its folder, in which step `start` was the last one saved.
 
-    board: whether TensorBoard and pictures are written as well, which need packages beside PyTorch and NumPy.
+    board: whether to write TensorBoard files and images too, which need further packages.
     """
 
     def __init__(self, run: Path, start: int, board: bool) -> None:
@@ -36,19 +37,17 @@ class Log:
         self._board = _board(run, start) if board else None
         self._drop_lines_after(start)
 
-    def write(self, figures: Mapping[str, float], pictures: Mapping[str, Tensor]) -> None:
-        """Add a line with the figures ("step" first) and the pictures, each (3, H, W) in [0, 1]."""
-        step = int(figures["step"])
-        self._append(figures)
+    def write(self, step: int, figures: Mapping[str, float], images: Mapping[str, Tensor]) -> None:
+        """Add a line with the figures of a step, and the images, each (3, H, W) in [0, 1]."""
+        self._append(step, figures)
         if self._board is None:
             return
         for name, value in figures.items():
-            if name != "step":
-                self._board.add_scalar(name, value, step)
-        for name, picture in pictures.items():
-            levels = _levels(picture)
-            self._board.add_image(name, levels, step, dataformats="HWC")
-            _replace(self.run / "pictures" / f"{name}-{step:07d}.png", _png(levels))
+            self._board.add_scalar(name, value, step)
+        for name, image in images.items():
+            pixels = _pixels(image)
+            self._board.add_image(name, pixels, step, dataformats="HWC")
+            _replace(self.run / "pictures" / f"{name}-{step:07d}.png", _png(pixels))
         self._board.flush()
 
     def close(self) -> None:
@@ -65,20 +64,20 @@ class Log:
         kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= start]
         _replace(path, "".join([header, *kept] if kept else []).encode())
 
-    def _append(self, figures: Mapping[str, float]) -> None:
+    def _append(self, step: int, figures: Mapping[str, float]) -> None:
         path = self.run / CSV_NAME
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if not path.exists() or path.stat().st_size == 0:
-            writer.writerow(figures)
-        writer.writerow([int(figures["step"]), *(f"{v:.6g}" for k, v in figures.items() if k != "step")])
+            writer.writerow(["step", *figures])
+        writer.writerow([step, *(f"{value:.6g}" for value in figures.values())])
         with path.open("a") as file:
             file.write(text.getvalue())
 
 
 @dataclass
 class _Span:
-    """The last moment that speed is counted from."""
+    """The moment from which speed is counted."""
 
     step: int
     since: float = field(default_factory=time.monotonic)
@@ -86,7 +85,7 @@ class _Span:
 
 
 class Progress:
-    """Where a run is, how fast it goes and how long it will take: a bar on a terminal, lines elsewhere."""
+    """The state of a run, its speed and the time left: a bar on a terminal, lines elsewhere."""
 
     def __init__(self, start: int, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -96,9 +95,9 @@ class Progress:
         self._spans = {"shown": _Span(start), "saved": _Span(start)}
 
     def begin(self, line: str, end: float | None) -> None:
-        """Print what is about to be trained; speed is counted from here.
+        """Print a line about the training that begins now; speed is counted from here.
 
-        end: when the run stops whatever is left, as `time.monotonic` counts; None where only its steps end it.
+        end: the `time.monotonic` at which the run stops; None if only its steps end it.
         """
         self.end = end
         self.say(line)
@@ -114,7 +113,7 @@ class Progress:
         self._bar.update()
 
     def show(self, done: int, loss: float, waited: float) -> None:
-        """Say where the run is: on the bar, or every ten seconds in a line. waited: seconds for data, so far."""
+        """Show the progress on the bar, or every ten seconds in a line. waited: seconds for data so far."""
         span, now = self._spans["shown"], time.monotonic()
         if self._lines and now - span.since < LINE_EVERY:
             return
@@ -127,10 +126,10 @@ class Progress:
         if now - span.since >= LINE_EVERY:
             self._spans["shown"] = _Span(done, now, waited)
 
-    def report(self, figures: Mapping[str, float]) -> None:
+    def report(self, done: int, figures: Mapping[str, float]) -> None:
         """Print the figures of a save, the speed since the last one and the time left."""
-        done, now = int(figures["step"]), time.monotonic()
-        rest = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if name != "step")
+        now = time.monotonic()
+        rest = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self.say(f"{done}/{self.recipe.steps}  {rest}  {self._speed(self._spans['saved'], done, now)}")
         self._spans["saved"] = _Span(done, now)
 
@@ -161,22 +160,22 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
-def _levels(picture: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _pixels(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
-    values = picture.detach().float().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
+    values = image.detach().float().clamp(0, 1).cpu().numpy().transpose(1, 2, 0)
     return np.floor(values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
-def _png(levels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+def _png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside, then rename; always beside under one name, so that killed runs leave no heap of parts."""
+    """Write a temporary file, then rename it; its name is always the same, so that killed runs leave at most one."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(content)

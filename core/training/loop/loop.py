@@ -1,8 +1,8 @@
 """The one training loop: draws, steps, averages, reports, saves, resumes exactly.
 
 Every random number is a function of (seed, number of the sample), so a killed run that resumes from its last saved
-state walks the same path as an uninterrupted one, bit for bit on a CPU, and several processes walk the path of one up
-to rounding. Processes, devices and sharding are Accelerate's: `accelerate launch` and `torchrun` start this loop
+state gives the same result as an uninterrupted one, bit for bit on a CPU, and several processes give that of one up to
+rounding. Accelerate provides processes, devices and sharding: `accelerate launch` and `torchrun` start this loop
 unchanged.
 """
 
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,33 +22,36 @@ from torch import Tensor, nn
 
 from ...errors import TrainingError
 from ...models import checkpoints
-from ..data.photos import Data
+from ..data.photos import TrainingData
 from ..data.stream import batches, share_of
 from .log import Log, Progress
-from .optimizers import optimizers
+from .optimizers import TrainedWeights, optimizers
 from .processes import Guard, Interrupt, Processes
 from .processes import processes as start_processes
 from .recipe import Recipe
 from .resume import STATE_NAME, check_run, claim_run, clear_errors, load_state, save_state
-from .stage import Assisted, Stage, Validation
+from .stage import TrainingStage, WithAuxiliary
 from .threads import Threads, resolve
-from .weights import Weights
 
-__all__ = ["Step", "train"]
+__all__ = ["CHECKPOINT_NAME", "SavedStep", "train"]
 
 CHECKPOINT_NAME = "model.safetensors"
-ASIDE = "aside."  # before the names of what a stage's aside adds to the resume state
+AUXILIARY = "aside."  # prefix of a stage's auxiliary tensors in the resume state
 CHECK_EVERY = 8  # steps between looks at the losses: each look waits for the device and for the other processes
-LOOK_AFTER = 5.0  # seconds after which a process that is alone looks earlier
+LOOK_AFTER = 5.0  # seconds after which a single process looks earlier
 
 
-class Step(dict[str, float]):
-    """The figures of one saved point: step, Mpx seen, hours, rate, mean losses since the last one, validation."""
+@dataclass(frozen=True)
+class SavedStep:
+    """One save of a run: a row of log.csv."""
+
+    step: int
+    figures: dict[str, float]  # Mpx seen, hours, rate, mean losses since the last save, then the validation's figures
 
 
 def train(
-    stage: Stage,
-    data: Data,
+    stage: TrainingStage,
+    data: TrainingData,
     recipe: Recipe,
     run: Path,
     *,
@@ -57,19 +61,30 @@ def train(
     board: bool = True,
     minutes: float | None = None,
     threads: Threads | None = None,
-) -> Generator[Step]:
+) -> Generator[SavedStep]:
     """Train `stage` in the folder `run`, yielding after each save; continues from `run/resume.safetensors`.
 
     Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
-    `log.csv`, `tensorboard/` and `pictures/`. inputs: hashes of what the run is made from; a resume with others is
-    refused. workers: processes that draw batches. start: checkpoint of this stage that a new run takes its weights
-    from; steps, samples and hours are counted on from there, and the rate rises anew. board: whether to write
-    `tensorboard/` and `pictures/`; without them PyTorch, NumPy and safetensors are enough. minutes: save the state and
-    return after so long, even if steps are left. threads: what sets the threads during the run; None leaves them alone.
+    `log.csv`, `tensorboard/` and `pictures/`. Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt.
 
-    Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises TrainingError when the loss is not finite or
-    runs away, when recipe or inputs differ from the run's, or when a file cannot be written; UsageError when the batch
-    does not divide by processes and accumulation, or the launcher asks for what is not supported.
+    Args:
+        stage: What is trained.
+        data: Photos to train on, and held-back ones.
+        recipe: How; a run is resumed only with the recipe it was started with.
+        run: The run folder.
+        inputs: Hashes of what the run is made from; a resume with others is refused.
+        workers: Processes that draw batches; 0 to draw in this one.
+        start: A checkpoint of this stage from whose weights a new run starts; steps, samples and hours are counted on
+            from there, and the rate warms up again.
+        board: Whether to write `tensorboard/` and `pictures/`; without them PyTorch, NumPy and safetensors suffice.
+        minutes: Save the state and return after this time, even if steps are left.
+        threads: Sets the number of threads during the run; None leaves it unchanged.
+
+    Raises:
+        TrainingError: If the loss is not finite or runs away, if recipe or inputs differ from the run's, or if a file
+            cannot be written.
+        UsageError: If the batch does not divide by processes and accumulation, or the launcher asks for an
+            unsupported engine.
     """
     accelerator = start_processes()
     share_of(recipe, accelerator.num_processes)
@@ -118,7 +133,7 @@ def train(
                 raise KeyboardInterrupt
             if look.over:
                 if progress:
-                    progress.say(f"stopped at step {done} as its time is over; run the same command to go on")
+                    progress.say(f"time is up at step {done}; run the same command to resume")
                 return
             if progress:
                 progress.show(done, look.loss, trainer.waited)
@@ -127,7 +142,7 @@ def train(
 
 
 class _Clock:
-    """The time that a run has."""
+    """The time limit of a run, and when it last looked at its losses."""
 
     def __init__(self, minutes: float | None) -> None:
         self._looked = time.monotonic()
@@ -144,7 +159,7 @@ class _Clock:
 
 
 class _Look(NamedTuple):
-    """What the processes found together: the mean loss of the last steps, and whether to stop."""
+    """What all processes agreed on: the mean loss of the last steps, and whether to stop."""
 
     loss: float
     interrupted: bool
@@ -154,7 +169,7 @@ class _Look(NamedTuple):
 class _Loss(nn.Module):
     """The module that is prepared: one forward is one loss, so that gradients are averaged over processes."""
 
-    def __init__(self, stage: Stage, bf16: bool) -> None:
+    def __init__(self, stage: TrainingStage, bf16: bool) -> None:
         super().__init__()
         self.model = stage.model
         self.loss = stage.loss
@@ -169,7 +184,7 @@ class _Loss(nn.Module):
 class _Trainer:
     """A stage, prepared for the devices, with its optimiser, average and running means."""
 
-    def __init__(self, stage: Stage, recipe: Recipe, accelerator: Processes) -> None:
+    def __init__(self, stage: TrainingStage, recipe: Recipe, accelerator: Processes) -> None:
         self.stage, self.recipe, self.accelerator = stage, recipe, accelerator
         self.bf16 = resolve(recipe.precision, accelerator.device) == "bf16"
         made = optimizers(stage, recipe, bf16=self.bf16)
@@ -177,17 +192,17 @@ class _Trainer:
         if self.copy is not None:
             self.copy.to(accelerator.device).eval().requires_grad_(False)
         stage.frozen.to(accelerator.device).eval().requires_grad_(False)
-        self.aside = stage.aside if isinstance(stage, Assisted) else None
-        if self.aside is not None:
-            self.aside.networks.to(accelerator.device)
+        self.auxiliary = stage.auxiliary if isinstance(stage, WithAuxiliary) else None
+        if self.auxiliary is not None:
+            self.auxiliary.networks.to(accelerator.device)
         self.module, *prepared = accelerator.prepare(_Loss(stage, self.bf16), *made)
         self.optimizers: list[torch.optim.Optimizer] = [wrapped.optimizer for wrapped in prepared]
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self.weights = Weights(stage.model, self.optimizers)
+        self.weights = TrainedWeights(stage.model, self.optimizers)
         self.guard = Guard()
         self.done = 0
         self.first = 0  # step that the optimiser started at
-        self.pending: list[Tensor] = []  # figures of steps that nobody has looked at, one vector a step
+        self.pending: list[Tensor] = []  # figures of the steps since the last look, one vector each
         self.names: list[str] = []
         self.totals: dict[str, float] = {}  # sums over the steps since the last save
         self.count = 0
@@ -205,26 +220,27 @@ class _Trainer:
         )
 
     def count_from(self, start: checkpoints.Checkpoint) -> None:
-        """Count steps and hours on from a checkpoint, whose weights the stage already has."""
+        """Count steps and hours on from a checkpoint whose weights the stage has."""
         self.done = self.first = int(start.facts["step"])
         self.began -= 3600 * float(start.facts.get("hours", 0.0))
         if self.accelerator.is_main_process:
-            print(f"a new run from the weights of step {self.done}; the optimiser starts anew", file=sys.stderr)
+            print(f"a new run from the weights of step {self.done}, with a new optimiser", file=sys.stderr)
 
     def resume(self, run: Path) -> None:
         """Load the saved state."""
         tensors = load_state(run)
         self.weights.restore(tensors)
-        if self.aside is not None:
-            self.aside.restore({n.removeprefix(ASIDE): t for n, t in tensors.items() if n.startswith(ASIDE)})
+        if self.auxiliary is not None:
+            named = {n.removeprefix(AUXILIARY): t for n, t in tensors.items() if n.startswith(AUXILIARY)}
+            self.auxiliary.restore(named)
         self.count = int(tensors["count"])
         self.totals = {n.removeprefix("total."): float(t) for n, t in tensors.items() if n.startswith("total.")}
         self.done = int(tensors["done"])
-        self.first = int(tensors.get("first", torch.tensor(0)))  # kept only where it is not 0
+        self.first = int(tensors.get("first", torch.tensor(0)))  # kept only if it is not 0
         self.began = time.monotonic() - float(tensors["seconds"])
         if bool(tensors["bf16"]) != self.bf16 and self.accelerator.is_main_process:
             before, now = ("fp32", "bf16") if self.bf16 else ("bf16", "fp32")
-            print(f"{run} was trained in {before} so far; this machine goes on in {now}", file=sys.stderr)
+            print(f"{run} was trained in {before} so far; this machine continues in {now}", file=sys.stderr)
 
     def step(self, step: int, parts: Iterator[dict[str, Tensor]]) -> None:
         """One step of the optimiser."""
@@ -234,18 +250,18 @@ class _Trainer:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
         rows: list[Tensor] = []
-        batches: list[dict[str, Tensor]] = []  # that the aside still needs
+        batches: list[dict[str, Tensor]] = []  # that the auxiliary networks still need
         for i in range(self.recipe.accumulate):
             batch = self._moved(self._next(parts))
             rows.append(self._part(batch, last=i == self.recipe.accumulate - 1))
-            batches += [batch] if self.aside else []
+            batches += [batch] if self.auxiliary else []
         norm = self.weights.clip(self.recipe.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         self.weights.follow(min(self.recipe.ema, (1 + step) / (10 + step)))
         found = [torch.stack(rows).mean(0), norm.detach().reshape(1)]
         if batches:
-            found.append(torch.stack([self._beside(step, batch) for batch in batches]).mean(0))
+            found.append(torch.stack([self._auxiliary_step(step, batch) for batch in batches]).mean(0))
         self.pending.append(torch.cat(found))
         self.done = step + 1
 
@@ -265,11 +281,11 @@ class _Trainer:
         self.names = [*figures, "gradient"]
         return torch.stack([value.detach().float() for value in figures.values()])
 
-    def _beside(self, step: int, batch: dict[str, Tensor]) -> Tensor:
-        """What the stage's aside makes of a part of the batch: its figures."""
-        assert self.aside is not None
+    def _auxiliary_step(self, step: int, batch: dict[str, Tensor]) -> Tensor:
+        """One step of the auxiliary networks on a part of the batch: their figures."""
+        assert self.auxiliary is not None
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            figures = self.aside.step(step, batch, lambda tensor: self._reduced(tensor, "mean"))
+            figures = self.auxiliary.step(step, batch, lambda tensor: self._reduced(tensor, "mean"))
         self.names += [name for name in figures if name not in self.names]
         values = [value.detach().float().reshape(1) for value in figures.values()]
         return torch.cat(values) if values else torch.empty(0, device=self.accelerator.device)
@@ -290,25 +306,26 @@ class _Trainer:
         loss = self.names.index("loss")
         return _Look(sum(values[loss] for values in shared) / len(shared), flagged[0] > 0, flagged[1] > 0)
 
-    def save(self, run: Path, done: int, report: _Report | None) -> Step:
-        """Validate the averaged weights, write checkpoint, log and state, and start the means anew."""
+    def save(self, run: Path, done: int, report: _Report | None) -> SavedStep:
+        """Validate the averaged weights, write checkpoint, log and state, and reset the means."""
         self._check_weights(done)
-        means = {name: self.totals[name] / self.count for name in self.names}  # a restored sum knows no order
+        means = {name: self.totals[name] / self.count for name in self.names}  # restored totals have no order
         self.totals, self.count = {}, 0
         hours = (time.monotonic() - self.began) / 3600
         rate = self.recipe.rate * self.recipe.share_of_rate(done - 1, self.first)
-        figures = Step(step=done, mpx=self.recipe.megapixels(done), hours=hours, rate=rate, **means)
+        saved = SavedStep(done, {"mpx": self.recipe.megapixels(done), "hours": hours, "rate": rate, **means})
         self.weights.averaged(self.copy)
         if self.copy is not None and report is not None:
-            found = self._validate(self.copy)
-            figures.update(found.figures)
+            with torch.no_grad():
+                found = self.stage.validate(self.copy)
+            saved.figures.update(found.figures)
             with clear_errors(run):
                 facts = {**self.stage.facts(), "step": done}
                 state = self.copy.state_dict()
                 checkpoints.save(run / CHECKPOINT_NAME, self.stage.kind, self.stage.config, state, facts)
-                report.write(figures, found.pictures)
+                report.write(saved, found.images)
         self.save_state(run, done)
-        return figures
+        return saved
 
     def save_state(self, run: Path, done: int) -> None:
         """Write all that the next step depends on."""
@@ -318,17 +335,13 @@ class _Trainer:
         tensors = {name: torch.tensor(value) for name, value in numbers.items()}
         tensors["seconds"] = torch.tensor(time.monotonic() - self.began, dtype=torch.float64)
         tensors |= {f"total.{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.totals.items()}
-        if self.aside is not None:
-            tensors |= {f"{ASIDE}{name}": tensor.detach().cpu() for name, tensor in self.aside.state().items()}
+        if self.auxiliary is not None:
+            tensors |= {f"{AUXILIARY}{name}": tensor.detach().cpu() for name, tensor in self.auxiliary.state().items()}
         for name, tensor in self.weights.state():
             if self.accelerator.is_main_process:
                 tensors[name] = tensor
         if self.accelerator.is_main_process:
             save_state(run, tensors)
-
-    @torch.no_grad()
-    def _validate(self, model: nn.Module) -> Validation:
-        return self.stage.validate(model)
 
     def _check_weights(self, done: int) -> None:
         unfit = int(self._reduced(self.weights.unfit(), "sum"))
@@ -359,6 +372,6 @@ class _Report:
         self.progress.close()
         self.log.close()
 
-    def write(self, figures: Step, pictures: Mapping[str, Tensor]) -> None:
-        self.log.write(figures, pictures)
-        self.progress.report(figures)
+    def write(self, saved: SavedStep, images: Mapping[str, Tensor]) -> None:
+        self.log.write(saved.step, saved.figures, images)
+        self.progress.report(saved.step, saved.figures)

@@ -1,8 +1,8 @@
-"""The processes and devices of a run, as `accelerate launch` or `torchrun` started them.
+"""The processes and devices of a run, as `accelerate launch` or `torchrun` started them; its interruption; its guard.
 
-Ctrl-C and SIGTERM as a request that the loop grants between two steps.
-
-Stops a run whose loss is not finite or runs away, before it spoils the weights that are saved."""
+Ctrl-C and SIGTERM are requests that the loop grants between two steps. The guard stops a run whose loss is not finite
+or runs away, before it spoils the saved weights.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ...errors import MissingExtraError, TrainingError, UsageError
 
 __all__ = ["Guard", "Interrupt", "Processes", "close", "processes"]
 
-PATIENCE = timedelta(hours=2)  # that processes wait for the main one, which validates alone
+PATIENCE = timedelta(hours=2)  # for which processes wait while only the main one validates
 
 
 class Processes(Protocol):
@@ -49,9 +49,9 @@ class Processes(Protocol):
 def processes() -> Processes:
     """Accelerate's view of this process: one, DDP or FSDP2, on the GPU if there is one.
 
-    Precision and accumulation are the recipe's, whatever the launcher says. One process alone does without Accelerate
-    where that is not installed. Raises MissingExtraError where several were launched without it, UsageError for FSDP
-    version 1 and for engines that are not supported.
+    Precision and accumulation come from the recipe, not from the launcher. A single process works without Accelerate if
+    that is not installed. Raises MissingExtraError if several were launched without it, UsageError for FSDP version 1
+    and for unsupported engines.
     """
     try:
         import_module("accelerate")
@@ -63,7 +63,7 @@ def processes() -> Processes:
 
 
 def close() -> None:
-    """End what `processes` began."""
+    """End the process group that `processes` started."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -80,7 +80,7 @@ def _accelerated() -> Processes:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if found.distributed_type == DistributedType.MULTI_CPU and _asked_for("ACCELERATE_USE_FSDP"):
-        # Accelerate shards on accelerators alone and would go on with DDP in silence; torch shards on CPUs as well.
+        # Accelerate shards only on accelerators and would silently use DDP; torch shards on CPUs as well.
         found.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         found.state.distributed_type = DistributedType.FSDP
     kind = found.distributed_type
@@ -129,7 +129,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While it is entered, the first signal sets `wanted`; the second acts as if nobody had been listening."""
+    """Within its context, the first signal sets `wanted`; the second has its usual effect."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -151,22 +151,22 @@ class Interrupt:
         self.__exit__()
 
 
-RECENT = 25  # steps whose median is judged
-BEFORE = 200  # steps before them that it is judged by
-LIMIT = 12  # median absolute deviations that the loss may rise by
+RECENT = 25  # steps whose median loss is checked
+BEFORE = 200  # steps before them, with which it is compared
+LIMIT = 12  # median absolute deviations by which the loss may rise
 
 
 class Guard:
-    """Looks at the figures of each step in turn."""
+    """Checks the figures of each step in turn."""
 
     def __init__(self) -> None:
         self._losses: deque[float] = deque(maxlen=BEFORE + RECENT)
 
     def check(self, step: int, figures: Mapping[str, float]) -> None:
-        """Raises TrainingError when a figure is not finite, or the loss has left the range of the steps before.
+        """Raise TrainingError if a figure is not finite, or the loss has left the range of the steps before.
 
-        The median of the last 25 losses may lie above that of the 200 before by 12 of their median absolute deviations:
-        single bad batches pass, and so does any loss scale or sign.
+        The median of the last 25 losses may exceed that of the 200 before by 12 of their median absolute deviations:
+        single bad batches pass, and the loss may have any scale or sign.
         """
         for name, value in figures.items():
             if not math.isfinite(value):

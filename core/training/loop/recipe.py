@@ -1,44 +1,43 @@
-"""A recipe: everything that decides how a stage is trained, as one value that round-trips to TOML and JSON.
-
-The options that every command which trains has: how it uses the machine, and for how long."""
+"""A recipe: everything that decides how a stage is trained, as one value that round-trips to TOML and JSON."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import tomllib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from ...errors import TrainingError, UsageError
-from .threads import PRECISIONS, Threads, parse_threads
+from ...pack.json import decode
+from .threads import RECIPE_PRECISIONS
 
-__all__ = ["Recipe", "add_options", "options"]
+__all__ = ["Recipe"]
 
 OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train one stage. A stage that needs more subclasses it.
+    """How to train one stage; a stage with further settings subclasses it.
 
     The rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the last part of the run; a run
     without that part (`cooldown` 0) can be extended, and a copy of it cooled at any time.
 
-    Raises UsageError for a precision or optimiser that does not exist and for numbers that make no sense: negative or
-    not finite, counts below 1, a rate of 0, shares above 1.
+    Raises:
+        UsageError: For an unknown precision or optimiser, a negative or infinite number, a count below 1, a rate of 0
+            or a share above 1.
     """
 
     steps: int  # optimiser steps
     batch: int = 32  # crops per step, over all processes
-    accumulate: int = 1  # parts that a process computes its share of a batch in, one after the other
+    accumulate: int = 1  # parts in which a process computes its share of a batch, one after the other
     crop: int = 128  # side of a crop, pixels
-    grown: tuple[int, ...] = ()  # sides of the crops after `crop`, pixels, each for `grow_every` steps, the last on
+    grown: tuple[int, ...] = ()  # sides of later crops, pixels, each for `grow_every` steps, the last until the end
     grow_every: int = 2000  # steps
     optimizer: str = "adamw"  # or "muon": Muon for the kernels of hidden convolutions, AdamW for the rest
     rate: float = 1e-3  # peak learning rate of AdamW
@@ -46,44 +45,44 @@ class Recipe:
     warmup: int = 500  # steps over which the rates rise
     cooldown: float = 1.0  # share of the steps after the warm-up, the last ones, over which the rates fall to zero
     decay: float = 0.0  # weight decay, decoupled
-    clip: float = 0.0  # largest gradient norm; 0: any
+    clip: float = 0.0  # largest gradient norm; 0: no clipping
     ema: float = 0.999  # decay of the weight average
-    precision: str = "auto"  # autocast type of the forward pass: "bf16", "fp32", or what the machine computes in
+    precision: str = "auto"  # of the forward pass: "bf16", "fp32", or "auto", the one that is native to the machine
     seed: int = 0
     save_every: int = 1000  # steps between validation, log line and resume state
 
     def __post_init__(self) -> None:
-        for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
+        for name, known in (("precision", RECIPE_PRECISIONS), ("optimizer", OPTIMIZERS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'")
         for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
             if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise UsageError(f"recipe field '{name}' must be a finite number and not negative, got {value}")
+                raise UsageError(f"recipe field '{name}' must be finite and at least 0, got {value}")
         for name in ("rate", "muon_rate"):
             if getattr(self, name) == 0:
-                raise UsageError(f"recipe field '{name}' must be above 0, or nothing would be learnt")
+                raise UsageError(f"recipe field '{name}' must be above 0, got 0")
         for name in ("ema", "cooldown"):
             if getattr(self, name) > 1:
                 raise UsageError(f"recipe field '{name}' must be at most 1, got {getattr(self, name)}")
         self.at_least_one("steps", "batch", "accumulate", "crop", "grow_every", "save_every")
         if any(a >= b for a, b in pairwise((self.crop, *self.grown))):
-            raise UsageError(f"the crops are to grow from {self.crop} to {self.grown}; give sizes that rise")
+            raise UsageError(f"crops must grow: expected sizes that rise from crop={self.crop}, got grown={self.grown}")
 
     def megapixels(self, steps: int) -> float:
-        """Of the crops that `steps` steps see, in millions."""
+        """Millions of pixels in the crops of `steps` steps."""
         starts = [min(steps, i * self.grow_every) for i in range(len(self.grown) + 1)]
         counts = [last - first for first, last in pairwise([*starts, steps])]
         sides = (self.crop, *self.grown)
         return sum(count * self.batch * side**2 for count, side in zip(counts, sides, strict=True)) / 1e6
 
     def at_least_one(self, *names: str) -> None:
-        """Raise UsageError when one of the fields `names` is below 1."""
+        """Raise UsageError if one of the fields `names` is below 1."""
         for name in names:
             if getattr(self, name) < 1:
                 raise UsageError(f"recipe field '{name}' must be at least 1, got {getattr(self, name)}")
 
     def check_crop(self, multiple: int) -> None:
-        """Raise UsageError when the model cannot take the crops, whose sides must be multiples of `multiple`."""
+        """Raise UsageError unless the sides of all crops are multiples of `multiple`, as the model needs."""
         for side in (self.crop, *self.grown):
             if side % multiple:
                 raise UsageError(f"crop is {side}, this model needs a multiple of {multiple}; give --set crop=...")
@@ -98,18 +97,23 @@ class Recipe:
         return (self.crop, *self.grown)[-1]
 
     def share_of_rate(self, step: int, start: int = 0) -> float:
-        """What the schedule makes of the peak rates at a step, counted from 0: above 0, at most 1.
+        """The factor in (0, 1] by which the schedule multiplies the peak rates at a step, counted from 0.
 
-        start: step that the optimiser started at, from weights that others had trained.
+        Args:
+            step: The step.
+            start: The step at which this optimiser started, if the run began from trained weights.
         """
         cooling = round(self.cooldown * (self.steps - self.warmup))
         return min(1.0, (step + 1 - start) / max(1, self.warmup), (self.steps - step) / max(1, cooling))
 
     def with_settings(self, settings: Sequence[str]) -> Self:
-        """A copy changed by `name=value` texts, one after the other.
+        """Return a copy changed by `name=value` texts, in order.
 
         A dotted name reaches into a nested dataclass (model.denoiser.blocks=1,2); a tuple is a comma list, a bool is
-        true or false. Raises UsageError for an unknown name or a value of another type.
+        true or false.
+
+        Raises:
+            UsageError: For an unknown name or a value of another type.
         """
         recipe = self
         for setting in settings:
@@ -120,7 +124,7 @@ class Recipe:
         return recipe
 
     def save(self, path: Path) -> None:
-        """Write the recipe as TOML or JSON, as the suffix of `path` says."""
+        """Write the recipe as TOML or JSON, by the suffix of `path`."""
         if _is_toml(path):
             import tomli_w
 
@@ -130,17 +134,16 @@ class Recipe:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote, exactly. Raises TrainingError for unknown, missing or mistyped fields."""
-        decode: Callable[[str], Any] = tomllib.loads if _is_toml(path) else json.loads
+        """Read what `save` wrote, exactly; raise TrainingError for unknown, missing or mistyped fields."""
         try:
-            values = decode(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            values = tomllib.loads(text) if _is_toml(path) else json.loads(text)
         except OSError as error:
             raise TrainingError(f"cannot read the recipe {path}: {error.strerror}") from error
         except ValueError as error:
             raise TrainingError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
-        recipe = _built(cls, values, f"{path}: ")
-        assert isinstance(recipe, cls)
-        return recipe
+        advice = "a recipe file names every field of the stage's recipe"
+        return decode(cls, values, str(path), error=TrainingError, advice=advice, complete=True)
 
 
 def _is_toml(path: Path) -> bool:
@@ -187,37 +190,6 @@ def _parsed(hint: Any, text: str) -> Any:
     return hint(text)
 
 
-def _built(cls: Any, values: Any, where: str) -> Any:
-    """The (nested) dataclass `cls` from its plain form."""
-    names = [f.name for f in fields(cls)]
-    given = sorted(values) if isinstance(values, dict) else values
-    if given != sorted(names):
-        raise TrainingError(f"{where}the fields of {cls.__name__} are {given}, expected {sorted(names)}")
-    hints = get_type_hints(cls)
-    return cls(**{name: _value(hints[name], values[name], f"{where}{name}: ") for name in names})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """A plain value read from a file as the type `hint`."""
-    if is_dataclass(hint):
-        return _built(hint, value, where)
-    options = _options(hint)
-    if value is None and type(None) in options:
-        return None
-    if type(None) in options:
-        return _value(_first(options), value, where)
-    if get_origin(hint) is tuple and isinstance(value, list):
-        try:
-            return tuple(_value(k, v, where) for k, v in zip(_kinds(hint, len(value)), value, strict=True))
-        except ValueError:
-            raise TrainingError(f"{where}{len(value)} values given, expected {_described(hint)}") from None
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise TrainingError(f"{where}expected {_described(hint)}, got {value!r}")
-    return value
-
-
 def _options(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
 
@@ -243,20 +215,3 @@ def _described(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(
         hint, str(getattr(hint, "__name__", hint))
     )
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (default 1)")
-    parser.add_argument("--threads", default="auto", help="number of threads; 'auto' (default): as many as cores idle")
-    parser.add_argument("--minutes", type=float, help="save and leave after so long; the same command goes on")
-
-
-def options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `loop.train` takes of them. Raises UsageError for numbers that make no sense."""
-    if args.workers < 0:
-        raise UsageError(f"{args.workers} workers were given; choose 0 (draw in the training process) or more")
-    if args.minutes is not None and not args.minutes > 0:
-        raise UsageError(f"{args.minutes:g} minutes were given; choose a number above 0")
-    threads = Threads(parse_threads(args.threads), Path(args.out))
-    return {"workers": args.workers, "minutes": args.minutes, "threads": threads}

@@ -1,4 +1,4 @@
-"""What a run folder holds so that a run can go on: its recipe, the hashes of its inputs and its last state."""
+"""The run folder, from which a run resumes: its recipe, the hashes of its inputs and its last state."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from ...files import failure_reason
 from .recipe import Recipe
 
 __all__ = [
+    "COOLED_PREFIX",
     "RECIPE_NAME",
     "STATE_NAME",
     "check_run",
     "claim_run",
     "clear_errors",
+    "cooled_copies",
     "is_finished",
     "load_state",
     "save_state",
@@ -33,12 +35,13 @@ __all__ = [
 RECIPE_NAME = "recipe.toml"
 INPUTS_NAME = "inputs.json"
 STATE_NAME = "resume.safetensors"
+COOLED_PREFIX = "cooled-"  # of the folders of cooled copies in a run folder; the number of steps done follows
 
 
 def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
-    """See that `run` is new or was started with the same recipe and inputs; else TrainingError says what differs.
+    """Raise TrainingError, naming the difference, unless `run` is new or was started with this recipe and inputs.
 
-    A run whose rate stays constant (`cooldown` 0) may go on with other `steps`.
+    A run whose rate stays constant (`cooldown` 0) may resume with other `steps`.
     """
     if not (run / RECIPE_NAME).exists():
         if (run / STATE_NAME).exists():
@@ -48,20 +51,20 @@ def check_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
     if before != recipe and (recipe.cooldown or replace(before, steps=recipe.steps) != recipe):
         other = ", ".join(f.name for f in fields(recipe) if getattr(before, f.name) != getattr(recipe, f.name))
         raise TrainingError(
-            f"{run} was started with another recipe ({run / RECIPE_NAME} differs in: {other}); go on with that one or "
+            f"{run} was started with another recipe ({run / RECIPE_NAME} differs in: {other}); resume with that one or "
             "use a new folder"
         )
     noted = json.loads((run / INPUTS_NAME).read_text()) if (run / INPUTS_NAME).exists() else {}
     changed = sorted(name for name in {*noted, *inputs} if noted.get(name) != inputs.get(name))
     if changed:
         raise TrainingError(
-            f"{run} was started with other inputs ({', '.join(changed)} changed since); bring the old ones back or "
+            f"{run} was started with other inputs ({', '.join(changed)} changed since); restore them or "
             "use a new folder"
         )
 
 
 def claim_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
-    """Note recipe and inputs in a run folder, the recipe last: it is what makes a folder a run."""
+    """Write recipe and inputs into a run folder, the recipe last: its presence marks a run."""
     known = (run / RECIPE_NAME).exists()
     if known and type(recipe).load(run / RECIPE_NAME) == recipe:
         return  # `check_run` found the inputs equal
@@ -75,7 +78,7 @@ def claim_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
 
 
 def save_state(run: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Replace the state of the run; a failure (disk full) leaves the last one and is a TrainingError."""
+    """Replace the state of the run; a failure (disk full) raises TrainingError and keeps the last state."""
     temporary = run / f".{STATE_NAME}.part"
     try:
         with clear_errors(run / STATE_NAME):
@@ -90,7 +93,7 @@ def save_state(run: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_state(run: Path) -> dict[str, Tensor]:
-    """The last saved state. Raises TrainingError when the file is damaged."""
+    """Load the last saved state. Raises TrainingError if the file is damaged."""
     path = run / STATE_NAME
     try:
         return safetensors.torch.load_file(path)
@@ -106,7 +109,7 @@ def is_finished(run: Path) -> bool:
 
 
 def steps_done(run: Path) -> int:
-    """Steps behind the saved state of a run. Raises TrainingError when there is none or it is damaged."""
+    """Steps done in the saved state of a run. Raises TrainingError if there is none or it is damaged."""
     path = run / STATE_NAME
     if not path.exists():
         raise TrainingError(f"{run} holds no saved state; train it first")
@@ -117,9 +120,14 @@ def steps_done(run: Path) -> int:
         raise TrainingError(f"{path} is damaged ({error}); use a new folder") from None
 
 
+def cooled_copies(run: Path) -> list[Path]:
+    """The folders of the finished cooled copies of a run, the last one last."""
+    return [copy for copy in sorted(run.glob(f"{COOLED_PREFIX}*")) if is_finished(copy)]
+
+
 @contextmanager
 def clear_errors(target: Path) -> Generator[None]:
-    """Turn a failure to write `target` into a TrainingError that says why and that the last state is kept."""
+    """Turn a failure to write `target` into a TrainingError with the reason."""
     try:
         yield
     except OSError as error:

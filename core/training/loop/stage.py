@@ -1,39 +1,57 @@
-"""What a stage of training brings to the loop.
+"""What a stage of training brings to the loop, and how it is declared.
 
-An `Aside` that learns by optimisers of its own: its state, its steps, and how a stage looks through its networks."""
+`AuxiliaryNetworks` are networks that a stage learns next to its model, with optimisers of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.photos import Pool
+from ...models.checkpoints import Checkpoint
+from ..data.photos import Pool, TrainingData
+from .recipe import Recipe
 
-__all__ = ["Arrays", "Aside", "Assisted", "LearningAside", "Stage", "Validation", "fixed"]
+__all__ = [
+    "Arrays",
+    "Auxiliary",
+    "AuxiliaryNetworks",
+    "StageDefinition",
+    "TrainingStage",
+    "Validation",
+    "WithAuxiliary",
+    "fixed",
+    "stacked",
+]
 
 Arrays = dict[str, NDArray[Any]]
+R = TypeVar("R", bound=Recipe)
+
+CLIP = 1.0  # largest gradient norm of auxiliary networks
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, per parameter
 
 
 class Validation(NamedTuple):
-    """What the averaged weights make of held-back photos."""
+    """How the averaged weights do on held-back photos."""
 
     figures: dict[str, float]
-    pictures: dict[str, Tensor]  # (3, H, W) in [0, 1] by name; written as PNG and to TensorBoard
+    images: dict[str, Tensor]  # (3, H, W) in [0, 1] by name; written as PNG and to TensorBoard
 
 
-class Stage(Protocol):
+class TrainingStage(Protocol):
     """One stage of one system.
 
     Every random number (crop, damage, time, noise, dropped code) is drawn in `draw`, with the sample's own generator,
-    and reaches `loss` as an array of the batch: what is learnt does not depend on the number of processes, on
-    accumulation or on the device. `loss` runs inside a module that DDP or FSDP wraps: every trained parameter takes
-    part in every loss, and tensors stay on the device of the batch.
+    and reaches `loss` as an array of the batch: the result does not depend on the number of processes, on accumulation
+    or on the device. `loss` runs inside a module that DDP or FSDP wraps: every trained parameter takes part in every
+    loss, and tensors stay on the device of the batch.
     """
 
     kind: str  # of the checkpoints it writes
@@ -55,22 +73,32 @@ class Stage(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What training measured and a checkpoint should carry."""
+        """Measurements that a checkpoint should carry."""
         ...
 
 
-class Aside(Protocol):
-    """What a stage learns beside its model, at its own pace: critics, a slower copy, the next teacher of a chain.
+@dataclass(frozen=True)
+class StageDefinition(Generic[R]):
+    """How a stage is trained by default, and how it is built."""
 
-    All of it is part of the resume state, none of it of the checkpoint.
+    recipe: R  # for a model of size mobile
+    build: Callable[
+        [R, Mapping[str, Checkpoint], TrainingData], TrainingStage
+    ]  # from earlier checkpoints by kind, and photos
+
+
+class Auxiliary(Protocol):
+    """What a stage learns next to its model, at its own pace: critics, a slower copy, the next teacher of a chain.
+
+    Its state is a part of the resume state, not of the checkpoint.
     """
 
     networks: nn.ModuleList  # the loop moves them to the device
 
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Learn from a part of the batch of step `done`, whose optimiser step was just made; scalars for the log.
+        """Learn from a part of the batch of step `done`, after its optimiser step; scalars for the log.
 
-        shared: the mean of a tensor over all processes, for gradients; every process calls it as often.
+        shared: the mean of a tensor over all processes, for gradients; every process calls it equally often.
         """
         ...
 
@@ -79,24 +107,25 @@ class Aside(Protocol):
         ...
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` returned."""
         ...
 
 
 @runtime_checkable
-class Assisted(Protocol):
-    """A stage with an `Aside`."""
+class WithAuxiliary(Protocol):
+    """A stage with an `Auxiliary`."""
 
-    aside: Aside
+    auxiliary: Auxiliary
 
 
-CLIP = 1.0  # largest gradient norm
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, per parameter
+def stacked(samples: Sequence[Arrays]) -> dict[str, Tensor]:
+    """Samples as a batch: each array with a new first axis."""
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
 
 
 @contextmanager
 def fixed(*modules: nn.Module) -> Generator[None]:
-    """Within, gradients go through the modules and not into them."""
+    """Within, gradients pass through the modules but do not reach their parameters."""
     parameters = [p for module in modules for p in module.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -107,8 +136,8 @@ def fixed(*modules: nn.Module) -> Generator[None]:
             parameter.requires_grad_(True)
 
 
-class LearningAside:
-    """Networks, each list of parameters with an AdamW of its own; a subclass adds `step`, see `Aside`.
+class AuxiliaryNetworks:
+    """Networks with an AdamW for each list of parameters; a subclass adds `step`, see `Auxiliary`.
 
     learnt: parameters of the networks with their learning rate, one optimiser for each entry.
     """
@@ -120,14 +149,14 @@ class LearningAside:
         ]
 
     def state(self) -> dict[str, Tensor]:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         tensors = {f"net.{name}": tensor for name, tensor in self.networks.state_dict().items()}
         for name, parameter, optimizer in self._learnt():
             tensors |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         self.networks.load_state_dict({n: tensors[f"net.{n}"] for n in self.networks.state_dict()})
         for name, parameter, optimizer in self._learnt():
             moments = {key: tensors[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in tensors}
@@ -142,7 +171,7 @@ class LearningAside:
                 yield names[id(parameter)], parameter, optimizer
 
     def descend(self, losses: Iterable[Tensor], shared: Callable[[Tensor], Tensor]) -> None:
-        """One step of each optimiser on its loss, with gradients that are `shared` by the processes."""
+        """One step of each optimiser on its loss, with gradients averaged over the processes by `shared`."""
         for loss, optimizer in zip(losses, self.optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,12 +1,8 @@
-"""How many threads a run computes with: every idle core, but one thread beside a busy process.
+"""The threads and the precision of a run: one thread per idle core; bf16 only if the hardware supports it natively.
 
-OpenMP's threads wait for each other at every barrier, so two threads beside another busy process fall to an eighth of
-their speed while a single one keeps its own. Results are the same bit for bit only at an unchanged number of threads.
-
-
-The precision that a machine trains in: bf16 only where its processor or GPU computes in it.
-
-Emulated bf16 is three to four times slower than fp32.
+OpenMP's threads wait for each other at every barrier, so two threads that share their cores with a busy process fall to
+an eighth of their speed, while a single thread keeps its own. Results are the same bit for bit only with an unchanged
+number of threads. Emulated bf16 is three to four times slower than fp32.
 """
 
 from __future__ import annotations
@@ -22,16 +18,19 @@ import torch
 
 from ...errors import UsageError
 
-__all__ = ["FILE_NAME", "PRECISIONS", "Threads", "idle_cores", "parse_threads", "resolve"]
+__all__ = ["FILE_NAME", "RECIPE_PRECISIONS", "Threads", "idle_cores", "parse_threads", "resolve"]
 
-FILE_NAME = "threads"  # in a run folder: "auto" or a number, which replaces the one given at the start
+RECIPE_PRECISIONS = ("auto", "bf16", "fp32")
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # environment variables that limit the instructions oneDNN uses
+WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")  # such limits
+FILE_NAME = "threads"  # in a run folder: "auto" or a number, which overrides the one given at the start
 EVERY = 30.0  # seconds between looks at the machine
-FIRST = 0.3  # seconds that the first look measures at least
-SPARE = 0.25  # of a core: what others may use without costing a thread
+FIRST = 0.3  # least seconds of the first measurement
+SPARE = 0.25  # of a core: load of other processes that does not cost a thread
 
 
 def parse_threads(text: str) -> int | None:
-    """A number of threads, None for "auto". Raises UsageError for anything else."""
+    """A number of threads, or None for "auto". Raises UsageError for anything else."""
     if text == "auto":
         return None
     if text.isdecimal() and int(text) > 0:
@@ -40,7 +39,7 @@ def parse_threads(text: str) -> int | None:
 
 
 class Threads:
-    """Sets the threads of this process, now and again.
+    """Sets the number of threads of this process, repeatedly.
 
     wanted: a number, or None to follow the machine. run: folder whose file `threads` overrides it.
     """
@@ -52,7 +51,7 @@ class Threads:
         self._next = 0.0
 
     def adjust(self) -> int:
-        """Look at the file and, every 30 seconds, at the machine; returns the number of threads now set."""
+        """Follow the file and, every 30 seconds, the load of the machine; returns the number of threads now set."""
         wanted = self._asked()
         if wanted is None:
             if time.monotonic() < self._next:
@@ -82,7 +81,7 @@ def _cores() -> int:
 
 
 class _Load:
-    """What other processes use of the cores of this one."""
+    """The load of other processes on the cores of this one."""
 
     def __init__(self) -> None:
         self._before = time.monotonic(), _busy_seconds()
@@ -99,7 +98,7 @@ class _Load:
 
 
 def _busy_seconds() -> float | None:
-    """CPU seconds that others have spent on our cores since the machine started; None where nobody says."""
+    """CPU seconds of other processes on our cores since the machine started; None if the system does not report it."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return None
@@ -123,15 +122,10 @@ def _own_seconds(pid: int, tick: int) -> float:
     return (int(fields[11]) + int(fields[12])) / tick
 
 
-PRECISIONS = ("auto", "bf16", "fp32")
-LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # environment variables that limit the instructions oneDNN uses
-WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")  # such limits
-
-
 def resolve(wanted: str, device: torch.device) -> str:
-    """ "bf16" or "fp32": `wanted` itself, or for "auto" what `device` computes in natively.
+    """Return "bf16" or "fp32": `wanted` itself, or for "auto" the one that is native to `device`.
 
-    A limit on oneDNN's instructions counts: with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI a CPU with AMX has no native bf16.
+    A limit on oneDNN's instructions is respected: with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI a CPU with AMX has no bf16.
     """
     if wanted != "auto":
         return wanted

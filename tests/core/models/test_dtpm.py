@@ -18,7 +18,7 @@ from pocketprior.core.models.dtpm import (
     PredictorConfig,
 )
 from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
-from pocketprior.core.models.texture import GuidanceAdapter, SharedAdapter
+from pocketprior.core.models.texture_prior import GuidanceAdapter, SharedAdapter
 from pocketprior.core.sampling.schedule import SCHEDULES, cosine, trailing
 
 NAF = DtpmConfig(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pocketprior.core.models.blocks import RepBlock, merge_branches
 from pocketprior.core.models.deploy.fake_quant import fake_quantize, params_of, quantized_array, quantized_weights
-from pocketprior.core.models.texture import GuidanceAdapter
+from pocketprior.core.models.texture_prior import GuidanceAdapter
 from pocketprior.core.pack.int8 import MIN_WEIGHTS, QuantParams
 from pocketprior.export.quantization import layers, ranges
 from pocketprior.export.quantization.levels import coded, decoded

@@ -15,9 +15,8 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import CONFIGS, CpenConfig, Diffir, Teacher
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
-from pocketprior.core.training.commands import evaluate as command
-from pocketprior.core.training.evaluation import gen2res
-from pocketprior.core.training.gen2res import constrain
+from pocketprior.core.training.evaluation import gen2res, results
+from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 GEN2RES = Gen2ResConfig(widths=(8, 8), blocks=1, attention=(), compact=True, embedding=16, groups=4, dropout=0.0)
@@ -53,9 +52,9 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, name in zip(save_small(tmp_path), ("cleanup", "semantic"), strict=True):
         (tmp_path / name).mkdir()
         path.rename(tmp_path / name / "model.safetensors")
-    monkeypatch.setattr(command, "SHIPPED_BASE", tmp_path / "gen2res" / "model.safetensors")
-    quick = replace(constrain.RECIPE, steps=1, batch=1, crop=16, rank=2, save_every=1, precision="fp32")
-    monkeypatch.setattr(constrain, "RECIPE", quick)
+    monkeypatch.setattr(results, "SHIPPED_BASE", tmp_path / "gen2res" / "model.safetensors")
+    quick = replace(CONSTRAIN_STAGE.recipe, steps=1, batch=1, crop=16, rank=2, save_every=1, precision="fp32")
+    monkeypatch.setattr(gen2res, "CONSTRAIN_STAGE", replace(CONSTRAIN_STAGE, recipe=quick))
     return tmp_path
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
-from pocketprior.core.training.data import shards
-from pocketprior.core.training.data.shards import Shards, expand, is_shards
+from pocketprior.core.training.data import sources
+from pocketprior.core.training.data.sources import Shards, expand, is_shards
 
 
 def png(level: int, size: tuple[int, int] = (40, 48)) -> bytes:
@@ -39,7 +39,7 @@ def levels(read: Shards, place: int) -> list[int]:
 
 @pytest.fixture
 def few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "GROUP_PHOTOS", 2)
+    monkeypatch.setattr(sources, "GROUP_PHOTOS", 2)
 
 
 @pytest.mark.usefixtures("few_photos")

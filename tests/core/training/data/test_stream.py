@@ -12,7 +12,7 @@ from PIL import Image
 from toy_training import RECIPE, ToyStage
 
 from pocketprior.core.training.data import stream
-from pocketprior.core.training.data.photos import Data, Pool, Source
+from pocketprior.core.training.data.photos import PhotoSource, Pool, TrainingData
 from pocketprior.core.training.data.sources import open_data
 from pocketprior.core.training.data.stream import GROUPS, Folder, Stream, batches, group_of, shuffled
 
@@ -53,9 +53,11 @@ class Counted:
         return self.read(place)
 
 
-def drawn(source: Source, rank: int, processes: int, *, start: int = 0, workers: int = 0) -> list[torch.Tensor]:
+def drawn(source: PhotoSource, rank: int, processes: int, *, start: int = 0, workers: int = 0) -> list[torch.Tensor]:
     """The clean crops of each part of a run of 12 steps of 8 samples, by one of several processes."""
-    stage = ToyStage(Data(source, Pool([np.zeros((16, 16, 3), np.uint8)], [], np.empty((8, 3, 0, 0), np.uint8))))
+    stage = ToyStage(
+        TrainingData(source, Pool([np.zeros((16, 16, 3), np.uint8)], [], np.empty((8, 3, 0, 0), np.uint8)))
+    )
     parts = batches(stage, source, RECIPE, start=start, rank=rank, processes=processes, workers=workers)
     return [part["clean"] for part in parts]
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.core.models.dtpm import DtpmConfig
+from pocketprior.core.errors import UsageError
+from pocketprior.core.models.dtpm import MOBILE, DtpmConfig
 from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
-from pocketprior.core.training.data.photos import CONTEXTS, Data, gather
-from pocketprior.core.training.dtpm.semantic import RECIPE, SemanticStage, build, vicreg
+from pocketprior.core.training.data.photos import CONTEXTS, TrainingData, gather
+from pocketprior.core.training.dtpm.semantic import SEMANTIC_STAGE, SemanticStage, vicreg
 from pocketprior.core.training.loop.loop import train
 
 MODEL = DtpmConfig(semantic=SemanticConfig(size=16, code=6, widths=(8, 8)))
-QUICK = replace(RECIPE, steps=3, batch=8, save_every=3, precision="fp32", model=MODEL)
+QUICK = replace(SEMANTIC_STAGE.recipe, steps=3, batch=8, save_every=3, precision="fp32", model=MODEL)
 
 
 @pytest.fixture
@@ -22,7 +23,13 @@ def stage() -> SemanticStage:
     photos = [rng.integers(0, high, (32, 40, 3), dtype=np.uint8) for high in (40, 120, 250)]
     pool = gather(photos, minimum=16, side=16, structures=False)
     torch.manual_seed(0)
-    return build(QUICK, {}, Data(pool, pool))
+    return SEMANTIC_STAGE.build(QUICK, {}, TrainingData(pool, pool))
+
+
+def test_model_without_a_code_needs_no_encoder() -> None:
+    photos = TrainingData(gather([np.zeros((32, 32, 3), np.uint8)], minimum=16, side=0, structures=False), None)
+    with pytest.raises(UsageError, match=r"no semantic code.*--size base"):
+        SEMANTIC_STAGE.build(replace(QUICK, model=MOBILE), {}, photos)
 
 
 def test_equal_views_cost_nothing_but_variance() -> None:
@@ -56,9 +63,9 @@ def test_checkpoint_holds_standard_codes(stage: SemanticStage, tmp_path: object)
 
     from pocketprior.core.models import checkpoints
 
-    data = Data(stage.val, stage.val)
+    data = TrainingData(stage.val, stage.val)
     (step,) = train(stage, data, QUICK, Path(str(tmp_path)), workers=0)
-    assert 0 <= step["val_same_photo"] <= 1
+    assert 0 <= step.figures["val_same_photo"] <= 1
     encoder = SemanticEncoder(MODEL.semantic)
     encoder.load_state_dict(checkpoints.load(Path(str(tmp_path)) / "model.safetensors", "semantic").part("encoder"))
     codes = encoder(torch.from_numpy(stage.contexts).float() / 255)

@@ -13,6 +13,7 @@ from pocketprior.core import cli
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.photo.photo import Photo
 from pocketprior.core.training.commands import album as command
+from pocketprior.core.training.gen2res.album import Album, is_generated
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_an_album_has_its_pictures_and_says_what_it_is_made_of(album: Path) -> N
     facts = json.loads((album / "album.json").read_text())
     assert (facts["start"], facts["steps"], facts["skip"], facts["last"]) == (300, 2, 10, 200)
     assert len(facts["photo"]) == len(facts["base"]) == 64
-    assert command.is_generated(album)
+    assert is_generated(album)
 
 
 def test_finished_pictures_are_kept_and_missing_ones_made_again(album: Path, photo: Path, base: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_folder_with_other_files_is_refused(
 def test_a_photo_that_is_too_small_is_refused(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(Photo(np.zeros((5, 60, 3), np.uint8)), tmp_path / "strip.png")
     assert call(tmp_path / "strip.png", tmp_path / "album", base) == 2
-    assert "8 pixels at least" in capsys.readouterr().err
+    assert "at least 8 pixels" in capsys.readouterr().err
     assert not (tmp_path / "album").exists()
 
 
@@ -93,7 +94,7 @@ def test_something_else_than_a_photo_is_refused(tmp_path: Path, base: Path) -> N
 
 
 def test_personal_albums_are_not_taken_for_generated_ones(tmp_path: Path) -> None:
-    assert not command.is_generated(tmp_path)
+    assert not is_generated(tmp_path)
 
 
 def test_a_file_in_place_of_the_album_is_refused(
@@ -102,3 +103,7 @@ def test_a_file_in_place_of_the_album_is_refused(
     (tmp_path / "mine.txt").write_text("mine")
     assert call(photo, tmp_path / "mine.txt", base) == 2
     assert "is a file or holds other files" in capsys.readouterr().err
+
+
+def test_the_command_has_the_defaults_of_albums() -> None:
+    assert Album(**{name: default for name, (_, default, _) in command.OPTIONS.items()}) == Album()

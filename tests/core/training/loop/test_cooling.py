@@ -14,10 +14,11 @@ from toy_training import RECIPE, ToyStage, record, toy_data, train_toy
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.core.training.loop.cooling import cool, cooled_copies
-from pocketprior.core.training.loop.loop import Step, train
+from pocketprior.core.training.loop.loop import SavedStep, train
 from pocketprior.core.training.loop.recipe import Recipe
+from pocketprior.core.training.loop.resume import cooled_copies
 from pocketprior.core.training.loop.stage import Arrays
+from pocketprior.core.training.runs import cool
 
 CONSTANT = replace(RECIPE, steps=6, cooldown=0.0, save_every=2, optimizer="muon")
 
@@ -28,7 +29,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def cool_toy(run: Path, steps: int, recipe: Recipe = CONSTANT, **options: Any) -> list[Step]:
+def cool_toy(run: Path, steps: int, recipe: Recipe = CONSTANT, **options: Any) -> list[SavedStep]:
     data = toy_data()
     return list(cool(ToyStage(data, **options), data, recipe, run, steps, workers=0))
 
@@ -49,8 +50,8 @@ class Watched(ToyStage):
 def test_rate_falls_to_zero_and_the_run_is_untouched(run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     steps = cool_toy(run, 4)
-    assert [step["step"] for step in steps] == [8, 10]
-    assert [step["rate"] / CONSTANT.rate for step in steps] == pytest.approx([3 / 4, 1 / 4])
+    assert [step.step for step in steps] == [8, 10]
+    assert [step.figures["rate"] / CONSTANT.rate for step in steps] == pytest.approx([3 / 4, 1 / 4])
     assert {path: path.read_bytes() for path in before} == before
     cooled = Recipe.load(run / "cooled-00000006" / "recipe.toml")
     assert [cooled.share_of_rate(step) for step in range(6, 10)] == pytest.approx([1, 3 / 4, 1 / 2, 1 / 4])
@@ -80,7 +81,7 @@ def test_stopped_copy_goes_on_to_the_same_bits(run: Path, tmp_path: Path) -> Non
 def test_copy_that_was_killed_while_it_was_made_is_made_again(run: Path) -> None:
     (run / "cooled-00000006").mkdir()
     (run / "cooled-00000006" / "resume.safetensors").write_bytes(b"half")
-    assert [step["step"] for step in cool_toy(run, 2)] == [8]
+    assert [step.step for step in cool_toy(run, 2)] == [8]
 
 
 def test_longer_run_has_another_copy(run: Path) -> None:
@@ -88,19 +89,19 @@ def test_longer_run_has_another_copy(run: Path) -> None:
     assert cool_toy(run, 2) == []  # it is there
     longer = replace(CONSTANT, steps=8)
     train_toy(run, longer)
-    assert [step["step"] for step in cool_toy(run, 4, longer)] == [10, 12]
+    assert [step.step for step in cool_toy(run, 4, longer)] == [10, 12]
     assert cooled_copies(run) == [run / "cooled-00000006", run / "cooled-00000008"]
 
 
 def test_what_cannot_be_cooled_is_said(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="at least 1 step, got 0"):
+    with pytest.raises(UsageError, match="at least 1 step to cool for, got 0"):
         cool_toy(run, 0)
     train_toy(tmp_path / "ends")
-    with pytest.raises(UsageError, match="cool-down itself"):
+    with pytest.raises(UsageError, match="cool-down of its own"):
         cool_toy(tmp_path / "ends", 2, RECIPE)
     early = replace(CONSTANT, steps=2)
     train_toy(tmp_path / "early", early)
-    with pytest.raises(UsageError, match=r"has done 2 steps .* until step 3"):
+    with pytest.raises(UsageError, match=r"is at step 2 .* until step 3"):
         cool_toy(tmp_path / "early", 2, early)
     with pytest.raises(TrainingError, match="no saved state"):
         cool_toy(tmp_path / "none", 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from toy_training import RECIPE, Toy, ToyConfig, ToyStage, record, toy_data, tra
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
-from pocketprior.core.training.loop.loop import Step, train
+from pocketprior.core.training.loop.loop import SavedStep, train
+from pocketprior.core.training.loop.optimizers import TrainedWeights
 from pocketprior.core.training.loop.recipe import Recipe
-from pocketprior.core.training.loop.weights import Weights
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +45,10 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    """kill -9 at a random moment after the first save, twice; then to the end. Batches come from worker processes."""
+    """kill -9 at two moments after the first save; then to the end. Batches come from worker processes."""
     settings = ("steps=60", "save_every=3")
     program = [sys.executable, str(Path(__file__).parents[3] / "toy_training.py")]
-    for _ in range(2):
+    for delay in (0.05, 0.2):
         before = len(rows(tmp_path / "killed")) if (tmp_path / "killed" / "log.csv").exists() else 0
         run = subprocess.Popen(
             [*program, str(tmp_path / "killed"), *settings, "pause=0.02"],
@@ -58,7 +57,7 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
         )
         assert run.stdout is not None
         run.stdout.readline()  # the first save of this process is done
-        time.sleep(random.uniform(0, 0.3))
+        time.sleep(delay)
         run.kill()
         run.wait()
         run.stdout.close()
@@ -141,14 +140,14 @@ def test_log_holds_the_means_between_saves(whole: Path, tmp_path: Path) -> None:
     each = train_toy(tmp_path, replace(RECIPE, save_every=1))
     assert [row["step"] for row in rows(whole)] == ["4", "8", "12"]
     for name in ("loss", "content", "gradient"):
-        mean = sum(step[name] for step in each[4:8]) / 4
+        mean = sum(step.figures[name] for step in each[4:8]) / 4
         assert float(rows(whole)[1][name]) == pytest.approx(mean, rel=1e-5)
-    assert float(rows(whole)[2]["val_error"]) == pytest.approx(each[11]["val_error"], rel=1e-5)
+    assert float(rows(whole)[2]["val_error"]) == pytest.approx(each[11].figures["val_error"], rel=1e-5)
 
 
 def test_loss_falls(tmp_path: Path) -> None:
     steps = train_toy(tmp_path, replace(RECIPE, steps=80, save_every=20, rate=1e-2))
-    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
+    assert steps[-1].figures["loss"] < 0.8 * steps[0].figures["loss"]
 
 
 def test_pictures_and_tensorboard_are_written(whole: Path) -> None:
@@ -291,10 +290,10 @@ def test_moments_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     data = toy_data()
     stage = ToyStage(data)
     run = train(stage, data, RECIPE, tmp_path, workers=0)
-    weights: list[Weights] = []
-    state = Weights.state
+    weights: list[TrainedWeights] = []
+    state = TrainedWeights.state
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Weights, "state", lambda self: weights.append(self) or state(self))
+        patch.setattr(TrainedWeights, "state", lambda self: weights.append(self) or state(self))
         next(run)
     moments = weights[0].moments(next(stage.toy.first.parameters()))
     moments["exp_avg_sq"].fill_(torch.inf)
@@ -357,7 +356,7 @@ def test_run_that_cools_down_cannot_be_extended(whole: Path) -> None:
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    """Weights, averages and moments."""
+    """TrainedWeights, averages and moments."""
     state = safetensors.torch.load_file(run / "resume.safetensors")
     return {name: tensor for name, tensor in state.items() if "." in name and not name.startswith("total.")}
 
@@ -368,7 +367,7 @@ def test_stopped_after_its_minutes_it_goes_on_to_the_same_bits(
     data = toy_data()
     stage = ToyStage(data, pause=0.2)
     assert list(train(stage, data, RECIPE, tmp_path, workers=0, minutes=0.1 / 60)) == []
-    assert "stopped at step 1 as its time is over; run the same command to go on" in capsys.readouterr().err
+    assert "time is up at step 1; run the same command to resume" in capsys.readouterr().err
     train_toy(tmp_path)
     assert_same(tmp_path, whole)
 
@@ -391,7 +390,7 @@ def test_resume_in_another_precision_is_said(tmp_path: Path, capsys: pytest.Capt
     safetensors.torch.save_file(state, tmp_path / "resume.safetensors")
     capsys.readouterr()
     train_toy(tmp_path, replace(recipe, steps=2))
-    assert f"was trained in {before} so far; this machine goes on in {now}" in capsys.readouterr().err
+    assert f"was trained in {before} so far; this machine continues in {now}" in capsys.readouterr().err
 
 
 def test_new_run_starts_from_given_weights_and_counts_on(tmp_path: Path) -> None:
@@ -401,14 +400,14 @@ def test_new_run_starts_from_given_weights_and_counts_on(tmp_path: Path) -> None
     given.facts["hours"] = 2.0
     recipe = replace(CONSTANT, steps=10, save_every=2)
 
-    def train_on(run: Path, stop: int | None = None) -> list[Step]:
+    def train_on(run: Path, stop: int | None = None) -> list[SavedStep]:
         data = toy_data()
         return list(train(ToyStage(data, stop), data, recipe, run, start=given, workers=0))
 
     found = train_on(tmp_path / "whole")
-    assert [step["step"] for step in found] == [8, 10]
-    assert [step["rate"] / RECIPE.rate for step in found] == pytest.approx([2 / 3, 1])
-    assert found[0]["hours"] == pytest.approx(2.0, abs=0.1)
+    assert [step.step for step in found] == [8, 10]
+    assert [step.figures["rate"] / RECIPE.rate for step in found] == pytest.approx([2 / 3, 1])
+    assert found[0].figures["hours"] == pytest.approx(2.0, abs=0.1)
     state = safetensors.torch.load_file(tmp_path / "whole" / "resume.safetensors")
     assert (int(state["first"]), int(state["step.first.0.bias"])) == (6, 4)
     with pytest.raises(KeyboardInterrupt):

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.training.loop.recipe import Recipe
-from pocketprior.core.training.stages import stage_module
+from pocketprior.core.training.stages import find_stage
 
 RECIPE = Recipe(steps=100, warmup=10, rate=1.0)
 
@@ -50,6 +50,7 @@ def test_recipe_round_trips(recipe: Recipe, name: str, tmp_path: Path) -> None:
     assert type(recipe).load(tmp_path / name) == recipe
 
 
+@settings(deadline=None)
 @given(
     rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     widths=st.lists(st.integers(-(2**40), 2**40)),
@@ -129,12 +130,12 @@ def test_bad_value_is_refused(setting: str) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("steps = 3", "expected"),
+        ("steps = 3", "'batch' is missing; a recipe file names every field"),
         ("steps = ", "not valid TOML"),
         ("WHOLE\nextra = 1", "extra"),
-        ('WHOLE\nsteps = "3"', "steps: expected a whole number, got '3'"),
-        ("WHOLE\nsteps = 3.0", "steps: expected a whole number, got 3.0"),
-        ("WHOLE\nsteps = true", "steps: expected a whole number, got True"),
+        ('WHOLE\nsteps = "3"', 'steps: given "3", expected int'),
+        ("WHOLE\nsteps = 3.0", "steps: given 3.0, expected int"),
+        ("WHOLE\nsteps = true", "steps: given true, expected int"),
     ],
 )
 def test_recipe_file_with_a_fault_is_refused(text: str, named: str, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_whole_number_in_a_file_may_stand_for_a_float(tmp_path: Path) -> None:
 )
 def test_recipes_of_the_kept_checkpoints_can_be_read(folder: str, stage: str) -> None:
     path = Path(__file__).parents[4] / "checkpoints" / folder / "recipe.toml"
-    recipe = type(stage_module("dtpm", stage).RECIPE).load(path)
+    recipe = type(find_stage("dtpm", stage).load().recipe).load(path)
     last = (path.parent / "log.csv").read_text().splitlines()[-1]
     assert recipe.steps == int(last.partition(",")[0])
 
