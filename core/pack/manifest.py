@@ -52,7 +52,6 @@ class Conditions:
     thumbnail: int  # its height and width in pixels
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require(self.thumbnail >= 1, "thumbnail", self.thumbnail, "1 or more pixels")
 
 
@@ -70,7 +69,6 @@ class GraphSpec:
     function: str = ""  # the graph's name in a Core ML package of several tasks; "" where it is that of the graph
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_graph(self)
 
     def sized(self, size: Size) -> GraphSpec:
@@ -101,7 +99,6 @@ class Golden:
     reason: str  # for the tolerance
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require(0 <= self.tolerance <= 255, "tolerance", self.tolerance, "0 to 255 grey levels")
 
 
@@ -116,7 +113,6 @@ class LimitOverride:
     drop_db: float | None = None  # the largest mean loss of PSNR to the clean photos, dB
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require(bool(self.reason), "reason", self.reason, "why the limit is another")
         for name in ("psnr_db", "max_abs", "shift", "drop_db"):
             given = getattr(self, name)
@@ -189,7 +185,6 @@ class Manifest:
     further: Mapping[str, TaskFacts] = field(default_factory=dict[str, TaskFacts])
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_manifest(self)
 
     @classmethod

@@ -28,7 +28,6 @@ class Size:
     fixed: bool = False  # whether `minimum` is the only one
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require(self.multiple_of >= 1, "multiple_of", self.multiple_of, "1 or more")
         fits = self.minimum >= 1 and self.minimum % self.multiple_of == 0
         require(fits, "minimum", self.minimum, f"a multiple of {self.multiple_of}")

@@ -49,7 +49,6 @@ class Photo:
     notices: tuple[str, ...] = ()  # what could not be kept or may surprise: sentences for the user, never to be dropped
 
     def __post_init__(self) -> None:
-        """Check the values."""
         _check_pixels(self.pixels)
         if self.alpha is not None and (self.alpha.shape, self.alpha.dtype) != (self.size, self.pixels.dtype):
             raise UsageError(
