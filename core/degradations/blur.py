@@ -18,7 +18,6 @@ from .filters import convolve
 
 __all__ = ["defocused", "disc", "drift", "gaussian", "generalized", "moved", "path_kernel", "plateau", "shake", "sinc"]
 
-
 _Path = NDArray[np.float64]  # (instants, 2): y, x in pixels, equally spaced in time
 
 

@@ -23,7 +23,6 @@ from .window import Damage, Window
 
 __all__ = ["MIXTURE", "cleanup", "mixed_v1"]
 
-
 _MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
 _KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 

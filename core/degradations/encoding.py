@@ -12,7 +12,6 @@ from ..arrays import FloatImage, Floats
 
 __all__ = ["LUMA", "Subsampling", "blend", "jpeg", "linear_to_srgb", "quantize", "shifted_jpeg", "srgb_to_linear"]
 
-
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of sRGB values: BT.601, as JPEG has it
 
 Subsampling: TypeAlias = Literal["4:4:4", "4:2:2", "4:2:0"]

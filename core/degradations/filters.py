@@ -33,7 +33,6 @@ __all__ = [
     "structure",
 ]
 
-
 Kernel: TypeAlias = Literal["area", "bilinear", "bicubic"]
 
 _EVERY = slice(None)

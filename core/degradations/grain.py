@@ -35,7 +35,6 @@ __all__ = [
     "with_deviation",
 ]
 
-
 _CUBIC_RADIUS = 2  # pixels on either side that bicubic resizing reads
 
 _SITES = ((0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1))  # channel, row, column of a Bayer cell (RGGB)

@@ -33,7 +33,6 @@ __all__ = [
     "streak",
 ]
 
-
 _BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
 _FOOTPRINT = 1.4  # how far a drop's soft edge extends, in radii of its discs
 

@@ -17,7 +17,6 @@ from .planes import PEAK, check_pair, check_size, gaussian_taps, mean_2x2, plane
 
 __all__ = ["haarpsi", "psnr", "ssim"]
 
-
 # SSIM
 _WINDOW = gaussian_taps(radius=5, sigma=1.5)
 _C1 = (0.01 * PEAK) ** 2

@@ -40,7 +40,6 @@ __all__ = [
     "to_srgb",
 ]
 
-
 Primaries: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 Convert: TypeAlias = Callable[[Image.Image], Image.Image]
 

@@ -43,7 +43,6 @@ __all__ = [
     "write",
 ]
 
-
 FORMATS = tuple(FILE_FORMATS)
 READABLE = tuple(sorted(suffix for target in FILE_FORMATS.values() for suffix in target.suffixes))
 WRITABLE = READABLE

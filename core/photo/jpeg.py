@@ -30,7 +30,6 @@ __all__ = [
     "with_gain_map_length",
 ]
 
-
 LARGEST_SEGMENT = 65533  # bytes of payload
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA

@@ -33,7 +33,6 @@ __all__ = [
     "with_depth",
 ]
 
-
 _BAND_PIXELS = 1 << 20
 
 TRANSPOSES = {

@@ -36,7 +36,6 @@ __all__ = [
     "xmp",
 ]
 
-
 _TIFF_IPTC = 33723
 _RAW_PROFILE = "Raw profile type "  # how ImageMagick puts EXIF, IPTC, XMP into PNG text
 _PNG_XMP = "XML:com.adobe.xmp"

@@ -17,7 +17,6 @@ from .photo import Photo, interleaved
 
 __all__ = ["write"]
 
-
 Order: TypeAlias = Literal["<", ">"]
 TiffEntry: TypeAlias = tuple[int, int, bytes]  # type, count, value
 

@@ -21,7 +21,6 @@ from .restorer import ProgressCallback, RestoreOptions, Restorer
 
 __all__ = ["FileJob", "FileOptions", "Outcome", "compare_path", "plan_jobs", "restore_files"]
 
-
 RESTORED = ".restored"  # photo.jpg -> photo.restored.jpg
 COMPARE = ".compare"
 
