@@ -1,4 +1,4 @@
-"""Triton twin of `channel_attention`.
+"""Triton implementation of `channel_attention`.
 
 q, k and v before their 3x3, `hidden` (N, H, W, 3 C), come of one matrix product. What needs q, k or v takes the 3x3 of
 `hidden` as it goes, so that they are never written: the maps q k^T with the squared lengths, summed per run of tiles;
@@ -12,22 +12,20 @@ and their partial sums come on top. Kept for the backward pass: x and the maps.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .channel_attention import SMALLEST
-from .launch_triton import dot, launch
-from .mixed_triton import mixed_backward, pointwise, taps_first
-from .products_triton import products, run_length
-from .rounded_triton import rounded
-from .stencil_triton import convolved, pixel
+from .depthwise_triton import convolved, pixel, taps_first
+from .pointwise_triton import mixed_backward, pointwise, products
+from .primitives_triton import dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
 
 COLUMNS = 16  # of a tile
-SHORTEST = 1e-6  # sqrt(SMALLEST): of the lengths that q and k are scaled with
 R = 16  # rows of a map that a program holds at a time
 PART = 16  # channels that products of float32 go over at a time: they keep both factors in registers
 
@@ -225,14 +223,20 @@ def _maps_backward_kernel(
 
 
 def forward(
-    x: Tensor, mixes: tuple[Tensor, ...], depths: tuple[Tensor, ...], temperature: Tensor, out: Tensor, heads: int
+    x: Tensor,
+    mixes: tuple[Tensor, ...],
+    depths: tuple[Tensor, ...],
+    temperature: Tensor,
+    out: Tensor,
+    heads: int,
+    smallest: float,
 ) -> tuple[Tensor, Tensor]:
     """Output, channels_last, and statistics (N, heads, c + 2, c): q k^T and the squared lengths of q and of k."""
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
     hidden, taps = pointwise(x, mixes), taps_first(depths)
     statistics = _statistics(hidden, taps, heads)
-    onto = _onto(out, _weights(statistics, temperature))
+    onto = _onto(out, _weights(statistics, temperature, smallest))
     y = torch.empty_like(x, memory_format=torch.channels_last)
     exact = x.dtype == torch.float32
     rows, part, widest = (2, PART, 64) if exact else (4, 32, 128)
@@ -255,13 +259,14 @@ def backward(
     out: Tensor,
     heads: int,
     statistics: Tensor,
+    smallest: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, of the three 1x1 and of the three 3x3 stacked, of temperature and out."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     n, channels, height, width = x.shape
     size, block = channels // heads, _block(channels // heads)
     hidden, taps = pointwise(x, mixes), taps_first(depths)
-    weights = _weights(statistics, temperature)
+    weights = _weights(statistics, temperature, smallest)
     onto = _onto(out, weights)
     # Of W_out A, and so of both.
     donto = products(dy.movedim(1, 3), hidden[..., 2 * channels :], taps[:, 2 * channels :])  # (N, C, C) float32
@@ -275,7 +280,7 @@ def backward(
     launch(
         _weights_backward_kernel, (heads, n),
         statistics, temperature.contiguous(), dweights, dmap, scales, dtemperature, size, channels,
-        SMALLEST=SMALLEST, SHORTEST=SHORTEST, R=R, BLOCK=block, warps=8,
+        SMALLEST=smallest, SHORTEST=math.sqrt(smallest), R=R, BLOCK=block, warps=8,
     )  # fmt: skip
     dmixed = torch.empty_like(hidden)
     rows, part = (1, PART) if x.dtype == torch.float32 else (2, block)
@@ -301,7 +306,7 @@ def _by_head(out: Tensor, heads: int) -> Tensor:
 
 
 def _onto(out: Tensor, weights: Tensor) -> Tensor:
-    """Attention and the last 1x1 as one matrix for each picture, (N, C, C)."""
+    """Attention and the last 1x1 as one matrix for each image, (N, C, C)."""
     n, heads = weights.shape[:2]
     onto = (_by_head(out, heads) @ weights).transpose(1, 2)
     return onto.reshape(n, out.shape[0], out.shape[1]).contiguous()  # a view of it where heads are one channel wide
@@ -322,7 +327,7 @@ def _statistics(hidden: Tensor, taps: Tensor, heads: int) -> Tensor:
     return sums.sum(dim=1)
 
 
-def _weights(statistics: Tensor, temperature: Tensor) -> Tensor:
+def _weights(statistics: Tensor, temperature: Tensor, smallest: float) -> Tensor:
     """Attention (N, heads, c, c) in the dtype of temperature."""
     n, heads, _, size = statistics.shape
     weights = temperature.new_empty((n, heads, size, size))
@@ -330,7 +335,7 @@ def _weights(statistics: Tensor, temperature: Tensor) -> Tensor:
     launch(
         _weights_kernel, (triton.cdiv(size, R), heads, n),
         statistics, temperature.contiguous(), weights, size,
-        SMALLEST=SMALLEST, R=R, BLOCK=block,
+        SMALLEST=smallest, R=R, BLOCK=block,
     )  # fmt: skip
     return weights
 

@@ -1,8 +1,8 @@
-"""Triton twin of `gated_feed_forward`.
+"""Triton implementation of `gated_feed_forward`.
 
 Gate and value before their 3x3, `hidden` (N, H, W, 2 E), come of one matrix product. Where all C channels fit into one
 program, the 3x3, the gate and the last 1x1 are one kernel, and so are, in the backward pass, the gradients of gate and
-value and of the last 1x1: gated values are then never written. Wider pictures write them, for a plain matrix product.
+value and of the last 1x1: gated values are then never written. Wider images write them, for a plain matrix product.
 
 Traffic in S, the bytes of x, by count, for E = 2 C: forward 10 (x, hidden written; hidden and y), backward 36 (5 for
 hidden again; 9, hidden, dy and the gradients of gate and value; 22 in `mixed_backward`). Where C is too wide, 14 and
@@ -16,11 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_triton import dot, launch
-from .mixed_triton import mixed_backward, pointwise, taps_first
-from .products_triton import products, run_length
-from .rounded_triton import rounded
-from .stencil_triton import convolved, pixel
+from .depthwise_triton import convolved, pixel, taps_first
+from .pointwise_triton import mixed_backward, pointwise, products
+from .primitives_triton import dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
 

@@ -1,11 +1,11 @@
-"""Triton twin of `guidance_adapter`: one kernel forward, two backward.
+"""Triton implementation of `guidance_adapter`: one kernel forward, two backward.
 
-Pictures are channels-last, a matrix of pixels x channels; a program holds whole pixels of the C channels of h and of
+Images are channels-last, a matrix of pixels x channels; a program holds whole pixels of the C channels of h and of
 the D hidden ones. The 3x3 convolution is a matrix product as well: of the 27 values around each pixel, gathered in the
 program and padded to 32, of which the 28th is 1, for the bias.
 
 Traffic in S, the bytes of h, by count: forward 2 (h; y) and 3 / C for the guide. Backward 3 (h and dy; dh) and 2 D / C
-for the gradient of what the 3x3 convolution gave, a picture of D channels from which the second kernel gathers the
+for the gradient of what the 3x3 convolution gave, an image of D channels from which the second kernel gathers the
 gradient of the guide; without need of that one both fall away. Everything inside is computed anew from h and the
 guide, which are all that is kept. Gradients of the weights are sums over pixels: in 16 bit a program goes through many
 tiles and sums in registers, C (2 D + 1) + 29 D numbers for each of at most `PROGRAMS` programs, which are added up
@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_triton import dot, launch
+from .primitives_triton import dot, launch
 
 __all__ = ["backward", "forward"]
 
@@ -56,7 +56,7 @@ def _conv(weight_ptr, bias_ptr, D: tl.constexpr, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def _around(guide_ptr, first, pixels, height, width, P: tl.constexpr):
-    """The 3 x 3 x 3 values around each of P pixels from `first` on, 0 outside the picture, then 1; (P, TAPS)."""
+    """The 3 x 3 x 3 values around each of P pixels from `first` on, 0 outside the image, then 1; (P, TAPS)."""
     p, k = tl.arange(0, P)[:, None], tl.arange(0, TAPS)[None, :]
     row, column = (k % 9) // 3 - 1, k % 3 - 1
     y, x = ((first + p) // width) % height + row, (first + p) % width + column
@@ -129,7 +129,7 @@ def _backward_kernel(
 ):  # fmt: skip
     """`chunks` tiles of P pixels: dh; where SUMMED the sums of the weights' gradients, else what is hidden, for them.
 
-    Hidden pictures (pixels, D) are dg, the gradient of what the 3x3 convolution gave, da, that of what `enter` gave,
+    Hidden images (pixels, D) are dg, the gradient of what the 3x3 convolution gave, da, that of what `enter` gave,
     and u, what `leave` took; dg is written where GUIDED too. BLOCK_C channels of h are taken at a time.
     """
     p, d = tl.arange(0, P)[:, None], tl.arange(0, BLOCK_D)[None, :]
@@ -144,7 +144,7 @@ def _backward_kernel(
     for i in tl.range(0, chunks, disable_licm=True):
         first = (tl.program_id(0) * chunks + i) * P
         base, inside = first.to(tl.int64) * C, p < pixels - first
-        # Forward once more, and back to what is hidden. Outside the pictures dy is 0, and with it what follows.
+        # Forward once more, and back to what is hidden. Outside the images dy is 0, and with it what follows.
         around = _around(guide_ptr, first, pixels, height, width, P)
         g = dot(around, tl.trans(_conv(conv_ptr, conv_bias_ptr, D, BLOCK_D)))
         a = tl.zeros((P, BLOCK_D), tl.float32) + tl.load(enter_bias_ptr + d, d < D, 0.0).to(tl.float32)
@@ -242,7 +242,7 @@ def backward(
     guide_bias: Tensor,
     leave_weight: Tensor,
     guided: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """Gradients of h, the guide and all weights and biases; that of the guide is empty where it is not `guided`."""
     h, guide, dy = (t.contiguous(memory_format=torch.channels_last) for t in (h, guide, dy))
     weights = enter_weight, enter_bias, guide_weight, guide_bias, leave_weight
@@ -273,12 +273,12 @@ def backward(
         h, dy = (t.permute(0, 2, 3, 1).reshape(pixels, channels) for t in (h, dy))
         denter, denter_bias = da.T @ h, da.sum(dim=0)
         dleave, dleave_bias = dy.T @ u, dy.sum(dim=0)
-        picture = dg.reshape(n, height, width, inside).permute(0, 3, 1, 2)
-        dconv = torch.nn.grad.conv2d_weight(guide, guide_weight.shape, picture, padding=1)
+        image = dg.reshape(n, height, width, inside).permute(0, 3, 1, 2)
+        dconv = torch.nn.grad.conv2d_weight(guide, guide_weight.shape, image, padding=1)
         dconv_bias = dg.sum(dim=0)
     found = denter, denter_bias, dconv, dconv_bias, dleave
     found = (t.reshape(w.shape).clone() for t, w in zip(found, weights, strict=True))
-    return dh, dguide, *found, dleave_bias.clone()
+    return [dh, dguide, *found, dleave_bias.clone()]
 
 
 def _guide(dg: Tensor, guide: Tensor, guide_weight: Tensor) -> Tensor:

@@ -1,4 +1,10 @@
-"""Triton twin of `naf_block`."""
+"""Triton implementation of `naf_block`.
+
+Forward: the 1x1 that enters the spatial half, with its normalisation (`pixels_triton`); the depthwise 3x3 with the gate
+(`depthwise_triton`); the attention (`naf_vectors_triton`); and one kernel, `_tail_kernel`, for all that follows.
+Backward: one kernel for that tail, then the same steps in reverse. Kept for the backward pass: x, the gated tensor and
+two vectors per image; the rest is computed anew.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +16,25 @@ import triton.language as tl
 from torch import Tensor
 
 from .depthwise_triton import depthwise_backward, depthwise_gate, depthwise_gate_backward
-from .folded_triton import Folded, Leave, Norm, block, fold_leaves, fold_norms
-from .launch_triton import dot, launch
-from .naf_vectors_triton import attention, attention_backward, leave_gradients
-from .pixels_triton import (
-    EPS,
-    denormalised,
-    norm_gradients,
-    norm_pointwise,
-    norm_pointwise_backward,
-    normalised,
-    run_length,
+from .naf_parameters import EPS, Parameters
+from .naf_vectors_triton import (
+    Folded,
+    Leave,
+    Norm,
+    attention,
+    attention_backward,
+    block,
+    fold_leaves,
+    fold_norms,
+    leave_gradients,
 )
-from .products_triton import products
-from .rounded_triton import column_sum, rounded
+from .pixels_triton import denormalised, norm_gradients, norm_pointwise, norm_pointwise_backward, normalised
+from .pointwise_triton import products
+from .primitives_triton import column_sum, dot, launch, rounded, run_length
 
-__all__ = ["Parameters", "backward", "forward"]
+__all__ = ["backward", "forward"]
 
 SUMMED = 1024  # channels x hidden channels up to which products are summed in registers: four such matrices
-
-
-class Parameters(NamedTuple):
-    """The parameters of the block, in the order of `naf_block`."""
-
-    spatial_norm_weight: Tensor
-    spatial_norm_bias: Tensor
-    spatial_in_weight: Tensor
-    spatial_in_bias: Tensor
-    depthwise_weight: Tensor
-    depthwise_bias: Tensor
-    attention_weight: Tensor
-    attention_bias: Tensor
-    spatial_out_weight: Tensor
-    spatial_out_bias: Tensor
-    beta: Tensor
-    point_norm_weight: Tensor
-    point_norm_bias: Tensor
-    point_in_weight: Tensor
-    point_in_bias: Tensor
-    point_out_weight: Tensor
-    point_out_bias: Tensor
-    gamma: Tensor
 
 
 @triton.jit
@@ -224,7 +208,7 @@ def backward(
 
 
 class _Tail(NamedTuple):
-    """What the backward pass of the tail finds; sums and products are of each picture, float32."""
+    """What the backward pass of the tail finds; sums and products are of each image, float32."""
 
     dx: Tensor  # (N, C, H, W), of what leaves the spatial half
     dg: Tensor  # (N, hidden, H, W), of the gated tensor but for what goes through the attention

@@ -20,19 +20,14 @@ TORCH = frozenset({"torch", "torchvision", "triton", "accelerate", "safetensors.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "kernels": frozenset(),
-    "kernels.mode": frozenset(),
-    # One command does on a GPU whatever there is to do on a GPU: it measures, records and trains.
-    "kernels.gpu": frozenset(
-        {"core", "core.models", "core.training", "kernels", "kernels.mode", "export", "export.parity", "runtimes"}
-    ),
-    "core.models": frozenset({"core", "kernels", "kernels.mode"}),
-    "core.training": frozenset({"core", "core.models", "kernels.mode"}),
+    "core.models": frozenset({"core", "kernels"}),
+    "core.training": frozenset({"core", "core.models"}),
     "distill": frozenset({"core", "core.models", "core.training"}),
-    "export": frozenset({"core", "core.models", "kernels.mode"}),
+    "export": frozenset({"core", "core.models"}),
     # One command takes an album and gives a pack: it trains and exports.
     "export.personalize": frozenset({"core", "core.models", "core.training", "export"}),
     # The reference is written in the format, and with the recorder, of what replays it.
-    "export.parity": frozenset({"core", "core.models", "kernels", "kernels.mode", "export", "runtimes"}),
+    "export.parity": frozenset({"core", "core.models", "kernels", "export", "runtimes"}),
     # One command knows the stages of a training and what comes after it; it runs the others as processes.
     "export.build": frozenset({"core", "core.training"}),
     "runtimes": frozenset({"core"}),
@@ -41,8 +36,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 MUST_NOT_LOAD: dict[str, frozenset[str]] = {
     "core": TORCH | RUNTIME_LIBRARIES,
     "kernels": RUNTIME_LIBRARIES,
-    "kernels.mode": RUNTIME_LIBRARIES,
-    "kernels.gpu": RUNTIME_LIBRARIES,
     "core.models": RUNTIME_LIBRARIES,
     "core.training": RUNTIME_LIBRARIES,
     "distill": RUNTIME_LIBRARIES,
@@ -149,7 +142,7 @@ PLANTED = {
     "through the package": ("core/x.py", "from .. import kernels", "imports kernels"),
     "sideways": ("runtimes/x.py", "from ..export import onnx", "imports export"),
     "models from a runtime": ("runtimes/x.py", "from ..core.models.dtpm import Dtpm", "imports core.models"),
-    "another kernel than mode": ("export/x.py", "from ..kernels import film", "imports kernels"),
+    "kernels from export": ("export/x.py", "from ..kernels import film", "imports kernels"),
     "by its full name": ("core/x.py", "import pocketprior.core.noise", "relative imports"),
     "by its folder": ("runtimes/x.py", "from core.noise import normal", "relative imports"),
     "torch in core": ("core/x.py", "def f():\n    import torch.nn", "loads 'torch'"),
@@ -176,7 +169,6 @@ ALLOWED = {
     "a runtime to core": ("runtimes/native/x.py", "from ...core.errors import GraphError"),
     "a runtime to its library": ("runtimes/x.py", "def f():\n    import onnxruntime"),
     "models to kernels": ("core/models/x.py", "import torch\nfrom ...kernels import film\nfrom ..noise import x"),
-    "export to mode": ("export/x.py", "from ..kernels import mode\nfrom ..kernels.mode import set_mode"),
     "the face to core": ("pocketprior/x.py", "from .core.restore import Restorer"),
     "the command table": ("core/cli.py", "COMMANDS = {'bench': ('pocketprior.runtimes.commands.bench', 'help')}"),
     "a sentence with a dot": ("core/x.py", "message = 'see export. Or runtimes.'"),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from .filters import gaussian_blur
 from .light import LUMA, Picture, Plane, blend
@@ -38,8 +39,6 @@ def scratches(part: Part, count: int, length: float, wander: float, rng: Generat
     Those in a part of the picture are returned. wander: standard deviation of the direction along the line, in radians;
     a large one gives hairs.
     """
-    from PIL import Image, ImageDraw
-
     height, width, rows, columns = part
     canvas = Image.new("L", (FINE * (columns.stop - columns.start), FINE * (rows.stop - rows.start)))
     pen = ImageDraw.Draw(canvas)

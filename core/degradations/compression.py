@@ -6,6 +6,7 @@ import io
 from typing import Literal, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from .light import Picture, quantize
 from .windows import Window
@@ -27,8 +28,6 @@ def blocks(window: Window, times: int = 1) -> Window:
 
 def jpeg(picture: Picture, quality: int, subsampling: Subsampling = "4:2:0") -> Picture:
     """Compress and decompress as JPEG; `quality` as libjpeg counts it, 1..100."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     levels = (quantize(picture) * 255).astype(np.uint8)
     Image.fromarray(levels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)

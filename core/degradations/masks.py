@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 __all__ = ["BRUSHES", "Brush", "Thickness", "brush_mask"]
 
@@ -43,8 +41,6 @@ def brush_mask(height: int, width: int, thickness: Thickness, rng: Generator) ->
     Suvorov et al. (arXiv 2109.07161, section 3.3) paint polygonal chains with a wide brush and rectangles; the sizes
     here are shares of the shorter side, so that a mask covers about as much of a small picture as of a large one.
     """
-    from PIL import Image, ImageDraw
-
     brush, short = BRUSHES[thickness], min(height, width)
     canvas = Image.new("L", (width, height))
     pen = ImageDraw.Draw(canvas)

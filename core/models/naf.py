@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...kernels.naf_block import gate, naf_block
+from ...kernels.naf_block import Parameters, gate, naf_block
 from .blocks import UnetBody, weights
 
 __all__ = ["NafBlock", "NafUnet"]
@@ -44,9 +44,7 @@ class NafBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         film = None if self.film is None else self.film(embedding)
-        return naf_block(
-            x,
-            film,
+        parameters = Parameters(
             *weights(self.spatial_norm),
             *weights(self.spatial_in),
             *weights(self.depthwise),
@@ -58,6 +56,7 @@ class NafBlock(nn.Module):
             *weights(self.point_out),
             self.gamma,
         )
+        return naf_block(x, film, parameters)
 
 
 class NafUnet(UnetBody):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from ..errors import MissingExtraError
@@ -25,22 +26,17 @@ LINE_EVERY = 10.0  # seconds between lines where no terminal shows a bar
 
 
 class Log:
-    """The record of a run in its folder, in which step `start` was the last one saved.
+    """The record of a run in its folder, in which step `start` was the last one saved."""
 
-    board: whether TensorBoard and pictures are written as well, which need packages beside PyTorch and NumPy.
-    """
-
-    def __init__(self, run: Path, start: int, board: bool) -> None:
+    def __init__(self, run: Path, start: int) -> None:
         self.run = run
-        self._board = _board(run, start) if board else None
+        self._board = _board(run, start)
         self._drop_lines_after(start)
 
     def write(self, figures: Mapping[str, float], pictures: Mapping[str, Tensor]) -> None:
         """Add a line with the figures ("step" first) and the pictures, each (3, H, W) in [0, 1]."""
         step = int(figures["step"])
         self._append(figures)
-        if self._board is None:
-            return
         for name, value in figures.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
@@ -52,8 +48,7 @@ class Log:
 
     def close(self) -> None:
         """Finish the TensorBoard file."""
-        if self._board is not None:
-            self._board.close()
+        self._board.close()
 
     def _drop_lines_after(self, start: int) -> None:
         """A killed run may have written a line, or a part of one, after its last saved state."""
@@ -167,8 +162,6 @@ def _levels(picture: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def _png(levels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, "PNG")
     return buffer.getvalue()

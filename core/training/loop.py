@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,15 @@ from .log import Log, Progress
 from .optimizers import optimizers
 from .photos import Data
 from .precision import resolve
-from .processes import Processes
 from .processes import processes as start_processes
 from .recipe import Recipe
 from .resume import STATE_NAME, check_run, claim_run, clear_errors, load_state, save_state
 from .stage import Assisted, Stage, Validation
 from .threads import Threads
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["Step", "train"]
 
@@ -57,7 +59,6 @@ def train(
     inputs: Mapping[str, str] | None = None,
     workers: int = 1,
     start: checkpoints.Checkpoint | None = None,
-    board: bool = True,
     minutes: float | None = None,
     threads: Threads | None = None,
 ) -> Generator[Step]:
@@ -66,9 +67,9 @@ def train(
     Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
     `log.csv`, `tensorboard/` and `pictures/`. inputs: hashes of what the run is made from; a resume with others is
     refused. workers: processes that draw batches. start: checkpoint of this stage that a new run takes its weights
-    from; steps, samples and hours are counted on from there, and the rate rises anew. board: whether to write
-    `tensorboard/` and `pictures/`; without them PyTorch, NumPy and safetensors are enough. minutes: save the state and
-    return after so long, even if steps are left. threads: what sets the threads during the run; None leaves them alone.
+    from; steps, samples and hours are counted on from there, and the rate rises anew. minutes: save the
+    state and return after so long, even if steps are left. threads: what sets the threads during the run; None leaves
+    them alone.
 
     Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt. Raises TrainingError when the loss is not finite or
     runs away, when recipe or inputs differ from the run's, or when a file cannot be written; UsageError when the batch
@@ -95,7 +96,7 @@ def train(
     with ExitStack() as stack:
         parts = batches(stage, data.train, recipe, start=first, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
-        report = stack.enter_context(_Report(run, first, board, recipe)) if accelerator.is_main_process else None
+        report = stack.enter_context(_Report(run, first, recipe)) if accelerator.is_main_process else None
         progress = report.progress if report else None
         interrupt = stack.enter_context(Interrupt())
         used = threads.adjust() if threads else torch.get_num_threads()
@@ -172,7 +173,7 @@ class _Loss(nn.Module):
 class _Trainer:
     """A stage, prepared for the devices, with its optimiser, average and running means."""
 
-    def __init__(self, stage: Stage, recipe: Recipe, accelerator: Processes) -> None:
+    def __init__(self, stage: Stage, recipe: Recipe, accelerator: Accelerator) -> None:
         self.stage, self.recipe, self.accelerator = stage, recipe, accelerator
         self.bf16 = resolve(recipe.precision, accelerator.device) == "bf16"
         made = optimizers(stage, recipe, bf16=self.bf16)
@@ -350,9 +351,9 @@ class _Trainer:
 class _Report:
     """The log and the progress of a run, for the main process."""
 
-    def __init__(self, run: Path, start: int, board: bool, recipe: Recipe) -> None:
+    def __init__(self, run: Path, start: int, recipe: Recipe) -> None:
         with clear_errors(run):
-            self.log = Log(run, start, board)
+            self.log = Log(run, start)
         self.progress = Progress(start, recipe)
 
     def __enter__(self) -> _Report:

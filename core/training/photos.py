@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..degradations import TASKS, Picture, Shrink, Task, Window
 from ..errors import TrainingError
+from ..image import read
 from ..texture import structure
 from ..thumbnail import thumbnail
 from .bars import bar
@@ -164,8 +165,6 @@ def load(
     damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real at its own
     scale only. quiet: without bars of progress. Raises TrainingError when the two of a pair differ in size.
     """
-    from ..image import read  # arrays can be trained on where photos cannot be decoded
-
     halve = not damaged
     shown = (lambda items, *_: items) if quiet else bar
     photos = [levels(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]

@@ -3,63 +3,35 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from ..errors import MissingExtraError, UsageError
 
-__all__ = ["Processes", "close", "processes"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["close", "processes"]
 
 PATIENCE = timedelta(hours=2)  # that processes wait for the main one, which validates alone
 
 
-class Processes(Protocol):
-    """What the loop asks of Accelerate."""
+def processes() -> Accelerator:
+    """Return Accelerate's view of this process: one, DDP or FSDP2, on the GPU if there is one.
 
-    @property
-    def num_processes(self) -> int: ...
-    @property
-    def process_index(self) -> int: ...
-    @property
-    def is_main_process(self) -> bool: ...
-    @property
-    def device(self) -> torch.device: ...
-    def prepare(self, *args: Any) -> Any: ...
-    def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]: ...
-    def reduce(self, tensor: Any, reduction: str) -> Any: ...
-    def wait_for_everyone(self) -> None: ...
+    Precision and accumulation are the recipe's, whatever the launcher says.
 
-
-def processes() -> Processes:
-    """Accelerate's view of this process: one, DDP or FSDP2, on the GPU if there is one.
-
-    Precision and accumulation are the recipe's, whatever the launcher says. One process alone does without Accelerate
-    where that is not installed. Raises MissingExtraError where several were launched without it, UsageError for FSDP
-    version 1 and for engines that are not supported.
+    Raises:
+        MissingExtraError: if Accelerate is not installed.
+        UsageError: for FSDP version 1 and for engines that are not supported.
     """
     try:
-        import_module("accelerate")
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
     except ModuleNotFoundError as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise MissingExtraError("accelerate", "train", "training on several processes") from error
-        return _Alone()
-    return _accelerated()
-
-
-def close() -> None:
-    """End what `processes` began."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _accelerated() -> Processes:
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+        raise MissingExtraError("accelerate", "train", "training") from error
 
     supported = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
     found = Accelerator(
@@ -69,7 +41,7 @@ def _accelerated() -> Processes:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if found.distributed_type == DistributedType.MULTI_CPU and _asked_for("ACCELERATE_USE_FSDP"):
-        # Accelerate shards on accelerators alone and would go on with DDP in silence; torch shards on CPUs as well.
+        # Accelerate only shards on accelerators and would silently use DDP; torch shards on CPUs as well.
         found.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         found.state.distributed_type = DistributedType.FSDP
     kind = found.distributed_type
@@ -80,35 +52,11 @@ def _accelerated() -> Processes:
     return found
 
 
+def close() -> None:
+    """End what `processes` began."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _asked_for(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("1", "true", "yes")
-
-
-class _Prepared(NamedTuple):
-    optimizer: torch.optim.Optimizer
-
-
-class _Alone:
-    """One process on one device."""
-
-    num_processes = 1
-    process_index = 0
-    is_main_process = True
-
-    def __init__(self) -> None:
-        self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
-
-    def prepare(self, *args: Any) -> tuple[Any, ...]:
-        module, *optimizers = args
-        return module.to(self.device), *map(_Prepared, optimizers)
-
-    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
-        del model
-        return nullcontext()
-
-    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
-        del reduction
-        return tensor
-
-    def wait_for_everyone(self) -> None:
-        pass

@@ -58,7 +58,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    """Of those that are installed: a clone runs `scripts/gpu` without being so."""
+    """Of those that are installed: `scripts/gpu/run` works from a clone that is not."""
     found: dict[str, str] = {}
     for package in packages:
         try:

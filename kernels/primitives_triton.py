@@ -1,4 +1,5 @@
-"""Starting kernels, or writing down how they would be started: what is compiled ahead of time is what is launched."""
+"""What all kernels use: starting them, or recording how they would be started, and the parts of Triton that its
+interpreter computes differently from a GPU: products, rounding and sums."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-__all__ = ["INTERPRETED", "OPTIONS", "Launch", "dot", "launch", "recorded"]
+__all__ = ["INTERPRETED", "OPTIONS", "Launch", "column_sum", "dot", "launch", "recorded", "rounded", "run_length"]
 
+PROGRAMS = 264  # wanted at least, 2 for each of 132 multiprocessors: each leaves its sums
+LONGEST = 64  # tiles that a program goes through
 OPTIONS = {"enable_fp_fusion": True}
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
@@ -60,3 +63,32 @@ def dot(a, b):
     else:
         product = tl.dot(a, b, input_precision="ieee", out_dtype=tl.float32)
     return product
+
+
+@triton.jit
+def rounded(x, dtype):
+    """float32 x in `dtype`, to nearest, ties to even.
+
+    The interpreter cuts off what bfloat16 cannot hold, which errs twice as much and always towards zero: there, round
+    before. Not for NaN or numbers close to overflow.
+    """
+    if INTERPRETED and dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    return x.to(dtype)
+
+
+@triton.jit
+def column_sum(x):
+    """Sum of the rows of x (P, B) float32, (1, B); P is at least 8.
+
+    The interpreter adds row to row, whose error grows with P, a GPU adds as in a tree: there, add eighths first.
+    """
+    if INTERPRETED:
+        x = tl.sum(tl.reshape(x, (8, x.shape[0] // 8, x.shape[1])), 1)
+    return tl.sum(x, 0, keep_dims=True)
+
+
+def run_length(tiles: int, others: int) -> int:
+    """Tiles that a program goes through, a power of two, so that `others` programs for each run are enough."""
+    return max(1, min(LONGEST, triton.next_power_of_2(tiles * others // PROGRAMS + 1) // 2))
