@@ -18,8 +18,8 @@ from .select import Shape, choose
 
 __all__ = ["CASES", "channel_attention", "example", "fused", "reference", "unsupported"]
 
-# One pixel; two images, and heads that are no power of two wide; odd sizes over several tiles; more channels than one
-# program gives out, in a head that is wider than it holds at once.
+# One pixel; two images, and heads whose width is no power of two; odd sizes over several tiles; more channels than one
+# program writes, in a head that is wider than it holds at once.
 CASES = ((1, 3, 1, 1), (2, 6, 1, 3), (1, 20, 3, 17), (1, 72, 1, 2))
 SMALLEST = 1e-12  # of the product of two lengths
 WIDEST = 128  # channels of a head: one program holds its map of channels x channels
@@ -66,9 +66,13 @@ def channel_attention(
 
     Args:
         x: (N, C, H, W).
-        q_mix, k_mix, v_mix: 1x1 weights (C, C, 1, 1).
-        q_depth, k_depth, v_depth: depthwise 3x3 weights (C, 1, 3, 3).
-        temperature: (heads, 1, 1), factor of the cosines.
+        q_mix: 1x1 weights (C, C, 1, 1).
+        q_depth: depthwise 3x3 weights (C, 1, 3, 3).
+        k_mix: as `q_mix`.
+        k_depth: as `q_depth`.
+        v_mix: as `q_mix`.
+        v_depth: as `q_depth`.
+        temperature: factor of the cosines, (heads, 1, 1).
         out: 1x1 weights (C, C, 1, 1).
         heads: divides C.
 
@@ -93,19 +97,19 @@ def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | int, ...
     _, c, height, width = shape
     heads = max(2 if c < 16 else 1, c // 64)
     if height * width == 1:
-        heads = c  # cosines are 1 or -1 there whatever q and k: their gradients would be rounding errors alone
+        heads = c  # every cosine is 1 or -1 there: gradients of q and k would be nothing but rounding errors
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
         return scale * torch.randn(shape, generator=generator)
 
-    # Taps near one half of the image itself: lengths of q and k are neither near zero at a single pixel nor, for the
-    # reference's sake, is their product over 256 x 256 pixels outside float16.
+    # Taps near one half of the image itself: the lengths of q and k are not near zero at a single pixel, and their
+    # product over 256 x 256 pixels fits into float16, which the reference needs.
     centre = torch.zeros(3, 3).index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(0.5))
     mixes = [t for _ in range(3) for t in (normal(c, c, 1, 1, scale=c**-0.5), centre + normal(c, 1, 3, 3, scale=0.1))]
     return normal(*shape), *mixes, 1 + 0.2 * normal(heads, 1, 1), normal(c, c, 1, 1, scale=c**-0.5), heads
 
 
-# The operator is composed of one with a second result, the statistics that its backward pass takes.
+# The operator wraps one with a second result: the statistics that the backward pass needs.
 torch.library.define(
     "pocketprior::channel_attention",
     "(Tensor x, Tensor q_mix, Tensor q_depth, Tensor k_mix, Tensor k_depth, Tensor v_mix, Tensor v_depth, "
@@ -114,8 +118,9 @@ torch.library.define(
 
 
 @torch.library.impl("pocketprior::channel_attention", "CompositeImplicitAutograd")
-def _(x: Tensor, *others: Tensor | int) -> Tensor:
-    return _fused_forward(x, *others)[0]
+def _(x: Tensor, *others: Any) -> Tensor:
+    *weights, heads = others
+    return _fused_forward(x, weights, heads)[0]
 
 
 fused: Callable[..., Tensor] = torch.ops.pocketprior.channel_attention.default
@@ -123,22 +128,10 @@ fused: Callable[..., Tensor] = torch.ops.pocketprior.channel_attention.default
 
 
 @torch.library.custom_op("pocketprior::channel_attention_forward", mutates_args=())
-def _fused_forward(
-    x: Tensor,
-    q_mix: Tensor,
-    q_depth: Tensor,
-    k_mix: Tensor,
-    k_depth: Tensor,
-    v_mix: Tensor,
-    v_depth: Tensor,
-    temperature: Tensor,
-    out: Tensor,
-    heads: int,
-) -> tuple[Tensor, Tensor]:
+def _fused_forward(x: Tensor, weights: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor]:
     from . import channel_attention_triton
 
-    mixes, depths = (q_mix, k_mix, v_mix), (q_depth, k_depth, v_depth)
-    return channel_attention_triton.forward(x, mixes, depths, temperature, out, heads, SMALLEST)
+    return channel_attention_triton.forward(x, *_grouped(weights), heads, SMALLEST)
 
 
 @torch.library.custom_op("pocketprior::channel_attention_backward", mutates_args=())
@@ -147,15 +140,18 @@ def _fused_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     from . import channel_attention_triton
 
-    *convolutions, temperature, out = weights
-    mixes, depths = tuple(convolutions[::2]), tuple(convolutions[1::2])
-    return channel_attention_triton.backward(dy, x, mixes, depths, temperature, out, heads, statistics, SMALLEST)
+    return channel_attention_triton.backward(dy, x, *_grouped(weights), heads, statistics, SMALLEST)
+
+
+def _grouped(weights: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor]:
+    """The 1x1 and the 3x3 of q, k and v; temperature and out."""
+    return weights[:-2:2], weights[1:-2:2], weights[-2], weights[-1]
 
 
 @_fused_forward.register_fake
-def _(x: Tensor, *others: Tensor | int) -> tuple[Tensor, Tensor]:
-    n, c, heads = x.shape[0], x.shape[1], others[-1]
-    assert isinstance(heads, int)
+def _(x: Tensor, weights: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor]:
+    del weights
+    n, c = x.shape[:2]
     statistics = x.new_empty((n, heads, c // heads + 2, c // heads), dtype=torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), statistics
 
@@ -173,17 +169,17 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.heads = inputs
+    x, weights, ctx.heads = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, output[1])
+    ctx.save_for_backward(x, *weights, output[1])
 
 
-def _gradients(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | list[Tensor] | None, ...]:
     x, *weights, statistics = ctx.saved_tensors
     dx, dmix, ddepth, dtemperature, dout = _fused_backward(dy, x, weights, ctx.heads, statistics)
     mixes = [t for pair in zip(dmix.unbind(), ddepth.unbind(), strict=True) for t in pair]
-    return dx, *mixes, dtemperature, dout, None
+    return dx, [*mixes, dtemperature, dout], None
 
 
 _fused_forward.register_autograd(_gradients, setup_context=_save)

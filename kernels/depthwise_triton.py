@@ -1,11 +1,13 @@
-"""Depthwise 3x3 convolutions of channels-last images, zero outside: forward, gradients, and with NAFNet's gate.
+"""Depthwise 3x3 convolutions of channels-last images, zero outside, in two forms.
 
-A program goes down a strip of `COLUMNS` columns and reads each row once, thrice shifted: what the row adds to the row
-above, to itself and to the row below is kept in registers. So an element is read from the cache three times instead of
-nine. Sums over the pixels are written per program and added up by torch: no atomics.
+`depthwise_gate` and the backward passes go down a strip of `COLUMNS` columns per program and read each row once, in
+three shifts: registers hold what the row adds to the row above, to itself and to the row below. So an element is read
+from the cache three times instead of nine. Sums over the pixels are written per program and added up by torch: no
+atomics. Traffic by count, in units of one image of the convolved channels: `depthwise_backward` 3 (dy and x in, dx
+out), `depthwise_gate` 1.5, `depthwise_gate_backward` 2.5; the rims of the strips add to it, from the L2 cache.
 
-Traffic by count, in units of one image of the convolved channels: `depthwise` 2, `depthwise_backward` 3 (dy and x in,
-dx out), `depthwise_gate` 1.5, `depthwise_gate_backward` 2.5; the rims of the strips come on top, from the L2 cache.
+`convolved` is for kernels that use the convolution of a tile at once and never write it. Its nine taps come from the
+cache: registers cannot be shifted in Triton.
 """
 
 from __future__ import annotations
@@ -188,7 +190,7 @@ def depthwise_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
 
 
 def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """a * b, where a and b are the halves of the channels of `depthwise`, and parts of its sum over each image.
+    """Compute a * b, where a and b are halves of the convolved channels, and parts of its sum over each image.
 
     x: (N, 2C, H, W) channels_last; weight: (2C, 1, 3, 3); bias: (2C,). Returns (N, C, H, W) channels_last and
     (N, strips, C) float32; what is summed up are the products before they are rounded.
@@ -207,7 +209,7 @@ def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Ten
 
 
 def depthwise_gate_backward(dy: Tensor, shift: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Gradient of what `depthwise` gives, before the gate, (N, 2C, H, W), for the gradient dy + shift of a * b.
+    """Gradient of the convolution's result, before the gate, (N, 2C, H, W), for the gradient dy + shift of a * b.
 
     dy: (N, C, H, W), x: (N, 2C, H, W), both channels_last; shift: (N, C) float32.
     """
@@ -251,7 +253,7 @@ def convolved(corner_ptr, taps_ptr, top, left, y, x, c, live, height, width, str
     before, after = middle & (left + x > 0), middle & (left + x + 1 < width)
     at = corner_ptr + ((y - 1) * width + x) * stride + c
     taps_ptr += c
-    for i in range(3):  # a loop, lest the compiler load all nine taps ahead and run out of registers
+    for i in range(3):  # a loop: otherwise the compiler loads all nine taps ahead and runs out of registers
         inside = (top + y + i > 0) & (top + y + i <= height)
         before_it = tl.load(at - stride, before & inside, 0.0).to(tl.float32)
         total += before_it * tl.load(taps_ptr, live, 0.0).to(tl.float32)

@@ -18,7 +18,7 @@ from .select import Shape, choose
 
 __all__ = ["CASES", "example", "fused", "gated_feed_forward", "reference", "unsupported"]
 
-# One pixel of each of two images; odd sizes over several tiles, channels that are no power of two; more channels than
+# One pixel in each of two images; odd sizes over several tiles, channels that are no power of two; more channels than
 # one program holds.
 CASES = ((2, 16, 1, 1), (1, 20, 3, 17), (1, 132, 2, 3))
 
@@ -40,8 +40,10 @@ def gated_feed_forward(
 
     Args:
         x: (N, C, H, W).
-        gate_mix, value_mix: 1x1 weights (E, C, 1, 1).
-        gate_depth, value_depth: depthwise 3x3 weights (E, 1, 3, 3).
+        gate_mix: 1x1 weights (E, C, 1, 1).
+        gate_depth: depthwise 3x3 weights (E, 1, 3, 3).
+        value_mix: as `gate_mix`.
+        value_depth: as `gate_depth`.
         leave: 1x1 weights (C, E, 1, 1).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Group normalisation, FiLM where given, then SiLU: what stands before each convolution of Gen2Res's residual blocks.
+"""Group normalisation, optionally FiLM, then SiLU: what precedes each convolution in Gen2Res's residual blocks.
 
 Wu and He, "Group Normalization" (ECCV 2018), Eqs. 1 and 6; the scale and shift by the time embedding ("adaptive group
 normalisation") are those of Dhariwal and Nichol, "Diffusion Models Beat GANs" (NeurIPS 2021), Section 3.1.
@@ -38,8 +38,9 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: 
     Args:
         x: (N, C, H, W).
         groups: divides C.
-        weight, bias: (C,).
-        film: (N, 2C), scale then shift.
+        weight: (C,).
+        bias: (C,).
+        film: scale, then shift, (N, 2C).
 
     Returns:
         The shape of `x`.
@@ -67,7 +68,7 @@ def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | int | No
     return 3 + 2 * normal(*shape), groups, 1 + 0.2 * normal(c), 0.2 * normal(c), film
 
 
-# The operator is composed of one with a second result, the statistics that its backward pass takes.
+# The operator wraps one with a second result: the statistics that the backward pass needs.
 torch.library.define(
     "pocketprior::group_norm_silu", "(Tensor x, int groups, Tensor weight, Tensor bias, Tensor? film) -> Tensor"
 )

@@ -3,15 +3,15 @@
 One kernel takes the statistics of tiles, one combines them, one applies them; the same three in the backward pass.
 
 Images are channels-last, a matrix of pixels x channels. A program takes a tile of whole pixels of one image, not a
-group, so that all multiprocessors work on a single image too. Per tile and channel it gives the mean and the sum of
+group, so that even a single image occupies all multiprocessors. Per tile and channel it writes the mean and the sum of
 squares about that mean, which `_combine_kernel` joins over tiles and the channels of a group (Chan, Golub and LeVeque,
-"Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979, Eq. 2.1): exact also where the mean
-is far larger than the deviation. Groups of any size fall out, since only the small kernels know of them.
+"Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979, Eq. 2.1). This is exact even where
+the mean is far larger than the deviation. Groups can have any size, because only the small kernels know of them.
 
-Traffic in S, the bytes of x, by count: forward 3 (x; x and y), backward 5 (x and dy; x, dy and dx). What tiles hand
-over is 8 bytes per channel and tile: S / 16 or less once x is larger than 4096 elements for each of `PROGRAMS`. The
-second passes go backwards through the tiles: what the first pass read last is still in the cache. Kept for the backward
-pass: x, and mean and 1 / standard deviation of each group.
+Traffic in S, the bytes of x, by count: forward 3 (x; x and y), backward 5 (x and dy; x, dy and dx). Tiles pass on 8
+bytes per channel: S / 16 or less once x is larger than 4096 elements for each of `PROGRAMS`. The second passes go
+through the tiles in reverse: what the first pass read last is still in the cache. Kept for the backward pass: x, and
+mean and 1 / standard deviation of each group.
 """
 
 from __future__ import annotations

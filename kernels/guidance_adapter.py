@@ -53,9 +53,12 @@ def guidance_adapter(
     Args:
         h: (N, C, H, W).
         guide: (N, 3, H, W), centred: the convolution pads it with 0.
-        enter_weight, enter_bias: 1x1, (D, C, 1, 1) and (D,).
-        guide_weight, guide_bias: 3x3, (D, 3, 3, 3) and (D,).
-        leave_weight, leave_bias: 1x1, (C, D, 1, 1) and (C,).
+        enter_weight: 1x1 (D, C, 1, 1).
+        enter_bias: (D,).
+        guide_weight: 3x3 (D, 3, 3, 3).
+        guide_bias: (D,).
+        leave_weight: 1x1 (C, D, 1, 1).
+        leave_bias: (C,).
 
     Returns:
         The shape of `h`.

@@ -37,7 +37,8 @@ def modulated_norm(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
         x: (N, C, H, W).
         weight: (C,).
         bias: (C,). None: the variance is taken about the mean, but the mean is not subtracted.
-        scale, shift: (N, C).
+        scale: (N, C).
+        shift: (N, C).
 
     Returns:
         The shape of `x`.

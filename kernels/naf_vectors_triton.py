@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .primitives_triton import launch, rounded
+from .primitives_triton import block_width, launch, rounded
 
 __all__ = [
     "FINISHED",
@@ -26,7 +26,6 @@ __all__ = [
     "affine",
     "attention",
     "attention_backward",
-    "block",
     "fold_leaves",
     "fold_norms",
     "leave_gradients",
@@ -115,7 +114,7 @@ def _fold_leaves_kernel(
 def fold_norms(first: Norm, second: Norm, n: int, padded: int) -> tuple[Folded, Folded]:
     """Both with gain and offset for each of n images; the halves of their outputs are padded to `padded` each."""
     outputs, channels = first.weight.shape[:2]
-    block_c = block(channels)
+    block_c = block_width(channels)
     to = first.weight.new_empty((2, n, 2, padded, block_c))
     to_bias = first.weight.new_empty((2, n, 2, padded), dtype=torch.float32)
     films = (norm.weight if norm.film is None else norm.film for norm in (first, second))
@@ -131,7 +130,7 @@ def fold_leaves(first: Leave, scale: Tensor, second: Leave, padded: int) -> tupl
     """Both with their factors, the first also with the scale (N, H) float32; their inputs are padded to `padded`."""
     n, hidden = scale.shape
     channels = first.weight.shape[0]
-    block_c = block(channels)
+    block_c = block_width(channels)
     to = first.weight.new_empty((2, n, block_c, padded))
     to_bias = first.weight.new_empty((2, n, block_c), dtype=torch.float32)
     launch(
@@ -140,11 +139,6 @@ def fold_leaves(first: Leave, scale: Tensor, second: Leave, padded: int) -> tupl
         STEP=STEP, PADDED=padded, BLOCK_C=block_c, BLOCK_H=triton.next_power_of_2(padded),
     )  # fmt: skip
     return Folded(to[0], to_bias[0]), Folded(to[1], to_bias[1])
-
-
-def block(channels: int) -> int:
-    """Channels padded to what a matrix product takes."""
-    return max(16, triton.next_power_of_2(channels))
 
 
 @triton.jit
@@ -219,7 +213,7 @@ def attention(sums: Tensor, pixels: int, weight: Tensor, bias: Tensor) -> tuple[
     launch(
         _attention_kernel, (n,),
         sums, weight, bias, mean, scale, strips, pixels, hidden,
-        BLOCK_H=block(hidden), STEP=STEP, STRIPS=triton.cdiv(strips, STEP), BLOCKS=triton.cdiv(hidden, STEP),
+        BLOCK_H=block_width(hidden), STEP=STEP, STRIPS=triton.cdiv(strips, STEP), BLOCKS=triton.cdiv(hidden, STEP),
     )  # fmt: skip
     return mean, scale
 
@@ -234,7 +228,7 @@ def attention_backward(found: Tensor, pixels: int, weight: Tensor, leave: Leave)
     launch(
         _attention_backward_kernel, (n,),
         found, leave.weight, leave.factor, weight, dscale, dmean, pixels, channels, hidden,
-        BLOCK_C=block(channels), BLOCK_H=block(hidden), STEP=STEP, BLOCKS=triton.cdiv(hidden, STEP),
+        BLOCK_C=block_width(channels), BLOCK_H=block_width(hidden), STEP=STEP, BLOCKS=triton.cdiv(hidden, STEP),
     )  # fmt: skip
     return dscale, dmean
 
@@ -249,6 +243,6 @@ def leave_gradients(found: Tensor, dy_sum: Tensor, scale: Tensor | None, leave: 
     launch(
         _leave_gradients_kernel, (triton.cdiv(channels, FINISHED),),
         found, dy_sum, found if scale is None else scale, *leave, *gradients, channels, hidden, dy_sum.stride(0),
-        N=n, BLOCK_C=FINISHED, BLOCK_H=block(hidden), SCALED=scale is not None,
+        N=n, BLOCK_C=FINISHED, BLOCK_H=block_width(hidden), SCALED=scale is not None,
     )  # fmt: skip
     return gradients

@@ -2,7 +2,7 @@
 
 Every program holds whole pixels of one image, (P, BLOCK_C); BLOCK_C is the channels, padded to a power of two. What
 lies between the normalised pixels hat and y = W film(hat) + b is folded into W and b for each image, so `dy^T hat`
-and the sum of dy over the pixels tell the gradients of everything but the image.
+and the sum of dy over the pixels determine the gradients of everything but the image.
 
 Traffic by count, in units of one image of C channels, with 2 H = r C outputs: `norm_pointwise` 1 + r,
 `norm_pointwise_backward` 3 + r (dy, x and the residual in, dx out), and 2 + r where the weights are too many to sum up
@@ -19,9 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .naf_parameters import EPS
-from .naf_vectors_triton import FINISHED, Folded, Norm, affine, block
+from .naf_vectors_triton import FINISHED, Folded, Norm, affine
 from .pointwise_triton import products
-from .primitives_triton import column_sum, dot, launch, rounded, run_length
+from .primitives_triton import block_width, column_sum, dot, launch, rounded, run_length
 
 __all__ = [
     "NormGradients",
@@ -217,6 +217,6 @@ def norm_gradients(found: Tensor, dy_sum: Tensor, norm: Norm, dfilm: Tensor | No
         _norm_gradients_kernel, (triton.cdiv(channels, FINISHED),),
         found, dy_sum, *norm[:3], norm.weight if norm.film is None else norm.film,
         *gradients, norm.weight if dfilm is None else dfilm, channels, outputs, dy_sum.stride(0),
-        N=n, BLOCK_C=FINISHED, BLOCK_D=block(outputs), FILM=norm.film is not None,
+        N=n, BLOCK_C=FINISHED, BLOCK_D=block_width(outputs), FILM=norm.film is not None,
     )  # fmt: skip
     return gradients

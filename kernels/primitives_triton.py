@@ -1,5 +1,7 @@
-"""What all kernels use: starting them, or recording how they would be started, and the parts of Triton that its
-interpreter computes differently from a GPU: products, rounding and sums."""
+"""What all kernels share: starting them, or recording how they would be started, and arithmetic.
+
+Triton's interpreter computes products, rounding and sums differently from a GPU; here they agree.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-__all__ = ["INTERPRETED", "OPTIONS", "Launch", "column_sum", "dot", "launch", "recorded", "rounded", "run_length"]
+__all__ = ["OPTIONS", "Launch", "block_width", "column_sum", "dot", "launch", "recorded", "rounded", "run_length"]
 
-PROGRAMS = 264  # wanted at least, 2 for each of 132 multiprocessors: each leaves its sums
+PROGRAMS = 264  # at least, 2 for each of 132 multiprocessors: each writes its sums
 LONGEST = 64  # tiles that a program goes through
 OPTIONS = {"enable_fp_fusion": True}
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
@@ -33,7 +35,7 @@ _record: list[Launch] | None = None
 
 @contextmanager
 def recorded() -> Iterator[list[Launch]]:
-    """Within the block kernels are not started but listed; what they would have written is undefined."""
+    """List kernels within the block instead of starting them; what they would have written is undefined."""
     global _record
     before, _record = _record, []
     try:
@@ -54,9 +56,9 @@ def launch(
 
 @triton.jit
 def dot(a, b):
-    """a (M, K) @ b (K, N) in float32, from factors of one dtype.
+    """Multiply a (M, K) and b (K, N), of one dtype, in float32.
 
-    float32 factors are multiplied exactly (no TF32). The interpreter takes bfloat16 for integers: there, cast first.
+    float32 factors are multiplied exactly (no TF32). The interpreter mistakes bfloat16 for integers: cast first there.
     """
     if INTERPRETED:
         product = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee", out_dtype=tl.float32)
@@ -67,10 +69,10 @@ def dot(a, b):
 
 @triton.jit
 def rounded(x, dtype):
-    """float32 x in `dtype`, to nearest, ties to even.
+    """Round float32 x to `dtype`, to nearest, ties to even.
 
-    The interpreter cuts off what bfloat16 cannot hold, which errs twice as much and always towards zero: there, round
-    before. Not for NaN or numbers close to overflow.
+    The interpreter truncates to bfloat16, which errs twice as much and always towards zero: round before it there. Not
+    for NaN or numbers close to overflow.
     """
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
@@ -80,9 +82,9 @@ def rounded(x, dtype):
 
 @triton.jit
 def column_sum(x):
-    """Sum of the rows of x (P, B) float32, (1, B); P is at least 8.
+    """Sum the rows of x (P, B) float32 to (1, B); P is at least 8.
 
-    The interpreter adds row to row, whose error grows with P, a GPU adds as in a tree: there, add eighths first.
+    The interpreter adds row after row, with an error that grows with P; a GPU adds in a tree. Add eighths first there.
     """
     if INTERPRETED:
         x = tl.sum(tl.reshape(x, (8, x.shape[0] // 8, x.shape[1])), 1)
@@ -90,5 +92,13 @@ def column_sum(x):
 
 
 def run_length(tiles: int, others: int) -> int:
-    """Tiles that a program goes through, a power of two, so that `others` programs for each run are enough."""
+    """Return how many tiles a program goes through, a power of two.
+
+    Few enough for `PROGRAMS` programs in all, with `others` programs for each run of tiles.
+    """
     return max(1, min(LONGEST, triton.next_power_of_2(tiles * others // PROGRAMS + 1) // 2))
+
+
+def block_width(channels: int) -> int:
+    """Return the channels padded to what a matrix product takes."""
+    return max(16, triton.next_power_of_2(channels))

@@ -91,7 +91,7 @@ def choose(
         if reason is None:
             return fused(*cast)
     if current == "fused":
-        raise UnsupportedError(f"{reference.__name__} cannot run fused: {reason}")
+        raise UnsupportedError(f"{reference.__module__.rpartition('.')[2]} cannot run fused: {reason}")
     return reference(*args)
 
 

@@ -6,7 +6,7 @@ as a CUDA graph. An op that `verify` finds wrong at a size is not timed there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ from .results import Item, Row, Setup
 from .timing import Call, graphed, interleaved
 from .verify import LARGE, arguments, label, module_of, verify
 
-__all__ = ["WAYS", "Traffic", "UnverifiedError", "bench", "items", "saved_by_reference", "traffic"]
+__all__ = ["WAYS", "Traffic", "bench", "items", "saved_by_reference", "traffic"]
 
 WAYS = ("fused", "eager", "channels_last", "compiled")  # reference: eager in both layouts, torch.compile max-autotune
 PASSES = ("forward", "both")
@@ -29,10 +29,6 @@ COPIED = 2**30  # bytes of the array whose copy shows the bandwidth that can be 
 TRIAL: Shape = (1, 16, 4, 4)  # of a dry run
 
 Function: TypeAlias = Callable[..., Any]  # a tensor, or several of which the first is the result
-
-
-class UnverifiedError(RuntimeError):
-    """The kernel is wrong at this size, so how fast it is says nothing; the message says by how much."""
 
 
 class Traffic(NamedTuple):
@@ -83,20 +79,19 @@ def bench(
 ) -> Iterator[Row]:
     """Measure an op at one size: a row for each of `PASSES`.
 
-    A row holds the milliseconds of each way, the 10th and 90th percentile of the fused one, and the share of the copy
-    bandwidth that it reaches with the bytes of `Traffic`; for both passes, and each way, also the bytes kept for the
-    backward pass and the peak, in addition to the arguments. On another device than "cuda" this is a rehearsal: it
-    times the reference in place of the kernel, traces instead of compiling, and does not look at memory.
-
-    Args:
-        bandwidth: bytes a second that a copy moves, read and written.
+    A row holds the milliseconds of each way, the 10th and 90th percentile of the fused one, and the share of
+    `bandwidth`, the bytes a second that a copy reads and writes, which it reaches with the bytes of `Traffic`; for both
+    passes, and each way, also the bytes kept for the backward pass and the peak, in addition to the arguments. On
+    another device than "cuda" this is a rehearsal: it times the reference in place of the kernel, traces instead of
+    compiling, and does not look at memory.
 
     Raises:
-        UnverifiedError: if the kernel is wrong at this size.
+        AssertionError: if the kernel is wrong at this size, so that its speed would say nothing.
     """
     on_gpu = device == "cuda"
-    if on_gpu:
-        _prove(op, shape, dtype)
+    wrong = [found for found in verify(op, shape, dtype, "channels_last") if not found.holds] if on_gpu else []
+    if wrong:
+        raise AssertionError(f"{op} at {label(shape)} in {label(dtype)} is wrong, so it is not timed: {wrong[0]}")
     counted = traffic(op, shape, dtype)
     torch.compiler.reset()  # torch.compile gives up after eight sizes
     ways = _ways(op, shape, dtype, device)
@@ -105,26 +100,18 @@ def bench(
     ):
         calls = {name: call_of(function, args) for name, (function, args) in ways.items()}
         memory = {name: _memory(*way) for name, way in ways.items()} if on_gpu and passes == "both" else {}
-        timed, calls = _graphs(calls) if on_gpu else ("on a CPU", calls)
-        times = interleaved(calls, device, rounds)
+        times = interleaved({n: graphed(c) for n, c in calls.items()} if on_gpu else calls, device, rounds)
         ours = times["fused"]
         yield {
             "op": op,
             "size": f"{label(shape)} {label(dtype)}",
             "pass": passes,
-            "timed": timed,
             **{f"{name} ms": time.median for name, time in times.items()},
             "low": ours.low,
             "high": ours.high,
             "of copy": moved / (1e-3 * ours.median) / bandwidth,
             **{f"{name} {what}": count for name, found in memory.items() for what, count in found.items()},
         }
-
-
-def _prove(op: str, shape: Shape, dtype: torch.dtype) -> None:
-    wrong = [found for found in verify(op, shape, dtype, "channels_last") if not found.holds]
-    if wrong:
-        raise UnverifiedError(f"{op} at {label(shape)} in {label(dtype)} is wrong, so it is not timed: {wrong[0]}")
 
 
 def _ways(op: str, shape: Shape, dtype: torch.dtype, device: str) -> dict[str, tuple[Function, Sequence[Any]]]:
@@ -154,14 +141,6 @@ def _forward(function: Function, args: Sequence[Any]) -> Call:
 def _both(function: Function, args: Sequence[Any]) -> Call:
     cotangent = torch.randn_like(_forward(function, args)())  # type: ignore[call-overload]
     return lambda: torch.autograd.grad(function(*args), tensors_in(args), cotangent)
-
-
-def _graphs(calls: Mapping[str, Call]) -> tuple[str, dict[str, Call]]:
-    """All of the calls as graphs or, with the reason, none: they are to be compared."""
-    try:
-        return "graph", {name: graphed(call) for name, call in calls.items()}
-    except RuntimeError as error:
-        return f"as calls, which cannot be captured: {error}", dict(calls)
 
 
 def _memory(function: Function, args: Sequence[Any]) -> dict[str, int]:

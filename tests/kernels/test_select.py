@@ -43,7 +43,7 @@ def test_a_cpu_tensor_runs_the_reference() -> None:
 
 
 def test_fused_on_a_cpu_says_why_not() -> None:
-    with mode("fused"), pytest.raises(UnsupportedError, match="plain cannot run fused: the input is on 'cpu'"):
+    with mode("fused"), pytest.raises(UnsupportedError, match="test_select cannot run fused: the input is on 'cpu'"):
         choose(torch.ones(1))
 
 
@@ -116,7 +116,7 @@ def test_input_that_no_kernel_takes(x: Tensor, factor: Tensor | None, reason: st
 
 @pytest.mark.usefixtures("here")
 def test_an_op_has_its_own_reasons() -> None:
-    with mode("fused"), pytest.raises(UnsupportedError, match="plain cannot run fused: too wide"):
+    with mode("fused"), pytest.raises(UnsupportedError, match="test_select cannot run fused: too wide"):
         select.choose(plain, kernel, lambda *_: "too wide", torch.ones(1))
 
 
