@@ -36,11 +36,4 @@ __all__ = [
     "naf_block",
 ]
 
-OPS = (
-    "channel_attention",
-    "gated_feed_forward",
-    "group_norm_silu",
-    "guidance_adapter",
-    "modulated_norm",
-    "naf_block",
-)
+OPS = ("channel_attention", "gated_feed_forward", "group_norm_silu", "guidance_adapter", "modulated_norm", "naf_block")

@@ -21,14 +21,7 @@ from torch import Tensor
 
 from .primitives_triton import column_sum, launch, rounded
 
-__all__ = [
-    "convolved",
-    "depthwise_backward",
-    "depthwise_gate",
-    "depthwise_gate_backward",
-    "pixel",
-    "taps_first",
-]
+__all__ = ["convolved", "depthwise_backward", "depthwise_gate", "depthwise_gate_backward", "pixel", "taps_first"]
 
 ROWS = 8  # of a strip: 2 more are read
 SUMMED_ROWS = 16  # of a strip that writes ten sums per channel
@@ -190,10 +183,16 @@ def depthwise_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
 
 
 def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute a * b, where a and b are halves of the convolved channels, and parts of its sum over each image.
+    """Compute a * b, where a and b are the halves of the convolved channels.
 
-    x: (N, 2C, H, W) channels_last; weight: (2C, 1, 3, 3); bias: (2C,). Returns (N, C, H, W) channels_last and
-    (N, strips, C) float32; what is summed up are the products before they are rounded.
+    Args:
+        x: (N, 2C, H, W) channels_last.
+        weight: (2C, 1, 3, 3).
+        bias: (2C,).
+
+    Returns:
+        The product (N, C, H, W) channels_last, and parts of its sum over each image, before rounding, (N, strips, C)
+        float32.
     """
     n, channels, height, width = x.shape
     half = channels // 2
@@ -209,9 +208,14 @@ def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Ten
 
 
 def depthwise_gate_backward(dy: Tensor, shift: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Gradient of the convolution's result, before the gate, (N, 2C, H, W), for the gradient dy + shift of a * b.
+    """Return the gradient (N, 2C, H, W) of the convolution's result for the gradient dy + shift of a * b.
 
-    dy: (N, C, H, W), x: (N, 2C, H, W), both channels_last; shift: (N, C) float32.
+    Args:
+        dy: (N, C, H, W) channels_last.
+        shift: (N, C) float32.
+        x: (N, 2C, H, W) channels_last.
+        weight: (2C, 1, 3, 3).
+        bias: (2C,).
     """
     _, channels, height, width = x.shape
     dx = torch.empty_like(x, memory_format=torch.channels_last)

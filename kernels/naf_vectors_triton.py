@@ -112,7 +112,7 @@ def _fold_leaves_kernel(
 
 
 def fold_norms(first: Norm, second: Norm, n: int, padded: int) -> tuple[Folded, Folded]:
-    """Both with gain and offset for each of n images; the halves of their outputs are padded to `padded` each."""
+    """Fold gain and offset into both for each of n images; each half of their outputs is padded to `padded`."""
     outputs, channels = first.weight.shape[:2]
     block_c = block_width(channels)
     to = first.weight.new_empty((2, n, 2, padded, block_c))
@@ -127,7 +127,7 @@ def fold_norms(first: Norm, second: Norm, n: int, padded: int) -> tuple[Folded, 
 
 
 def fold_leaves(first: Leave, scale: Tensor, second: Leave, padded: int) -> tuple[Folded, Folded]:
-    """Both with their factors, the first also with the scale (N, H) float32; their inputs are padded to `padded`."""
+    """Fold their factors into both, and the scale (N, H) float32 into the first; inputs are padded to `padded`."""
     n, hidden = scale.shape
     channels = first.weight.shape[0]
     block_c = block_width(channels)
@@ -204,9 +204,13 @@ def _leave_gradients_kernel(
 
 
 def attention(sums: Tensor, pixels: int, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of an image of H channels and the scale that is made from it, W mean + b, both (N, H) float32.
+    """Return the mean of each image and the scale W mean + b, both (N, H) float32.
 
-    sums: (N, strips, H) float32, parts of the sum over the `pixels` of an image. weight: (H, H, 1, 1); bias: (H,).
+    Args:
+        sums: parts of the sum over the pixels of an image, (N, strips, H) float32.
+        pixels: of an image.
+        weight: (H, H, 1, 1).
+        bias: (H,).
     """
     n, strips, hidden = sums.shape
     mean, scale = sums.new_empty((n, hidden)), sums.new_empty((n, hidden))
@@ -219,9 +223,13 @@ def attention(sums: Tensor, pixels: int, weight: Tensor, bias: Tensor) -> tuple[
 
 
 def attention_backward(found: Tensor, pixels: int, weight: Tensor, leave: Leave) -> tuple[Tensor, Tensor]:
-    """Gradients of the scale and, divided by `pixels`, of the mean, both (N, H) float32.
+    """Return the gradients of the scale and, divided by `pixels`, of the mean, both (N, H) float32.
 
-    found: dy^T g (N, C, H) float32 for y = x + leave.factor * (leave.weight (scale * g) + leave.bias).
+    Args:
+        found: dy^T g (N, C, H) float32 for y = x + leave.factor * (leave.weight (scale * g) + leave.bias).
+        pixels: of an image.
+        weight: of the attention, (H, H, 1, 1).
+        leave: the 1x1 that leaves the spatial half.
     """
     n, channels, hidden = found.shape
     dscale, dmean = found.new_empty((n, hidden)), found.new_empty((n, hidden))
@@ -234,9 +242,13 @@ def attention_backward(found: Tensor, pixels: int, weight: Tensor, leave: Leave)
 
 
 def leave_gradients(found: Tensor, dy_sum: Tensor, scale: Tensor | None, leave: Leave) -> Leave:
-    """Gradients of y = x + factor * (weight (scale * h) + bias) from sums over each image.
+    """Return the gradients of `leave` in y = x + factor * (weight (scale * h) + bias) from float32 sums over images.
 
-    found: dy^T h (N, C, H), dy_sum: dy (N, C), scale: (N, H), 1 where None, all float32.
+    Args:
+        found: dy^T h, (N, C, H).
+        dy_sum: dy, (N, C).
+        scale: (N, H); 1 where None.
+        leave: weight, bias and factor.
     """
     n, channels, hidden = found.shape
     gradients = Leave(*(torch.empty_like(t) for t in leave))

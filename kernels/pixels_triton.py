@@ -23,14 +23,7 @@ from .naf_vectors_triton import FINISHED, Folded, Norm, affine
 from .pointwise_triton import products
 from .primitives_triton import block_width, column_sum, dot, launch, rounded, run_length
 
-__all__ = [
-    "NormGradients",
-    "denormalised",
-    "norm_gradients",
-    "norm_pointwise",
-    "norm_pointwise_backward",
-    "normalised",
-]
+__all__ = ["NormGradients", "denormalised", "norm_gradients", "norm_pointwise", "norm_pointwise_backward", "normalised"]
 
 SUMMED = 8192  # weights up to which products are summed in registers
 
@@ -166,7 +159,7 @@ def _norm_gradients_kernel(
 
 
 def norm_pointwise(x: Tensor, folded: Folded, hidden: int) -> Tensor:
-    """The folded 1x1 convolution of norm(x), (N, 2 hidden, H, W). Both it and x, (N, C, H, W), are channels_last."""
+    """Apply the folded 1x1 to norm(x), x (N, C, H, W): (N, 2 hidden, H, W). Both are channels_last."""
     n, channels, height, width = x.shape
     block_c, padded = folded.weight.shape[-1], folded.weight.shape[-2]
     y = x.new_empty((n, height, width, 2 * hidden)).movedim(-1, 1)
@@ -182,7 +175,7 @@ def norm_pointwise(x: Tensor, folded: Folded, hidden: int) -> Tensor:
 def norm_pointwise_backward(
     dy: Tensor, residual: Tensor, x: Tensor, norm: Norm, folded: Folded, dfilm: Tensor | None
 ) -> tuple[Tensor, NormGradients]:
-    """Gradients of `norm_pointwise`, of which that of x is added to `residual`. Images are channels_last.
+    """Return the gradients of `norm_pointwise`; that of x is added to `residual`. Images are channels_last.
 
     The gradient of FiLM is written to `dfilm`, which is laid out as `norm.film`.
     """
@@ -207,9 +200,13 @@ def norm_pointwise_backward(
 
 
 def norm_gradients(found: Tensor, dy_sum: Tensor, norm: Norm, dfilm: Tensor | None) -> NormGradients:
-    """Gradients of y = W film(norm(x)) + b from sums over each image.
+    """Return the gradients of y = W film(norm(x)) + b from float32 sums over each image.
 
-    found: dy^T hat (N, 2H, C), dy_sum: dy (N, 2H), both float32; hat is the normalised x. `dfilm` is written to.
+    Args:
+        found: dy^T hat (N, 2H, C), where hat is the normalised x.
+        dy_sum: dy (N, 2H).
+        norm: what was applied.
+        dfilm: the gradient of FiLM is written to it.
     """
     n, outputs, channels = found.shape
     gradients = NormGradients(*(torch.empty_like(t) for t in norm[:4]))

@@ -58,10 +58,15 @@ def _products_kernel(
 
 
 def products(a: Tensor, b: Tensor, taps: Tensor | None = None) -> Tensor:
-    """Sum over the pixels of a[pixel]^T b[pixel] for each image: (N, CA, CB) float32.
+    """Sum a[pixel]^T b[pixel] over the pixels of each image.
 
-    a: (N, H, W, CA), b: (N, H, W, CB), dense but for slices of channels. taps: (9, CB) of a depthwise 3x3 that is
-    applied to b first; its rows are as far apart as the pixels of b.
+    Args:
+        a: (N, H, W, CA), dense except for slices of channels.
+        b: (N, H, W, CB), dense except for slices of channels.
+        taps: (9, CB), of a depthwise 3x3 that is applied to `b` first; its rows are as far apart as the pixels of `b`.
+
+    Returns:
+        (N, CA, CB) float32.
     """
     n, height, width, ca = a.shape
     cb = b.shape[3]
@@ -94,7 +99,7 @@ def _block(channels: int, dtype: torch.dtype, widest: int) -> int:
 
 
 def pointwise(x: Tensor, mixes: Sequence[Tensor]) -> Tensor:
-    """x: (N, C, H, W) channels_last. mixes: 1x1 weights (E, C, 1, 1). Returns (N, H, W, K), K the sum of all E."""
+    """Apply 1x1 weights (E, C, 1, 1) to x (N, C, H, W) channels_last: (N, H, W, K), K the sum of all E."""
     return x.movedim(1, 3) @ _matrix(mixes).mT
 
 
