@@ -119,7 +119,7 @@ def _fused_backward(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tens
     """Gradients in the order of the op's arguments; without `guided` that of the guide is empty."""
     from . import guidance_adapter_triton
 
-    return guidance_adapter_triton.backward(dy, h, guide, *weights, guided)
+    return guidance_adapter_triton.backward(dy, h, guide, weights, guided)
 
 
 @fused.register_fake

@@ -15,6 +15,7 @@ well and multiplied by PyTorch: 2 + 4 D / C more. No atomics: the same result ev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -232,23 +233,20 @@ def forward(h: Tensor, guide: Tensor, *weights: Tensor) -> Tensor:
     return y
 
 
-def backward(
-    dy: Tensor,
-    h: Tensor,
-    guide: Tensor,
-    enter_weight: Tensor,
-    enter_bias: Tensor,
-    guide_weight: Tensor,
-    guide_bias: Tensor,
-    leave_weight: Tensor,
-    guided: bool,
-) -> list[Tensor]:
-    """Gradients of h, the guide and all weights and biases; that of the guide is empty where it is not `guided`."""
+def backward(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tensor], guided: bool) -> list[Tensor]:
+    """Return the gradients of h, the guide and all weights and biases; that of the guide is empty unless `guided`.
+
+    Args:
+        dy: (N, C, H, W).
+        h: (N, C, H, W).
+        guide: (N, 3, H, W).
+        weights: weights and biases of `enter` and the 3x3, then the weights of `leave`.
+        guided: whether the gradient of the guide is needed.
+    """
     h, guide, dy = (t.contiguous(memory_format=torch.channels_last) for t in (h, guide, dy))
-    weights = enter_weight, enter_bias, guide_weight, guide_bias, leave_weight
-    weights = tuple(w.contiguous() for w in weights)
+    weights = [w.contiguous() for w in weights]
     n, channels, height, width = h.shape
-    inside, pixels = enter_weight.shape[0], n * height * width
+    inside, pixels = weights[0].shape[0], n * height * width
     summed = h.itemsize == 2 or channels <= SUMMED
     sizes = _Sizes(64, 8, 128, 64) if summed else _Sizes(32, 8, 16, 16)
     tiles = triton.cdiv(pixels, sizes.pixels)
@@ -274,7 +272,7 @@ def backward(
         denter, denter_bias = da.T @ h, da.sum(dim=0)
         dleave, dleave_bias = dy.T @ u, dy.sum(dim=0)
         image = dg.reshape(n, height, width, inside).permute(0, 3, 1, 2)
-        dconv = torch.nn.grad.conv2d_weight(guide, guide_weight.shape, image, padding=1)
+        dconv = torch.nn.grad.conv2d_weight(guide, weights[2].shape, image, padding=1)
         dconv_bias = dg.sum(dim=0)
     found = denter, denter_bias, dconv, dconv_bias, dleave
     found = (t.reshape(w.shape).clone() for t, w in zip(found, weights, strict=True))
