@@ -201,8 +201,8 @@ class Manifest:
         tree = parse(text, str(path))
         if _format_of(tree) != MANIFEST_FORMAT:
             raise PackVersionError(
-                f"{path}: the pack has format {_format_of(tree)!r}, this version of pocketprior reads format {MANIFEST_FORMAT}; "
-                "update pocketprior, or export the pack again"
+                f"{path}: the pack has format {_format_of(tree)!r}, this version of pocketprior reads format "
+                f"{MANIFEST_FORMAT}; update pocketprior, or export the pack again"
             )
         manifest = decode(cls, tree, str(path))
         manifest.check_present(folder)
