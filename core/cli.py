@@ -27,13 +27,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
     "distill": ("distill.commands.distill", "make a few-step student of a trained model"),
     "students": ("distill.commands.students", "compare few-step students with their teachers"),
-    "export": ("export.command", "write a pack from checkpoints"),
-    "bench-rewrite": ("export.bench_rewrite", "measure what rewriting graphs for deployment is worth"),
-    "bench-design": ("export.bench_design", "choose a predictor's design: speed, size and quality of candidates"),
-    "build": ("export.build.command", "run all of it by one recipe: train, distill, export, quantize, parity"),
-    "quantize": ("export.quantization.command", "make a pack of fewer bits, under a budget on the image"),
-    "album": ("core.training.commands.album", "make pictures around one damaged photo, to personalize by"),
-    "personalize": ("export.personalize", "make a pack that knows what an album of photos shows"),
+    "export": ("export.commands.export", "write a pack from checkpoints"),
+    "bench-rewrite": ("export.commands.rewrite", "measure what rewriting graphs for deployment is worth"),
+    "bench-design": ("export.commands.design", "choose a predictor's design: speed, size and quality of candidates"),
+    "build": ("export.commands.build", "run all of it by one recipe: train, distill, export, quantize, parity"),
+    "quantize": ("export.commands.quantize", "make a pack of fewer bits, under a budget on the image"),
+    "personalize": ("export.commands.personalize", "fine-tune on an album of one subject and export a pack"),
 }
 EXTRAS = {  # what `pip install` must add for a command
     "parity": "export",
@@ -47,7 +46,6 @@ EXTRAS = {  # what `pip install` must add for a command
     "bench-design": "export,openvino",
     "build": "export,quantize,train",
     "quantize": "quantize",
-    "album": "train",
     "personalize": "export,train",
 }
 
