@@ -210,7 +210,7 @@ def test_diffir_with_a_normed_prior_in_a_runtime(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"scale": 2}, {"inputs": 4}, {"steps": 0}])
 def test_diffir_that_no_pack_can_hold(change: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="this DiffIR|expected a DiffIR"):
+    with pytest.raises(UsageError, match=r"this DiffIR|expected a DiffIR"):
         diffir_graphs(small_diffir(replace(DIFFIR, **change)), 1.0)
 
 
