@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...core.models import diffir, dtpm, gen2res
 from ...core.models.dirformer import DirformerConfig
-from ...core.models.semantic import SemanticConfig
+from ...core.models.semantic_code import SemanticConfig
 from ...core.sampling.schedule import cosine, trailing
 from ..select import mode
 from ..timing import Time, interleaved
