@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pocketprior.core.errors import CheckpointError, MissingExtraError, UnknownNameError, UsageError
 from pocketprior.core.models import checkpoints
-from pocketprior.core.models.semantic import (
+from pocketprior.core.models.semantic_code import (
     SemanticConfig,
     SemanticEncoder,
     TimmEncoder,
