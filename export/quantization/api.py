@@ -177,7 +177,7 @@ def _add_target(job: _Job, manifest: Manifest, target: Target) -> tuple[list[Pac
     Returns the rows that were measured, and the row of the offer that was added.
     """
     offers = (target.offers or (lambda label, given: {label: Offer(given, target.emit)}))(job.label, job.precisions)
-    rows = _rivals(job, target, offers) if len(offers) > 1 else {}
+    rows = _measured(job, target, offers) if len(offers) > 1 else {}
     best = _fastest(job, target, {name: row for name, row in rows.items() if name in offers}) or next(iter(offers))
     written = offers[best].emit(job.pack, offers[best].precisions, job.folder, best)
     assembled(job.pack.folder, job.folder, filed(manifest, target.name, written))
@@ -185,7 +185,7 @@ def _add_target(job: _Job, manifest: Manifest, target: Target) -> tuple[list[Pac
     return [*rows.values()], rows[best]
 
 
-def _rivals(job: _Job, target: Target, offers: Mapping[str, Offer]) -> dict[str, PackQuality]:
+def _measured(job: _Job, target: Target, offers: Mapping[str, Offer]) -> dict[str, PackQuality]:
     """The float baselines of a target and its offers, each measured in a folder of its own."""
     rows: dict[str, PackQuality] = {}
     floats = Offer(dict.fromkeys(job.precisions, "fp32"), target.emit)

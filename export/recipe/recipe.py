@@ -84,7 +84,7 @@ class BuildRecipe:
             raise UsageError(f"[train]: no stage finishes a {self.system}; name one of: {', '.join(stages)}")
         if self.quantize and ("onnx" not in self.export.to or self.export.precision[:1] != ("fp32",)):
             raise UsageError(
-                "[quantize] starts from float32 ONNX graphs; name onnx in [export] to, and fp32 first in its precision"
+                "[quantize] starts from ONNX graphs in fp32; name onnx and fp32 in [export], fp32 first"
             )
 
     @property

@@ -50,7 +50,7 @@ def steps_of(recipe: BuildRecipe, folder: Path, beside: Path) -> list[BuildStep]
     semantic = ("--semantic", str(checkpoints["semantic"])) if "semantic" in checkpoints else ()
     distilling = list(_distilling(recipe, folder, data, checkpoints[recipe.system], semantic))
     model = distilling[-1].output if distilling else checkpoints[recipe.system]
-    reference = _recording(recipe, folder, beside, model, semantic)
+    reference = _reference(recipe, folder, beside, model, semantic)
     packing = list(_packing(recipe, folder, data, model, semantic))
     packs = [step.output.parent for step in packing]
     return [*training, *distilling, reference, *packing, *_proving(recipe, folder, reference.output, packs)]
@@ -153,7 +153,7 @@ def _packing(recipe: BuildRecipe, folder: Path, data: str, model: Path, semantic
         yield BuildStep("quantize", tuple(arguments), small / "manifest.json", fresh=True)
 
 
-def _recording(recipe: BuildRecipe, folder: Path, beside: Path, model: Path, semantic: Sequence[str]) -> BuildStep:
+def _reference(recipe: BuildRecipe, folder: Path, beside: Path, model: Path, semantic: Sequence[str]) -> BuildStep:
     given = [str(beside / photo) for photo in recipe.parity.photos]
     photos = given or [str(path) for path in released_photos(beside / recipe.data, split="val")[:_PHOTOS]]
     reference = folder / "reference.npz"

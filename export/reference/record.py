@@ -236,9 +236,9 @@ def _tile(manifest: Manifest, height: int, width: int) -> int | None:
     if manifest.window(manifest.receptive_field) is not None:
         return None
     forms = [name for name in SYSTEMS[manifest.model].split if name in manifest.receptive_field], ["fused"]
-    reach = max(manifest.radius(names) for names in forms if set(names) <= set(manifest.receptive_field))
+    radius = max(manifest.radius(names) for names in forms if set(names) <= set(manifest.receptive_field))
     side, unit = max(height, width), manifest.size.minimum
-    least = smallest_tile(reach, unit)
+    least = smallest_tile(radius, unit)
     # The usable part of a tile grows with its edge: from half way to the whole side, two are enough.
     return (least + side) // 2 // unit * unit if least < side else max(least, padded_size(side, unit))
 

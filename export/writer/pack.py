@@ -135,8 +135,8 @@ def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
     if not options.fused:
         if "fused" not in opened.graphs:
             raise UsageError(f"--split was given; this {opened.facts['model']} has no fused graph: leave it out")
-        reach = _without_fused(opened.facts["receptive_field"])
-        opened = replace(opened, graphs=_without_fused(opened.graphs), facts={**opened.facts, "receptive_field": reach})
+        fields = _without_fused(opened.facts["receptive_field"])
+        opened = replace(opened, graphs=_without_fused(opened.graphs), facts={**opened.facts, "receptive_field": fields})
     opened = opened if options.tile is None else opened.in_tiles(options.tile)
     size: Size = opened.facts["size"]
     for window in opened.facts["receptive_field"].values():
@@ -175,9 +175,9 @@ def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
 
 def _measured(opened: Opened) -> dict[str, Any]:
     """Costs; per pixel for the graphs that run on tiles, on the tile that they run on where that is fixed."""
-    graphs, reach, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
+    graphs, fields, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
     usual = size.minimum if size.fixed else COST_TILE
-    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in reach.items()}
+    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in fields.items()}
     return {
         "parameters": {name: parameters(graph) for name, graph in graphs.items()},
         "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},

@@ -144,7 +144,7 @@ def test_another_recipe_is_refused(folder: Path, commands: Commands) -> None:
 
 def test_a_command_that_leaves_nothing_is_not_believed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_steps(steps(folder), folder, lambda _: 0) == 1
-    assert "ended well but left no" in capsys.readouterr().err
+    assert "succeeded but did not write" in capsys.readouterr().err
     assert not (folder / BUILD_STATE).exists()
 
 
