@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .quantization.api import quantize
     from .recipe.run import build
     from .reference.record import record
-    from .writer.export import export
+    from .writer.multitask import export
 
 __all__ = ["build", "export", "personalize", "quantize", "record"]
 
 _PLACES = {
     "build": ".recipe.run",
-    "export": ".writer.export",
+    "export": ".writer.multitask",
     "personalize": ".personal",
     "quantize": ".quantization.api",
     "record": ".reference.record",

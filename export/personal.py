@@ -33,9 +33,7 @@ __all__ = ["PersonalizeOptions", "constrain", "personalize"]
 class PersonalizeOptions:
     """How the base model is constrained to an album, and how the pack samples."""
 
-    recipe: ConstrainRecipe = (
-        CONSTRAIN_STAGE.recipe
-    )  # `mirror` follows from the album
+    recipe: ConstrainRecipe = CONSTRAIN_STAGE.recipe  # `mirror` follows from the album
     base: Path | None = None  # checkpoint of the base model, None for the one of the package
     run: Path | None = None  # run folder of the training, None for PACK.run
     workers: int = 1  # processes that draw batches

@@ -72,7 +72,7 @@ def sampling_options(args: argparse.Namespace) -> SamplingOptions:
 
 def run(args: argparse.Namespace) -> int:
     """Write the pack and print what is in it."""
-    from ..writer.export import export
+    from ..writer.multitask import export
 
     manifest = export(args.checkpoint, args.out, args.data, _pack_options(args), sampling_options(args))
     size = sum(file.bytes for file in manifest.files())

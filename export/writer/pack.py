@@ -136,7 +136,9 @@ def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
         if "fused" not in opened.graphs:
             raise UsageError(f"--split was given; this {opened.facts['model']} has no fused graph: leave it out")
         fields = _without_fused(opened.facts["receptive_field"])
-        opened = replace(opened, graphs=_without_fused(opened.graphs), facts={**opened.facts, "receptive_field": fields})
+        opened = replace(
+            opened, graphs=_without_fused(opened.graphs), facts={**opened.facts, "receptive_field": fields}
+        )
     opened = opened if options.tile is None else opened.in_tiles(options.tile)
     size: Size = opened.facts["size"]
     for window in opened.facts["receptive_field"].values():

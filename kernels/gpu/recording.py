@@ -16,11 +16,11 @@ import numpy as np
 
 from ...core.models.deploy.rewrite import eager
 from ...core.models.gen2res import SHIPPED_BASE
-from ...export.diffir import DiffirSource
-from ...export.dtpm import DtpmSource
-from ...export.gen2res import Gen2ResSource
-from ...export.parity.record import Shot, record
-from ...export.source import Opened, Source
+from ...export.reference.record import Shot, record_shots
+from ...export.systems.diffir import DiffirSource
+from ...export.systems.dtpm import DtpmSource
+from ...export.systems.gen2res import Gen2ResSource
+from ...export.systems.source import CheckpointSource, Opened
 from ...runtimes.parity.graphs import sites
 from ...runtimes.parity.recording import Recording, load
 from .pieces import FILE_BYTES
@@ -53,7 +53,7 @@ def items(setup: Setup) -> Iterator[Item]:
         yield Item(system, partial(_record, setup, system, source))
 
 
-def _sources(checkpoints: Path) -> dict[str, Source]:
+def _sources(checkpoints: Path) -> dict[str, CheckpointSource]:
     """The trained systems, as `pocketprior export` samples them unless told otherwise."""
     semantic = str(checkpoints / "semantic" / "model.safetensors")
     return {
@@ -63,11 +63,11 @@ def _sources(checkpoints: Path) -> dict[str, Source]:
     }
 
 
-def _record(setup: Setup, system: str, source: Source) -> Iterator[Recorded]:
+def _record(setup: Setup, system: str, source: CheckpointSource) -> Iterator[Recorded]:
     name = f"{system}.npz"
     opened, digest = source.open(), source.digest()
     shots = _shots(load(setup.root / REFERENCES / name))
-    record(opened, digest, shots, setup.out / name, device=setup.device)
+    record_shots(opened, digest, shots, setup.out / name, device=setup.device)
     size = (setup.out / name).stat().st_size
     if size > FILE_BYTES:
         raise RuntimeError(f"{name} has {size} bytes, more than {FILE_BYTES}; record smaller photos")

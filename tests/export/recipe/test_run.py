@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import INTERRUPTED, PackError, UsageError
+from pocketprior.export.recipe.recipe import BuildStep
 from pocketprior.export.recipe.run import BUILD_STATE, run_steps
-from pocketprior.export.recipe.steps import BuildStep
 
 
 def steps(folder: Path, setting: str = "a") -> list[BuildStep]:

@@ -100,7 +100,7 @@ def test_fused_graph_is_the_loop(graphs: dict[str, ModelGraph]) -> None:
 
 def test_receptive_field_is_exact(graphs: dict[str, ModelGraph]) -> None:
     """A single changed pixel moves nothing beyond it, and something at its rim."""
-    reach = receptive_field(graphs["predict"], MULTIPLE, reach=48)
+    reach = receptive_field(graphs["predict"], MULTIPLE, limit=48)
     graph = eager(graphs["predict"].module, ["image"], "base")
     image = graphs["predict"].example(128, 128)["image"].numpy()
     plain = graph(image=image)["base"]
@@ -116,7 +116,7 @@ def test_receptive_field_is_exact(graphs: dict[str, ModelGraph]) -> None:
 
 def test_receptive_field_beyond_the_window_is_an_error(graphs: dict[str, ModelGraph]) -> None:
     with pytest.raises(ValueError, match="is larger than the"):
-        receptive_field(graphs["predict"], MULTIPLE, reach=8)
+        receptive_field(graphs["predict"], MULTIPLE, limit=8)
 
 
 def test_costs_are_counted(graphs: dict[str, ModelGraph]) -> None:
@@ -210,7 +210,7 @@ def test_diffir_with_a_normed_prior_in_a_runtime(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"scale": 2}, {"inputs": 4}, {"steps": 0}])
 def test_diffir_that_no_pack_can_hold(change: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="this DiffIR|expected a DiffIR"):
+    with pytest.raises(UsageError, match=r"this DiffIR|expected a DiffIR"):
         diffir_graphs(small_diffir(replace(DIFFIR, **change)), 1.0)
 
 
