@@ -41,7 +41,7 @@ def constants(tree: ast.Module) -> set[str]:
 
 def reexported(tree: ast.Module) -> set[str]:
     """The names that a package's `__init__` takes from its own modules."""
-    froms = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
     return {alias.asname or alias.name for node in froms for alias in node.names}
 
 

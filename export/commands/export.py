@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     manifest = export(args.checkpoint, args.out, args.data, _pack_options(args), sampling_options(args))
     size = sum(file.bytes for file in manifest.files())
-    reasons = dict.fromkeys(task.golden["photo"].reason for task in manifest.alone())
+    reasons = dict.fromkeys(task.golden["photo"].reason for task in manifest.per_task())
     print(f"{args.out}: {size / 1e6:.2f} MB, {', '.join(manifest.tasks)}, {'; '.join(reasons)}")
     return 0
 

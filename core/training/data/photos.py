@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ...arrays import FloatImage
 from ...degradations import TASKS, ShrinkTask, Task, Window
+from ...degradations.filters import structure
 from ...errors import TrainingError
 from ...photo.resize import thumbnail
-from ...texture import structure
 from ..loop.log import bar
 
 __all__ = [

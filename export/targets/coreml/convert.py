@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ....core.errors import UnknownNameError
-from ....core.restore.tiles import LARGEST_TILE
+from ....core.limits import LARGEST_TILE
 from ...systems.graphs import ModelGraph
 from .package import CoremlPackage, blocks, coremltools, write_package
 from .program import bindings, constant, operation

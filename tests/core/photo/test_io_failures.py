@@ -92,7 +92,7 @@ def profile_bomb(path: Path) -> None:
     ("name", "make", "error", "words"),
     [
         ("missing.jpg", nothing, PhotoReadError, "no such file"),
-        ("folder.jpg", a_folder, PhotoReadError, "no regular file"),
+        ("folder.jpg", a_folder, PhotoReadError, "not a regular file"),
         ("empty.jpg", content(b""), PhotoReadError, "empty"),
         ("text.jpg", content(b"Dear Sir or Madam"), PhotoReadError, "not an image"),
         ("zeros.png", content(bytes(5000)), PhotoReadError, "not an image"),

@@ -54,8 +54,8 @@ def mobile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def size_for(folder: Path, target: str) -> int:
     """Bytes of all that a program needs of a pack that runs it for one target."""
     manifest = Manifest.load(folder)
-    files = {manifest.card, *(golden.file for task in manifest.alone() for golden in task.golden.values())}
-    for task in manifest.alone():
+    files = {manifest.card, *(golden.file for task in manifest.per_task() for golden in task.golden.values())}
+    for task in manifest.per_task():
         for name in task.graphs:
             files |= {task.graph_file(name, target), *task.graph_parts(name, target)}
     return (folder / FILE).stat().st_size + sum(file.bytes for file in files)
@@ -168,7 +168,9 @@ def test_joining_twice_gives_equal_bytes(mobile: Path, tmp_path: Path) -> None:
 def test_a_graph_that_tasks_have_in_common_is_one_file(models: tuple[list[Path], Path], tmp_path: Path) -> None:
     paths, semantic = models
     sources = [DtpmSource(path, str(semantic), steps=1) for path in paths]
-    tasks = write_tasks(sources, tmp_path / "pack", PHOTOS[:1], PackOptions(targets=tuple(FIRST), fused=False)).alone()
+    tasks = write_tasks(
+        sources, tmp_path / "pack", PHOTOS[:1], PackOptions(targets=tuple(FIRST), fused=False)
+    ).per_task()
     for target, file in FIRST.items():
         assert {task.graph_file("encode", target).file for task in tasks} == {file}
         assert len({task.graph_file("denoise", target) for task in tasks}) == len(TASKS)

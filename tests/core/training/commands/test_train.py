@@ -170,7 +170,7 @@ def test_earlier_checkpoints_are_opened_before_the_photos(tmp_path: Path, capsys
     ("wrong", "named"),
     [
         (("--workers", "-1"), "expected 0 workers .* or more, got -1"),
-        (("--set", "model.predictor.widths=8"), "widths and blocks must have one entry per level"),
+        (("--set", "model.predictor.widths=8"), "widths and blocks must have one entry per resolution"),
         (("--set", "crop=33"), "needs a multiple of 16"),
     ],
 )

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.random import Generator
 
 from ..arrays import FloatImage, Image
-from .srgb import LUMA, quantize
+from .encoding import LUMA, quantize
 
 __all__ = ["Damage", "Part", "ShrinkTask", "Task", "Window", "local"]
+
+_BLOCK = 16  # pixels: the largest unit of a JPEG, that of 4:2:0
+_CHROMA_RADIUS = 2  # pixels over which its decoder interpolates chroma
 
 
 class Part(NamedTuple):
@@ -55,6 +58,13 @@ class Window:
             )
         )
         return Window(self.photo, top, left, bottom - top, right - left, self.grey)
+
+    def blocks(self, times: int = 1) -> Window:
+        """Widened to the JPEG blocks that it depends on when its photo is compressed `times` times, on any grid."""
+        wide = self
+        for _ in range(times):
+            wide = wide.widened(_CHROMA_RADIUS + _BLOCK * (times - 1), _BLOCK)
+        return wide
 
     @property
     def part(self) -> Part:
