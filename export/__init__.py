@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .personal import personalize
     from .quantization.api import quantize
-    from .recipe.run import build
+    from .recipe.build_run import build
     from .reference.record import record
     from .writer.multitask import export
 
 __all__ = ["build", "export", "personalize", "quantize", "record"]
 
 _PLACES = {
-    "build": ".recipe.run",
+    "build": ".recipe.build_run",
     "export": ".writer.multitask",
     "personalize": ".personal",
     "quantize": ".quantization.api",

@@ -19,9 +19,9 @@ from ..targets import TARGETS, WEIGHT_PRECISIONS, Offer, Target, target_of, targ
 from ..targets.calibration import DamagedPhoto, FloatPack, damaged_photos, open_float
 from ..targets.weights import layers_of, load_graphs, uniform_precisions
 from ..writer.entries import assembled, bare, check_place, filed
-from ..writer.golden import settle
+from ..writer.goldens import settle
+from .pack_quality import FloatResults, PackQuality, float_results, measure_pack
 from .plan import PrecisionPlan, as_coreml, as_nncf, as_onnx, check_plan, load_plan
-from .report import FloatResults, PackQuality, float_results, measure_pack
 from .search import OBJECTIVES, FoundPlan, Measurements, fingerprint, search, write_onnx_pack
 
 __all__ = ["QuantizeOptions", "QuantizedPack", "quantize"]

@@ -29,7 +29,7 @@ from ...runtimes.parity.measures import measure
 from ...runtimes.parity.recording import FORMAT, About, Call, Case, Taken, Writer, facts_of, taken
 from ...runtimes.replay import TARGET
 from ..systems import SamplingOptions, source_of
-from ..systems.graphs import ModelGraph
+from ..systems.model_graph import ModelGraph
 from ..systems.source import Opened
 from ..targets.calibration import DamagedPhoto, damaged_photos
 

@@ -15,7 +15,7 @@ from ...core.degradations import TASKS
 from ...core.errors import UsageError
 from ...core.pack.manifest import Size
 from ...core.pack.size import TileWindow
-from .graphs import ModelGraph
+from .model_graph import ModelGraph
 
 __all__ = ["DEFAULT_WINDOW", "CheckpointSource", "Damage", "ModelWords", "Opened", "files_digest"]
 

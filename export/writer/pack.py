@@ -21,14 +21,14 @@ from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, 
 from ...core.pack.size import TileWindow
 from ...core.pack.store import packed_file
 from ...core.sampling.noise import NOISE_SPEC
-from ..systems.graphs import traced
+from ..systems.model_graph import traced
 from ..systems.source import CheckpointSource, Opened
 from ..targets import GraphToWrite, Target, target_of, targets_of
 from ..targets.calibration import damaged_photos, open_float
 from ..targets.weights import uniform_precisions
 from .entries import assembled, bare, check_place, filed, written_whole
 from .facts import COST_TILE, bytes_per_pixel, card, macs_per_pixel, parameters
-from .golden import add_golden, golden_photo, settle
+from .goldens import add_golden, golden_photo, settle
 
 __all__ = ["PackOptions", "write_pack"]
 

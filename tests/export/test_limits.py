@@ -22,12 +22,12 @@ from pocketprior.export import limits
 from pocketprior.export.bench.candidates import overlap_needed
 from pocketprior.export.quantization import api
 from pocketprior.export.quantization import search as searching
-from pocketprior.export.quantization.report import FloatResults, PackQuality
+from pocketprior.export.quantization.pack_quality import FloatResults, PackQuality
 from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPlan, search
 from pocketprior.export.quantization.solve import mean_square
 from pocketprior.export.systems.dtpm import Sampling, dtpm_graphs
 from pocketprior.export.targets.calibration import FloatPack
-from pocketprior.export.writer.golden import _check_close, settle
+from pocketprior.export.writer.goldens import _check_close, settle
 
 
 @pytest.mark.parametrize(("labels", "slack"), [({"fp32"}, limits.FLOAT_SLACK), ({"w4"}, limits.COARSE_SLACK)])
