@@ -33,7 +33,6 @@ SHARED_NAMES = frozenset({*SYSTEMS, *TARGETS, "limits"})
 SHARED_DEFINITIONS = {
     "CASES": "kernels: the shapes that an op is verified on",
     "CONFIGS": "core.models: the sizes of a system",
-    "METHOD": "distill: the record of a method",
     "OPS": "runtimes.mil: the operations of one group",
     "SOURCE": "export.systems: how a system's checkpoints are opened",
     "SYSTEMS": "the systems that something works for",

@@ -18,8 +18,9 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .cases import Case
-from .launch_triton import OPTIONS, Launch, recorded
+from pocketprior.kernels.primitives_triton import OPTIONS, Launch, recorded
+from pocketprior.kernels.select import Shape, tensors_in
+
 from .verify import arguments, module_of
 
 __all__ = ["TARGETS", "Resources", "compiled", "launches"]
@@ -42,13 +43,13 @@ class Resources(NamedTuple):
     shared: int  # bytes per program
 
 
-def launches(op: str, case: Case, dtype: torch.dtype) -> list[Launch]:
-    """What `op` starts at this size, forward and backward. Nothing runs."""
-    args = arguments(op, case, dtype, "channels_last", "cpu")
+def launches(op: str, shape: Shape, dtype: torch.dtype) -> list[Launch]:
+    """Return what `op` starts at this size, forward and backward. Nothing runs."""
+    args = arguments(op, shape, dtype, "channels_last", "cpu")
     with recorded() as found:
         result = module_of(op).fused(*args)
         y = result if isinstance(result, Tensor) else result[0]  # what follows is kept for the backward pass
-        torch.autograd.grad(y, [a for a in args if isinstance(a, Tensor)], y.detach())
+        torch.autograd.grad(y, tensors_in(args), y.detach())
     return found
 
 

@@ -1,25 +1,29 @@
-"""Products of two channels-last pictures summed over the pixels, a^T b: the gradients of 1x1 weights, and maps between
-channels. The second factor may be the depthwise 3x3 of a picture, which then is never written.
+"""1x1 convolutions: gradients of their weights, and several side by side before depthwise 3x3 convolutions.
 
-A program sums a run of tiles of one picture for one block of channels x channels. What programs found is added up by
-torch: no atomics, the same result every time, and no half-precision sums between the parts.
+A gradient is a product of two channels-last images summed over the pixels, a^T b. The second factor may be the
+depthwise 3x3 of an image, which then is never written. A program sums a run of tiles of one image for one block of
+channels x channels. torch adds up the sums of the programs: no atomics, the same result every time, and no
+half-precision sums between the parts.
+
+`hidden` (N, H, W, K) holds the results of several 1x1, one after the other. Kernels take the 3x3 of it by
+`depthwise_triton.convolved` and return the gradient of what they took, `dmixed`, of the same shape. Traffic by count,
+in units of x, where K is k times its channels: `pointwise` 1 + k, `mixed_backward` 5 k + 2.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_triton import dot, launch
-from .rounded_triton import rounded
-from .stencil_triton import convolved, pixel
+from .depthwise_triton import convolved, depthwise_backward, pixel
+from .primitives_triton import dot, launch, rounded, run_length
 
-__all__ = ["products", "run_length"]
+__all__ = ["mixed_backward", "pointwise", "products"]
 
-PROGRAMS = 264  # wanted at least, 2 for each of 132 multiprocessors: each leaves its sums
-LONGEST = 64  # tiles that a program goes through
 COLUMNS = 16  # of a tile
 
 
@@ -54,10 +58,15 @@ def _products_kernel(
 
 
 def products(a: Tensor, b: Tensor, taps: Tensor | None = None) -> Tensor:
-    """Sum over the pixels of a[pixel]^T b[pixel] for each picture: (N, CA, CB) float32.
+    """Sum a[pixel]^T b[pixel] over the pixels of each image.
 
-    a: (N, H, W, CA), b: (N, H, W, CB), dense but for slices of channels. taps: (9, CB) of a depthwise 3x3 that is
-    applied to b first; its rows are as far apart as the pixels of b.
+    Args:
+        a: (N, H, W, CA), dense except for slices of channels.
+        b: (N, H, W, CB), dense except for slices of channels.
+        taps: (9, CB), of a depthwise 3x3 that is applied to `b` first; its rows are as far apart as the pixels of `b`.
+
+    Returns:
+        (N, CA, CB) float32.
     """
     n, height, width, ca = a.shape
     cb = b.shape[3]
@@ -79,11 +88,6 @@ def products(a: Tensor, b: Tensor, taps: Tensor | None = None) -> Tensor:
     return sums.sum(dim=1)
 
 
-def run_length(tiles: int, others: int) -> int:
-    """Tiles that a program goes through, a power of two, so that `others` programs for each run are enough."""
-    return max(1, min(LONGEST, triton.next_power_of_2(tiles * others // PROGRAMS + 1) // 2))
-
-
 def _apart(a: Tensor) -> int:
     """Elements from pixel to pixel; the stride along an axis of one pixel may be anything."""
     return next((a.stride(axis) for axis in (2, 1, 0) if a.shape[axis] > 1), a.shape[3])
@@ -92,3 +96,23 @@ def _apart(a: Tensor) -> int:
 def _block(channels: int, dtype: torch.dtype, widest: int) -> int:
     """Channels that a program takes at once: exact products of float32 keep more in registers."""
     return max(16, min(triton.next_power_of_2(channels), widest if dtype.itemsize == 2 else 64))
+
+
+def pointwise(x: Tensor, mixes: Sequence[Tensor]) -> Tensor:
+    """Apply 1x1 weights (E, C, 1, 1) to x (N, C, H, W) channels_last: (N, H, W, K), K the sum of all E."""
+    return x.movedim(1, 3) @ _matrix(mixes).mT
+
+
+def mixed_backward(
+    dmixed: Tensor, hidden: Tensor, x: Tensor, mixes: Sequence[Tensor], depths: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x (N, C, H, W) channels_last, of all 1x1 (K, C) and of all 3x3 (K, 3, 3), in the dtype of x."""
+    dhidden, ddepth, _ = depthwise_backward(dmixed.movedim(3, 1), hidden.movedim(3, 1), torch.cat(list(depths)))
+    dhidden = dhidden.movedim(1, 3)
+    dx = torch.empty_like(x, memory_format=torch.channels_last)
+    torch.mm(dhidden.flatten(0, 2), _matrix(mixes), out=dx.movedim(1, 3).view(-1, x.shape[1]))
+    return dx, products(dhidden, x.movedim(1, 3)).sum(dim=0).to(x.dtype), ddepth.squeeze(1)
+
+
+def _matrix(mixes: Sequence[Tensor]) -> Tensor:
+    return torch.cat([mix.flatten(1) for mix in mixes])
