@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .personal import personalize
     from .quantization.api import quantize
-    from .recipe.run import build
+    from .recipe.build_run import build
     from .reference.record import record
-    from .writer.export import export
+    from .writer.multitask import export
 
 __all__ = ["build", "export", "personalize", "quantize", "record"]
 
 _PLACES = {
-    "build": ".recipe.run",
-    "export": ".writer.export",
+    "build": ".recipe.build_run",
+    "export": ".writer.multitask",
     "personalize": ".personal",
     "quantize": ".quantization.api",
     "record": ".reference.record",

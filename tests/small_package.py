@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketprior.core.pack.systems import ArraySpec
-from pocketprior.export.systems.graphs import ModelGraph, traced
+from pocketprior.export.systems.model_graph import ModelGraph, traced
 from pocketprior.export.targets.coreml.convert import convert_coreml
-from pocketprior.export.targets.coreml.package import CoremlPackage
+from pocketprior.export.targets.coreml.coreml_package import CoremlPackage
 
 MULTIPLE = 4
 PICTURE = ArraySpec("float32", (1, 3, "h", "w"))

@@ -15,7 +15,10 @@ import pytest
 from PIL import Image
 
 from pocketprior.core.degradations import TASKS
-from pocketprior.runtimes import RUNTIMES
+from pocketprior.core.pack import rules
+from pocketprior.export.systems import SYSTEMS
+from pocketprior.export.targets import TARGETS
+from pocketprior.runtimes import RUNTIMES, onnxruntime
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -29,11 +32,14 @@ def example(name: str) -> list[str]:
 
 MODULE, NAMES, RUNTIME_TEST = example("a runtime")
 TASK, ENTRY, TASK_TEST = example("a task")
+TARGET_MODULE, TARGET_NAMES, PACK_TARGETS, RUNTIME_TARGETS, TARGET_TEST = example("an export target")
+NETWORK, SPEC, SOURCE, SYSTEM_NAMES, SYSTEM_TEST = example("a system")
 QUICK = ("steps=1", "save_every=1", "batch=1", "crop=16", "precision=fp32")
 
 
-def promised(names: str) -> tuple[str, ...]:
-    return ast.literal_eval(names.removeprefix("RUNTIMES = "))
+def promised(line: str, name: str = "RUNTIMES") -> tuple[str, ...]:
+    """The tuple that a line assigns to `name`."""
+    return ast.literal_eval(line.removeprefix(f"{name} = ").partition("#")[0])
 
 
 def copy_package(folder: Path) -> None:
@@ -97,6 +103,33 @@ def test_the_runtime_works(tmp_path: Path) -> None:
     run_test(tmp_path, added, RUNTIME_TEST)
 
 
+def test_the_page_lists_the_targets_and_systems_that_there_are() -> None:
+    known = {TARGET_NAMES: TARGETS, PACK_TARGETS: rules.TARGETS, RUNTIME_TARGETS: onnxruntime.TARGETS}
+    for line, there in known.items():
+        assert promised(line, "TARGETS") == (*there, "ort")
+    assert promised(SYSTEM_NAMES, "SYSTEMS") == (*SYSTEMS, "regrain")
+
+
+def test_the_export_target_works(tmp_path: Path) -> None:
+    copy_package(tmp_path / "site")
+    package = tmp_path / "site/pocketprior"
+    (package / "export/targets/ort.py").write_text(TARGET_MODULE, encoding="utf-8")
+    replace_line(package / "export/targets/__init__.py", "TARGETS = ", TARGET_NAMES)
+    replace_line(package / "core/pack/rules.py", "TARGETS = ", PACK_TARGETS)
+    replace_line(package / "runtimes/onnxruntime.py", "TARGETS = ", RUNTIME_TARGETS)
+    run_test(tmp_path, "ort", TARGET_TEST)
+
+
+def test_the_system_works(tmp_path: Path) -> None:
+    copy_package(tmp_path / "site")
+    package = tmp_path / "site/pocketprior"
+    (package / "core/models/regrain.py").write_text(NETWORK, encoding="utf-8")
+    insert_before(package / "core/pack/systems.py", '    "diffir": SystemSpec(', SPEC)
+    (package / "export/systems/regrain.py").write_text(SOURCE, encoding="utf-8")
+    replace_line(package / "export/systems/__init__.py", "SYSTEMS = ", SYSTEM_NAMES)
+    run_test(tmp_path, "regrain", SYSTEM_TEST)
+
+
 @pytest.fixture(scope="module")
 def with_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package to which the task was added, in one file."""
@@ -127,9 +160,9 @@ def test_the_task_can_be_trained(with_task: Path) -> None:
 
 def named_files() -> list[str]:
     """The files that the page names, without those that the example adds and those that only show a pattern."""
-    added = promised(NAMES)[-1]
-    named = re.findall(r"`((?:core|runtimes|tests|scripts)/[\w./]+)`", PAGE)
-    shown = {place for place in named if added not in place and "SYSTEM" not in place}
+    added = (promised(NAMES)[-1], "ort.py", "regrain", "SYSTEM")
+    named = re.findall(r"`((?:core|export|runtimes|tests|scripts)/[\w./]+)`", PAGE)
+    shown = {place for place in named if not any(name in place for name in added)}
     return sorted(shown - {"core/x.py", "tests/core/test_x.py"})
 
 

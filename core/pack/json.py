@@ -148,7 +148,8 @@ class _Decoder:
         try:
             return kind(**values)  # dataclasses check themselves when they are made
         except self.error as error:
-            raise type(error)(f"{where}: {error}") from None
+            error.args = (f"{where}: {error}",)  # of whatever class: some make their message of other arguments
+            raise
 
     def _row(self, kind: type, given: Any, where: str) -> Any:
         known = get_type_hints(kind)

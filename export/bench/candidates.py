@@ -29,7 +29,7 @@ from ...core.pack.size import FEATHER
 from ...core.pack.systems import IMAGE
 from ...core.timing import interleaved
 from ..limits import GREY_LEVEL, LARGEST_OVERLAP
-from ..systems.graphs import ModelGraph, traced
+from ..systems.model_graph import ModelGraph, traced
 from ..targets.calibration import multiply_adds, ranges
 from ..targets.onnx import convert_onnx
 from ..targets.openvino import write_ir

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help=_SYSTEM)
     parser.add_argument("--split", action="store_true", help="leave out the fused graph, for a smaller pack")
     parser.add_argument("--tile", type=int, metavar="EDGE", help=_TILE)
-    parser.add_argument("--pictures", action="store_true", help=_IMAGES)
+    parser.add_argument("--pictures", dest="images", action="store_true", help=_IMAGES)
     parser.add_argument("--trained-on", type=Path, metavar="FILE", help=_TRAINED_ON)
     add_sampling(parser)
 
@@ -72,7 +72,7 @@ def sampling_options(args: argparse.Namespace) -> SamplingOptions:
 
 def run(args: argparse.Namespace) -> int:
     """Write the pack and print what is in it."""
-    from ..writer.export import export
+    from ..writer.multitask import export
 
     manifest = export(args.checkpoint, args.out, args.data, _pack_options(args), sampling_options(args))
     size = sum(file.bytes for file in manifest.files())
@@ -98,7 +98,7 @@ def _pack_options(args: argparse.Namespace) -> PackOptions:
         trained_on=_text(args.trained_on),
         fused=not args.split,
         tile=args.tile,
-        images=args.pictures,
+        images=args.images,
     )
 
 

@@ -88,7 +88,7 @@ def _json(made: QuantizedPack) -> str:
 
 
 def _text(made: QuantizedPack, budget_db: float) -> str:
-    from ..quantization.report import best_uniform, quality_table
+    from ..quantization.pack_quality import best_uniform, quality_table
 
     lines = [quality_table(made.rows)]
     if made.plan is not None:

@@ -19,9 +19,9 @@ from ..targets import TARGETS, WEIGHT_PRECISIONS, Offer, Target, target_of, targ
 from ..targets.calibration import DamagedPhoto, FloatPack, damaged_photos, open_float
 from ..targets.weights import layers_of, load_graphs, uniform_precisions
 from ..writer.entries import assembled, bare, check_place, filed
-from ..writer.golden import settle
+from ..writer.goldens import settle
+from .pack_quality import FloatResults, PackQuality, float_results, measure_pack
 from .plan import PrecisionPlan, as_coreml, as_nncf, as_onnx, check_plan, load_plan
-from .report import FloatResults, PackQuality, float_results, measure_pack
 from .search import OBJECTIVES, FoundPlan, Measurements, fingerprint, search, write_onnx_pack
 
 __all__ = ["QuantizeOptions", "QuantizedPack", "quantize"]
@@ -177,7 +177,7 @@ def _add_target(job: _Job, manifest: Manifest, target: Target) -> tuple[list[Pac
     Returns the rows that were measured, and the row of the offer that was added.
     """
     offers = (target.offers or (lambda label, given: {label: Offer(given, target.emit)}))(job.label, job.precisions)
-    rows = _rivals(job, target, offers) if len(offers) > 1 else {}
+    rows = _measured(job, target, offers) if len(offers) > 1 else {}
     best = _fastest(job, target, {name: row for name, row in rows.items() if name in offers}) or next(iter(offers))
     written = offers[best].emit(job.pack, offers[best].precisions, job.folder, best)
     assembled(job.pack.folder, job.folder, filed(manifest, target.name, written))
@@ -185,7 +185,7 @@ def _add_target(job: _Job, manifest: Manifest, target: Target) -> tuple[list[Pac
     return [*rows.values()], rows[best]
 
 
-def _rivals(job: _Job, target: Target, offers: Mapping[str, Offer]) -> dict[str, PackQuality]:
+def _measured(job: _Job, target: Target, offers: Mapping[str, Offer]) -> dict[str, PackQuality]:
     """The float baselines of a target and its offers, each measured in a folder of its own."""
     rows: dict[str, PackQuality] = {}
     floats = Offer(dict.fromkeys(job.precisions, "fp32"), target.emit)

@@ -21,8 +21,8 @@ from ..targets.calibration import FloatPack, forms_of, photos_digest
 from ..targets.onnx import onnx_files
 from ..targets.weights import WeightLayer, layer_bytes, offered
 from ..writer.entries import assembled, bare, filed
+from .pack_quality import FloatResults, errors
 from .plan import PLAN_FORMAT, PrecisionPlan
-from .report import FloatResults, errors
 from .solve import Choice, Choices, decibels, least_error, mean_square, predicted, solve
 
 if TYPE_CHECKING:

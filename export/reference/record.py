@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,22 @@ from ...runtimes.parity.measures import measure
 from ...runtimes.parity.recording import FORMAT, About, Call, Case, Taken, Writer, facts_of, taken
 from ...runtimes.replay import TARGET
 from ..systems import SamplingOptions, source_of
-from ..systems.graphs import ModelGraph
+from ..systems.model_graph import ModelGraph
 from ..systems.source import Opened
 from ..targets.calibration import DamagedPhoto, damaged_photos
-from .exact import device_of, environment, exact
 
-__all__ = ["RecordOptions", "Shot", "record", "record_shots", "settings_of", "shots"]
+__all__ = [
+    "RecordOptions",
+    "Shot",
+    "device_of",
+    "environment",
+    "exact",
+    "record",
+    "record_shots",
+    "settings_of",
+    "shots",
+]
+
 
 _PENDING = PackedFile("pending", "0" * 64, 0)  # a reference has no files
 _FOLDER_PHOTOS = 4  # that are taken of a folder
@@ -236,9 +249,9 @@ def _tile(manifest: Manifest, height: int, width: int) -> int | None:
     if manifest.window(manifest.receptive_field) is not None:
         return None
     forms = [name for name in SYSTEMS[manifest.model].split if name in manifest.receptive_field], ["fused"]
-    reach = max(manifest.radius(names) for names in forms if set(names) <= set(manifest.receptive_field))
+    radius = max(manifest.radius(names) for names in forms if set(names) <= set(manifest.receptive_field))
     side, unit = max(height, width), manifest.size.minimum
-    least = smallest_tile(reach, unit)
+    least = smallest_tile(radius, unit)
     # The usable part of a tile grows with its edge: from half way to the whole side, two are enough.
     return (least + side) // 2 // unit * unit if least < side else max(least, padded_size(side, unit))
 
@@ -285,3 +298,57 @@ def _each_call(cases: Sequence[Case], change: Callable[[Call], Call]) -> list[Ca
 
 def _eager(graph: ModelGraph) -> Run:
     return eager(graph.module, list(graph.inputs), *graph.outputs)
+
+
+def device_of(name: str) -> torch.device:
+    """The device "cpu", "cuda", or with "auto" a GPU if there is one. Raises UsageError for a missing GPU."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UsageError("--device cuda was given, but PyTorch finds no CUDA device; choose cpu or auto")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Deterministic, without TF32 in matrix products and convolutions, which cuDNN uses by default."""
+    flags = ((torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32"))
+    before = [getattr(owner, name) for owner, name in flags], torch.backends.cudnn.deterministic
+    try:
+        for owner, name in flags:
+            setattr(owner, name, False)
+        torch.backends.cudnn.deterministic = True
+        yield
+    finally:
+        for (owner, name), value in zip(flags, before[0], strict=True):
+            setattr(owner, name, value)
+        torch.backends.cudnn.deterministic = before[1]
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """The device and versions; no date, so that a repeated recording has the same bytes."""
+    found = {
+        "device": f"CPU ({platform.machine()})",
+        "arithmetic": "float32, TF32 off",
+        "python": platform.python_version(),
+        **_versions("pocketprior", "torch", "numpy"),
+    }
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        found |= {
+            "device": torch.cuda.get_device_name(device),
+            "capability": f"{facts.major}.{facts.minor}",
+            "cuda": str(torch.version.cuda),
+            **_versions("triton"),
+        }
+    return found
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Versions of the packages that are installed: `scripts/gpu` runs in a clone that is not."""
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -21,7 +21,7 @@ from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ...core.sampling.schedule import SCHEDULES, trailing
 from ...core.sampling.steps import GAIN, own_steps, sampled_deviation
 from ..limits import FUSED_STEPS
-from .graphs import ModelGraph, receptive_field
+from .model_graph import ModelGraph, receptive_field
 from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
 
 __all__ = ["SOURCE", "DtpmSource", "Sampling", "dtpm_graphs"]
@@ -182,8 +182,8 @@ class DtpmSource:
         """The receptive fields; that of fused is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
             return {name: self.window for name in graphs if name != "encode"}
-        reach = {name: receptive_field(graphs[name], model.multiple_of) for name in ("predict", "denoise")}
-        return reach | ({"fused": reach["predict"] + steps * reach["denoise"]} if "fused" in graphs else {})
+        fields = {name: receptive_field(graphs[name], model.multiple_of) for name in ("predict", "denoise")}
+        return fields | ({"fused": fields["predict"] + steps * fields["denoise"]} if "fused" in graphs else {})
 
 
 def _facts(model: Dtpm, sampling: Sampling, task: str) -> dict[str, Any]:

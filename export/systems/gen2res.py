@@ -23,7 +23,7 @@ from ...core.pack.systems import IMAGE, SCALAR, SYSTEMS
 from ...core.sampling.schedule import ddpm, quadratic, strided
 from ...core.sampling.steps import Steps, own_steps
 from ..limits import FUSED_STEPS
-from .graphs import ModelGraph, part_way
+from .model_graph import ModelGraph, part_way
 from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
 
 __all__ = ["SOURCE", "Gen2ResSource", "gen2res_graphs"]

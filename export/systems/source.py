@@ -15,7 +15,7 @@ from ...core.degradations import TASKS
 from ...core.errors import UsageError
 from ...core.pack.manifest import Size
 from ...core.pack.size import TileWindow
-from .graphs import ModelGraph
+from .model_graph import ModelGraph
 
 __all__ = ["DEFAULT_WINDOW", "CheckpointSource", "Damage", "ModelWords", "Opened", "files_digest"]
 
@@ -47,11 +47,11 @@ class Opened:
         multiple: int = self.facts["size"].multiple_of
         if edge < 1 or edge % multiple:
             raise UsageError(f"expected tiles of a multiple of {multiple} pixels, got {edge}")
-        reach: Mapping[str, int | TileWindow] = self.facts["receptive_field"]
+        fields: Mapping[str, int | TileWindow] = self.facts["receptive_field"]
         facts = {
             "size": Size(multiple, edge, fixed=True),
             "receptive_field": {
-                n: TileWindow(edge, r.overlap) if isinstance(r, TileWindow) else r for n, r in reach.items()
+                n: TileWindow(edge, r.overlap) if isinstance(r, TileWindow) else r for n, r in fields.items()
             },
         }
         return replace(self, facts={**self.facts, **facts})

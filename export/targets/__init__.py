@@ -14,7 +14,7 @@ from ...core.pack.manifest import Manifest, PackedFile
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from ..systems.graphs import ModelGraph
+    from ..systems.model_graph import ModelGraph
     from .calibration import FloatPack
 
 __all__ = [

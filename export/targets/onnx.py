@@ -13,7 +13,7 @@ import onnx
 import torch
 
 from ...core.pack.store import packed_file
-from ..systems.graphs import ModelGraph
+from ..systems.model_graph import ModelGraph
 from . import WEIGHT_PRECISIONS, GraphToWrite, Target, Written, by_digest
 from .calibration import FloatPack
 from .onnx_file import ConstantStore, SharedFiles, normalized, shared_onnx, write_graph

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...core.pack.manifest import Manifest
-from ..systems.graphs import ModelGraph
+from ..systems.model_graph import ModelGraph
 from ..systems.source import ModelWords
 
 __all__ = ["COST_TILE", "bytes_per_pixel", "card", "macs_per_pixel", "parameters"]

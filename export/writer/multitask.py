@@ -1,4 +1,4 @@
-"""A pack of several tasks: their graphs for each target, whose files share their weights.
+"""Checkpoints become a pack: that of one task, or of several, whose files share their weights for each target.
 
 Each task is exported as a pack of its own, which is then joined with the others: a task in a pack of several does what
 it does in a pack of one. What is added per task is what differs: its adapters, the low-rank factors of its predictor,
@@ -18,12 +18,15 @@ from ...core.models import checkpoints
 from ...core.models.lora import is_factor
 from ...core.pack.manifest import Golden, GraphSpec, Manifest, PackedFile, TaskFacts
 from ...core.pack.store import packed_file
+from ...core.photo.listing import released_photos
+from ..systems import SamplingOptions, source_of
 from ..systems.dtpm import DtpmSource
 from ..targets import Joiner, target_of, targets_of
 from .entries import written_whole
 from .pack import PackOptions, write_pack
 
-__all__ = ["check_prior", "join", "write_tasks"]
+__all__ = ["check_prior", "export", "join", "write_tasks"]
+
 
 _OWN = {field.name for field in fields(TaskFacts)}
 
@@ -170,3 +173,39 @@ def _spec(graph: str, spec: GraphSpec, task: str, joiners: Mapping[str, Joiner],
         files[target] = {label: new.file for label, new in written.items()}
         parts[target] = {label: new.parts for label, new in written.items()}
     return replace(spec, files=files, parts=parts, function=next(filter(None, functions), "") if number else "")
+
+
+_PHOTOS = 24  # validation photos, from which 8 bits get their ranges
+
+
+def export(
+    checkpoints: Sequence[Path],
+    folder: Path,
+    data: Path,
+    options: PackOptions | None = None,
+    sampling: SamplingOptions | None = None,
+) -> Manifest:
+    """Write a pack from trained checkpoints.
+
+    Args:
+        checkpoints: A model.safetensors of any system, or those of several DTPMs that share their prior, one per task.
+        folder: Of the pack; it must not exist.
+        data: Folder of clean photos; of a data folder its `val` photos are taken.
+        options: What the pack holds; None for float32 ONNX graphs.
+        sampling: How the model samples; None for the defaults of its system.
+
+    Returns:
+        The manifest of the pack.
+
+    Raises:
+        UsageError: The checkpoints cannot share a pack, or one cannot have these options.
+        PocketPriorError: As `write_pack`.
+    """
+    options, photos = options or PackOptions(), released_photos(data, split="val")[:_PHOTOS]
+    sources = [source_of(checkpoint, sampling or SamplingOptions()) for checkpoint in checkpoints]
+    if len(sources) == 1:
+        return write_pack(sources[0], folder, photos, options)
+    shared = [source for source in sources if isinstance(source, DtpmSource)]
+    if len(shared) < len(sources) or not sources:
+        raise UsageError("only checkpoints of DTPMs can share a pack; export the others one at a time")
+    return write_tasks(shared, folder, photos, options)

@@ -21,14 +21,14 @@ from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, 
 from ...core.pack.size import TileWindow
 from ...core.pack.store import packed_file
 from ...core.sampling.noise import NOISE_SPEC
-from ..systems.graphs import traced
+from ..systems.model_graph import traced
 from ..systems.source import CheckpointSource, Opened
 from ..targets import GraphToWrite, Target, target_of, targets_of
 from ..targets.calibration import damaged_photos, open_float
 from ..targets.weights import uniform_precisions
 from .entries import assembled, bare, check_place, filed, written_whole
 from .facts import COST_TILE, bytes_per_pixel, card, macs_per_pixel, parameters
-from .golden import add_golden, golden_photo, settle
+from .goldens import add_golden, golden_photo, settle
 
 __all__ = ["PackOptions", "write_pack"]
 
@@ -135,8 +135,10 @@ def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
     if not options.fused:
         if "fused" not in opened.graphs:
             raise UsageError(f"--split was given; this {opened.facts['model']} has no fused graph: leave it out")
-        reach = _without_fused(opened.facts["receptive_field"])
-        opened = replace(opened, graphs=_without_fused(opened.graphs), facts={**opened.facts, "receptive_field": reach})
+        fields = _without_fused(opened.facts["receptive_field"])
+        opened = replace(
+            opened, graphs=_without_fused(opened.graphs), facts={**opened.facts, "receptive_field": fields}
+        )
     opened = opened if options.tile is None else opened.in_tiles(options.tile)
     size: Size = opened.facts["size"]
     for window in opened.facts["receptive_field"].values():
@@ -175,9 +177,9 @@ def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
 
 def _measured(opened: Opened) -> dict[str, Any]:
     """Costs; per pixel for the graphs that run on tiles, on the tile that they run on where that is fixed."""
-    graphs, reach, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
+    graphs, fields, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
     usual = size.minimum if size.fixed else COST_TILE
-    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in reach.items()}
+    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in fields.items()}
     return {
         "parameters": {name: parameters(graph) for name, graph in graphs.items()},
         "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketprior.core.models.deploy.rewrite import eager
+from pocketprior.core.models.eager import eager
 from pocketprior.core.models.gen2res import SHIPPED_BASE
-from pocketprior.export.reference.record import Shot, record
-from pocketprior.export.source import Opened, Source
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
+from pocketprior.export.reference.record import Shot, record_shots
+from pocketprior.export.systems.source import CheckpointSource, Opened
 from pocketprior.runtimes.parity.graphs import sites
 from pocketprior.runtimes.parity.recording import Recording, load
 
@@ -42,7 +42,7 @@ def items(setup: Setup) -> Iterator[Item]:
         yield Item(system, partial(_record, setup, system, source))
 
 
-def _record(setup: Setup, system: str, source: Source) -> Iterator[Row]:
+def _record(setup: Setup, system: str, source: CheckpointSource) -> Iterator[Row]:
     known = load(setup.root / REFERENCES / f"{system}.npz")
     arrays = known.arrays
     shots = [
@@ -51,7 +51,7 @@ def _record(setup: Setup, system: str, source: Source) -> Iterator[Row]:
     ]
     opened, digest, path = source.open(), source.digest(), setup.out / "references" / f"{system}.npz"
     path.parent.mkdir(exist_ok=True)
-    record(opened, digest, shots, path, device=setup.device)
+    record_shots(opened, digest, shots, path, device=setup.device)
     written = load(path)
     differences = _differences(opened, written)
     graph = max(differences, key=differences.__getitem__)

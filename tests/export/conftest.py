@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small import PHOTOS, source_of
 
-from pocketprior.export.quantization.report import FloatResults, float_results
+from pocketprior.export.quantization.pack_quality import FloatResults, float_results
 from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, damaged_photos, open_float
 from pocketprior.export.writer.pack import PackOptions, write_pack
 

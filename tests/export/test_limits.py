@@ -22,12 +22,12 @@ from pocketprior.export import limits
 from pocketprior.export.bench.candidates import overlap_needed
 from pocketprior.export.quantization import api
 from pocketprior.export.quantization import search as searching
-from pocketprior.export.quantization.report import FloatResults, PackQuality
+from pocketprior.export.quantization.pack_quality import FloatResults, PackQuality
 from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPlan, search
 from pocketprior.export.quantization.solve import mean_square
 from pocketprior.export.systems.dtpm import Sampling, dtpm_graphs
 from pocketprior.export.targets.calibration import FloatPack
-from pocketprior.export.writer.golden import _check_close, settle
+from pocketprior.export.writer.goldens import _check_close, settle
 
 
 @pytest.mark.parametrize(("labels", "slack"), [({"fp32"}, limits.FLOAT_SLACK), ({"w4"}, limits.COARSE_SLACK)])
@@ -133,9 +133,9 @@ def test_the_overlap_grows_until_tiles_do_not_show(share: float, overlap: int) -
     """A network whose result on a tile is off by a share of what is allowed, however large the overlap."""
 
     def run(feed: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        off = 0.0 if feed[0].shape[2] == 256 else share * limits.GREY_LEVEL / 255
+        off = 0.0 if feed[0].shape[2] == 320 else share * limits.GREY_LEVEL / 255
         return np.full_like(feed[0], off)
 
-    found, error = overlap_needed(run, [np.zeros((256, 256, 3), np.uint8)], 1)
+    found, error = overlap_needed(run, [np.zeros((320, 320, 3), np.uint8)], 1)
     assert found == overlap
     assert error == pytest.approx(share * limits.GREY_LEVEL)

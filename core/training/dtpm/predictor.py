@@ -1,7 +1,7 @@
 """Stage II, first part: the initial predictor E, on damaged and clean pairs of a task.
 
 A further task may share it: its predictor is that of a finished DTPM, frozen, plus low-rank factors (`delta`). An app
-that has the first task then needs only the factors and the adapters for the next one (`export/tasks.py`).
+that has the first task then needs only the factors and the adapters for the next one (`export/writer/multitask.py`).
 """
 
 from __future__ import annotations

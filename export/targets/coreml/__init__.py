@@ -14,9 +14,9 @@ from .. import WEIGHT_PRECISIONS, GraphToWrite, Offer, Target, Written, by_diges
 from ..calibration import FloatPack, Range, conv_arrays
 from ..weights import initializers, uses, weights_digest
 from .convert import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS, convert_coreml
+from .coreml_package import FUNCTIONS, CoremlPackage, blob_places, raise_version, write_package
 from .fp16 import in_fp16
-from .package import FUNCTIONS, CoremlPackage, blob_places, raise_version, write_package
-from .quantized import NEEDS, PALETTES, ConvRanges, quantized_package
+from .quantized_coreml import NEEDS, PALETTES, ConvRanges, quantized_package
 
 __all__ = ["TARGET", "JoinedPackages", "coreml_files", "joined_packages"]
 

@@ -20,9 +20,9 @@ import torch
 
 from ....core.errors import UnknownNameError
 from ....core.limits import LARGEST_TILE
-from ...systems.graphs import ModelGraph
-from .package import CoremlPackage, blocks, coremltools, write_package
-from .program import bindings, constant, operation
+from ...systems.model_graph import ModelGraph
+from .coreml_package import CoremlPackage, blocks, coremltools, write_package
+from .mil_operations import bindings, constant, operation
 
 __all__ = ["DEFAULT_DEPLOYMENT_TARGET", "DEPLOYMENT_TARGETS", "convert_coreml", "with_image_input"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ....core.errors import UsageError
-from .package import FLOAT16, FLOAT32, CoremlPackage
-from .program import bindings, constant, is_constant, operation, used
+from .coreml_package import FLOAT16, FLOAT32, CoremlPackage
+from .mil_operations import bindings, constant, is_constant, operation, used
 
 __all__ = ["in_fp16"]
 

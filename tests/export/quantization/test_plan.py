@@ -50,7 +50,7 @@ def test_a_plan_of_another_model_is_refused(plan: PrecisionPlan, opened: FloatPa
     with pytest.raises(UsageError, match="made for another model"):
         check_plan(replace(plan, weights={**plan.weights, name: "f" * 64}), opened.layers)
     dense = next(layer.name for layer in opened.layers if not layer.spatial)
-    with pytest.raises(UsageError, match=r"the level 'int8' for the layer .*; it can have: fp32, fp16, w8"):
+    with pytest.raises(UsageError, match=r"the precision 'int8' for the layer .*; expected one of fp32, fp16, w8"):
         check_plan(replace(plan, levels={**plan.levels, dense: "int8"}), opened.layers)
 
 

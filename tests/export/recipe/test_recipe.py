@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import PocketPriorError, UsageError
-from pocketprior.export.recipe.recipe import load_recipe
-from pocketprior.export.recipe.run import planned
-from pocketprior.export.recipe.steps import steps_of
+from pocketprior.export.recipe.build_recipe import load_recipe, steps_of
+from pocketprior.export.recipe.build_run import planned
 
 WHOLE = """
 system = "dtpm"

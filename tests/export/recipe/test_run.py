@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import INTERRUPTED, PackError, UsageError
-from pocketprior.export.recipe.run import BUILD_STATE, run_steps
-from pocketprior.export.recipe.steps import BuildStep
+from pocketprior.export.recipe.build_recipe import BuildStep
+from pocketprior.export.recipe.build_run import BUILD_STATE, run_steps
 
 
 def steps(folder: Path, setting: str = "a") -> list[BuildStep]:
@@ -114,7 +114,7 @@ def test_an_interrupted_command_is_waited_for(tmp_path: Path) -> None:
     fake.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
     fake.chmod(0o755)
     runner = (
-        "import sys\nfrom pocketprior.export.recipe import run\nrun.sys.executable = sys.argv[1]\n"
+        "import sys\nfrom pocketprior.export.recipe import build_run as run\nrun.sys.executable = sys.argv[1]\n"
         "raise SystemExit(run.execute([]))"
     )
     command = [sys.executable, "-c", runner, str(fake)]
@@ -144,7 +144,7 @@ def test_another_recipe_is_refused(folder: Path, commands: Commands) -> None:
 
 def test_a_command_that_leaves_nothing_is_not_believed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_steps(steps(folder), folder, lambda _: 0) == 1
-    assert "ended well but left no" in capsys.readouterr().err
+    assert "succeeded but did not write" in capsys.readouterr().err
     assert not (folder / BUILD_STATE).exists()
 
 

@@ -14,8 +14,7 @@ from pocketprior.core.cli import main
 from pocketprior.core.errors import UsageError
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.export.reference import record as recording_of
-from pocketprior.export.reference.exact import device_of, environment, exact
-from pocketprior.export.reference.record import Shot, record_shots, shots
+from pocketprior.export.reference.record import Shot, device_of, environment, exact, record_shots, shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource

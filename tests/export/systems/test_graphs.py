@@ -23,7 +23,7 @@ from pocketprior.core.sampling.steps import Steps
 from pocketprior.export.systems.diffir import diffir_graphs
 from pocketprior.export.systems.dtpm import dtpm_graphs
 from pocketprior.export.systems.gen2res import gen2res_graphs
-from pocketprior.export.systems.graphs import ModelGraph, receptive_field, traced
+from pocketprior.export.systems.model_graph import ModelGraph, receptive_field, traced
 from pocketprior.export.targets.onnx import convert_onnx
 from pocketprior.export.writer import facts as measure
 
@@ -100,7 +100,7 @@ def test_fused_graph_is_the_loop(graphs: dict[str, ModelGraph]) -> None:
 
 def test_receptive_field_is_exact(graphs: dict[str, ModelGraph]) -> None:
     """A single changed pixel moves nothing beyond it, and something at its rim."""
-    reach = receptive_field(graphs["predict"], MULTIPLE, reach=48)
+    reach = receptive_field(graphs["predict"], MULTIPLE, limit=48)
     graph = eager(graphs["predict"].module, ["image"], "base")
     image = graphs["predict"].example(128, 128)["image"].numpy()
     plain = graph(image=image)["base"]
@@ -116,7 +116,7 @@ def test_receptive_field_is_exact(graphs: dict[str, ModelGraph]) -> None:
 
 def test_receptive_field_beyond_the_window_is_an_error(graphs: dict[str, ModelGraph]) -> None:
     with pytest.raises(ValueError, match="is larger than the"):
-        receptive_field(graphs["predict"], MULTIPLE, reach=8)
+        receptive_field(graphs["predict"], MULTIPLE, limit=8)
 
 
 def test_costs_are_counted(graphs: dict[str, ModelGraph]) -> None:

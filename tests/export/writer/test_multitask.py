@@ -28,7 +28,7 @@ from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.core.sampling.steps import GAIN
 from pocketprior.export.systems.dtpm import DtpmSource, Sampling, dtpm_graphs
 from pocketprior.export.targets.calibration import open_float
-from pocketprior.export.targets.coreml.package import coremltools
+from pocketprior.export.targets.coreml.coreml_package import coremltools
 from pocketprior.export.writer.multitask import check_prior, join, write_tasks
 from pocketprior.export.writer.pack import PackOptions, write_pack
 

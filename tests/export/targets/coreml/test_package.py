@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_package import MULTIPLE, Made
 
-from pocketprior.export.systems.graphs import traced
+from pocketprior.export.systems.model_graph import traced
 from pocketprior.export.targets.coreml.convert import DEPLOYMENT_TARGETS, convert_coreml
-from pocketprior.export.targets.coreml.package import (
+from pocketprior.export.targets.coreml.coreml_package import (
     INT4,
     CoremlPackage,
     blocks,
@@ -22,7 +22,7 @@ from pocketprior.export.targets.coreml.package import (
     raise_version,
     write_package,
 )
-from pocketprior.export.targets.coreml.program import constant
+from pocketprior.export.targets.coreml.mil_operations import constant
 from pocketprior.runtimes.mil import read_package
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketprior.export.targets.coreml.quantized import PALETTES, palette
+from pocketprior.export.targets.coreml.quantized_coreml import PALETTES, palette
 
 
 def normal(*shape: int) -> np.ndarray:

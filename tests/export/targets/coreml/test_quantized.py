@@ -12,9 +12,9 @@ from small_package import Made
 
 from pocketprior.core.errors import UsageError
 from pocketprior.export.targets.calibration import Range, params_of
+from pocketprior.export.targets.coreml.coreml_package import CoremlPackage, blocks, raise_version, write_package
 from pocketprior.export.targets.coreml.fp16 import in_fp16
-from pocketprior.export.targets.coreml.package import CoremlPackage, blocks, raise_version, write_package
-from pocketprior.export.targets.coreml.quantized import PALETTES, ConvRanges, palette, quantized_package
+from pocketprior.export.targets.coreml.quantized_coreml import PALETTES, ConvRanges, palette, quantized_package
 from pocketprior.export.targets.weights import array_digest, bias_shift, dequantize, quantize_weights
 from pocketprior.runtimes.mil import Program, read_package
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .package import CoremlPackage, coremltools
+from .coreml_package import CoremlPackage, coremltools
 
 __all__ = ["bindings", "constant", "is_constant", "operation", "tensor_type", "used", "value_name"]
 

@@ -16,7 +16,7 @@ from ...core.photo.io import read
 from ...core.restore.restorer import Restorer
 from ...core.restore.selftest import GoldenCheck, verify, write_golden
 from ..limits import COARSE_SLACK, FLOAT_SLACK, ROUNDING_SLACK
-from ..systems.graphs import ModelGraph
+from ..systems.model_graph import ModelGraph
 from ..systems.source import Damage
 from ..targets import target_of
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ....core.errors import UsageError
 from ..calibration import Range, params_of
 from ..weights import array_digest, bias_shift, dequantize, quantize_weights
-from .package import FLOAT32, INT4, CoremlPackage, blocks, packed_bits, raise_version
-from .program import bindings, constant, operation, tensor_type, used, value_name
+from .coreml_package import FLOAT32, INT4, CoremlPackage, blocks, packed_bits, raise_version
+from .mil_operations import bindings, constant, operation, tensor_type, used, value_name
 
 __all__ = ["NEEDS", "PALETTES", "ConvRanges", "Palette", "palette", "quantized_package"]
 

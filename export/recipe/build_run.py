@@ -12,8 +12,7 @@ from time import monotonic
 
 from ...core.errors import INTERRUPTED, PackError, UsageError
 from ...core.files import atomic_output
-from .recipe import load_recipe
-from .steps import BuildStep, check_steps, steps_of
+from .build_recipe import BuildStep, check_steps, load_recipe, steps_of
 
 __all__ = ["BUILD_STATE", "Execute", "build", "execute", "planned", "run_steps"]
 

@@ -1,27 +1,134 @@
-"""A build as calls of PocketPrior's other commands, in order: each is resumable, so the whole is."""
+"""The recipe of a build, a TOML file, and its steps: calls of PocketPrior's other commands, each of them resumable."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 from ...core.errors import PocketPriorError, UsageError
+from ...core.pack.json import decode
 from ...core.photo.listing import released_photos
 from ...core.training import read_recipe
-from ...core.training.stages import SEMANTIC, find_stage
+from ...core.training.stages import SEMANTIC, SYSTEMS, find_stage
 from ...distill import distill_recipe
 from ..commands import export, quantize, record
 from ..systems import check_options
 from ..targets import targets_of
-from .recipe import BuildRecipe, kind_of
 
-__all__ = ["BuildStep", "check_steps", "steps_of"]
+__all__ = [
+    "BuildRecipe",
+    "BuildStep",
+    "Distillation",
+    "ExportSection",
+    "ParitySection",
+    "QuantizeSection",
+    "check_steps",
+    "kind_of",
+    "load_recipe",
+    "steps_of",
+]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """One run of `pocketprior distill`."""
+
+    method: str
+    steps: int  # of the student's sampler
+    set: tuple[str, ...] = ()  # settings of its recipe, NAME=VALUE
+
+
+@dataclass(frozen=True)
+class ExportSection:
+    """What `pocketprior export` writes."""
+
+    to: tuple[str, ...] = ("onnx",)
+    precision: tuple[str, ...] = ("fp32",)
+    options: tuple[str, ...] = ()  # further ones of the command, such as "--trained-on=FILE"
+
+
+@dataclass(frozen=True)
+class QuantizeSection:
+    """What `pocketprior quantize` makes of the pack, for the same targets."""
+
+    budget_db: float
+    options: tuple[str, ...] = ()  # further ones of the command, such as "--max-size=4MB"
+
+
+@dataclass(frozen=True)
+class ParitySection:
+    """The reference that packs are compared with."""
+
+    photos: tuple[str, ...] = ()  # files or folders, relative to the recipe; none: the first `val` photos
+    side: int = 128  # of their square crops, pixels
+
+
+@dataclass(frozen=True)
+class BuildRecipe:
+    """A build. All stages that the last one needs must be named, so that none runs with settings that nobody chose.
+
+    Raises UsageError for a system or stage that does not exist, and for a missing stage.
+    """
+
+    system: str
+    data: str  # a folder, relative to the recipe
+    train: Mapping[str, tuple[str, ...]]  # stage -> settings of its recipe, NAME=VALUE
+    task: str | None = None
+    size: str | None = None
+    sampling: tuple[str, ...] = ()  # options that `export` and `parity record` share, such as "--gain=0.5"
+    distill: tuple[Distillation, ...] = ()
+    export: ExportSection = field(default_factory=ExportSection)
+    quantize: QuantizeSection | None = None
+    parity: ParitySection = field(default_factory=ParitySection)
+
+    def __post_init__(self) -> None:
+        if "delta" in self.train:
+            raise UsageError(
+                "[train]: 'delta' starts from the model of another task; build that first, and train this one with "
+                "`pocketprior train`"
+            )
+        provided = {kind_of(self.system, stage) for stage in self.train}
+        for stage in self.train:
+            for kind in find_stage(self.system, stage).earlier:
+                if kind not in provided | {SEMANTIC}:
+                    raise UsageError(
+                        f"[train]: the stage '{stage}' needs a '{kind}'; name the stage that trains it too"
+                    )
+        if self.system not in provided:
+            stages = [s for s in SYSTEMS[self.system] if kind_of(self.system, s) == self.system]
+            raise UsageError(f"[train]: no stage finishes a {self.system}; name one of: {', '.join(stages)}")
+        if self.quantize and ("onnx" not in self.export.to or self.export.precision[:1] != ("fp32",)):
+            raise UsageError("[quantize] starts from ONNX graphs in fp32; name onnx and fp32 in [export], fp32 first")
+
+    @property
+    def stages(self) -> list[str]:
+        """The named stages in training order."""
+        return [stage for stage in SYSTEMS[self.system] if stage in self.train]
+
+
+def kind_of(system: str, stage: str) -> str:
+    """The kind of checkpoint that a stage trains."""
+    whole = {"dtpm": ("adapters", "finish"), "diffir": ("joint", "adversarial"), "gen2res": ("base", "constrain")}
+    if stage in whole.get(system, ()):
+        return system
+    return f"diffir-{stage}" if system == "diffir" else stage
+
+
+def load_recipe(path: Path) -> BuildRecipe:
+    """Read the recipe in a TOML file. Raises UsageError, naming the field, if it cannot be read or is wrong."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the recipe {path} cannot be read: {error}") from error
+    return decode(BuildRecipe, tree, str(path), error=UsageError, advice="correct the recipe")
+
 
 _MODEL = "model.safetensors"
 _PHOTOS = 2  # of the reference, unless the recipe names some
@@ -50,7 +157,7 @@ def steps_of(recipe: BuildRecipe, folder: Path, beside: Path) -> list[BuildStep]
     semantic = ("--semantic", str(checkpoints["semantic"])) if "semantic" in checkpoints else ()
     distilling = list(_distilling(recipe, folder, data, checkpoints[recipe.system], semantic))
     model = distilling[-1].output if distilling else checkpoints[recipe.system]
-    reference = _recording(recipe, folder, beside, model, semantic)
+    reference = _reference(recipe, folder, beside, model, semantic)
     packing = list(_packing(recipe, folder, data, model, semantic))
     packs = [step.output.parent for step in packing]
     return [*training, *distilling, reference, *packing, *_proving(recipe, folder, reference.output, packs)]
@@ -153,7 +260,7 @@ def _packing(recipe: BuildRecipe, folder: Path, data: str, model: Path, semantic
         yield BuildStep("quantize", tuple(arguments), small / "manifest.json", fresh=True)
 
 
-def _recording(recipe: BuildRecipe, folder: Path, beside: Path, model: Path, semantic: Sequence[str]) -> BuildStep:
+def _reference(recipe: BuildRecipe, folder: Path, beside: Path, model: Path, semantic: Sequence[str]) -> BuildStep:
     given = [str(beside / photo) for photo in recipe.parity.photos]
     photos = given or [str(path) for path in released_photos(beside / recipe.data, split="val")[:_PHOTOS]]
     reference = folder / "reference.npz"

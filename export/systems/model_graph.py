@@ -68,16 +68,16 @@ def traced(graph: ModelGraph, multiple: int, tile: int | None = None) -> torch.e
 
 
 @torch.no_grad()
-def receptive_field(graph: ModelGraph, multiple: int, reach: int = 256) -> int:
+def receptive_field(graph: ModelGraph, multiple: int, limit: int = 256) -> int:
     """The largest distance, in pixels, from which an output pixel can be influenced: exact, by following NaN.
 
     One row of every spatial input is NaN at a time, then one column, at each of the `multiple` positions on the
     sampling grid; the result is how far from it an output is NaN.
 
     Raises:
-        ValueError: The receptive field may be larger than `reach` pixels.
+        ValueError: The receptive field may be larger than `limit` pixels.
     """
-    length = -(-2 * reach // multiple) * multiple
+    length = -(-2 * limit // multiple) * multiple
     largest = 0
     for axis in (2, 3):
         for place in range(length // 2, length // 2 + multiple):
@@ -89,6 +89,6 @@ def receptive_field(graph: ModelGraph, multiple: int, reach: int = 256) -> int:
             for output in outputs if isinstance(outputs, tuple) else (outputs,):
                 touched = output.isnan().any(dim=1).any(dim=4 - axis)[0].nonzero()
                 largest = max(largest, int((touched - place).abs().max()))
-    if largest >= reach - multiple:
-        raise ValueError(f"the receptive field is larger than the {reach} pixels that were examined")
+    if largest >= limit - multiple:
+        raise ValueError(f"the receptive field is larger than the {limit} pixels that were examined")
     return largest

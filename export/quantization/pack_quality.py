@@ -40,9 +40,7 @@ class FloatResults(NamedTuple):
 
 @dataclass(frozen=True)
 class PackQuality:
-    """One pack in one runtime: its graphs' bytes; PSNR to the float pack in dB; PSNR in dB and HaarPSI to the truth,
-    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML.
-    """
+    """One pack in one runtime."""
 
     name: str
     runtime: str
