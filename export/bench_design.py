@@ -1,4 +1,4 @@
-"""`pocketprior bench-design`: trained predictors of different designs, measured as they are deployed, on one page.
+"""`pocketprior bench design`: trained predictors of different designs, measured as they are deployed, on one page.
 
 The page holds a table, a plot and the decision; the decision is written by hand between two marks and kept.
 """
@@ -244,7 +244,7 @@ def _quality_table(found: Measured) -> str:
 HEAD = """\
 # The design of the predictor
 
-Made by `pocketprior bench-design NAME=CHECKPOINT ... --baseline NAME=FILE.onnx --data DATA -o docs/design-choice.md`;
+Made by `pocketprior bench design NAME=CHECKPOINT ... --baseline NAME=FILE.onnx --data DATA -o docs/design-choice.md`;
 only the decision is written by hand. Candidates are predictors of the task `cleanup`, trained on the same stream of
 photos for the same time; baselines are networks of others, which are only timed.
 

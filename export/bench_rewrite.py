@@ -1,4 +1,4 @@
-"""`pocketprior bench-rewrite`: what the rewriting of graphs for deployment is worth, the same weights with and without.
+"""`pocketprior bench rewrite`: what the rewriting of graphs for deployment is worth, the same weights with and without.
 
 The naive graph is the network as it is trained, traced as it stands; the rewritten one is what a pack holds
 (`core/models/rewrite.py`). Time does not depend on what the weights are: they are random.
@@ -132,7 +132,7 @@ def _page(timings: Sequence[Timing], names: Sequence[str]) -> str:
         figures = f"{t.naive_ms:.1f}", f"{t.rewritten_ms:.1f}", f"{ratio:.2f}", f"{t.difference:.1e}"
         rows.append([t.network, t.runtime, *figures])
     said = (
-        f"`{' '.join(['pocketprior bench-rewrite', *names])}`, {machine()}. Pictures of 256 x 256 pixels, one thread, "
+        f"`{' '.join(['pocketprior bench rewrite', *names])}`, {machine()}. Pictures of 256 x 256 pixels, one thread, "
         f"CPU milliseconds, in turn, the median of {REPEATS}. ratio: naive over rewritten. difference: of the "
         "rewritten graph from PyTorch as trained, the largest, as a share of the largest value."
     )

@@ -14,8 +14,8 @@ from small import PHOTOS
 from pocketprior.export.pack import write_pack
 from pocketprior.export.parity.record import Shot, record
 from pocketprior.export.source import Source
-from pocketprior.runtimes.parity.findings import Report
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.findings import ParityReport
+from pocketprior.runtimes.parity.run import CompareOptions, compare
 
 __all__ = ["Known", "exported"]
 
@@ -24,8 +24,8 @@ class Known(NamedTuple):
     pack: Path
     recording: Path
 
-    def run(self, pack: Path | None = None, **options: Any) -> Report:
-        return compare(pack or self.pack, Wanted(against=self.recording, threads=1, **options))
+    def run(self, pack: Path | None = None, **options: Any) -> ParityReport:
+        return compare(pack or self.pack, CompareOptions(against=self.recording, threads=1, **options))
 
     def copy(self, place: Path) -> Path:
         return Path(shutil.copytree(self.pack, place / "pack"))

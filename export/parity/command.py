@@ -6,21 +6,44 @@ import argparse
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ...core.commands.arguments import positive_number, whole_number
 from ...core.errors import UsageError
 from ...core.photo_list import released_photos
-from ..command import source_of  # the same options make the same model
-from ..source import Opened
-from .record import record
-from .shots import settings_of, shots
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from ..source import Opened
+
+__all__ = ["add_arguments", "run"]
 
 PHOTOS = 4  # of a folder
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments; those about sampling are those of `pocketprior export`."""
+    parser.add_argument("checkpoint", type=Path, help="model.safetensors of a finished DTPM, DiffIR or Gen2Res")
+    parser.add_argument("--photos", type=Path, nargs="+", required=True, help="clean photos, or folders of them")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="REFERENCE", help="the file to write (.npz)")
+    parser.add_argument("--side", type=whole_number(1), default=128, help="pixels of the square crops (%(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(a GPU, if there is one)")
+    parser.add_argument("--teacher", type=Path, help="checkpoint that the model is a few-step student of")
+    parser.add_argument("--teacher-steps", type=whole_number(1), help="sampling steps of the teacher (as in 'export')")
+    parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
+    parser.add_argument("--gain", type=positive_number, help="share of what the model adds, as in 'export'")
+    parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help="tiles, as in 'export'")
+    parser.add_argument("--tile", type=whole_number(1), metavar="EDGE", help="the only size of tiles, as in 'export'")
+    parser.add_argument("--steps", type=int, help="sampling steps, as in 'export'")
+    parser.add_argument("--start", type=int, help="Gen2Res: level to which a photo is noised, as in 'export'")
+    parser.add_argument("--sampler", help="Gen2Res: ddim or ancestral, as in 'export'")
+
+
 def run(args: Namespace) -> int:
-    """Write the recording and say what is in it."""
+    """Write the reference and say what is in it."""
+    from ..command import source_of  # the same options make the same model
+    from .record import record
+    from .shots import settings_of, shots
+
     if not args.out.parent.is_dir():
         raise UsageError(f"-o '{args.out}' lies in a folder that does not exist; make it first")
     source = source_of(args)
@@ -45,5 +68,7 @@ def _photos(given: Sequence[Path]) -> list[Path]:
 
 def _teacher(args: Namespace) -> Opened:
     """The model that this one learned from, with its own steps."""
+    from ..command import source_of
+
     teacher = argparse.Namespace(**{**vars(args), "checkpoint": args.teacher, "steps": args.teacher_steps})
     return source_of(teacher).open()

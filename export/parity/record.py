@@ -23,7 +23,16 @@ from ...core.systems import SYSTEMS
 from ...core.tiles import padded_size, smallest_tile
 from ...kernels.select import mode
 from ...runtimes.parity.measures import measure
-from ...runtimes.parity.recording import FORMAT, About, Call, Case, Taken, Writer, facts_of, taken
+from ...runtimes.parity.reference import (
+    REFERENCE_FORMAT,
+    RecordedCall,
+    ReferenceCall,
+    ReferenceCase,
+    ReferenceHeader,
+    ReferenceWriter,
+    facts_of,
+    record_calls,
+)
 from ...runtimes.replay import TARGET
 from ..graphs import Graph
 from ..source import Opened
@@ -70,7 +79,7 @@ def record(
     *,
     device: str = "auto",
     teacher: Opened | None = None,
-) -> About:
+) -> ReferenceHeader:
     """Write the recording of a model to `path`; what stands in it.
 
     checkpoint: its sha256. chosen: what is restored, in the split and, where there is one, in the fused form. device:
@@ -78,7 +87,7 @@ def record(
     """
     if not chosen:
         raise UsageError("no photo was given; a recording needs at least one")
-    place, writer = device_of(device), Writer()
+    place, writer = device_of(device), ReferenceWriter()
     with exact(), mode("reference"):
         model = _model(opened, place)
         cases = [_case(model, shot, writer) for shot in chosen]
@@ -88,7 +97,7 @@ def record(
     if place.type == "cuda":
         with exact(), mode("auto"):
             cases = _with_kernels(model, cases, writer)
-    about = About(FORMAT, checkpoint, facts_of(model.manifest), environment(place), tuple(cases))
+    about = ReferenceHeader(REFERENCE_FORMAT, checkpoint, facts_of(model.manifest), environment(place), tuple(cases))
     writer.save(path, about)
     return about
 
@@ -117,24 +126,24 @@ def _model(opened: Opened, place: torch.device) -> _Model:
     return _Model(manifest, opened.graphs)
 
 
-def _case(model: _Model, shot: Shot, writer: Writer) -> Case:
+def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
     """One photo in every form."""
     tile = _tile(model.manifest, *shot.photo.shape[:2])
     settings = Settings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
-    calls: dict[str, tuple[Call, ...]] = {}
+    calls: dict[str, tuple[ReferenceCall, ...]] = {}
     pictures: dict[str, str] = {}
     for form in model.forms:
-        picture, made = taken(model.restorer(form), shot.photo, **settings, tile=tile)
+        picture, made = record_calls(model.restorer(form), shot.photo, **settings, tile=tile)
         calls[form] = tuple(_call(call, writer) for call in made)
         pictures[form] = writer.key(picture)
     clean = None if shot.clean is None else writer.key(shot.clean)
-    return Case(
+    return ReferenceCase(
         shot.name, **settings, tile=tile, photo=writer.key(shot.photo), calls=calls, pictures=pictures, clean=clean
     )
 
 
-def _call(call: Taken, writer: Writer) -> Call:
-    return Call(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {})
+def _call(call: RecordedCall, writer: ReferenceWriter) -> ReferenceCall:
+    return ReferenceCall(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {})
 
 
 def _tile(manifest: Manifest, height: int, width: int) -> int | None:
@@ -149,11 +158,11 @@ def _tile(manifest: Manifest, height: int, width: int) -> int | None:
     return (least + side) // 2 // unit * unit if least < side else max(least, padded_size(side, unit))
 
 
-def _with_rounding(model: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+def _with_rounding(model: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:
     """The cases, with the distance of each result from that in float64."""
     exactly = {name: deepcopy(graph.module).double() for name, graph in model.graphs.items()}
 
-    def rounding(call: Call) -> Call:
+    def rounding(call: ReferenceCall) -> ReferenceCall:
         graph = model.graphs[call.graph]
         arrays: dict[str, Any] = {name: writer.arrays[call.inputs[name]].astype(np.float64) for name in graph.inputs}
         truth = eager(exactly[call.graph], list(graph.inputs), *graph.outputs)(**arrays)
@@ -164,11 +173,11 @@ def _with_rounding(model: _Model, cases: Sequence[Case], writer: Writer) -> list
     return _each_call(cases, rounding)
 
 
-def _with_kernels(model: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+def _with_kernels(model: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:
     """The cases, with what fused kernels give; without, for a graph that has none: its results are equal bit by bit."""
     runs = {name: _eager(graph) for name, graph in model.graphs.items()}
 
-    def fused(call: Call) -> Call:
+    def fused(call: ReferenceCall) -> ReferenceCall:
         outputs = runs[call.graph](**{name: writer.arrays[key] for name, key in call.inputs.items()})
         equal = all(np.array_equal(array, writer.arrays[call.outputs[name]]) for name, array in outputs.items())
         return call if equal else replace(call, kernels=writer.keys(outputs))
@@ -176,13 +185,13 @@ def _with_kernels(model: _Model, cases: Sequence[Case], writer: Writer) -> list[
     return _each_call(cases, fused)
 
 
-def _with_teacher(master: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+def _with_teacher(master: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:
     """The cases, with the teacher's pictures."""
     restorer = master.restorer("split")
     return [replace(case, teacher=writer.key(restorer(writer.arrays[case.photo], **case.settings))) for case in cases]
 
 
-def _each_call(cases: Sequence[Case], change: Callable[[Call], Call]) -> list[Case]:
+def _each_call(cases: Sequence[ReferenceCase], change: Callable[[ReferenceCall], ReferenceCall]) -> list[ReferenceCase]:
     return [
         replace(case, calls={form: tuple(change(call) for call in calls) for form, calls in case.calls.items()})
         for case in cases

@@ -18,7 +18,7 @@ from ...core.photo_list import clean_photos, damaged_photos
 __all__ = [
     "REAL",
     "BenchPhoto",
-    "Pair",
+    "PhotoPair",
     "Trial",
     "bench_set",
     "centres",
@@ -48,7 +48,7 @@ class BenchPhoto:
     pixels: Image
 
 
-class Pair(NamedTuple):
+class PhotoPair(NamedTuple):
     """A photo before and after the damage, (H, W, 3) uint8 both."""
 
     name: str
@@ -58,15 +58,12 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """One kind of damage: the pairs that every method restores, and those that methods are tuned on.
-
-    sigma: of plain white noise, in grey levels; None for other damage.
-    """
+    """One kind of damage: the pairs that every method restores, and those that methods are tuned on."""
 
     damage: str
-    sigma: float | None
-    pairs: Sequence[Pair]
-    tuning: Sequence[Pair]
+    sigma: float | None  # of plain white noise, in grey levels; None for other damage
+    pairs: Sequence[PhotoPair]
+    tuning: Sequence[PhotoPair]
 
 
 def trials(
@@ -74,7 +71,9 @@ def trials(
 ) -> Iterator[Trial]:
     """The photos under each damage in turn; one trial at a time, because each holds all photos twice."""
     for damage in damages:
-        measured, tuning = ([Pair(p.name, p.pixels, damage(p.pixels)) for p in some] for some in (photos, validation))
+        measured, tuning = (
+            [PhotoPair(p.name, p.pixels, damage(p.pixels)) for p in some] for some in (photos, validation)
+        )
         yield Trial(damage.name, damage.sigma, measured, tuning)
 
 
@@ -84,19 +83,16 @@ def has_real(data: Path) -> bool:
 
 
 def real_trial(data: Path, limit: int | None = None) -> Trial:
-    """Real pairs of a data folder with a list: those of the validation split, tuned on the training split.
-
-    limit: how many are measured at most.
-    """
+    """Real pairs of a data folder with a list: at most `limit` of its validation split, tuned on its training split."""
     measured, tuning = (
         evenly(damaged_photos(data, split=split, folder=REAL_FOLDER), REAL_COUNT) for split in ("val", "train")
     )
     return Trial(REAL, None, [_pair(*files) for files in evenly(measured, limit)], [_pair(*files) for files in tuning])
 
 
-def _pair(damaged: Path, clean: Path) -> Pair:
+def _pair(damaged: Path, clean: Path) -> PhotoPair:
     photo = _load(clean)
-    return Pair(photo.name, photo.pixels, _load(damaged).pixels)
+    return PhotoPair(photo.name, photo.pixels, _load(damaged).pixels)
 
 
 def evenly(items: Sequence[Item], count: int | None) -> list[Item]:
@@ -118,15 +114,15 @@ def validation_set(data: Path) -> list[Path]:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Every photo under `folder`, sorted; UsageError for none."""
+    """Every photo under `folder`, sorted; UsageError where there is none."""
     found = sorted(path for path in folder.rglob("*") if is_photo(path))
     if not found:
-        raise UsageError(f"'{folder}' has no photos; give a folder of clean photos")
+        raise UsageError(f"there are no photos in '{folder}'; give a folder of clean photos")
     return found
 
 
 def load(paths: Sequence[Path]) -> list[BenchPhoto]:
-    """Read photos as 8 bit; UsageError for one that is too small to be measured."""
+    """Read photos as 8 bit; UsageError for one that is too small for the metrics."""
     return [_load(path) for path in paths]
 
 
@@ -136,13 +132,13 @@ def _load(path: Path) -> BenchPhoto:
         pixels = np.round(pixels / 257).astype(np.uint8)
     height, width = pixels.shape[:2]
     if min(height, width) < 96 or max(height, width) < 192:
-        raise UsageError(f"'{path}' has {width} x {height} pixels; NIQE needs two squares of 96: leave the photo out")
+        raise UsageError(f"'{path}' has {width} x {height} pixels; NIQE needs two squares of 96: leave this photo out")
     return BenchPhoto(f"{path.parent.name}/{path.stem}", pixels)
 
 
-def centres(pairs: Sequence[Pair], side: int) -> list[Pair]:
+def centres(pairs: Sequence[PhotoPair], side: int) -> list[PhotoPair]:
     """The central squares of pairs, to tune methods on; whole photos are damaged, then cut."""
-    return [Pair(pair.name, _centre(pair.true, side), _centre(pair.damaged, side)) for pair in pairs]
+    return [PhotoPair(pair.name, _centre(pair.true, side), _centre(pair.damaged, side)) for pair in pairs]
 
 
 def _centre(pixels: Image, side: int) -> Image:

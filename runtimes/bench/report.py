@@ -1,4 +1,4 @@
-"""The quality benchmark as a page of Markdown, and as JSON; without dates or paths, so that a repeated run is equal."""
+"""The quality benchmark as a Markdown page, as JSON and as a plot, without dates or paths: equal runs are equal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -16,18 +16,18 @@ from ...core.intervals import FEWEST, Difference
 from ...core.machine import instruction_sets, processor
 from ...core.markdown import table
 from ...core.null import NULLS
-from .classical import bm3d_version, opencv_version
-from .gates import Gate
-from .judge import BETTER, CAP
-from .methods import BM3D, DTPM
+from ...core.scatter import Panel, Point, scatter
+from .methods import BM3D, DTPM, NLM, bm3d_version, opencv_version
 from .photos import REAL, BenchPhoto
-from .quality import Measurement, Results, compared, mean
+from .quality import BETTER, CAP, Gate, Measurement, QualityResults, compared, mean
 
-__all__ = ["Facts", "Report", "describe", "machine", "versions"]
+__all__ = ["QualityReport", "RunFacts", "describe", "machine", "quality_speed_plot", "versions"]
 
-DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4, "LPIPS": 4}
+TABLE_DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4, "LPIPS": 4}
 MEAN = "mean of damages"
 ALL = "all synthetic"
+PLOTTED = {"PSNR": "PSNR, dB", "HaarPSI": "HaarPSI", "SWD": "SWD"}  # metric -> title of its axis
+SERIES = ("ours", "networks of others", "classical")
 
 INTRODUCTION = """\
 # The embedded pack: results of `cleanup`
@@ -63,7 +63,7 @@ The rows "{mean}" of the next table against the CPU time of one thread, for meth
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """What a reader must know about a run."""
 
     command: str
@@ -83,7 +83,7 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """Of all that the numbers depend on."""
+    """The versions of all that the numbers depend on."""
     ours = [f"{package} {version(package)}" for package in ("pocketprior", "numpy", "onnxruntime", "pillow")]
     return ", ".join([*ours, f"OpenCV {opencv_version()}", f"bm3d {bm3d_version()}"])
 
@@ -95,13 +95,13 @@ def describe(photos: Sequence[BenchPhoto]) -> str:
 
 
 @dataclass(frozen=True)
-class Report:
-    """A run and what it found; plot: the name of the quality-speed plot beside the page, "" for none."""
+class QualityReport:
+    """A run and what it found."""
 
-    facts: Facts
-    results: Results
+    facts: RunFacts
+    results: QualityResults
     gates: Sequence[Gate]
-    plot: str = ""
+    plot: str = ""  # name of the quality-speed plot next to the page, "" for none
 
     def as_markdown(self) -> str:
         """The page: the facts, the gates, the tables, the null opponents, the settings of the baselines."""
@@ -150,10 +150,10 @@ def _table(measurements: Sequence[Measurement]) -> str:
 
 
 def _value(measurements: Sequence[Measurement], metric: str, method: str, damages: Collection[str]) -> str:
-    return f"{mean(measurements, metric, method, damages):.{DECIMALS[metric]}f}"
+    return f"{mean(measurements, metric, method, damages):.{TABLE_DECIMALS[metric]}f}"
 
 
-def _null_table(results: Results) -> str:
+def _null_table(results: QualityResults) -> str:
     metrics = [name for name in ("PSNR", "HaarPSI", "NIQE", "SWD") if name in results.measurements[0].values]
     rows = [["damage", "null opponent", "gain", *metrics]]
     for damage, gains in results.gains.items():
@@ -165,12 +165,12 @@ def _null_table(results: Results) -> str:
     return table(rows, left=2)
 
 
-def _differences(results: Results, null: str, damages: Collection[str], metrics: Sequence[str]) -> list[str]:
+def _differences(results: QualityResults, null: str, damages: Collection[str], metrics: Sequence[str]) -> list[str]:
     return [_verdict(metric, compared(results.measurements, metric, DTPM, null, damages)) for metric in metrics]
 
 
 def _verdict(metric: str, found: Difference) -> str:
-    digits = DECIMALS[metric]
+    digits = TABLE_DECIMALS[metric]
     numbers = f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
     # The gain was chosen so that PSNR is equal: what is left there is no verdict.
     if metric == "PSNR" or not found.shown:
@@ -178,6 +178,35 @@ def _verdict(metric: str, found: Difference) -> str:
     return f"{numbers} {'better' if found.mean * BETTER[metric] > 0 else 'worse'}"
 
 
-def _settings(results: Results) -> str:
+def _settings(results: QualityResults) -> str:
     tuned = [[damage, m.name, m.settings] for damage, methods in results.methods.items() for m in methods if m.settings]
     return table([["damage", "method", "settings"], *tuned], left=3) if tuned else ""
+
+
+def quality_speed_plot(results: QualityResults, rates: Mapping[str, float], networks: Collection[str]) -> str:
+    """One panel per metric, as SVG: the mean over damages, for methods that restored every photo of every damage.
+
+    Args:
+        results: What was measured; undamaged photos count only where there is nothing else.
+        rates: Megapixels per second by the name of a method.
+        networks: The names of networks of others.
+    """
+    damaged = [m for m in results.measurements if m.damage != CLEAN] or results.measurements
+    everything = {(m.damage, m.photo) for m in damaged}
+    names = [name for name in rates if {(m.damage, m.photo) for m in damaged if m.method == name} == everything]
+    names.sort(key=lambda name: SERIES.index(_series(name, networks)))
+    damages = {m.damage for m in damaged}
+    panels = [
+        Panel(
+            f"{metric}, {'higher' if BETTER[metric] > 0 else 'lower'} is better",
+            title,
+            [Point(n, rates[n], mean(damaged, metric, n, damages), _series(n, networks)) for n in names],
+        )
+        for metric, title in PLOTTED.items()
+        if metric in damaged[0].values
+    ]
+    return scatter(panels, "megapixels per second on one core")
+
+
+def _series(name: str, networks: Collection[str]) -> str:
+    return SERIES[2] if name in (NLM, BM3D) else SERIES[1] if name in networks else SERIES[0]

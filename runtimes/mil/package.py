@@ -12,37 +12,34 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from ...core.errors import PackError
-from .elements import tensor_type
+from ...core.mlpackage import MODEL_PATH
 from .features import Feature, read_feature
-from .program import Program, block_of
+from .program import MilProgram, block_of
 from .schema import Model
-from .values import FindWeights
-from .weights import Weights
+from .values import FindWeights, WeightFile, tensor_type
 
-__all__ = ["Interface", "Package", "read_package"]
-
-_BESIDE = "@model_path/"  # how a file of weights is named: relative to the folder of the specification
+__all__ = ["Features", "MilPackage", "read_package"]
 
 
-class Interface(NamedTuple):
-    """What a function takes and gives."""
+class Features(NamedTuple):
+    """The inputs and outputs of a function."""
 
     inputs: Mapping[str, Feature]
     outputs: Mapping[str, Feature]
 
 
 @dataclass(frozen=True)
-class Package:
-    """functions: name -> what that program of the package takes and gives. metadata: what its author wrote into it."""
+class MilPackage:
+    """A package; its programs and their weights are read at the first request."""
 
     path: Path
-    functions: Mapping[str, Interface]
-    metadata: Mapping[str, str]
+    functions: Mapping[str, Features]  # by the name of the function
+    metadata: Mapping[str, str]  # what the author wrote into the package
     messages: Mapping[str, Any]
     find: FindWeights
 
     def name(self, wanted: str) -> str:
-        """The name of the function `wanted`: its own, or "main" where there is none; PackError where neither is."""
+        """The name `wanted` if it is that of a function, else "main"; PackError where there is neither."""
         for candidate in (wanted, "main"):
             if candidate in self.functions:
                 return candidate
@@ -50,35 +47,32 @@ class Package:
         raise PackError(f"{self.path} has no function '{wanted}', and no 'main'; it has: {known}")
 
     def own(self, wanted: str) -> str:
-        """The name `wanted`, if it is that of a function; PackError else."""
+        """The name `wanted` if it is that of a function; PackError if not."""
         if wanted not in self.functions:
             raise PackError(f"{self.path} has no function '{wanted}'; it has: {', '.join(self.functions)}")
         return wanted
 
-    def function(self, wanted: str) -> Program:
-        """The program of the function `wanted`, to be run here.
+    def function(self, wanted: str) -> MilProgram:
+        """The program of the function `wanted`, or of "main".
 
-        Raises PackError for damaged weights, and for a program that cannot be evaluated: with ops, parameters or types
-        that are not known.
+        Raises:
+            PackError: The weights are damaged, or the program has unknown ops, parameters or types.
         """
         name = self.name(wanted)
-        return Program.read(
+        return MilProgram.read(
             self.messages[name], *self.functions[name], self.find, where=f"{self.path}, function '{name}'"
         )
 
 
-def read_package(path: Path) -> Package:
-    """Read the package that is the folder `path`; its programs and their weights are read when they are asked for.
-
-    Raises PackError for a package that is damaged, or that holds something else than ML programs.
-    """
+def read_package(path: Path) -> MilPackage:
+    """Read the package in the folder `path`; PackError for a damaged one, or one without ML programs."""
     specification = _specification(path)
     model = _parse(specification)
     messages = model.mlProgram.functions
     if not messages:
         raise PackError(
-            f"{specification}: no ML program was found; expected a model of that type (convert_to='mlprogram'), "
-            "not a neural network or a pipeline"
+            f"{specification}: expected an ML program (convert_to='mlprogram'), got another type of model, such as a "
+            "neural network or a pipeline"
         )
     # A model of one function describes that one itself.
     described = {one.name: one for one in model.description.functions} or {"main": model.description}
@@ -87,10 +81,10 @@ def read_package(path: Path) -> Package:
         raise PackError(f"{path}: the function '{missing[0]}' is described but not there; export the package again")
     functions = {name: _interface(one, messages[name], str(path)) for name, one in sorted(described.items())}
     metadata = dict(model.description.metadata.userDefined)
-    return Package(path, functions, metadata, messages, _finder(path, specification.parent))
+    return MilPackage(path, functions, metadata, messages, _finder(path, specification.parent))
 
 
-def _interface(description: Any, function: Any, where: str) -> Interface:
+def _interface(description: Any, function: Any, where: str) -> Features:
     """Where the description of an output says nothing of its shape, the program does."""
     block = block_of(function, where)
     types = {value.name: value.type for op in block.operations for value in op.outputs if value.name in block.outputs}
@@ -98,7 +92,7 @@ def _interface(description: Any, function: Any, where: str) -> Interface:
     for feature in (read_feature(output, where) for output in description.output):
         shaped = not feature.shapes and feature.name in types
         outputs[feature.name] = feature.shaped(tensor_type(types[feature.name], where)) if shaped else feature
-    return Interface({one.name: read_feature(one, where) for one in description.input}, outputs)
+    return Features({one.name: read_feature(one, where) for one in description.input}, outputs)
 
 
 def _specification(path: Path) -> Path:
@@ -129,10 +123,10 @@ def _finder(package: Path, folder: Path) -> FindWeights:
     """The weights of a file that a program names, of each file once."""
 
     @cache
-    def find(name: str) -> Weights:
-        if not name.startswith(_BESIDE):
-            raise PackError(f"{package}: the weights '{name}' were named, expected a file '{_BESIDE}...'")
-        return Weights(_inside(package, folder / name.removeprefix(_BESIDE)))
+    def find(name: str) -> WeightFile:
+        if not name.startswith(MODEL_PATH):
+            raise PackError(f"{package}: expected weights in a file '{MODEL_PATH}...', got '{name}'")
+        return WeightFile(_inside(package, folder / name.removeprefix(MODEL_PATH)))
 
     return find
 

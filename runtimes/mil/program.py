@@ -1,67 +1,128 @@
-"""One function of a package, which can be run."""
+"""One function of a package, which can be run: its operations as steps; constants are evaluated when it is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.errors import GraphError, PackError, UnknownNameError
-from .elements import Array, TensorType, tensor_type
 from .features import Feature
-from .steps import Reader, Step, widened, with_ends
-from .values import Constant, FindWeights
+from .ops import OPS
+from .ops.quantization import CONSTEXPR
+from .signatures import Op, Signature
+from .values import Array, Constant, FindWeights, TensorType, read_value, tensor_type
 
-__all__ = ["ARITHMETIC", "Observer", "Program", "block_of"]
+__all__ = ["MIL_ARITHMETIC", "MilProgram", "MilStep", "Observer", "block_of"]
 
-ARITHMETIC = ("fp32", "fp16")
+MIL_ARITHMETIC = ("fp32", "fp16")
 
-# Called with an op, the name of its output and the output, which is not written to afterwards, by anyone.
+# Called with an op, the name of its output and the output, which nobody may write to.
 Observer = Callable[[str, str, Array], None]
 
 
-@dataclass(frozen=True)
-class Program:
-    """A function of a package. declared: the types of all its values. constants: outputs that are constants.
+class _Output(NamedTuple):
+    """A value that an op returns, with the type that the program declares for it."""
 
-    In "fp32" arithmetic, numbers of 16 bits are only how weights are stored: all is computed and kept in float32. In
-    "fp16", what an op gives is rounded to the type that the program declares for it, and becomes infinite where that is
-    exceeded; within an op all is computed in float32.
+    name: str
+    type: TensorType
+
+
+class _Name(NamedTuple):
+    """A value that only has a name until the program is run."""
+
+    name: str
+
+
+_Source = _Name | Constant
+
+
+@dataclass(frozen=True)
+class MilStep:
+    """An op with its parameters."""
+
+    op: str
+    function: Op
+    signature: Signature
+    fixed: Mapping[str, Any]  # parameters that are constants
+    taken: Mapping[str, Sequence[_Source]]  # parameters that are values, or hold some
+    outputs: Sequence[_Output]
+    where: str
+    dead: tuple[str, ...] = ()  # values that no later step takes
+
+    def results(self, values: Mapping[str, Array]) -> tuple[Array, ...]:
+        """What the op returns for these values, one array for each output; GraphError for what it cannot do."""
+        try:
+            taken = {name: self._converted(name, sources, values) for name, sources in self.taken.items()}
+            result = self.function(**self.fixed, **taken)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise GraphError(f"{self.where}: {error}") from error
+        results = result if isinstance(result, tuple) else (result,)
+        shapes = [np.shape(part) for part in results]
+        if len(results) != len(self.outputs) or not all(
+            output.type.takes(shape) for output, shape in zip(self.outputs, shapes, strict=True)
+        ):
+            declared = ", ".join(str(output.type) for output in self.outputs)
+            raise GraphError(f"{self.where}: the program declares {declared}, got {', '.join(map(str, shapes))}")
+        return results
+
+    def names(self) -> set[str]:
+        """The values that the step takes."""
+        return {source.name for sources in self.taken.values() for source in sources if isinstance(source, _Name)}
+
+    def _converted(self, parameter: str, sources: Sequence[_Source], values: Mapping[str, Array]) -> Any:
+        parts = [values[source.name] if isinstance(source, _Name) else source for source in sources]
+        return self.signature.convert(parameter, parts)
+
+
+@dataclass(frozen=True)
+class MilProgram:
+    """A function of a package.
+
+    In "fp32" arithmetic, numbers of 16 bits are only how weights are stored: everything is computed and kept in
+    float32. In "fp16", what an op returns is rounded to the type that the program declares for it, and becomes infinite
+    beyond its range; within an op everything is computed in float32.
     """
 
     inputs: Mapping[str, Feature]
     outputs: Mapping[str, Feature]
-    declared: Mapping[str, TensorType]
-    constants: Mapping[str, Constant]
-    steps: tuple[Step, ...]
+    declared: Mapping[str, TensorType]  # the types of all values
+    constants: Mapping[str, Constant]  # outputs that are constants
+    steps: tuple[MilStep, ...]
     where: str
 
     @classmethod
     def read(
         cls, function: Any, inputs: Mapping[str, Feature], outputs: Mapping[str, Feature], find: FindWeights, where: str
-    ) -> Program:
-        """The program in a Function message; PackError, which begins with `where`, for what is not known here."""
+    ) -> MilProgram:
+        """The program in a Function message; PackError, which begins with `where`, for what is unknown here."""
         block = block_of(function, where)
         declared = {value.name: tensor_type(value.type, f"{where}, input '{value.name}'") for value in function.inputs}
-        reader = Reader(find, where, declared)
+        reader = _Reader(find, where, declared)
         steps = reader.steps(block.operations)
         declared |= {output.name: output.type for step in steps for output in step.outputs}
-        constants = {name: widened(reader.constants[name]) for name in block.outputs if name in reader.constants}
+        constants = {name: _widened(reader.constants[name]) for name in block.outputs if name in reader.constants}
         _check_names(where, "inputs", inputs, {value.name for value in function.inputs})
         _check_names(where, "outputs", outputs, set(block.outputs) & {*declared, *constants})
-        return cls(inputs, outputs, declared, constants, with_ends(steps, block.outputs), where)
+        return cls(inputs, outputs, declared, constants, _with_ends(steps, block.outputs), where)
 
     def run(
         self, inputs: Mapping[str, Array], arithmetic: str = "fp32", observe: Observer | None = None
     ) -> dict[str, Array]:
-        """The outputs for these inputs, in one of ARITHMETIC; `observe` is called with all that each op gives.
+        """The outputs for these inputs.
 
-        Raises GraphError for inputs that are not those described, and for what an op cannot do.
+        Args:
+            inputs: By name, as described by `self.inputs`.
+            arithmetic: One of MIL_ARITHMETIC.
+            observe: Called with everything that each op returns.
+
+        Raises:
+            GraphError: The inputs are not those described, or an op cannot be computed.
         """
-        if arithmetic not in ARITHMETIC:
-            raise UnknownNameError("arithmetic of the MIL interpreter", arithmetic, ARITHMETIC)
+        if arithmetic not in MIL_ARITHMETIC:
+            raise UnknownNameError("arithmetic of the MIL interpreter", arithmetic, MIL_ARITHMETIC)
         self._check(inputs)
         half = arithmetic == "fp16"
         with np.errstate(all="ignore"):
@@ -79,7 +140,7 @@ class Program:
     def _check(self, inputs: Mapping[str, Array]) -> None:
         if set(inputs) != set(self.inputs):
             given, expected = (", ".join(sorted(names)) or "(none)" for names in (inputs, self.inputs))
-            raise GraphError(f"{self.where}: the inputs {given} were given, expected {expected}")
+            raise GraphError(f"{self.where}: expected the inputs {expected}, got {given}")
         for name, feature in self.inputs.items():
             feature.check(inputs[name], self.where)
 
@@ -106,3 +167,108 @@ def _stored(value: Any, declared: TensorType, half: bool) -> Array:
     if half:
         array = array.astype(np.float16, copy=False)
     return array.astype(np.float32, copy=False)
+
+
+class _Reader:
+    """Reads operations in their order."""
+
+    def __init__(self, find: FindWeights, where: str, inputs: Iterable[str]) -> None:
+        self._find = find
+        self._where = where
+        self.constants: dict[str, Constant] = {}
+        self.known = set(inputs)  # the names of the values so far
+
+    def steps(self, operations: Iterable[Any]) -> list[MilStep]:
+        """The steps of operations, without those that only make a constant."""
+        steps: list[MilStep] = []
+        for operation in operations:
+            name = operation.outputs[0].name if operation.outputs else ""
+            where = f"{self._where}, op '{operation.type}' of '{name}'"
+            if operation.type == "const":
+                self.constants[name] = self._constant(operation, where)
+            elif operation.type in CONSTEXPR:
+                self.constants |= _evaluated(self._step(operation, CONSTEXPR, where, lambda constant: constant))
+            else:
+                steps.append(self._step(operation, OPS, where, _widened))
+                self.known |= {output.name for output in steps[-1].outputs}
+        return steps
+
+    def _constant(self, operation: Any, where: str) -> Constant:
+        if "val" not in operation.attributes:
+            raise PackError(f"{where}: the constant has no value; export the package again")
+        return read_value(operation.attributes["val"], self._find, where)
+
+    def _step(
+        self, operation: Any, table: Mapping[str, Op], where: str, prepare: Callable[[Constant], Constant]
+    ) -> MilStep:
+        if operation.blocks:
+            raise PackError(f"{where}: the MIL interpreter has no control flow; export the model without it")
+        if operation.type not in table:
+            raise PackError(
+                f"{where}: the MIL interpreter does not know the op; add it to runtimes/mil/ops, or export the model "
+                "without it"
+            )
+        signature = Signature.of(table[operation.type])
+        sources = self._sources(operation, prepare, where)
+        signature.check(sources, where)
+        taken = {n: parts for n, parts in sources.items() if any(isinstance(part, _Name) for part in parts)}
+        try:
+            fixed = {n: signature.convert(n, parts) for n, parts in sources.items() if n not in taken}
+        except (TypeError, ValueError) as error:
+            raise PackError(f"{where}: {error}; export the package again") from error
+        outputs = [_Output(output.name, tensor_type(output.type, where)) for output in operation.outputs]
+        return MilStep(operation.type, table[operation.type], signature, fixed, taken, outputs, where)
+
+    def _sources(
+        self, operation: Any, prepare: Callable[[Constant], Constant], where: str
+    ) -> dict[str, Sequence[_Source]]:
+        """Each parameter with what it is bound to. Constant ops had attributes for parameters before iOS 18."""
+        sources: dict[str, Sequence[_Source]] = {
+            name: [prepare(read_value(value, self._find, where))]
+            for name, value in operation.attributes.items()
+            if name != "name"
+        }
+        for name, argument in operation.inputs.items():
+            sources[name] = [self._source(binding, prepare, where) for binding in argument.arguments]
+        return sources
+
+    def _source(self, binding: Any, prepare: Callable[[Constant], Constant], where: str) -> _Source:
+        if binding.HasField("value"):
+            return prepare(read_value(binding.value, self._find, where))
+        if binding.name in self.constants:
+            return prepare(self.constants[binding.name])
+        if binding.name not in self.known:
+            raise PackError(
+                f"{where}: the value '{binding.name}' is used before it is computed; export the package again"
+            )
+        return _Name(binding.name)
+
+
+def _evaluated(step: MilStep) -> dict[str, Constant]:
+    if step.taken:
+        raise PackError(f"{step.where}: a constant depends on the values {sorted(step.names())}; expected constants")
+    try:
+        results = step.results({})
+    except GraphError as error:
+        raise PackError(f"{error}; export the package again") from error
+    return {
+        output.name: np.asarray(result, output.type.element.dtype)
+        for output, result in zip(step.outputs, results, strict=True)
+    }
+
+
+def _widened(constant: Constant) -> Constant:
+    """A constant as the ops take it: float16 is how it is stored, float32 what is computed in."""
+    if isinstance(constant, str) or constant.dtype != np.float16:
+        return constant
+    return constant.astype(np.float32)
+
+
+def _with_ends(steps: Sequence[MilStep], kept: Iterable[str]) -> tuple[MilStep, ...]:
+    """The steps, each with the values that end with it; those `kept` do not end."""
+    alive, ended = set(kept), list[MilStep]()
+    for step in reversed(steps):
+        seen = step.names() | {output.name for output in step.outputs}
+        ended.append(replace(step, dead=tuple(sorted(seen - alive))))
+        alive |= seen
+    return tuple(reversed(ended))

@@ -1,4 +1,4 @@
-"""What a pack itself brings along to be compared with, where there is no recording: its golden restorations."""
+"""The golden restorations of a pack: checked themselves, and the reference where there is no other."""
 
 from __future__ import annotations
 
@@ -11,20 +11,29 @@ from ...core.errors import GraphError, PackError
 from ...core.manifest import Golden
 from ...core.restore import Restorer, graph_names
 from ...core.verify import read_golden
-from .finals import forms_of
-from .findings import Check, Stage
-from .legs import FLOAT, Leg, Pack
+from .findings import Check, ErrorSource
+from .images import forms_of
 from .measures import as_unit, measure
-from .recording import FORMAT, About, Call, Case, Recording, Writer, facts_of, taken
+from .reference import (
+    REFERENCE_FORMAT,
+    Reference,
+    ReferenceCall,
+    ReferenceCase,
+    ReferenceHeader,
+    ReferenceWriter,
+    facts_of,
+    record_calls,
+)
+from .variants import FP32, PackFolder, Variant
 
-__all__ = ["golden_stage", "recorded_here"]
+__all__ = ["golden_source", "recorded_here"]
 
 
-def golden_stage(pack: Pack, shipped: Leg, threads: int | None = None) -> Stage:
-    """The golden restorations of the pack, in every form, within their own tolerance: that of what it says to run."""
-    told = pack.manifest.precision[shipped.target]
-    if shipped.arithmetic not in (None, FLOAT) or shipped.manifest.precision[shipped.target] != told:
-        return Stage("golden", (), reason="their tolerance is for the precision that the pack says to run")
+def golden_source(pack: PackFolder, shipped: Variant, threads: int | None = None) -> ErrorSource:
+    """Check the golden restorations in every form, within their tolerance, which is for the pack's own precision."""
+    own = pack.manifest.precision[shipped.target]
+    if shipped.arithmetic not in (None, FP32) or shipped.manifest.precision[shipped.target] != own:
+        return ErrorSource("golden", (), reason="their tolerance is for the pack's own precision")
     checks: list[Check] = []
     for form in forms_of(shipped.manifest):
         try:
@@ -34,27 +43,28 @@ def golden_stage(pack: Pack, shipped: Leg, threads: int | None = None) -> Stage:
             continue
         for name, golden in shipped.manifest.golden.items():
             checks.append(_golden(restorer, f"{form}, {name}", golden, pack.folder))
-    return Stage("golden", tuple(checks))
+    return ErrorSource("golden", tuple(checks))
 
 
-def recorded_here(leg: Leg, threads: int | None = None) -> Recording:
-    """What a leg makes of the golden photos, as a recording: the reference where there is no other."""
-    writer, cases = Writer(), list[Case]()
-    for name, golden in leg.manifest.golden.items():
-        original, _, settings = read_golden(leg.folder, golden)
+def recorded_here(variant: Variant, threads: int | None = None) -> Reference:
+    """What a variant makes of the golden photos, as a reference."""
+    writer, cases = ReferenceWriter(), list[ReferenceCase]()
+    for name, golden in variant.manifest.golden.items():
+        original, _, settings = read_golden(variant.folder, golden)
         photo = _deep(original)
-        calls: dict[str, tuple[Call, ...]] = {}
+        calls: dict[str, tuple[ReferenceCall, ...]] = {}
         pictures: dict[str, str] = {}
-        for form in forms_of(leg.manifest):
-            restorer = Restorer(leg.manifest, leg.open(graph_names(leg.manifest, form), threads))
-            picture, made = taken(restorer, photo, **settings)
-            pictures[form] = writer.key(picture)
+        for form in forms_of(variant.manifest):
+            restorer = Restorer(variant.manifest, variant.open(graph_names(variant.manifest, form), threads))
+            image, made = record_calls(restorer, photo, **settings)
+            pictures[form] = writer.key(image)
             calls[form] = tuple(
-                Call(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {}) for call in made
+                ReferenceCall(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {}) for call in made
             )
-        cases.append(Case(name, **settings, tile=None, photo=writer.key(photo), calls=calls, pictures=pictures))
-    about = About(FORMAT, "", facts_of(leg.manifest), {}, tuple(cases))
-    return Recording(about, writer.arrays, f"no recording: the golden photos in {leg}, here")
+        case = ReferenceCase(name, **settings, tile=None, photo=writer.key(photo), calls=calls, pictures=pictures)
+        cases.append(case)
+    about = ReferenceHeader(REFERENCE_FORMAT, "", facts_of(variant.manifest), {}, tuple(cases))
+    return Reference(about, writer.arrays, f"the golden photos in {variant}, here (no reference was given)")
 
 
 def _golden(restorer: Restorer, place: str, golden: Golden, folder: Path) -> Check:
@@ -64,7 +74,7 @@ def _golden(restorer: Restorer, place: str, golden: Golden, folder: Path) -> Che
     except GraphError as error:
         return Check("", place, str(error))
     levels = int(np.abs(restored.astype(np.int64) - expected.astype(np.int64)).max())
-    problem = f"{levels} levels of difference, {golden.tolerance} allowed" if levels > golden.tolerance else ""
+    problem = f"off by {levels}, allowed are {golden.tolerance}" if levels > golden.tolerance else ""
     return Check("", place, problem, measure(as_unit(restored), as_unit(expected)))
 
 

@@ -1,4 +1,4 @@
-"""Each recorded call of each graph again, with its recorded inputs: errors of one call are not passed to the next."""
+"""Replays each recorded call of each graph with its recorded inputs, so that errors do not add up over calls."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ...core.manifest import Manifest
 from ...core.restore import Graph
 from ...core.samplers import PREDICTIONS
 from ...core.systems import SYSTEMS
-from .findings import Check, Stage
-from .legs import BASE, CLASSES, Chain, Leg
-from .limits import Limit, breach, limit_of, sharpened
-from .measures import measure, scale_of
-from .recording import Call, Recording
+from ..limits import ParityLimit, limit_of, sharpened
+from .findings import Check, ErrorSource
+from .measures import breach, measure, scale_of
+from .reference import Reference, ReferenceCall
+from .variants import BASE, LIMIT_OF, Variant, VariantChain
 
-__all__ = ["PICTURES", "Replayed", "Site", "replay", "rounding", "scales", "sites"]
+__all__ = ["IMAGE_OUTPUTS", "Replayed", "Site", "replay", "rounding", "scales", "sites"]
 
-PICTURES = ("base", "restored")  # outputs that are pictures, which are held to a mean shift as well
-LOSSY = ("precision", "quantization")  # stages that are judged by what they do to the picture, not to the numbers
+IMAGE_OUTPUTS = ("base", "restored")  # outputs that are images, which also have a limit on their mean shift
+LOSSY = ("precision", "quantization")  # error sources that are judged by their effect on the image
 
 _Outputs = dict[str, NDArray[np.float32]]
 
 
 class Site(NamedTuple):
-    """A call and where it is from; `number` counts the calls of its graph from 0."""
+    """A call and where it comes from."""
 
-    call: Call
+    call: ReferenceCall
     case: str
     form: str
-    number: int
+    number: int  # of the call among those of its graph, from 0
 
     def place(self, array: str) -> str:
         """In words."""
@@ -42,52 +42,57 @@ class Site(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """The stages that were measured; and for each that broke, where it first did so."""
+    """What a replay found."""
 
-    stages: list[Stage]
-    first: dict[str, Site]
+    sources: list[ErrorSource]  # those that were measured
+    first: dict[str, Site]  # error source -> the first call over its limit
 
 
-def replay(chain: Chain, recording: Recording, known: Manifest, threads: int | None = None) -> Replayed:
-    """Hold every leg against the one before it, and the first against the recording.
+def replay(chain: VariantChain, reference: Reference, known: Manifest, threads: int | None = None) -> Replayed:
+    """Compare every variant with the one before it, and the first with the reference.
 
-    known: the manifest that limits are read from. After a leg that cannot be opened there is nothing to hold the next
-    one against: it and the rest are not measured.
+    A variant that cannot be opened ends the replay: there is nothing to compare the next one with.
+
+    Args:
+        chain: The variants.
+        reference: The recorded calls.
+        known: The manifest that limits are read from.
+        threads: For one graph call; None for the runtime's own choice.
     """
-    places = [site for site in sites(recording) if site.call.graph in known.graphs]
-    units, floors = scales(recording), rounding(recording)
-    stages: list[Stage] = []
+    places = [site for site in sites(reference) if site.call.graph in known.graphs]
+    units, floors = scales(reference), rounding(reference)
+    sources: list[ErrorSource] = []
     first: dict[str, Site] = {}
-    before: dict[str, _Outputs | None] = {_id(site.call): recording.named(site.call.outputs) for site in places}
-    for leg in chain.legs:
-        limit = limit_of(CLASSES[leg.stage], known)
+    before: dict[str, _Outputs | None] = {_id(site.call): reference.named(site.call.outputs) for site in places}
+    for variant in chain.variants:
+        limit = limit_of(LIMIT_OF[variant.source], known)
         try:
-            graphs = leg.open(sorted({site.call.graph for site in places}), threads)
+            graphs = variant.open(sorted({site.call.graph for site in places}), threads)
         except PackError as error:
-            stages.append(Stage(leg.stage, (Check("", str(leg), str(error)),), limit))
+            sources.append(ErrorSource(variant.source, (Check("", str(variant), str(error)),), limit))
             break
-        shares = _shares(known, recording) if leg.stage in LOSSY else {}
+        shares = _shares(known, reference) if variant.source in LOSSY else {}
         outputs = {_id(site.call): site for site in places}
-        answers = {key: _answer(graphs, site.call, recording) for key, site in outputs.items()}
+        answers = {key: _answer(graphs, site.call, reference) for key, site in outputs.items()}
         checks: list[Check] = []
         for key, site in outputs.items():
             measures = {name: units[site.call.graph, name] * shares.get((key, name), 1.0) for name in site.call.outputs}
             found = _compare(
-                site, answers[key], before[key], measures, partial(_limit, leg, limit, floors, site.call.graph)
+                site, answers[key], before[key], measures, partial(_limit, variant, limit, floors, site.call.graph)
             )
             checks += found
-            if leg.stage not in first and any(check.problem for check in found):
-                first[leg.stage] = site
-        stages.append(Stage(leg.stage, tuple(checks), limit))
+            if variant.source not in first and any(check.problem for check in found):
+                first[variant.source] = site
+        sources.append(ErrorSource(variant.source, tuple(checks), limit))
         before = {key: None if isinstance(answer, str) else answer for key, answer in answers.items()}
-    return Replayed(stages, first)
+    return Replayed(sources, first)
 
 
-def sites(recording: Recording) -> Iterator[Site]:
-    """Every recorded call in turn, but those whose inputs came before; split forms first."""
+def sites(reference: Reference) -> Iterator[Site]:
+    """Every recorded call in turn, split forms first; of calls with equal inputs the first."""
     seen: set[str] = set()
     for form in ("split", "fused"):
-        for case in recording.about.cases:
+        for case in reference.about.cases:
             numbers: dict[str, int] = {}
             for call in case.calls.get(form, ()):
                 number = numbers[call.graph] = numbers.get(call.graph, -1) + 1
@@ -96,67 +101,69 @@ def sites(recording: Recording) -> Iterator[Site]:
                     yield Site(call, case.name, form, number)
 
 
-def scales(recording: Recording) -> Mapping[tuple[str, str], float]:
-    """(graph, output) -> the unit that its differences are told in."""
+def scales(reference: Reference) -> Mapping[tuple[str, str], float]:
+    """(graph, output) -> the unit of its differences."""
     arrays: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
-    for site in sites(recording):
-        for name, array in recording.named(site.call.outputs).items():
+    for site in sites(reference):
+        for name, array in reference.named(site.call.outputs).items():
             arrays.setdefault((site.call.graph, name), []).append(array)
-    return {key: 1.0 if key[1] in PICTURES else scale_of(*found) for key, found in arrays.items()}
+    return {key: 1.0 if key[1] in IMAGE_OUTPUTS else scale_of(*found) for key, found in arrays.items()}
 
 
-def rounding(recording: Recording) -> Mapping[tuple[str, str], float]:
+def rounding(reference: Reference) -> Mapping[tuple[str, str], float]:
     """(graph, output) -> the largest rounding that was recorded, in the unit of the output."""
-    units, found = scales(recording), dict[tuple[str, str], float]()
-    for site in sites(recording):
+    units, found = scales(reference), dict[tuple[str, str], float]()
+    for site in sites(reference):
         for name, value in site.call.rounding.items():
             key = site.call.graph, name
             found[key] = max(found.get(key, 0.0), value / units[key])
     return found
 
 
-def _limit(leg: Leg, limit: Limit, floors: Mapping[tuple[str, str], float], graph: str, output: str) -> Limit:
-    """Only what is computed in the same numbers as the reference can be held to its rounding."""
-    if leg.stage != "conversion" or leg.runtime != BASE or (graph, output) not in floors:
+def _limit(
+    variant: Variant, limit: ParityLimit, floors: Mapping[tuple[str, str], float], graph: str, output: str
+) -> ParityLimit:
+    """The rounding of the reference limits only what is computed in the same precision."""
+    if variant.source != "conversion" or variant.runtime != BASE or (graph, output) not in floors:
         return limit
     return sharpened(limit, floors[graph, output])
 
 
-def _shares(known: Manifest, recording: Recording) -> Mapping[tuple[str, str], float]:
-    """(call, output) -> how many units of a prediction make one of the picture.
+def _shares(known: Manifest, reference: Reference) -> Mapping[tuple[str, str], float]:
+    """(call, output) -> how many units of a prediction make one unit of the image.
 
-    Of a residual many, and the more the less of it the clean state takes at the level of the step: the last ones.
+    The smaller the share of the prediction that the clean state takes at the step's noise level, the more.
     """
     if SYSTEMS[known.model].vector:
         return {}
-    steps = [site.call for site in sites(recording) if site.call.graph == "denoise"]
-    scale = known.residual_scale * known.gain * _amplitude(recording)
+    steps = [site.call for site in sites(reference) if site.call.graph == "denoise"]
+    scale = known.residual_scale * known.gain * _amplitude(reference)
     return {
-        (_id(call), known.predicts): 1 / (scale * _taken(known, recording.arrays[call.inputs["t"]])) for call in steps
+        (_id(call), known.predicts): 1 / (scale * _share(known, reference.arrays[call.inputs["t"]])) for call in steps
     }
 
 
-def _amplitude(recording: Recording) -> float:
-    """The root mean square, in the case where it is largest, of what a residual is scaled by pixel by pixel, or 1."""
+def _amplitude(reference: Reference) -> float:
+    """The largest root mean square, over cases, of the map that scales the residual per pixel; 1 without a map."""
     found = [
-        scale_of(*(recording.arrays[call.outputs["amplitude"]] for call in calls), least=1e-6)
-        for case in recording.about.cases
+        scale_of(*(reference.arrays[call.outputs["amplitude"]] for call in calls), least=1e-6)
+        for case in reference.about.cases
         if (calls := [call for call in case.calls.get("split", ()) if "amplitude" in call.outputs])
     ]
     return max(found, default=1.0)
 
 
-def _taken(known: Manifest, t: NDArray[np.float32]) -> float:
-    """How far the clean state moves where what is predicted at the time `t` moves by 1."""
+def _share(known: Manifest, t: NDArray[np.float32]) -> float:
+    """How far the clean state moves if the prediction at the time `t` moves by 1."""
     level = known.levels[int(np.argmin(np.abs(np.array(known.times) - t[0])))]
     clean, _ = PREDICTIONS[known.predicts](0.0, 1.0, level)
     return abs(clean)
 
 
-def _answer(graphs: Mapping[str, Graph], call: Call, recording: Recording) -> _Outputs | str:
-    """What a graph gives for recorded inputs; what went wrong where it gives nothing."""
+def _answer(graphs: Mapping[str, Graph], call: ReferenceCall, reference: Reference) -> _Outputs | str:
+    """What a graph returns for recorded inputs, or what went wrong."""
     try:
-        return graphs[call.graph](**recording.named(call.inputs))
+        return graphs[call.graph](**reference.named(call.inputs))
     except GraphError as error:
         return str(error)
 
@@ -166,7 +173,7 @@ def _compare(
     answer: _Outputs | str,
     before: _Outputs | None,
     units: Mapping[str, float],
-    limit_of_output: Callable[[str], Limit],
+    limit_of_output: Callable[[str], ParityLimit],
 ) -> Sequence[Check]:
     graph = site.call.graph
     if isinstance(answer, str):
@@ -176,14 +183,14 @@ def _compare(
     checks: list[Check] = []
     for name, expected in before.items():
         if name not in answer or answer[name].shape != expected.shape:
-            checks.append(Check(graph, site.place(name), "the output is missing, or of another shape"))
+            checks.append(Check(graph, site.place(name), "the output is missing, or has another shape"))
             continue
         found = measure(answer[name], expected, units[name])
         checks.append(
-            Check(graph, site.place(name), breach(found, limit_of_output(name), picture=name in PICTURES), found)
+            Check(graph, site.place(name), breach(found, limit_of_output(name), image=name in IMAGE_OUTPUTS), found)
         )
     return checks
 
 
-def _id(call: Call) -> str:
+def _id(call: ReferenceCall) -> str:
     return f"{call.graph} {sorted(call.inputs.items())}"

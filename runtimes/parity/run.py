@@ -1,4 +1,4 @@
-"""A pack held against a reference: files, facts, graphs, the code around them, whole pictures."""
+"""Compare a pack with a reference: files, facts, graphs, the code around them, whole images."""
 
 from __future__ import annotations
 
@@ -15,145 +15,159 @@ from ...core.arrays import Image
 from ...core.errors import GraphError, PackError, PackTamperedError
 from ...core.manifest import Manifest, PackedFile
 from ...core.pack import check_file
-from .finals import Pictures, budget, forms_of, forms_stage, paint, picture_stage, task_stage, tiling_stage
-from .findings import ORDER, Check, Layer, Report, Stage, unmeasured
-from .golden import golden_stage, recorded_here
-from .graphs import PICTURES, Replayed, replay, rounding, scales, sites
-from .host import Replay, compare_pictures
+from ..limits import doubled, limit_of, task_drop_db
+from .findings import ORDER, Check, ErrorSource, LayerDifference, ParityReport, unmeasured
+from .golden import golden_source, recorded_here
+from .graphs import IMAGE_OUTPUTS, Replayed, replay, rounding, scales, sites
+from .images import ImageSet, budget, forms_of, forms_source, image_source, restore_all, task_source, tiling_source
 from .layers import compared, pairs
-from .legs import Chain, Leg, Pack, chain, described, float_leg
-from .limits import breach, drop_of, limit_of, twice
-from .measures import as_unit, measure
-from .recording import Recording, facts_of, load
+from .measures import as_unit, breach, measure
+from .pipeline import pipeline_source
+from .reference import Reference, facts_of, load
+from .variants import PackFolder, Variant, VariantChain, described, float_variant, variant_chain
 
-__all__ = ["Wanted", "compare"]
+__all__ = ["CompareOptions", "compare"]
 
-PACKAGES = ("pocketprior", "numpy", "onnxruntime", "openvino", "coremltools")
-ALONE = "no recording was given: --against names one"
+PACKAGES_SHOWN = ("pocketprior", "numpy", "onnxruntime", "openvino", "coremltools")
+NO_REFERENCE = "no reference was given (--against)"
 
 
-class Wanted(NamedTuple):
-    """How a pack is to be run, and against what; None for what the pack says, or brings along.
-
-    precision: of the files. against: a recording. floats: the pack that it was quantized from. layers: whether to look
-    into graphs. task: of a pack whose tasks have graphs of their own.
-    """
+class CompareOptions(NamedTuple):
+    """How `compare` runs a pack, and what it compares with."""
 
     runtime: str = "onnxruntime"
-    arithmetic: str | None = None
-    precision: str | None = None
-    against: Path | None = None
-    floats: Path | None = None
-    layers: bool = False
-    threads: int | None = None
-    task: str | None = None
+    arithmetic: str | None = None  # of numbers other than integers; None for the pack's own
+    precision: str | None = None  # of the files; None for the pack's own
+    against: Path | None = None  # a reference; None for the golden restorations of the pack
+    floats: Path | None = None  # the pack that it was quantized from
+    layers: bool = False  # whether to compare the layers of graphs
+    threads: int | None = None  # for one graph call; None for the runtime's own choice
+    task: str | None = None  # of a pack whose tasks have graphs of their own; None for the first
 
 
 class _Run(NamedTuple):
-    """What is the same for all comparisons of a run.
+    """What all comparisons of a run share."""
 
-    legs: all of them; the last is what is shipped. chain: those that are held against the recording and one another.
-    recorded: whether there is a recording, or the golden photos were restored here to stand for one. floats: another
-    pack's float graphs, if one was named.
-    """
-
-    pack: Pack
-    chain: Chain
-    legs: Sequence[Leg]
-    recording: Recording
-    recorded: bool
-    floats: Leg | None
-    wanted: Wanted
+    pack: PackFolder
+    chain: VariantChain  # the variants that are compared with the reference and with one another
+    variants: Sequence[Variant]  # all of them; the last is shipped
+    reference: Reference
+    recorded: bool  # False if the golden photos were restored here to stand in for a reference
+    floats: Variant | None  # another pack's float graphs
+    options: CompareOptions
 
 
-def compare(folder: Path, wanted: Wanted) -> Report:
+def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport:
     """Compare the pack in `folder` with its reference.
 
-    Raises PackError and its kinds for a manifest or a recording that cannot be used, UsageError for options that do
-    not fit, UnknownNameError for a task that the pack does not have.
+    Args:
+        folder: The pack.
+        options: How to run it and what to compare it with; None for the defaults.
+
+    Returns:
+        The report; `report.ok` says whether something was compared and all checks passed.
+
+    Raises:
+        PackError: The manifest or the reference cannot be used.
+        UsageError: Options do not fit together, or the machine lacks what they ask for.
+        UnknownNameError: The pack does not have the task.
     """
+    options = options or CompareOptions()
     whole = Manifest.load(folder)
-    pack = Pack(folder, whole.of(wanted.task))
-    files = _files_stage(Pack(folder, whole))
+    pack = PackFolder(folder, whole.of(options.task))
+    files = _files_source(PackFolder(folder, whole))
     if files.broken:
-        return _report(pack, wanted, "none: the files come first", [files])
-    floats = None if wanted.floats is None else Pack(wanted.floats, Manifest.load(wanted.floats).of(wanted.task))
-    found = chain(pack, wanted.runtime, wanted.arithmetic, floats, wanted.precision)
-    other = None if floats is None or found.legs[0].folder == floats.folder else float_leg(floats)
-    if wanted.against is None:
-        base, *others = found.legs
+        return _report(pack, options, "skipped: file checks failed", [files])
+    floats = (
+        None if options.floats is None else PackFolder(options.floats, Manifest.load(options.floats).of(options.task))
+    )
+    found = variant_chain(pack, options.runtime, options.arithmetic, floats, options.precision)
+    other = None if floats is None or found.variants[0].folder == floats.folder else float_variant(floats)
+    if options.against is None:
+        base, *others = found.variants
         try:
-            recording = recorded_here(base, wanted.threads)
+            reference = recorded_here(base, options.threads)
         except (PackError, GraphError) as error:
-            broken = Stage(base.stage, (Check("", str(base), str(error)),))
-            return _report(pack, wanted, "none: the graphs come first", [files, broken])
-        alone = found._replace(legs=others, missing={**found.missing, base.stage: ALONE})
-        return _compared(_Run(pack, alone, found.legs, recording, False, other, wanted), [files])
-    recording = load(wanted.against)
-    facts = _facts_stage(pack.manifest, recording)
+            broken = ErrorSource(base.source, (Check("", str(base), str(error)),))
+            return _report(pack, options, "skipped: a graph failed", [files, broken])
+        compared = found._replace(variants=others, missing={**found.missing, base.source: NO_REFERENCE})
+        return _compared(_Run(pack, compared, found.variants, reference, False, other, options), [files])
+    reference = load(options.against)
+    facts = _facts_source(pack.manifest, reference)
     if facts.broken:
-        return _report(pack, wanted, recording.origin, [files, facts])
-    return _compared(_Run(pack, found, found.legs, recording, True, other, wanted), [files, facts])
+        return _report(pack, options, reference.origin, [files, facts])
+    return _compared(_Run(pack, found, found.variants, reference, True, other, options), [files, facts])
 
 
-def _compared(run: _Run, stages: list[Stage]) -> Report:
-    """Everything that there is to compare once files and facts hold."""
-    known, recording, threads = run.pack.manifest, run.recording, run.wanted.threads
-    replayed = replay(run.chain, recording, known, threads)
-    painted = {leg.stage: paint(leg, recording, threads) for leg in run.chain.legs}
-    shipped = painted[run.legs[-1].stage] if painted else paint(run.legs[-1], recording, threads)
+def _compared(run: _Run, sources: list[ErrorSource]) -> ParityReport:
+    """All comparisons, once the files and facts are known to be right."""
+    known, reference, threads = run.pack.manifest, run.reference, run.options.threads
+    replayed = replay(run.chain, reference, known, threads)
+    restored = {variant.source: restore_all(variant, reference, threads) for variant in run.chain.variants}
+    shipped = restored[run.variants[-1].source] if restored else restore_all(run.variants[-1], reference, threads)
     limit = limit_of(run.chain.kind, known)
-    host, answered = _pipeline_stage(run)
-    pictured, pictures = picture_stage(shipped, recording, limit)
-    stages += [*replayed.stages, *unmeasured(_missing(run, replayed)), host, _kernel_stage(run), _steps_stage(run)]
-    stages += [
-        tiling_stage(run.legs[-1], shipped, recording, limit, threads),
-        forms_stage(
-            run.legs[-1], recording, limit_of("form", known) if run.chain.kind == "fp32" else twice(limit), threads
+    host, answered = pipeline_source(known, reference, limit_of("host", known)) if run.recorded else _no_pipeline()
+    final, images = image_source(shipped, reference, limit)
+    sources += [*replayed.sources, *unmeasured(_missing(run, replayed)), host, _kernel_source(run), _steps_source(run)]
+    sources += [
+        tiling_source(run.variants[-1], shipped, reference, limit, threads),
+        forms_source(
+            run.variants[-1],
+            reference,
+            limit_of("form", known) if run.chain.kind == "fp32" else doubled(limit),
+            threads,
         ),
-        pictured if run.recorded or painted else Stage("picture", (), reason=ALONE),
-        task_stage(shipped, recording, drop_of(known)) if run.recorded else Stage("task", (), reason=ALONE),
-        golden_stage(run.pack, run.legs[-1], threads),
+        final if run.recorded or restored else ErrorSource("picture", (), reason=NO_REFERENCE),
+        task_source(shipped, reference, task_drop_db(known))
+        if run.recorded
+        else ErrorSource("task", (), reason=NO_REFERENCE),
+        golden_source(run.pack, run.variants[-1], threads),
     ]
-    reference = Pictures(_references(run), {})
-    shares = budget([("", reference), *([("pipeline", answered)] if run.recorded else []), *painted.items()])
-    report = _report(run.pack, run.wanted, recording.origin, stages)
-    layers, said = _layers(run, replayed) if run.wanted.layers else ([], "")
+    recorded = ImageSet(_references(run), {})
+    shares = budget([("", recorded), *([("pipeline", answered)] if run.recorded else []), *restored.items()])
+    report = _report(run.pack, run.options, reference.origin, sources)
+    layers, note = _layers(run, replayed) if run.options.layers else ([], "")
     return replace(
         report,
-        environment={**report.environment, **_origin(recording)},
-        runs=tuple(f"{leg.stage}: {leg}" for leg in run.chain.legs),
+        environment={**report.environment, **_origin(reference)},
+        runs=tuple(f"{variant.source}: {variant}" for variant in run.chain.variants),
         budget=shares,
-        pictures=tuple(pictures),
+        images=tuple(images),
         layers=tuple(layers),
-        notes=(*_notes(run), *([said] if said else [])),
+        notes=(*_notes(run), *([note] if note else [])),
     )
 
 
-def _origin(recording: Recording) -> dict[str, str]:
-    """Where the reference is from, beside what tells where this run was."""
-    return {f"reference {name}": words for name, words in recording.about.environment.items()}
+def _no_pipeline() -> tuple[ErrorSource, ImageSet]:
+    return ErrorSource("pipeline", (), reason=NO_REFERENCE), ImageSet({}, {})
 
 
-def _report(pack: Pack, wanted: Wanted, reference: str, stages: Sequence[Stage]) -> Report:
-    return Report(
+def _origin(reference: Reference) -> dict[str, str]:
+    """Where the reference was computed."""
+    return {f"reference {name}": words for name, words in reference.about.environment.items()}
+
+
+def _report(pack: PackFolder, options: CompareOptions, reference: str, sources: Sequence[ErrorSource]) -> ParityReport:
+    return ParityReport(
         pack=pack.manifest.name,
         model=pack.manifest.model,
-        runtime=described(wanted.runtime),
-        precision=wanted.precision or "as packed",
-        arithmetic=wanted.arithmetic or "as packed",
+        runtime=described(options.runtime),
+        precision=options.precision or "as packed",
+        arithmetic=options.arithmetic or "as packed",
         reference=reference,
         environment={"processor": _processor(), "python": platform.python_version(), **_versions()},
         runs=(),
-        stages=tuple(sorted(stages, key=lambda stage: ORDER.index(stage.name))),
+        sources=tuple(sorted(sources, key=lambda source: ORDER.index(source.name))),
     )
 
 
-def _files_stage(pack: Pack) -> Stage:
-    return Stage("files", tuple(Check("", packed.file, _tampering(pack, packed)) for packed in pack.manifest.files()))
+def _files_source(pack: PackFolder) -> ErrorSource:
+    return ErrorSource(
+        "files", tuple(Check("", packed.file, _tampering(pack, packed)) for packed in pack.manifest.files())
+    )
 
 
-def _tampering(pack: Pack, packed: PackedFile) -> str:
+def _tampering(pack: PackFolder, packed: PackedFile) -> str:
     try:
         check_file(pack.folder, packed)
     except PackTamperedError as error:
@@ -161,21 +175,21 @@ def _tampering(pack: Pack, packed: PackedFile) -> str:
     return ""
 
 
-def _facts_stage(manifest: Manifest, recording: Recording) -> Stage:
-    """The manifest against the recording: whether it is of this model, and is to be sampled so."""
-    here, there = json.loads(facts_of(manifest)), json.loads(recording.about.facts)
+def _facts_source(manifest: Manifest, reference: Reference) -> ErrorSource:
+    """Compare the manifest with the reference: the model, its sampling and the interfaces of its graphs."""
+    here, there = json.loads(facts_of(manifest)), json.loads(reference.about.facts)
     graphs = here.pop("graphs"), there.pop("graphs")
-    reach = here.pop("receptive_field"), there.pop("receptive_field")
+    fields = here.pop("receptive_field"), there.pop("receptive_field")
     checks = [_fact(name, here.get(name), there.get(name)) for name in there]
-    checks += [_fact(f"interface of {name}", told, graphs[1].get(name)) for name, told in graphs[0].items()]
-    checks += [_fact(f"receptive_field of {name}", told, reach[1].get(name)) for name, told in reach[0].items()]
-    checks.append(_fact("checkpoint", manifest.made_by.get("checkpoint"), recording.about.checkpoint))
-    return Stage("facts", tuple(checks))
+    checks += [_fact(f"interface of {name}", own, graphs[1].get(name)) for name, own in graphs[0].items()]
+    checks += [_fact(f"receptive_field of {name}", own, fields[1].get(name)) for name, own in fields[0].items()]
+    checks.append(_fact("checkpoint", manifest.made_by.get("checkpoint"), reference.about.checkpoint))
+    return ErrorSource("facts", tuple(checks))
 
 
 def _fact(name: str, here: object, there: object) -> Check:
-    told = f"the pack says {_short(here)}, the recording {_short(there)}"
-    return Check("", name, "" if here == there else told)
+    problem = f"the pack says {_short(here)}, the reference {_short(there)}"
+    return Check("", name, "" if here == there else problem)
 
 
 def _short(fact: object) -> str:
@@ -183,83 +197,66 @@ def _short(fact: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _pipeline_stage(run: _Run) -> tuple[Stage, Pictures]:
-    """The code around the graphs, with the recorded answers in place of graphs."""
-    if not run.recorded:
-        return Stage("pipeline", (), reason=ALONE), Pictures({}, {})
-    limit = limit_of("host", run.pack.manifest)
-    checks: list[Check] = []
-    painted: dict[tuple[str, str], Image] = {}
-    for case in run.recording.about.cases:
-        for form in (form for form in forms_of(run.pack.manifest) if form in case.calls):
-            answering = Replay(run.recording, case, form, limit)
-            picture = answering.restore(run.pack.manifest)
-            checks += answering.checks
-            if picture is not None:
-                reference = run.recording.arrays[case.pictures[form]]
-                checks.append(compare_pictures(picture, reference, limit, f"picture, {form}, {case.name}"))
-                painted[form, case.name] = picture
-    return Stage("pipeline", tuple(checks), limit), Pictures(painted, {})
-
-
-def _kernel_stage(run: _Run) -> Stage:
-    """Fused kernels against plain PyTorch, as it was on the machine of the recording."""
-    recording, limit = run.recording, limit_of("fp32", run.pack.manifest)
-    units, checks = scales(recording), list[Check]()
-    for site in sites(recording):
-        outputs = recording.named(site.call.outputs)
-        for name, fused in recording.named(site.call.kernels).items():
+def _kernel_source(run: _Run) -> ErrorSource:
+    """Compare fused kernels with plain PyTorch, as recorded on the machine of the reference."""
+    reference, limit = run.reference, limit_of("fp32", run.pack.manifest)
+    units, checks = scales(reference), list[Check]()
+    for site in sites(reference):
+        outputs = reference.named(site.call.outputs)
+        for name, fused in reference.named(site.call.kernels).items():
             found = measure(fused, outputs[name], units[site.call.graph, name])
-            problem = breach(found, limit, picture=name in PICTURES)
+            problem = breach(found, limit, image=name in IMAGE_OUTPUTS)
             checks.append(Check(site.call.graph, site.place(name), problem, found))
     if checks:
-        return Stage("kernel", tuple(checks), limit)
-    return Stage("kernel", (), reason=f"{recording.origin}; fused kernels run on CUDA" if run.recorded else ALONE)
+        return ErrorSource("kernel", tuple(checks), limit)
+    return ErrorSource(
+        "kernel", (), reason=f"{reference.origin}; fused kernels run on CUDA" if run.recorded else NO_REFERENCE
+    )
 
 
-def _steps_stage(run: _Run) -> Stage:
-    """The model against its teacher. Nothing is asked of it: fewer steps change a picture on purpose."""
+def _steps_source(run: _Run) -> ErrorSource:
+    """Compare the model with its teacher, without a limit: fewer steps change an image on purpose."""
     checks: list[Check] = []
-    for case in run.recording.about.cases:
+    for case in run.reference.about.cases:
         if case.teacher is not None:
             form = forms_of(run.pack.manifest)[-1]
-            mine, teacher = (as_unit(run.recording.arrays[key]) for key in (case.pictures[form], case.teacher))
+            mine, teacher = (as_unit(run.reference.arrays[key]) for key in (case.pictures[form], case.teacher))
             checks.append(Check("", f"against the teacher, {case.name}", "", measure(mine, teacher)))
-    reason = "no teacher was recorded (--teacher)" if run.recorded else ALONE
-    return Stage("steps", tuple(checks), reason="" if checks else reason)
+    reason = "no teacher was recorded (--teacher)" if run.recorded else NO_REFERENCE
+    return ErrorSource("steps", tuple(checks), reason="" if checks else reason)
 
 
 def _missing(run: _Run, replayed: Replayed) -> dict[str, str]:
-    """Legs without a stage: what is before them could not be opened."""
-    measured = {stage.name for stage in replayed.stages}
-    after = {leg.stage: "what it would be held against cannot be opened" for leg in run.chain.legs}
+    """Error sources that were not measured, with the reasons."""
+    measured = {source.name for source in replayed.sources}
+    after = {variant.source: "the variant before it cannot be opened" for variant in run.chain.variants}
     return {name: why for name, why in {**run.chain.missing, **after}.items() if name not in measured}
 
 
-def _layers(run: _Run, replayed: Replayed) -> tuple[list[Layer], str]:
-    """The layers worth a look; and why there are none."""
-    known = [site for site in sites(run.recording) if site.call.graph in run.pack.manifest.graphs]
-    looked, said = pairs(run.legs, replayed.first, known, run.floats)
-    layers: list[Layer] = []
+def _layers(run: _Run, replayed: Replayed) -> tuple[list[LayerDifference], str]:
+    """The layers worth a look, and a note if there are none."""
+    known = [site for site in sites(run.reference) if site.call.graph in run.pack.manifest.graphs]
+    looked, note = pairs(run.variants, replayed.first, known, run.floats)
+    layers: list[LayerDifference] = []
     for pair in looked:
         try:
-            layers += compared(pair, run.recording, limit_of(pair.kind, run.pack.manifest))
+            layers += compared(pair, run.reference, limit_of(pair.kind, run.pack.manifest))
         except (GraphError, PackError) as error:
-            said = f"layers of {pair.site.call.graph} could not be looked at: {error}"
-    return layers, said
+            note = f"layers of {pair.site.call.graph} could not be compared: {error}"
+    return layers, note
 
 
 def _references(run: _Run) -> dict[tuple[str, str], Image]:
     return {
-        (form, case.name): run.recording.arrays[case.pictures[form]]
-        for case in run.recording.about.cases
+        (form, case.name): run.reference.arrays[case.pictures[form]]
+        for case in run.reference.about.cases
         for form in forms_of(run.pack.manifest)
         if form in case.pictures
     }
 
 
 def _notes(run: _Run) -> Iterator[str]:
-    largest = max(rounding(run.recording).values(), default=0.0)
+    largest = max(rounding(run.reference).values(), default=0.0)
     if largest > 0:
         floor = -20 * math.log10(largest)
         yield f"PyTorch in float32 is itself {floor:.1f} dB from PyTorch in float64, at the worst of these calls"
@@ -271,7 +268,7 @@ def _processor() -> str:
 
 def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
-    for package in PACKAGES:
+    for package in PACKAGES_SHOWN:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""`pocketprior distill` and `pocketprior students`, from a teacher to a page, on the example photos."""
+"""`pocketprior distill` and `pocketprior bench students`, from a teacher to a page, on the example photos."""
 
 from __future__ import annotations
 

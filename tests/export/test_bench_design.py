@@ -72,7 +72,7 @@ def test_the_page_shows_every_network_and_keeps_the_decision(data: Path, tmp_pat
     small, large = (trained(tmp_path / f"{n}.safetensors", w) for n, w in (("s", (16,)), ("l", (16, 16))))
     page = tmp_path / "choice.md"
     page.write_text(f"# Old\n\n{MARKS[0]}\nWe chose `small`:\nit is enough.\n{MARKS[1]}\n")
-    call = ["bench-design", f"small={small}", f"large={large}", "--baseline", f"net={denoiser(tmp_path / 'net.onnx')}"]
+    call = ["bench", "design", f"small={small}", f"large={large}", "--baseline", f"net={denoiser(tmp_path / 'net.onnx')}"]
     options = ["--data", str(data), "--rounds", "1", "--tile", "160", "--keep", str(tmp_path / "kept"), "-o", str(page)]
     assert cli.main([*call, *options]) == 0
     text = page.read_text()
@@ -154,7 +154,7 @@ def test_the_plot_has_a_panel_per_runtime_and_the_speed_of_baselines() -> None:
 
 def test_a_page_without_marks_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("# Notes")
-    assert cli.main(["bench-design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "notes.md")]) == 2
+    assert cli.main(["bench", "design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "notes.md")]) == 2
     assert kept_decision(tmp_path / "new.md") == "Not made yet."
 
 
@@ -167,12 +167,12 @@ def test_a_page_without_marks_is_not_replaced(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
-    assert cli.main(["bench-design", *options, "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
+    assert cli.main(["bench", "design", *options, "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_data_without_large_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(packs.photo(64, 64)).save(tmp_path / "a.png")
     (tmp_path / "manifest.csv").write_text("file,split,set,role,use\na.png,val,s,clean,any\n")
-    assert cli.main(["bench-design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
+    assert cli.main(["bench", "design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
     assert "no validation photo of 512 x 512 pixels" in capsys.readouterr().err

@@ -53,7 +53,7 @@ from pocketprior.export.gen2res import Gen2ResSource
 from pocketprior.export.pack import write_pack
 from pocketprior.export.parity.record import Shot, record
 from pocketprior.export.source import Opened
-from pocketprior.runtimes.parity.recording import load
+from pocketprior.runtimes.parity.reference import load
 
 
 @pytest.fixture(params=SYSTEMS)

@@ -18,7 +18,7 @@ from pocketprior.export.coreml.palette import PALETTES, palette
 from pocketprior.export.quantization.layers import array_digest
 from pocketprior.export.quantization.levels import bias_shift, coded, decoded
 from pocketprior.export.quantization.ranges import Range, unit_of
-from pocketprior.runtimes.mil import Program, read_package
+from pocketprior.runtimes.mil import MilProgram, read_package
 
 LAYERS = ("first", "second", "depth", "film", "last")
 
@@ -66,7 +66,7 @@ def plan(weights: dict[str, NDArray[np.float32]], level: str, names: Sequence[st
     return {array_digest(weights[name]): level if name in allowed else "fp32" for name in LAYERS}
 
 
-def opened(package: Package, folder: Path) -> Program:
+def opened(package: Package, folder: Path) -> MilProgram:
     write(package, folder / "coded.mlpackage")
     return read_package(folder / "coded.mlpackage").function("main")
 

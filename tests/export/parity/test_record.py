@@ -21,7 +21,7 @@ from pocketprior.export.parity.exact import device_of, environment, exact
 from pocketprior.export.parity.record import Shot, record
 from pocketprior.export.parity.shots import shots
 from pocketprior.export.source import Source
-from pocketprior.runtimes.parity.recording import Recording, load
+from pocketprior.runtimes.parity.reference import Reference, load
 
 SIDE = 40
 
@@ -35,7 +35,7 @@ def sources(folder: Path) -> dict[str, Source]:
     }
 
 
-def recorded(source: Source, path: Path, **options: object) -> Recording:
+def recorded(source: Source, path: Path, **options: object) -> Reference:
     record(source.open(), source.digest(), shots(PHOTOS[:1], "cleanup", SIDE), path, device="cpu", **options)
     return load(path)
 

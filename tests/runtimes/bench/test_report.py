@@ -7,15 +7,16 @@ import pytest
 
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.null import NULLS
-from pocketprior.runtimes.bench.gates import Gate
-from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, Method
+from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, BenchMethod
 from pocketprior.runtimes.bench.photos import BenchPhoto
-from pocketprior.runtimes.bench.quality import Measurement, Results
-from pocketprior.runtimes.bench.report import Facts, Report, describe, machine, versions
+from pocketprior.runtimes.bench.quality import Gate, Measurement, QualityResults
+from pocketprior.runtimes.bench.report import QualityReport, RunFacts, describe, machine, versions
 
-FACTS = Facts("pocketprior bench quality", "tiny", 4, "ab12", "a machine", "numpy 2", "2 of set", "these same photos")
+FACTS = RunFacts(
+    "pocketprior bench quality", "tiny", 4, "ab12", "a machine", "numpy 2", "2 of set", "these same photos"
+)
 GATES = [Gate("it works", 1.5, "at least 1", True)]
-METHODS = {damage.name: [Method(NLM, lambda image: image, f"h {i}", "1")] for i, damage in enumerate(DAMAGES)}
+METHODS = {damage.name: [BenchMethod(NLM, lambda image: image, f"h {i}", "1")] for i, damage in enumerate(DAMAGES)}
 
 
 def results(bm3d_photos=(), methods=(INPUT, NLM, PREDICTOR, DTPM), photos=(("a", 20.0), ("b", 30.0))):
@@ -25,11 +26,11 @@ def results(bm3d_photos=(), methods=(INPUT, NLM, PREDICTOR, DTPM), photos=(("a",
             for method in (*methods, *([BM3D] if photo in bm3d_photos else [])):
                 values = {"PSNR": value, "SSIM": 0.5, "HaarPSI": 0.25, "NIQE": 3.0, "SWD": 0.125}
                 found.append(Measurement(photo, damage.name, method, values))
-    return Results(found, METHODS)
+    return QualityResults(found, METHODS)
 
 
 def test_page_with_a_subset_for_bm3d():
-    page = Report(FACTS, results({"a"}), GATES).as_markdown()
+    page = QualityReport(FACTS, results({"a"}), GATES).as_markdown()
     everywhere, subset = page.split("## With BM3D: 1 photos (a)")
     assert "| noise 15        | predictor alone | 25.00 | 0.5000 |  0.2500 | 3.00 | 0.1250 |" in everywhere
     assert "BM3D  " not in everywhere.split("## All photos")[1]
@@ -42,7 +43,7 @@ def test_page_with_a_subset_for_bm3d():
 
 
 def test_page_without_bm3d_or_settings():
-    page = Report(FACTS, Results(results().measurements), []).as_markdown()
+    page = QualityReport(FACTS, QualityResults(results().measurements), []).as_markdown()
     assert "With BM3D" not in page
     assert "## All photos" in page
     assert "## Gates" not in page
@@ -52,12 +53,12 @@ def test_page_without_bm3d_or_settings():
 
 def test_methods_without_some_damages_have_no_mean():
     some = [Measurement("a", "noise 15", "FFDNet", results().measurements[0].values)]
-    page = Report(FACTS, Results(results().measurements + some), []).as_markdown()
+    page = QualityReport(FACTS, QualityResults(results().measurements + some), []).as_markdown()
     assert page.count("FFDNet") == 1
 
 
 def test_rows_of_a_table_are_aligned():
-    page = Report(FACTS, results(), GATES).as_markdown()
+    page = QualityReport(FACTS, results(), GATES).as_markdown()
     tables = [block for block in page.split("\n\n") if block.startswith("|")]
     assert [len({len(line) for line in table.splitlines()}) for table in tables] == [1, 1]
 
@@ -72,7 +73,7 @@ def test_verdicts_over_null_opponents():
             values = {"PSNR": 19.0, "SSIM": 0.5, "HaarPSI": 0.26, "NIQE": 3.0 + 0.1 * sign, "SWD": 0.135}
             found.append(Measurement(m.photo, m.damage, name, values))
     gains = {damage.name: {name: 0.3 + i for i, name in enumerate(NULLS)} for damage in DAMAGES}
-    page = Report(FACTS, Results(found, {}, gains), []).as_markdown()
+    page = QualityReport(FACTS, QualityResults(found, {}, gains), []).as_markdown()
     rows = [line for line in page.split("## Null opponents")[1].splitlines() if line.startswith("| JPEG 20 ")]
     (row,) = [line for line in rows if "unsharp mask" in line]
     cells = [cell.strip() for cell in row.split("|")[3:-1]]
@@ -85,13 +86,13 @@ def test_verdicts_over_null_opponents():
 
 
 def test_a_plot_is_shown():
-    assert "](cleanup.svg)" in Report(FACTS, results(), [], "cleanup.svg").as_markdown()
+    assert "](cleanup.svg)" in QualityReport(FACTS, results(), [], "cleanup.svg").as_markdown()
 
 
 def test_json_holds_everything_and_no_infinity():
     found = [*results().measurements, Measurement("c", "mixed", INPUT, {"PSNR": math.inf})]
     gains = {"mixed": {"unsharp mask": 0.25}}
-    tree = json.loads(Report(FACTS, Results(found, METHODS, gains), GATES).as_json())
+    tree = json.loads(QualityReport(FACTS, QualityResults(found, METHODS, gains), GATES).as_json())
     assert tree["manifest_sha256"] == "ab12"
     assert tree["gates"] == [{"claim": "it works", "value": 1.5, "limit": "at least 1", "passed": True}]
     assert len(tree["measurements"]) == len(found)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from pocketprior.core.errors import GraphError, PackError, UnknownNameError
-from pocketprior.runtimes.mil import Program, read_package
+from pocketprior.runtimes.mil import MilProgram, read_package
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((1, 8, 5, 6), np.float32)
@@ -38,7 +38,7 @@ def saved(original: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def program(original: Path) -> Program:
+def program(original: Path) -> MilProgram:
     """The program of `halves`."""
     return read_package(original).function("main")
 
@@ -49,12 +49,12 @@ def package(build: Any, tmp_path: Path) -> Any:
     return lambda body, inputs=INPUTS: read_package(build(tmp_path / "x.mlpackage", inputs, body)).function("main")
 
 
-def test_float32_arithmetic_rounds_nothing(program: Program) -> None:
+def test_float32_arithmetic_rounds_nothing(program: MilProgram) -> None:
     exact = F.conv2d(torch.from_numpy(X), torch.from_numpy(WEIGHT.astype(np.float32)), padding=1).exp()
     np.testing.assert_allclose(program.run({"x": X})["y"], exact, rtol=1e-5)
 
 
-def test_float16_arithmetic_rounds_what_each_op_gives(program: Program) -> None:
+def test_float16_arithmetic_rounds_what_each_op_gives(program: MilProgram) -> None:
     """But nothing within an op: the sums of a convolution are those of float32."""
     rounded = torch.from_numpy(X.astype(np.float16).astype(np.float32))
     inner = F.conv2d(rounded, torch.from_numpy(WEIGHT.astype(np.float32)), padding=1)
@@ -87,7 +87,7 @@ def test_inputs_and_outputs_of_16_bits(package: Any) -> None:
         np.testing.assert_array_equal(found, x + np.float16(0.1))
 
 
-def test_all_that_is_computed_is_observed(program: Program) -> None:
+def test_all_that_is_computed_is_observed(program: MilProgram) -> None:
     seen: list[tuple[str, str, tuple[int, ...]]] = []
     program.run({"x": X}, observe=lambda op, name, array: seen.append((op, name, array.shape)))
     assert seen == [
@@ -132,19 +132,19 @@ def test_an_output_that_is_a_constant(package: Any) -> None:
     np.testing.assert_array_equal(program.run({"x": X})["z"], [1.5, 2])
 
 
-def test_an_arithmetic_that_is_not_known(program: Program) -> None:
+def test_an_arithmetic_that_is_not_known(program: MilProgram) -> None:
     with pytest.raises(UnknownNameError, match=r"arithmetic of the MIL interpreter 'bf16'; choose one of: fp32, fp16"):
         program.run({"x": X}, "bf16")
 
 
 @pytest.mark.parametrize("inputs", [{}, {"x": X, "y": X}, {"image": X}])
-def test_other_inputs(inputs: dict[str, np.ndarray], program: Program) -> None:
-    with pytest.raises(GraphError, match=r"function 'main': the inputs .* were given, expected x"):
+def test_other_inputs(inputs: dict[str, np.ndarray], program: MilProgram) -> None:
+    with pytest.raises(GraphError, match=r"function 'main': expected the inputs x, got"):
         program.run(inputs)
 
 
-def test_an_input_of_another_shape(program: Program) -> None:
-    with pytest.raises(GraphError, match=r"input 'x': given float32 \[1, 8, 5, 5\], expected float32 \[1, 8, 5, 6\]"):
+def test_an_input_of_another_shape(program: MilProgram) -> None:
+    with pytest.raises(GraphError, match=r"input 'x': expected float32 \[1, 8, 5, 6\], got float32 \[1, 8, 5, 5\]"):
         program.run({"x": X[..., 1:]})
 
 
@@ -210,14 +210,14 @@ def another_version(model: Any, _: Any) -> None:
     [
         (
             unknown_op,
-            r"x.mlpackage, function 'main', op 'restore' of 'exp': the op is not known to the MIL interpreter",
+            r"x.mlpackage, function 'main', op 'restore' of 'exp': the MIL interpreter does not know the op",
         ),
         (unknown_parameter, "op 'exp' of 'exp': the parameter 'sharpness' is unknown here; the op takes: x"),
         (unknown_attribute, "op 'exp' of 'exp': the parameter 'sharpness' is unknown here"),
         (missing_parameter, "op 'conv' of 'conv': the parameter 'weight' is missing"),
         (wrong_parameter, "op 'conv' of 'conv': invalid literal for int.*export the package again"),
-        (two_values_for_one, "op 'conv' of 'conv': the parameter 'groups' takes one value, 2 were given"),
-        (control_flow, "op 'exp' of 'exp': control flow is not known"),
+        (two_values_for_one, "op 'conv' of 'conv': the parameter 'groups' takes one value, got 2"),
+        (control_flow, "op 'exp' of 'exp': the MIL interpreter has no control flow"),
         (value_from_nowhere, "op 'exp' of 'exp': the value 'elsewhere' is used before it is computed"),
         (constant_without_value, "op 'const' of '.*': the constant has no value"),
         (another_output, r"the outputs \['y'\] are described, \['conv'\] are there"),
@@ -252,8 +252,8 @@ def weights_of_another_size(_: Any, block: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (another_shape, r"op 'exp' of 'exp': \(1, 8, 5, 6\) was computed, the program says float16 \[1, 9, 5, 6\]"),
-        (one_output_more, r"op 'exp' of 'exp': \(1, 8, 5, 6\) was computed, the program says float16 .*, float16"),
+        (another_shape, r"op 'exp' of 'exp': the program declares float16 \[1, 9, 5, 6\], got \(1, 8, 5, 6\)"),
+        (one_output_more, r"op 'exp' of 'exp': the program declares float16 .*, float16 .*, got \(1, 8, 5, 6\)"),
         (weights_of_another_size, r"op 'conv' of 'conv': 8 channels do not fit weights \[8, 8, 3, 3\] in 3 groups"),
     ],
 )

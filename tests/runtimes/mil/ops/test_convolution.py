@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprior.runtimes.mil.ops import OPS, convolution
+from pocketprior.runtimes.mil.ops import OPS, windows
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.standard_normal((2, 4, 9, 7), np.float32)
@@ -29,14 +29,6 @@ def conv(x: np.ndarray, weight: np.ndarray, expected: Any, **parameters: Any) ->
     return lambda mb, x: mb.conv(x=x, weight=weight, **parameters), lambda x: expected(x, torch.from_numpy(weight)), x
 
 
-def transposed(x: np.ndarray, weight: np.ndarray, expected: Any, **parameters: Any) -> tuple[Any, ...]:
-    return (
-        lambda mb, x: mb.conv_transpose(x=x, weight=weight, **parameters),
-        lambda x: expected(x, torch.from_numpy(weight)),
-        x,
-    )
-
-
 def same(x: torch.Tensor, weight: torch.Tensor, stride: int, lower: bool = False) -> torch.Tensor:
     """With as many windows as strides begin, an odd element more after, or with `lower` before."""
     totals = [
@@ -44,14 +36,6 @@ def same(x: torch.Tensor, weight: torch.Tensor, stride: int, lower: bool = False
     ]
     ends = [(t - t // 2, t // 2) if lower else (t // 2, t - t // 2) for t in totals]
     return F.conv2d(F.pad(x, [*ends[1], *ends[0]]), weight, stride=stride)
-
-
-def scattered(x: torch.Tensor, weight: torch.Tensor, stride: int, first: int, size: int) -> torch.Tensor:
-    """A transposed convolution of lines as its definition: each element adds a kernel; `size` are kept from `first`."""
-    whole = np.zeros((x.shape[0], weight.shape[1], x.shape[2] * stride + weight.shape[2] + size))
-    for n, outputs, i, k, c in np.ndindex(x.shape[0], weight.shape[1], x.shape[2], weight.shape[2], x.shape[1]):
-        whole[n, outputs, i * stride + k] += float(x[n, c, i]) * float(weight[c, outputs, k])
-    return torch.from_numpy(whole[:, :, first : first + size])
 
 
 BIAS = weights(6)
@@ -101,47 +85,6 @@ CASES = {
         IMAGE,
         weights(6, 4, 3, 3),
     ),
-    "conv_transpose": transposed(IMAGE, weights(4, 6, 3, 3), F.conv_transpose2d),
-    "conv_transpose: bias, strides": transposed(
-        IMAGE,
-        weights(4, 6, 3, 2),
-        lambda x, w: F.conv_transpose2d(x, w, torch.from_numpy(BIAS), stride=(2, 3)),
-        bias=BIAS,
-        strides=[2, 3],
-    ),
-    "conv_transpose: padding, dilations": transposed(
-        IMAGE,
-        weights(4, 6, 3, 3),
-        lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, dilation=2),
-        pad_type="custom",
-        pad=[1, 1, 1, 1],
-        strides=[2, 2],
-        dilations=[2, 2],
-    ),
-    "conv_transpose: groups": transposed(
-        IMAGE, weights(4, 3, 3, 3), lambda x, w: F.conv_transpose2d(x, w, groups=2, stride=2), groups=2, strides=[2, 2]
-    ),
-    "conv_transpose: each channel alone": transposed(
-        IMAGE, weights(4, 1, 4, 4), lambda x, w: F.conv_transpose2d(x, w, groups=4, stride=2), groups=4, strides=[2, 2]
-    ),
-    "conv_transpose: output shape": transposed(
-        IMAGE,
-        weights(4, 6, 3, 3),
-        lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1),
-        pad_type="custom",
-        pad=[1, 1, 1, 1],
-        strides=[2, 2],
-        output_shape=[2, 6, 18, 14],
-    ),
-    "conv_transpose: same": transposed(
-        LINE, weights(4, 2, 5), lambda x, w: scattered(x, w, 2, 1, 22), strides=[2], pad_type="same"
-    ),
-    "conv_transpose: same, kernel below stride": transposed(
-        LINE, weights(4, 2, 2), lambda x, w: scattered(x, w, 3, 0, 33), strides=[3], pad_type="same"
-    ),
-    "conv_transpose: volumes": transposed(
-        VOLUME, weights(4, 3, 2, 3, 2), lambda x, w: F.conv_transpose3d(x, w, stride=(1, 2, 1)), strides=[1, 2, 1]
-    ),
 }
 
 
@@ -171,8 +114,8 @@ def test_any_convolution_is_pytorchs(data: st.DataObject) -> None:
 @pytest.mark.parametrize("groups", [1, 2, 32])
 def test_an_image_that_is_multiplied_in_parts(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = RNG.standard_normal((1, 32, 17, 20), np.float32)
-    monkeypatch.setattr(convolution, "_BYTES", 5 * 9 * x[:, :, 0].nbytes)  # parts of 5 lines, the last one of 2
-    monkeypatch.setattr(convolution, "_ELEMENTS", 7 * x[0, 0].size)  # parts of 7 channels, the last one of 4
+    monkeypatch.setattr(windows, "_BYTES", 5 * 9 * x[:, :, 0].nbytes)  # parts of 5 lines, the last one of 2
+    monkeypatch.setattr(windows, "_ELEMENTS", 7 * x[0, 0].size)  # parts of 7 channels, the last one of 4
     weight = weights(32, 32 // groups, 3, 3)
     expected = F.conv2d(*map(torch.from_numpy, (x, weight)), padding=1, groups=groups)
     found = OPS["conv"](x, weight, pad_type="same", groups=groups)
@@ -182,9 +125,9 @@ def test_an_image_that_is_multiplied_in_parts(groups: int, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"pad_type": "reflect"}, "the pad_type 'reflect' is unknown; known are: valid, custom, same, same_lower"),
-        ({"pad_type": "custom"}, "pad_type 'custom' was found with the pad None, expected 4 numbers"),
-        ({"pad_type": "custom", "pad": (1, 1)}, "expected 4 numbers"),
+        ({"pad_type": "reflect"}, "unknown pad_type 'reflect'; known are: valid, custom, same, same_lower"),
+        ({"pad_type": "custom"}, "pad_type 'custom' needs a pad of 4 numbers, got None"),
+        ({"pad_type": "custom", "pad": (1, 1)}, "needs a pad of 4 numbers"),
         ({"groups": 2}, r"4 channels do not fit weights \[6, 4, 3, 3\] in 2 groups"),
         ({"dilations": (5, 5)}, "a window of 11 does not fit into 9 with 0 and 0 added"),
     ],
@@ -192,8 +135,3 @@ def test_an_image_that_is_multiplied_in_parts(groups: int, monkeypatch: pytest.M
 def test_what_fits_no_definition(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OPS["conv"](IMAGE, weights(6, 4, 3, 3), **parameters)
-
-
-def test_a_transposed_convolution_of_other_channels() -> None:
-    with pytest.raises(ValueError, match=r"4 channels do not fit weights \[6, 4, 3, 3\] in 1 groups"):
-        OPS["conv_transpose"](IMAGE, weights(6, 4, 3, 3))

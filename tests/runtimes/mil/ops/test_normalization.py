@@ -49,17 +49,6 @@ CASES = {
     "batch_norm: lines": norm(
         "batch_norm", lambda x: F.batch_norm(x, *tensors(MEAN, VARIANCE)), X[..., 0], mean=MEAN, variance=VARIANCE
     ),
-    "instance_norm": norm("instance_norm", instance),
-    "instance_norm: gamma, beta, epsilon": norm(
-        "instance_norm",
-        lambda x: instance(x, 0.1, *tensors(GAMMA, BETA)),
-        gamma=GAMMA,
-        beta=BETA,
-        epsilon=0.1,
-    ),
-    "instance_norm: small numbers": norm("instance_norm", instance, SMALL),
-    "l2_norm": norm("l2_norm", lambda x: x / x.square().sum((1, 2, 3), keepdim=True).add(1e-6).sqrt()),
-    "l2_norm: epsilon": norm("l2_norm", lambda x: x / x.square().sum().add(0.5).sqrt(), X[0], epsilon=0.5),
     "layer_norm": norm("layer_norm", lambda x: F.layer_norm(x, x.shape), axes=[0, 1, 2, 3]),
     "layer_norm: last dimension": norm("layer_norm", lambda x: F.layer_norm(x, [5]), axes=[-1]),
     "layer_norm: gamma, beta": norm(

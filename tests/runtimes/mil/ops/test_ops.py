@@ -6,8 +6,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from pocketprior.runtimes.mil import ops
-from pocketprior.runtimes.mil.constants import CONSTEXPR
 from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops.quantization import CONSTEXPR
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from recordings import record_pack
 
 from pocketprior.core.errors import PackError, PackTamperedError, PackVersionError
 from pocketprior.core.recording import Array, read_arrays, write_arrays
-from pocketprior.runtimes.parity.recording import ABOUT, SEAL, Writer, load
+from pocketprior.runtimes.parity.reference import ABOUT, SEAL, ReferenceWriter, load
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 6, 0.5)]
 
@@ -72,8 +72,8 @@ def _without(name: str | None, arrays: dict[str, Array]) -> None:
         ),
         (_one_value, PackTamperedError, "the array .* was changed"),
         (lambda a: _without(None, a), PackError, "lacks 1 of the arrays"),
-        (lambda a: _without(SEAL, a), PackError, "is no recording of"),
-        (lambda a: _resealed(lambda t: t.replace('"format": 1', '"format": 7'), a), PackVersionError, "reads format 1"),
+        (lambda a: _without(SEAL, a), PackError, "is no reference made by"),
+        (lambda a: _resealed(lambda t: t.replace('"format": 1', '"format": 7'), a), PackVersionError, "expected a reference of format 1, got format 7"),
         (lambda a: _resealed(lambda t: t.replace('"seed"', '"sead"'), a), PackError, "unknown field 'sead'"),
         (lambda a: _resealed(lambda t: t[:-40], a), PackError, "not valid JSON"),
     ],
@@ -109,4 +109,4 @@ def test_the_text_is_json_that_others_can_read(known: tuple[Path, Path]) -> None
 
 def test_a_place_that_cannot_be_written(known: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"nowhere.npz cannot be written: the folder does not exist"):
-        Writer().save(tmp_path / "no" / "nowhere.npz", load(known[1]).about)
+        ReferenceWriter().save(tmp_path / "no" / "nowhere.npz", load(known[1]).about)

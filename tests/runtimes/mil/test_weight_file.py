@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import PackError
-from pocketprior.runtimes.mil.elements import ELEMENTS, Element
-from pocketprior.runtimes.mil.weights import Weights
+from pocketprior.runtimes.mil.values import ELEMENTS, Element, WeightFile
 
 BY_NAME = {element.name: element for element in ELEMENTS.values()}
 COUNT = 13  # no whole number of bytes for any number of bits below 8
@@ -44,7 +43,7 @@ def written(tools: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.parametrize("name", STORED)
 def test_every_type(name: str, written: tuple[Path, dict[str, int]]) -> None:
     path, offsets = written
-    found = Weights(path).read(offsets[name], BY_NAME[name], COUNT)
+    found = WeightFile(path).read(offsets[name], BY_NAME[name], COUNT)
     assert found.dtype == BY_NAME[name].dtype
     np.testing.assert_array_equal(found, numbers(BY_NAME[name]))
 
@@ -58,7 +57,7 @@ def record(
 
 
 def test_a_record(tmp_path: Path) -> None:
-    found = Weights(record(tmp_path / "w")).read(64, BY_NAME["float32"], 2)
+    found = WeightFile(record(tmp_path / "w")).read(64, BY_NAME["float32"], 2)
     np.testing.assert_array_equal(found, [1, 1])
     assert not found.flags.writeable
 
@@ -66,31 +65,31 @@ def test_a_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"magic": 0xDEADBEE}, "byte 64: 0xdeadbee was found, a record of weights begins with 0xdeadbeef"),
-        ({"version": 3}, "weights of version 3 were found, version 2 is read"),
-        ({"blob": 1}, "elements of type number 1 were found, the program expects float32"),
-        ({"size": 12}, "12 bytes without 0 bits were found, the program expects 2 of 32 bits"),
-        ({"start": 132}, "is cut off: it has 136 bytes, 140 are needed; copy the package again"),
+        ({"magic": 0xDEADBEE}, "byte 64: expected a record of weights, which begins with 0xdeadbeef, got 0xdeadbee"),
+        ({"version": 3}, "expected weights of version 2, got version 3"),
+        ({"blob": 1}, "the program expects float32, got elements of type number 1"),
+        ({"size": 12}, "the program expects 2 numbers of 32 bits, got 96 bits"),
+        ({"start": 132}, "is cut off: it has 136 bytes of 140; copy the package again"),
     ],
 )
 def test_a_record_that_is_wrong(wrong: dict[str, int], message: str, tmp_path: Path) -> None:
     with pytest.raises(PackError, match=message):
-        Weights(record(tmp_path / "w", **wrong)).read(64, BY_NAME["float32"], 2)
+        WeightFile(record(tmp_path / "w", **wrong)).read(64, BY_NAME["float32"], 2)
 
 
 @pytest.mark.parametrize(("size", "needed"), [(0, 64), (63, 64), (100, 128), (135, 136)])
 def test_a_file_that_is_cut_off(size: int, needed: int, tmp_path: Path) -> None:
     path = record(tmp_path / "w")
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(PackError, match=rf"w is cut off: it has {size} bytes, {needed} are needed"):
-        Weights(path).read(64, BY_NAME["float32"], 2)
+    with pytest.raises(PackError, match=rf"w is cut off: it has {size} bytes of {needed}"):
+        WeightFile(path).read(64, BY_NAME["float32"], 2)
 
 
 def test_a_record_beyond_the_end(tmp_path: Path) -> None:
-    with pytest.raises(PackError, match="it has 136 bytes, 1088 are needed"):
-        Weights(record(tmp_path / "w")).read(1024, BY_NAME["float32"], 2)
+    with pytest.raises(PackError, match="it has 136 bytes of 1088"):
+        WeightFile(record(tmp_path / "w")).read(1024, BY_NAME["float32"], 2)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"none cannot be read .*copy the whole package again"):
-        Weights(tmp_path / "none").read(64, BY_NAME["float32"], 2)
+        WeightFile(tmp_path / "none").read(64, BY_NAME["float32"], 2)

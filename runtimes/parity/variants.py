@@ -2,8 +2,8 @@
 
     reference -> conversion -> runtime -> precision -> quantization
 
-Each leg differs from the one before in what its stage is named after, so that the error of a stage is the difference
-between two neighbours on the same inputs. A leg that a pack has no files for is left out, and said to be.
+Each variant differs from the one before in what its error source is named after: the error of a source is the
+difference between two neighbours on the same inputs. A variant without files in the pack is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -20,18 +20,34 @@ from ...core.manifest import Manifest
 from ...core.restore import Graph
 from .. import RUNTIMES, open_graphs
 from ..options import arithmetic_of
-from .recording import facts_of
+from .reference import facts_of
 
-__all__ = ["BASE", "CLASSES", "FLOAT", "STAGES", "Chain", "Leg", "Pack", "chain", "described", "float_leg"]
+__all__ = [
+    "BASE",
+    "FP32",
+    "LIMIT_OF",
+    "SOURCES",
+    "PackFolder",
+    "Variant",
+    "VariantChain",
+    "described",
+    "float_variant",
+    "variant_chain",
+]
 
 BASE = "onnxruntime"  # what other runtimes are compared with
-FLOAT = "fp32"
-HALVES = ("fp16", "bf16")
-STAGES = ("conversion", "runtime", "precision", "quantization")
-CLASSES = {"conversion": "fp32", "runtime": "fp32", "precision": "half", "quantization": "coded"}
+FP32 = "fp32"
+HALF = ("fp16", "bf16")
+SOURCES = ("conversion", "runtime", "precision", "quantization")
+LIMIT_OF = {
+    "conversion": "fp32",
+    "runtime": "fp32",
+    "precision": "half",
+    "quantization": "coded",
+}  # source -> class of `limits.py`
 
 
-class Pack(NamedTuple):
+class PackFolder(NamedTuple):
     """A folder and its manifest."""
 
     folder: Path
@@ -39,30 +55,27 @@ class Pack(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Leg:
-    """Files of one target in one runtime; `manifest` lists these alone.
+class Variant:
+    """Files of one target in one runtime."""
 
-    arithmetic: None for what the manifest says of each graph. opened: its graphs, each once it was asked for.
-    """
-
-    stage: str
+    source: str  # what its difference from the variant before is
     folder: Path
-    manifest: Manifest
+    manifest: Manifest  # lists only these files
     runtime: str
-    arithmetic: str | None
+    arithmetic: str | None  # None for what the manifest says of each graph
     opened: dict[str, Graph] = field(default_factory=dict[str, Graph], compare=False, repr=False)
 
     @property
     def target(self) -> str:
-        """Whose files these are."""
+        """The target of its files."""
         return next(iter(self.manifest.precision))
 
     def file(self, graph: str) -> Path:
-        """Where one of its graphs is."""
+        """The file of one of its graphs."""
         return self.folder / self.manifest.graph_file(graph, self.target).file
 
     def open(self, names: Sequence[str], threads: int | None = None) -> dict[str, Graph]:
-        """These of its graphs, opened only once. Raises as `open_graphs` does."""
+        """These of its graphs, each opened only once; raises as `open_graphs` does."""
         fresh = [name for name in names if name not in self.opened]
         self.opened.update(
             open_graphs(
@@ -76,46 +89,55 @@ class Leg:
         return f"{labels} {self.target} in {described(self.runtime)}, {self.arithmetic or 'as packed'}"
 
 
-class Chain(NamedTuple):
-    """The legs in their order, the last of which is shipped; and why the stages that are missing were not measured.
+class VariantChain(NamedTuple):
+    """The variants that are compared, one after the other."""
 
-    kind: the class of `limits.py` that what is shipped falls into.
-    """
-
-    legs: Sequence[Leg]
-    missing: Mapping[str, str]
-    kind: str
+    variants: Sequence[Variant]  # the last of them is shipped
+    missing: Mapping[str, str]  # error source -> why it was not measured
+    kind: str  # the class of `limits.py` of what is shipped
 
 
-def chain(
-    pack: Pack,
+def variant_chain(
+    pack: PackFolder,
     runtime: str,
     arithmetic: str | None = None,
-    floats: Pack | None = None,
+    floats: PackFolder | None = None,
     precision: str | None = None,
-) -> Chain:
+) -> VariantChain:
     """What there is to compare when `pack` is run in a runtime.
 
-    arithmetic, precision: None for what the manifest says. floats: the pack that it was quantized from. Raises
-    UnknownNameError for a runtime or precision that does not exist, UsageError where `floats` is of another model,
-    PackError for a pack that the runtime has no graphs of.
+    Args:
+        pack: The pack.
+        runtime: What runs it.
+        arithmetic: None for what the manifest says.
+        floats: The pack that it was quantized from.
+        precision: Of the files; None for what the manifest says.
+
+    Raises:
+        UnknownNameError: There is no such runtime or precision.
+        UsageError: `floats` is of another model.
+        PackError: The pack has no graphs for the runtime.
     """
     if floats is not None and _model(floats.manifest) != _model(pack.manifest):
-        raise UsageError(f"--float {floats.folder} is of another model than {pack.folder}; give what it was made from")
+        raise UsageError(
+            f"--float {floats.folder} is of another model than {pack.folder}; give the pack that it was quantized from"
+        )
     target, targets = _target(pack.manifest, runtime)
     labels = _labels(pack.manifest, target, precision)
     bases = {label.partition("+")[0] for label in labels.values()}
-    narrow = {arithmetic or arithmetic_of(label, target) for label in labels.values()} - {FLOAT}
-    half, coded = bool(narrow) or not bases.isdisjoint(HALVES), not bases <= {FLOAT, *HALVES}
-    legs = _float_legs([pack, *([floats] if floats else [])], runtime, (target, *targets), list(labels))
-    floating = legs[-1] if legs and legs[-1].runtime == runtime else None
+    narrow = {arithmetic or arithmetic_of(label, target) for label in labels.values()} - {FP32}
+    half, coded = bool(narrow) or not bases.isdisjoint(HALF), not bases <= {FP32, *HALF}
+    variants = _float_variants([pack, *([floats] if floats else [])], runtime, (target, *targets), list(labels))
+    floating = variants[-1] if variants and variants[-1].runtime == runtime else None
     if coded and narrow and floating:
-        legs.append(replace(floating, stage="precision", arithmetic=min(narrow), opened={}))
+        variants.append(replace(floating, source="precision", arithmetic=min(narrow), opened={}))
     if coded or half:
-        stage = "quantization" if coded else "precision"
-        legs.append(Leg(stage, pack.folder, _variant(pack.manifest, target, labels), runtime, arithmetic))
+        source = "quantization" if coded else "precision"
+        variants.append(Variant(source, pack.folder, _restricted(pack.manifest, target, labels), runtime, arithmetic))
     kind = "coded" if coded else "half" if half else "fp32"
-    return Chain(legs, _missing({leg.stage for leg in legs}, runtime, bool(narrow), coded), kind)
+    return VariantChain(
+        variants, _missing({variant.source for variant in variants}, runtime, bool(narrow), coded), kind
+    )
 
 
 def _module(runtime: str) -> ModuleType:
@@ -129,15 +151,15 @@ def _model(manifest: Manifest) -> tuple[str, str | None]:
 
 
 def described(runtime: str) -> str:
-    """The runtime, and of one that has several engines which of them runs here."""
+    """The runtime, with its engine on this machine if it has several."""
     engine = getattr(_module(runtime), "engine", None)
     return runtime if engine is None else f"{runtime} ({engine()})"
 
 
-def float_leg(pack: Pack) -> Leg | None:
-    """Its float32 graphs in ONNX Runtime, as far as it has them."""
+def float_variant(pack: PackFolder) -> Variant | None:
+    """Its float32 graphs in ONNX Runtime, None if it has none."""
     found = _float_files([pack], ("onnx",), list(pack.manifest.graphs))
-    return None if found is None else Leg("conversion", *found, BASE, FLOAT)
+    return None if found is None else Variant("conversion", *found, BASE, FP32)
 
 
 def _labels(manifest: Manifest, target: str, precision: str | None) -> dict[str, str]:
@@ -148,18 +170,18 @@ def _labels(manifest: Manifest, target: str, precision: str | None) -> dict[str,
     known = dict.fromkeys(label for files in offered.values() for label in files)
     if precision not in known:
         raise UnknownNameError(f"precision of {target}", precision, known)
-    labels = {name: precision if precision in files else FLOAT for name, files in offered.items()}
+    labels = {name: precision if precision in files else FP32 for name, files in offered.items()}
     missing = [name for name, label in labels.items() if label not in offered[name]]
     if missing:
         raise UsageError(
-            f"{precision} was asked for, of which the pack '{manifest.name}' has no file of the graph '{missing[0]}'; "
-            f"choose one of: {', '.join(known)}"
+            f"the pack '{manifest.name}' has no {precision} file of the graph '{missing[0]}'; choose one of: "
+            f"{', '.join(known)}"
         )
     return labels
 
 
 def _target(manifest: Manifest, runtime: str) -> tuple[str, tuple[str, ...]]:
-    """Whose files a runtime runs of this pack, and whose it could."""
+    """The target whose files a runtime runs of this pack, and all that it could run."""
     targets = _module(runtime).TARGETS
     found = next((target for target in targets if target in manifest.precision), None)
     if found is None:
@@ -169,32 +191,34 @@ def _target(manifest: Manifest, runtime: str) -> tuple[str, tuple[str, ...]]:
     return found, targets
 
 
-def _float_legs(sources: Sequence[Pack], runtime: str, targets: Sequence[str], graphs: Sequence[str]) -> list[Leg]:
-    """What is float32 all through: in ONNX Runtime, then in the runtime itself."""
-    legs: list[Leg] = []
-    for stage, name, own in (("conversion", BASE, ("onnx",)), ("runtime", runtime, targets)):
-        if stage == "runtime" and runtime == BASE:
+def _float_variants(
+    packs: Sequence[PackFolder], runtime: str, targets: Sequence[str], graphs: Sequence[str]
+) -> list[Variant]:
+    """The float32 graphs: in ONNX Runtime, then in the runtime itself."""
+    variants: list[Variant] = []
+    for source, name, own in (("conversion", BASE, ("onnx",)), ("runtime", runtime, targets)):
+        if source == "runtime" and runtime == BASE:
             continue
-        found = _float_files(sources, own, graphs)
+        found = _float_files(packs, own, graphs)
         if found is not None:
-            legs.append(Leg(stage if legs else "conversion", *found, name, FLOAT))
-    return legs
+            variants.append(Variant(source if variants else "conversion", *found, name, FP32))
+    return variants
 
 
 def _float_files(
-    sources: Sequence[Pack], targets: Sequence[str], graphs: Sequence[str]
+    packs: Sequence[PackFolder], targets: Sequence[str], graphs: Sequence[str]
 ) -> tuple[Path, Manifest] | None:
-    """The first pack and target that has float32 files of all graphs."""
+    """The first pack and target with float32 files of all graphs."""
     for target in targets:
-        for folder, manifest in sources:
+        for folder, manifest in packs:
             specs = [manifest.graphs.get(name) for name in graphs]
-            if all(spec is not None and FLOAT in spec.files.get(target, {}) for spec in specs):
-                return folder, _variant(manifest, target, dict.fromkeys(manifest.graphs, FLOAT))
+            if all(spec is not None and FP32 in spec.files.get(target, {}) for spec in specs):
+                return folder, _restricted(manifest, target, dict.fromkeys(manifest.graphs, FP32))
     return None
 
 
-def _variant(manifest: Manifest, target: str, labels: Mapping[str, str]) -> Manifest:
-    """The manifest with the files of one target alone, of which those with these labels are run."""
+def _restricted(manifest: Manifest, target: str, labels: Mapping[str, str]) -> Manifest:
+    """The manifest with only the files of one target, of which those with these labels are run."""
     graphs = {
         name: replace(
             spec,
@@ -207,7 +231,7 @@ def _variant(manifest: Manifest, target: str, labels: Mapping[str, str]) -> Mani
 
 
 def _missing(measured: Set[str], runtime: str, narrow: bool, coded: bool) -> dict[str, str]:
-    """Why stages were not measured."""
+    """Why error sources were not measured."""
     no_float = "the pack has no float32 graphs; name the pack that it was made from with --float"
     same = f"{BASE} is what other runtimes are compared with"
     alone = f"the pack has no float32 graphs for {BASE} to compare with"
@@ -217,4 +241,4 @@ def _missing(measured: Set[str], runtime: str, narrow: bool, coded: bool) -> dic
         "precision": no_float if narrow else "nothing is computed in 16 bits",
         "quantization": no_float if coded else "nothing has fewer than 16 bits",
     }
-    return {stage: reasons[stage] for stage in STAGES if stage not in measured}
+    return {source: reasons[source] for source in SOURCES if source not in measured}

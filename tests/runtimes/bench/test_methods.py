@@ -9,10 +9,10 @@ import pytest
 from pocketprior.core.degradations.fixed import DAMAGES, Damage
 from pocketprior.core.errors import MissingExtraError
 from pocketprior.core.metrics import psnr
-from pocketprior.runtimes.bench import classical
-from pocketprior.runtimes.bench.cache import Cache
-from pocketprior.runtimes.bench.classical import Nlm
-from pocketprior.runtimes.bench.photos import BenchPhoto, Pair, Trial, trials
+from pocketprior.runtimes.bench import methods
+from pocketprior.runtimes.bench.methods import Nlm
+from pocketprior.runtimes.bench.photos import BenchPhoto, PhotoPair, Trial, trials
+from pocketprior.runtimes.bench.tuning import ResultCache
 
 PHOTO = packs.photo(64, 72)
 NOISE, JPEG = DAMAGES[1], DAMAGES[4]
@@ -24,26 +24,26 @@ def offset(picture, _):
 
 @pytest.fixture
 def cache(tmp_path):
-    return Cache(tmp_path)
+    return ResultCache(tmp_path)
 
 
 def test_fast_nl_means_denoises_and_keeps_the_order_of_the_channels():
     smooth = np.full((64, 64, 3), (200, 120, 40), np.uint8)
-    restored = classical.fast_nl_means(NOISE(smooth), Nlm(20, 3, 11))
+    restored = methods.fast_nl_means(NOISE(smooth), Nlm(20, 3, 11))
     assert psnr(restored, smooth) > psnr(NOISE(smooth), smooth) + 5
     assert restored.flags["C_CONTIGUOUS"]
 
 
 def test_bm3d_denoises():
     smooth = np.full((32, 32, 3), (200, 120, 40), np.uint8)
-    restored = classical.bm3d(NOISE(smooth), 25)
+    restored = methods.bm3d(NOISE(smooth), 25)
     assert (restored.shape, restored.dtype) == (smooth.shape, np.uint8)
     assert psnr(restored, smooth) > psnr(NOISE(smooth), smooth) + 10
 
 
 def trial(damage, count, sigma=None):
     photos = [packs.photo(150, 200, seed=i) for i in range(count)]
-    return Trial(damage.name, sigma, [], [Pair(str(i), photo, damage(photo)) for i, photo in enumerate(photos)])
+    return Trial(damage.name, sigma, [], [PhotoPair(str(i), photo, damage(photo)) for i, photo in enumerate(photos)])
 
 
 def test_fast_nl_means_is_tuned_over_strengths_and_windows(monkeypatch, cache):
@@ -53,35 +53,35 @@ def test_fast_nl_means_is_tuned_over_strengths_and_windows(monkeypatch, cache):
     def denoise(_, settings):
         return dark + np.uint8(1 + abs(settings.strength - 4) + (settings.search != 11))
 
-    monkeypatch.setattr(classical, "fast_nl_means", denoise)
-    best = classical.tuned_nl_means(Trial("any", None, [], [Pair("a", dark, dark)]), cache)
+    monkeypatch.setattr(methods, "fast_nl_means", denoise)
+    best = methods.tuned_nl_means(Trial("any", None, [], [PhotoPair("a", dark, dark)]), cache)
     assert (best.strength, best.search) == (4, 11)
 
 
 def test_bm3d_gets_the_true_sigma_and_is_tuned_for_the_rest(monkeypatch, cache):
-    assert classical.tuned_bm3d_sigma(Trial("noise 25", 25, [], []), cache) == 25
+    assert methods.tuned_bm3d_sigma(Trial("noise 25", 25, [], []), cache) == 25
     seen = []
 
     def denoise(image, sigma):
         seen.append(image.shape)
         return np.clip(image.astype(int) + int(abs(sigma - 7)), 0, 255).astype(np.uint8)
 
-    monkeypatch.setattr(classical, "bm3d", denoise)
-    assert classical.tuned_bm3d_sigma(trial(JPEG, 7), cache) == 7
+    monkeypatch.setattr(methods, "bm3d", denoise)
+    assert methods.tuned_bm3d_sigma(trial(JPEG, 7), cache) == 7
     assert set(seen) == {(128, 128, 3)}
     assert len(seen) % 5 == 0
 
 
 def test_settings_are_not_shared_between_damages(monkeypatch, cache):
-    monkeypatch.setattr(classical, "NLM_WINDOWS", ((3, 7),))
-    monkeypatch.setattr(classical, "NLM_STRENGTHS", (1, 30))
+    monkeypatch.setattr(methods, "NLM_WINDOWS", ((3, 7),))
+    monkeypatch.setattr(methods, "NLM_STRENGTHS", (1, 30))
     photos = [BenchPhoto("a", PHOTO)]
     brighter, noisy = trials(photos, photos, [Damage("brighter", offset), NOISE])
-    assert classical.tuned_nl_means(brighter, cache).strength == 1
-    assert classical.tuned_nl_means(noisy, cache).strength == 30
+    assert methods.tuned_nl_means(brighter, cache).strength == 1
+    assert methods.tuned_nl_means(noisy, cache).strength == 30
 
 
-@pytest.mark.parametrize(("package", "call"), [("cv2", classical.opencv_version), ("bm3d", classical.bm3d_version)])
+@pytest.mark.parametrize(("package", "call"), [("cv2", methods.opencv_version), ("bm3d", methods.bm3d_version)])
 def test_a_missing_package_names_the_extra(monkeypatch, package, call):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pocketprior\[bench\]"):

@@ -9,12 +9,12 @@ import pytest
 
 from pocketprior.core.errors import PackError, UnknownNameError, UsageError
 from pocketprior.core.manifest import Manifest
-from pocketprior.runtimes.parity.legs import Chain, Pack, chain, float_leg
 from pocketprior.runtimes.parity.page import _ways
+from pocketprior.runtimes.parity.variants import PackFolder, VariantChain, float_variant, variant_chain
 
 
-def told(found: Chain) -> list[str]:
-    return [f"{leg.stage}: {leg}" for leg in found.legs]
+def described(found: VariantChain) -> list[str]:
+    return [f"{variant.source}: {variant}" for variant in found.variants]
 
 
 def with_labels(manifest: Manifest, *labels: str, first: str, target: str = "onnx") -> Manifest:
@@ -80,17 +80,20 @@ def test_the_way_to_what_is_shipped(
     manifest: Manifest,
     tmp_path: Path,
 ) -> None:
-    found = chain(Pack(tmp_path, with_labels(manifest, *labels, first=first)), runtime, arithmetic)
-    assert told(found) == expected
+    found = variant_chain(PackFolder(tmp_path, with_labels(manifest, *labels, first=first)), runtime, arithmetic)
+    assert described(found) == expected
     assert found.kind == kind
-    assert {leg.stage for leg in found.legs}.isdisjoint(found.missing)
-    assert len(found.legs) + len(found.missing) == 4
+    assert {variant.source for variant in found.variants}.isdisjoint(found.missing)
+    assert len(found.variants) + len(found.missing) == 4
     assert all(found.missing.values())
 
 
 def test_files_of_the_runtime_come_first(manifest: Manifest, tmp_path: Path) -> None:
     both = with_labels(manifest, "fp32", first="fp32", target="openvino")
-    assert told(chain(Pack(tmp_path, both), "openvino")) == [ORT, "runtime: fp32 openvino in openvino, fp32"]
+    assert described(variant_chain(PackFolder(tmp_path, both), "openvino")) == [
+        ORT,
+        "runtime: fp32 openvino in openvino, fp32",
+    ]
 
 
 def test_a_runtime_alone_is_held_against_the_reference(manifest: Manifest, tmp_path: Path) -> None:
@@ -98,32 +101,35 @@ def test_a_runtime_alone_is_held_against_the_reference(manifest: Manifest, tmp_p
     alone = with_labels(manifest, "fp32", first="fp32", target="openvino")
     graphs = {name: replace(spec, files={"openvino": spec.files["openvino"]}) for name, spec in alone.graphs.items()}
     alone = replace(alone, graphs=graphs, precision={"openvino": alone.precision["openvino"]})
-    found = chain(Pack(tmp_path, alone), "openvino")
-    assert told(found) == ["conversion: fp32 openvino in openvino, fp32"]
+    found = variant_chain(PackFolder(tmp_path, alone), "openvino")
+    assert described(found) == ["conversion: fp32 openvino in openvino, fp32"]
     assert found.missing["runtime"] == "the pack has no float32 graphs for onnxruntime to compare with"
 
 
 def test_a_precision_can_be_chosen(manifest: Manifest, tmp_path: Path) -> None:
-    both = Pack(tmp_path, with_labels(manifest, "fp32", "w8", first="fp32"))
-    assert told(chain(both, "onnxruntime", precision="w8"))[-1] == "quantization: w8 onnx in onnxruntime, as packed"
+    both = PackFolder(tmp_path, with_labels(manifest, "fp32", "w8", first="fp32"))
+    assert (
+        described(variant_chain(both, "onnxruntime", precision="w8"))[-1]
+        == "quantization: w8 onnx in onnxruntime, as packed"
+    )
     with pytest.raises(UnknownNameError, match="unknown precision of onnx 'w4'; choose one of: fp32, w8"):
-        chain(both, "onnxruntime", precision="w4")
+        variant_chain(both, "onnxruntime", precision="w4")
 
 
 def test_the_floats_of_another_pack(manifest: Manifest, tmp_path: Path) -> None:
-    coded = Pack(tmp_path, with_labels(manifest, "int8", first="int8"))
-    found = chain(coded, "onnxruntime", floats=Pack(tmp_path / "floats", manifest))
-    assert (found.legs[0].stage, found.legs[0].folder.name) == ("conversion", "floats")
+    coded = PackFolder(tmp_path, with_labels(manifest, "int8", first="int8"))
+    found = variant_chain(coded, "onnxruntime", floats=PackFolder(tmp_path / "floats", manifest))
+    assert (found.variants[0].source, found.variants[0].folder.name) == ("conversion", "floats")
     with pytest.raises(UsageError, match="is of another model"):
-        chain(coded, "onnxruntime", floats=Pack(tmp_path, replace(manifest, gain=0.1)))
-    assert float_leg(coded) is None
+        variant_chain(coded, "onnxruntime", floats=PackFolder(tmp_path, replace(manifest, gain=0.1)))
+    assert float_variant(coded) is None
 
 
 def test_what_there_is_not(manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown runtime 'tensorflow'"):
-        chain(Pack(tmp_path, manifest), "tensorflow")
+        variant_chain(PackFolder(tmp_path, manifest), "tensorflow")
     with pytest.raises(PackError, match="has no graphs for coreml; it has: onnx"):
-        chain(Pack(tmp_path, manifest), "coreml")
+        variant_chain(PackFolder(tmp_path, manifest), "coreml")
 
 
 def test_float_graphs_beside_others_are_no_float_pack(manifest: Manifest) -> None:
@@ -136,7 +142,7 @@ def test_float_graphs_beside_others_are_no_float_pack(manifest: Manifest) -> Non
         graphs={**mixed.graphs, name: kept},
         precision={"onnx": {**mixed.precision["onnx"], name: "fp32"}},
     )
-    with pytest.raises(UsageError, match=r"fp32 was asked for, of which the pack .* has no file of the graph"):
-        chain(Pack(Path("pack"), known), "onnxruntime", precision="fp32")
+    with pytest.raises(UsageError, match=r"has no fp32 file of the graph"):
+        variant_chain(PackFolder(Path("pack"), known), "onnxruntime", precision="fp32")
     assert [label for _, label in _ways(known) if label == "fp32"] == []
     assert ("onnxruntime", "int8") in _ways(known)

@@ -1,8 +1,8 @@
-"""The file of a reference: every graph call of some restorations, what came of them, and where that was computed.
+"""The file of a reference: every graph call of some restorations, the results, and where they were computed.
 
 An .npz file (`core/recording.py`) with `about`, a JSON text that names arrays by their keys, `seal`, the sha256 of that
-text, and the arrays. A key is the hash of what is in the array, so that equal arrays are there once and a changed one
-is found. Two recordings of the same calls have the same bytes.
+text, and the arrays. A key is the hash of an array's content: equal arrays are stored once, a changed one is found. Two
+references of the same calls have the same bytes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,21 @@ from ...core.restore import Restorer, Settings
 from ...core.strict_json import as_text, as_tree, decode, parse
 from ..replay import Recorder
 
-__all__ = ["FIELDS", "FORMAT", "About", "Call", "Case", "Recording", "Taken", "Writer", "facts_of", "load", "taken"]
+__all__ = [
+    "FIELDS",
+    "REFERENCE_FORMAT",
+    "RecordedCall",
+    "Reference",
+    "ReferenceCall",
+    "ReferenceCase",
+    "ReferenceHeader",
+    "ReferenceWriter",
+    "facts_of",
+    "load",
+    "record_calls",
+]
 
-FORMAT = 1
+REFERENCE_FORMAT = 1
 ABOUT, SEAL = "about", "seal"
 
 # The facts of a manifest that the numbers depend on.
@@ -54,59 +66,50 @@ FIELDS = (
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a graph: array name -> key.
-
-    rounding: output -> root mean square distance of this float32 result from that in float64, as far as it was
-    measured. kernels: the outputs with fused kernels, as far as there were some.
-    """
+class ReferenceCall:
+    """One call of a graph."""
 
     graph: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    rounding: Mapping[str, float]
-    kernels: Mapping[str, str]
+    inputs: Mapping[str, str]  # name -> key
+    outputs: Mapping[str, str]  # name -> key
+    rounding: Mapping[str, float]  # output -> root mean square distance of its float32 values from float64
+    kernels: Mapping[str, str]  # output -> key of what the fused kernels made of it
 
 
 @dataclass(frozen=True)
-class Case:
-    """A restoration: what went in, and by form ("split", "fused") the calls in their order and the picture.
-
-    photo and pictures: keys of (H, W, 3) uint16. tile: the edge that was asked for, None for that of the pack's
-    windows. clean: key of the photo before it was damaged, as far as there is one. teacher: key of what the model's
-    teacher makes of the photo.
-    """
+class ReferenceCase:
+    """A restoration; its images are (H, W, 3) uint16."""
 
     name: str
     seed: int
     strength: float
-    tile: int | None
-    photo: str
-    calls: Mapping[str, tuple[Call, ...]]
-    pictures: Mapping[str, str]
-    clean: str | None = None
-    teacher: str | None = None
+    tile: int | None  # the edge that was asked for, None for that of the pack's windows
+    photo: str  # key
+    calls: Mapping[str, tuple[ReferenceCall, ...]]  # form ("split", "fused") -> calls in their order
+    pictures: Mapping[str, str]  # form -> key of the restored image
+    clean: str | None = None  # key of the photo before it was damaged
+    teacher: str | None = None  # key of what the model's teacher makes of the photo
     amount: float = 1.0
 
     @property
     def settings(self) -> Settings:
-        """What the restorer was given besides the tile."""
+        """What the restorer was given, except for the tile."""
         return Settings(seed=self.seed, strength=self.strength, amount=self.amount)
 
 
 @dataclass(frozen=True)
-class About:
-    """All but the arrays. checkpoint: sha256; facts: JSON of FIELDS; environment: where it was computed, in words."""
+class ReferenceHeader:
+    """All of a reference but the arrays."""
 
     format: int
-    checkpoint: str
-    facts: str
-    environment: Mapping[str, str]
-    cases: tuple[Case, ...]
+    checkpoint: str  # sha256
+    facts: str  # JSON of FIELDS
+    environment: Mapping[str, str]  # where it was computed, in words
+    cases: tuple[ReferenceCase, ...]
 
 
-class Taken(NamedTuple):
-    """A call while it is made."""
+class RecordedCall(NamedTuple):
+    """A call with its arrays."""
 
     graph: str
     inputs: dict[str, Array]
@@ -114,92 +117,93 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A reference in memory; `origin` says in words where it is from."""
+class Reference:
+    """A reference in memory."""
 
-    about: About
-    arrays: Mapping[str, Array]
-    origin: str
+    about: ReferenceHeader
+    arrays: Mapping[str, Array]  # by key
+    origin: str  # where it comes from, in words
 
     def named(self, keys: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
-        """Arrays by name, of the keys of a call."""
+        """The arrays of a call, by name."""
         return {name: self.arrays[key] for name, key in keys.items()}
 
 
-class Writer:
-    """Gathers arrays under their keys."""
+class ReferenceWriter:
+    """Collects arrays under their keys."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}
 
     def key(self, array: NDArray[Any]) -> str:
-        """Keep an array; its key."""
+        """Keep an array; returns its key."""
         key = _key(array)
         if key not in self.arrays:
             self.arrays[key] = np.array(array, order="C")
         return key
 
     def keys(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-        """Keep arrays by name; their keys."""
+        """Keep arrays by name; returns their keys."""
         return {name: self.key(array) for name, array in arrays.items()}
 
-    def save(self, path: Path, about: About) -> None:
-        """Write the file in one piece; PackError where that cannot be."""
+    def save(self, path: Path, about: ReferenceHeader) -> None:
+        """Write the file in one piece; PackError if it cannot be written."""
         text = as_text(as_tree(about)).encode()
         head = {ABOUT: np.frombuffer(text, np.uint8), SEAL: np.frombuffer(hashlib.sha256(text).digest(), np.uint8)}
         try:
             with atomic_output(path, overwrite=True) as temporary:
                 write_arrays(temporary, {**self.arrays, **head})
         except OSError as error:
-            raise PackError(f"the recording {path} cannot be written: {failure_reason(error)}") from error
+            raise PackError(f"the reference {path} cannot be written: {failure_reason(error)}") from error
 
 
-def load(path: Path) -> Recording:
-    """Read and check a recording.
+def load(path: Path) -> Reference:
+    """Read and check a reference.
 
-    Raises PackError for what is none or is damaged, PackVersionError for another format, PackTamperedError where it
-    was changed.
+    Raises:
+        PackError: The file is no reference, or damaged.
+        PackVersionError: It has another format.
+        PackTamperedError: It was changed.
     """
     arrays = read_arrays(path)
     if not {ABOUT, SEAL} <= set(arrays):
-        raise PackError(f"{path} is no recording of 'pocketprior parity record': it has no '{ABOUT}' and '{SEAL}'")
+        raise PackError(f"{path} is no reference made by 'pocketprior parity record': it lacks '{ABOUT}' and '{SEAL}'")
     text, seal = arrays.pop(ABOUT).tobytes(), arrays.pop(SEAL).tobytes()
     if hashlib.sha256(text).digest() != seal:
         raise _tampered(path, "its text")
     tree = parse(text.decode(errors="replace"), str(path))
     given = cast(dict[str, object], tree).get("format") if isinstance(tree, dict) else None
-    if given != FORMAT:
+    if given != REFERENCE_FORMAT:
         raise PackVersionError(
-            f"{path}: the recording has format {given!r}, this version of pocketprior reads format {FORMAT}; "
-            "record it again"
+            f"{path}: expected a reference of format {REFERENCE_FORMAT}, got format {given!r}; record it again"
         )
     for key, array in arrays.items():
         if _key(array) != key:
             raise _tampered(path, f"the array {key}")
-    about = decode(About, tree, str(path))
+    about = decode(ReferenceHeader, tree, str(path))
     missing = sorted(set(_keys(about)) - set(arrays))
     if missing:
         raise PackError(
-            f"the recording {path} lacks {len(missing)} of the arrays that it names; copy or record it again"
+            f"the reference {path} lacks {len(missing)} of the arrays that it names; copy or record it again"
         )
-    return Recording(about, arrays, f"recorded on {about.environment.get('device', 'an unknown device')}")
+    return Reference(about, arrays, f"recorded on {about.environment.get('device', 'an unknown device')}")
 
 
-def taken(restorer: Restorer, photo: Image, **options: Any) -> tuple[Image, list[Taken]]:
-    """What a restorer makes of a photo, and the calls of its graphs in their order."""
+def record_calls(restorer: Restorer, photo: Image, **options: Any) -> tuple[Image, list[RecordedCall]]:
+    """Restore a photo; returns the image, and the calls of the graphs in their order."""
     recorder = Recorder()
     graphs = {name: recorder.wrap(name, graph) for name, graph in restorer.graphs.items()}
     restored = Restorer(restorer.manifest, graphs)(photo, **options)
-    calls: dict[tuple[str, str], Taken] = {}
+    calls: dict[tuple[str, str], RecordedCall] = {}
     for place, array in recorder.arrays.items():
         graph, number, kind, name = place.split("/")
-        call = calls.setdefault((graph, number), Taken(graph, {}, {}))
+        call = calls.setdefault((graph, number), RecordedCall(graph, {}, {}))
         (call.inputs if kind == "in" else call.outputs)[name] = array
     return restored, list(calls.values())
 
 
 def facts_of(manifest: Manifest) -> str:
-    """The facts that a recording must share with a pack, as JSON."""
+    """The facts that a reference and a pack must share, as JSON."""
     tree = json.loads(mirror(manifest))
     return as_text({name: tree[name] for name in FIELDS if name in tree})
 
@@ -209,7 +213,7 @@ def _key(array: Array) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
 
 
-def _keys(about: About) -> Iterable[str]:
+def _keys(about: ReferenceHeader) -> Iterable[str]:
     for case in about.cases:
         yield from (case.photo, *case.pictures.values(), *filter(None, (case.clean, case.teacher)))
         for call in (call for calls in case.calls.values() for call in calls):
@@ -217,4 +221,4 @@ def _keys(about: About) -> Iterable[str]:
 
 
 def _tampered(path: Path, what: str) -> PackTamperedError:
-    return PackTamperedError(f"the recording {path}: {what} was changed after it was made; copy or record it again")
+    return PackTamperedError(f"the reference {path}: {what} was changed after it was made; copy or record it again")
