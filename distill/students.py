@@ -1,4 +1,4 @@
-"""`pocketprior bench students`: what few steps cost, as one page of tables: teachers and their students on held-back photos.
+"""`pocketprior bench students`: what few steps cost, in one page of tables: teachers and students on held-back photos.
 
 Every checkpoint in the folder that says how it was distilled is a student; its teacher is the one of the same system
 that is none.
@@ -152,7 +152,8 @@ def _counted(steps: Steps) -> str:
 
 def _head(args: argparse.Namespace, photos: int) -> str:
     some = f" --photos {args.photos}" if args.photos else ""
-    command = f"pocketprior bench students --data DATA --students STUDENTS --task {args.task} --side {args.side}{some} -o OUT"
+    options = f"--data DATA --students STUDENTS --task {args.task} --side {args.side}{some} -o OUT"
+    command = f"pocketprior bench students {options}"
     return HEAD.format(command=command, side=args.side, photos=photos)
 
 

@@ -7,19 +7,7 @@ from typing import NamedTuple
 
 from ..core.manifest import Manifest
 
-__all__ = [
-    "NLM_GATE",
-    "PARITY_LIMITS",
-    "SHARPEST_DB",
-    "TASK_DROP_DB",
-    "TEXTURE_GATES",
-    "GateLimit",
-    "ParityLimit",
-    "doubled",
-    "limit_of",
-    "sharpened",
-    "task_drop_db",
-]
+__all__ = ["GateLimit", "ParityLimit", "doubled", "limit_of", "sharpened", "task_drop_db"]
 
 
 class ParityLimit(NamedTuple):

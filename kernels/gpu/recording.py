@@ -22,7 +22,7 @@ from ...export.gen2res import Gen2ResSource
 from ...export.parity.record import Shot, record
 from ...export.source import Opened, Source
 from ...runtimes.parity.graphs import sites
-from ...runtimes.parity.reference import Reference, load
+from ...runtimes.parity.reference import ParityReference, load
 from .pieces import FILE_BYTES
 from .stage import Item, Setup
 
@@ -77,7 +77,7 @@ def _record(setup: Setup, system: str, source: Source) -> Iterator[Recorded]:
     yield Recorded(system, digest, sizes, dict(calls), _differences(opened, written))
 
 
-def _shots(reference: Reference) -> list[Shot]:
+def _shots(reference: ParityReference) -> list[Shot]:
     """What was recorded, to be recorded again."""
     arrays = reference.arrays
     return [
@@ -93,7 +93,7 @@ def _shots(reference: Reference) -> list[Shot]:
     ]
 
 
-def _differences(opened: Opened, recording: Reference) -> dict[str, float]:
+def _differences(opened: Opened, recording: ParityReference) -> dict[str, float]:
     """By graph, the largest between what was recorded and what a CPU gives for the same inputs."""
     largest = dict.fromkeys(opened.graphs, 0.0)
     for graph in opened.graphs.values():

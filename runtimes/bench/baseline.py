@@ -29,7 +29,7 @@ from .methods import BenchMethod
 from .photos import Trial, centres
 from .tuning import ResultCache, best_setting
 
-__all__ = ["SIGMA_SOURCES", "BaselineNetwork", "estimated_sigma", "method_for", "opened", "restored"]
+__all__ = ["BaselineNetwork", "estimated_sigma", "method_for", "opened", "restored"]
 
 SIGMA_SOURCES = ("true", "estimated", "tuned")  # of a network that takes sigma; or a number
 TUNED_SIGMAS = (0.0, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 13.0, 16.0, 20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 60.0, 75.0)

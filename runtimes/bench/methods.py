@@ -22,11 +22,6 @@ from .photos import Trial, centres, evenly
 from .tuning import ResultCache, best_setting
 
 __all__ = [
-    "BM3D",
-    "DTPM",
-    "INPUT",
-    "NLM",
-    "PREDICTOR",
     "BenchMethod",
     "Nlm",
     "bm3d_method",

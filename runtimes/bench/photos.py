@@ -16,7 +16,6 @@ from ...core.image import is_photo, read
 from ...core.photo_list import clean_photos, damaged_photos
 
 __all__ = [
-    "REAL",
     "BenchPhoto",
     "PhotoPair",
     "Trial",
@@ -31,11 +30,11 @@ __all__ = [
     "validation_set",
 ]
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 TEST_SETS = (("test/bsd100", 24), ("test/mcmaster", None))  # folder of the data and how many of it, evenly spaced
 VALIDATION = "hq/cid22_val"
-REAL = "PolyU"  # real camera noise: photos of one scene, one of which is the mean of many
+REAL_NOISE = "PolyU"  # real camera noise: photos of one scene, one of which is the mean of many
 REAL_FOLDER = "paired/denoise_polyu"
 REAL_COUNT = 8  # pairs that are measured, and as many others that methods are tuned on
 
@@ -87,7 +86,9 @@ def real_trial(data: Path, limit: int | None = None) -> Trial:
     measured, tuning = (
         evenly(damaged_photos(data, split=split, folder=REAL_FOLDER), REAL_COUNT) for split in ("val", "train")
     )
-    return Trial(REAL, None, [_pair(*files) for files in evenly(measured, limit)], [_pair(*files) for files in tuning])
+    return Trial(
+        REAL_NOISE, None, [_pair(*files) for files in evenly(measured, limit)], [_pair(*files) for files in tuning]
+    )
 
 
 def _pair(damaged: Path, clean: Path) -> PhotoPair:
@@ -95,7 +96,7 @@ def _pair(damaged: Path, clean: Path) -> PhotoPair:
     return PhotoPair(photo.name, photo.pixels, _load(damaged).pixels)
 
 
-def evenly(items: Sequence[Item], count: int | None) -> list[Item]:
+def evenly(items: Sequence[_Item], count: int | None) -> list[_Item]:
     """`count` of the items, evenly spaced and in order; all of them for None or a larger count."""
     if count is None or count >= len(items):
         return list(items)

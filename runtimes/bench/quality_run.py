@@ -18,7 +18,7 @@ from ...core.restore import Restorer
 from . import photos as bench_photos
 from .baseline import BaselineNetwork, method_for, opened
 from .methods import DTPM, BenchMethod, bm3d_method, nl_means_method, our_methods
-from .photos import REAL, BenchPhoto, Trial, evenly
+from .photos import REAL_NOISE, BenchPhoto, Trial, evenly
 from .quality import Judge, gates, run
 from .report import QualityReport, RunFacts, describe, machine, quality_speed_plot, versions
 from .speed import rates
@@ -83,7 +83,7 @@ def _check_names(options: QualityOptions) -> None:
 
 def _damages(options: QualityOptions) -> list[str]:
     """Names of the kinds of damage, that of real pairs last."""
-    real = [REAL] if options.data is not None and bench_photos.has_real(options.data) else []
+    real = [REAL_NOISE] if options.data is not None and bench_photos.has_real(options.data) else []
     known = [*(damage.name for damage in DAMAGES), *real]
     for name in options.damages:
         if name not in known:
@@ -105,8 +105,8 @@ def _photos(options: QualityOptions) -> tuple[list[BenchPhoto], list[BenchPhoto]
 def _trials(
     options: QualityOptions, photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Sequence[str]
 ) -> Iterator[Trial]:
-    made = bench_photos.trials(photos, validation, damages_named(name for name in damages if name != REAL))
-    if options.data is None or REAL not in damages:
+    made = bench_photos.trials(photos, validation, damages_named(name for name in damages if name != REAL_NOISE))
+    if options.data is None or REAL_NOISE not in damages:
         return made
     return chain(made, [bench_photos.real_trial(options.data, options.limit)])
 
@@ -122,7 +122,7 @@ def _methods_for(
 
     def methods_for(trial: Trial) -> list[BenchMethod]:
         classical = [] if options.quick else [nl_means_method(trial, cache)]
-        if with_bm3d and trial.damage != REAL:
+        if with_bm3d and trial.damage != REAL_NOISE:
             classical.append(bm3d_method(trial, cache, with_bm3d))
         others = [method_for(network, trial, cache) for network in networks]
         return [*classical, *(method for method in others if method is not None), *ours]

@@ -18,7 +18,7 @@ from ...core.markdown import table
 from ...core.null import NULLS
 from ...core.scatter import Panel, Point, scatter
 from .methods import BM3D, DTPM, NLM, bm3d_version, opencv_version
-from .photos import REAL, BenchPhoto
+from .photos import REAL_NOISE, BenchPhoto
 from .quality import BETTER, CAP, Gate, Measurement, QualityResults, compared, mean
 
 __all__ = ["QualityReport", "RunFacts", "describe", "machine", "quality_speed_plot", "versions"]
@@ -54,7 +54,7 @@ Two cheap ways to add texture to the predictor's result, each with the one gain 
 that of {DTPM}: an unsharp mask (gain x the finest Laplacian band) and grey noise as strong as that band is there. The
 cells: {DTPM} minus the null opponent, mean over the photos and its 95 % interval (paired bootstrap). "better" or
 "worse" only where the interval excludes zero, from {FEWEST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
-and `{REAL}`."""
+and `{REAL_NOISE}`."""
 
 PLOT = """\
 ![Megapixels per second on one core against PSNR, HaarPSI and SWD]({})
@@ -159,7 +159,7 @@ def _null_table(results: QualityResults) -> str:
     for damage, gains in results.gains.items():
         for name, gain in gains.items():
             rows.append([damage, name, f"{gain:.2f}", *_differences(results, name, [damage], metrics)])
-    synthetic = [damage for damage in results.gains if damage not in (CLEAN, REAL)]
+    synthetic = [damage for damage in results.gains if damage not in (CLEAN, REAL_NOISE)]
     if len(synthetic) > 1:
         rows += [[ALL, name, "", *_differences(results, name, synthetic, metrics)] for name in NULLS]
     return table(rows, left=2)

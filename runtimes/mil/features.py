@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...core.errors import GraphError, PackError
-from .values import Array, TensorType
+from .values import MilArray, TensorType
 
 __all__ = ["Feature", "Sizes", "read_feature"]
 
@@ -64,7 +64,7 @@ class Feature:
         sizes = tuple(Sizes(0, None) if size is None else _only(size) for size in kind.shape)
         return replace(self, shapes=(sizes,))
 
-    def _takes(self, array: Array) -> bool:
+    def _takes(self, array: MilArray) -> bool:
         if not self.shapes:
             return True
         return any(

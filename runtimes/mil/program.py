@@ -10,17 +10,17 @@ import numpy as np
 
 from ...core.errors import GraphError, PackError, UnknownNameError
 from .features import Feature
-from .ops import OPS
+from .ops import MIL_OPS
 from .ops.quantization import CONSTEXPR
 from .signatures import Op, Signature
-from .values import Array, Constant, FindWeights, TensorType, read_value, tensor_type
+from .values import Constant, FindWeights, MilArray, TensorType, read_value, tensor_type
 
 __all__ = ["MIL_ARITHMETIC", "MilProgram", "MilStep", "Observer", "block_of"]
 
 MIL_ARITHMETIC = ("fp32", "fp16")
 
 # Called with an op, the name of its output and the output, which nobody may write to.
-Observer = Callable[[str, str, Array], None]
+Observer = Callable[[str, str, MilArray], None]
 
 
 class _Output(NamedTuple):
@@ -52,7 +52,7 @@ class MilStep:
     where: str
     dead: tuple[str, ...] = ()  # values that no later step takes
 
-    def results(self, values: Mapping[str, Array]) -> tuple[Array, ...]:
+    def results(self, values: Mapping[str, MilArray]) -> tuple[MilArray, ...]:
         """What the op returns for these values, one array for each output; GraphError for what it cannot do."""
         try:
             taken = {name: self._converted(name, sources, values) for name, sources in self.taken.items()}
@@ -72,7 +72,7 @@ class MilStep:
         """The values that the step takes."""
         return {source.name for sources in self.taken.values() for source in sources if isinstance(source, _Name)}
 
-    def _converted(self, parameter: str, sources: Sequence[_Source], values: Mapping[str, Array]) -> Any:
+    def _converted(self, parameter: str, sources: Sequence[_Source], values: Mapping[str, MilArray]) -> Any:
         parts = [values[source.name] if isinstance(source, _Name) else source for source in sources]
         return self.signature.convert(parameter, parts)
 
@@ -109,8 +109,8 @@ class MilProgram:
         return cls(inputs, outputs, declared, constants, _with_ends(steps, block.outputs), where)
 
     def run(
-        self, inputs: Mapping[str, Array], arithmetic: str = "fp32", observe: Observer | None = None
-    ) -> dict[str, Array]:
+        self, inputs: Mapping[str, MilArray], arithmetic: str = "fp32", observe: Observer | None = None
+    ) -> dict[str, MilArray]:
         """The outputs for these inputs.
 
         Args:
@@ -137,7 +137,7 @@ class MilProgram:
                     del values[name]
             return {name: np.array(values[name], feature.dtype, order="C") for name, feature in self.outputs.items()}
 
-    def _check(self, inputs: Mapping[str, Array]) -> None:
+    def _check(self, inputs: Mapping[str, MilArray]) -> None:
         if set(inputs) != set(self.inputs):
             given, expected = (", ".join(sorted(names)) or "(none)" for names in (inputs, self.inputs))
             raise GraphError(f"{self.where}: expected the inputs {expected}, got {given}")
@@ -159,7 +159,7 @@ def _check_names(where: str, kind: str, described: Collection[str], there: Colle
         )
 
 
-def _stored(value: Any, declared: TensorType, half: bool) -> Array:
+def _stored(value: Any, declared: TensorType, half: bool) -> MilArray:
     """An array as values are kept: numbers of 16 bits as float32, which holds them exactly."""
     array = np.asarray(value)
     if declared.element.name != "float16":
@@ -189,7 +189,7 @@ class _Reader:
             elif operation.type in CONSTEXPR:
                 self.constants |= _evaluated(self._step(operation, CONSTEXPR, where, lambda constant: constant))
             else:
-                steps.append(self._step(operation, OPS, where, _widened))
+                steps.append(self._step(operation, MIL_OPS, where, _widened))
                 self.known |= {output.name for output in steps[-1].outputs}
         return steps
 

@@ -1,6 +1,6 @@
 """The parameters of an op, read from the function that evaluates it: its signature is the op's definition.
 
-Annotations say how a parameter is passed: as Array, ArrayTuple (several values), int, float, bool, str or Ints.
+Annotations say how a parameter is passed: as MilArray, ArrayTuple (several values), int, float, bool, str or Ints.
 Parameters without a default are required; unknown ones are errors.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import PackError
-from .values import Array
+from .values import MilArray
 
 __all__ = ["ArrayTuple", "Ints", "Op", "Signature"]
 
 Op = Callable[..., Any]
-ArrayTuple = tuple[Array, ...]
+ArrayTuple = tuple[MilArray, ...]
 Ints = tuple[int, ...]
 
 
@@ -34,7 +34,7 @@ def _word(value: Any) -> str:
 
 
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {
-    "Array": np.asarray,
+    "MilArray": np.asarray,
     "Ints": lambda value: tuple(int(size) for size in np.ravel(value)),
     "int": lambda value: _number(value, int),
     "float": lambda value: _number(value, float),

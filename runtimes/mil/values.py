@@ -16,8 +16,8 @@ from ...core.mlpackage import ELEMENTS, HEADER, RECORD, RECORD_MAGIC, WEIGHTS_VE
 
 __all__ = ["Constant", "FindWeights", "TensorType", "WeightFile", "read_value", "tensor_type", "unpacked"]
 
-Array = NDArray[Any]
-Constant = Array | str  # a string is one of a fixed set of words that chooses what an op does
+MilArray = NDArray[Any]
+Constant = MilArray | str  # a string is one of a fixed set of words that chooses what an op does
 FindWeights = Callable[[str], "WeightFile"]
 
 
@@ -85,7 +85,7 @@ def _read(value: Any, find: FindWeights, where: str) -> Constant:
     return str(elements[0]) if declared.element.name == "string" and not shape else elements.reshape(shape)
 
 
-def _immediate(tensor: Any, declared: TensorType, count: int, where: str) -> Array:
+def _immediate(tensor: Any, declared: TensorType, count: int, where: str) -> MilArray:
     """The value in the specification itself; numbers of 16 bits and less are stored there as bytes."""
     element = declared.element
     if tensor.HasField("bytes"):
@@ -103,7 +103,7 @@ def _unfilled(given: str, declared: TensorType, where: str) -> PackError:
     return PackError(f"{where}: {given} do not fill the type {declared}; export the package again")
 
 
-def _exact(numbers: Array, dtype: Any) -> Array:
+def _exact(numbers: MilArray, dtype: Any) -> MilArray:
     """The numbers in a type; ValueError for whole ones that it does not have."""
     given = numbers.astype(dtype)
     if numbers.dtype.kind in "iu" and not np.array_equal(given.astype(numbers.dtype), numbers):
@@ -111,13 +111,13 @@ def _exact(numbers: Array, dtype: Any) -> Array:
     return given
 
 
-def _elements(stored: bytes | memoryview, element: Element, count: int) -> Array:
+def _elements(stored: bytes | memoryview, element: Element, count: int) -> MilArray:
     if element.bits < 8:
         return unpacked(bytes(stored), count, element.bits, signed=element.dtype is np.int8)
     return np.frombuffer(stored, element.dtype)
 
 
-def unpacked(stored: bytes | Array, count: int, bits: int, signed: bool = False) -> Array:
+def unpacked(stored: bytes | MilArray, count: int, bits: int, signed: bool = False) -> MilArray:
     """`count` numbers of `bits` bits that follow each other without gaps, each from its least significant bit on."""
     packed = np.frombuffer(stored, np.uint8)
     if len(packed) != -(-count * bits // 8):
@@ -137,7 +137,7 @@ class WeightFile:
         self._path = path
         self._content: bytes | None = None
 
-    def read(self, offset: int, element: Element, count: int) -> Array:
+    def read(self, offset: int, element: Element, count: int) -> MilArray:
         """The `count` elements of the record at `offset`, read-only.
 
         Raises:

@@ -12,7 +12,6 @@ from ..limits import ParityLimit
 from .measures import ArrayDifference
 
 __all__ = [
-    "ORDER",
     "Check",
     "ErrorBudget",
     "ErrorSource",

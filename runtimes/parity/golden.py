@@ -9,14 +9,14 @@ import numpy as np
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError
 from ...core.manifest import Golden
-from ...core.restore import Restorer, graph_names
+from ...core.restore import Restorer
 from ...core.verify import read_golden
 from .findings import Check, ErrorSource
 from .images import forms_of
 from .measures import as_unit, measure
 from .reference import (
     REFERENCE_FORMAT,
-    Reference,
+    ParityReference,
     ReferenceCall,
     ReferenceCase,
     ReferenceHeader,
@@ -37,7 +37,7 @@ def golden_source(pack: PackFolder, shipped: Variant, threads: int | None = None
     checks: list[Check] = []
     for form in forms_of(shipped.manifest):
         try:
-            restorer = Restorer(shipped.manifest, shipped.open(graph_names(shipped.manifest, form), threads))
+            restorer = shipped.restorer(form, threads)
         except PackError as error:
             checks.append(Check("", form, str(error)))
             continue
@@ -46,7 +46,7 @@ def golden_source(pack: PackFolder, shipped: Variant, threads: int | None = None
     return ErrorSource("golden", tuple(checks))
 
 
-def recorded_here(variant: Variant, threads: int | None = None) -> Reference:
+def recorded_here(variant: Variant, threads: int | None = None) -> ParityReference:
     """What a variant makes of the golden photos, as a reference."""
     writer, cases = ReferenceWriter(), list[ReferenceCase]()
     for name, golden in variant.manifest.golden.items():
@@ -55,8 +55,7 @@ def recorded_here(variant: Variant, threads: int | None = None) -> Reference:
         calls: dict[str, tuple[ReferenceCall, ...]] = {}
         pictures: dict[str, str] = {}
         for form in forms_of(variant.manifest):
-            restorer = Restorer(variant.manifest, variant.open(graph_names(variant.manifest, form), threads))
-            image, made = record_calls(restorer, photo, **settings)
+            image, made = record_calls(variant.restorer(form, threads), photo, **settings)
             pictures[form] = writer.key(image)
             calls[form] = tuple(
                 ReferenceCall(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {}) for call in made
@@ -64,7 +63,7 @@ def recorded_here(variant: Variant, threads: int | None = None) -> Reference:
         case = ReferenceCase(name, **settings, tile=None, photo=writer.key(photo), calls=calls, pictures=pictures)
         cases.append(case)
     about = ReferenceHeader(REFERENCE_FORMAT, "", facts_of(variant.manifest), {}, tuple(cases))
-    return Reference(about, writer.arrays, f"the golden photos in {variant}, here (no reference was given)")
+    return ParityReference(about, writer.arrays, f"the golden photos in {variant}, here (no reference was given)")
 
 
 def _golden(restorer: Restorer, place: str, golden: Golden, folder: Path) -> Check:

@@ -17,10 +17,10 @@ from ...core.systems import SYSTEMS
 from ..limits import ParityLimit, limit_of, sharpened
 from .findings import Check, ErrorSource
 from .measures import breach, measure, scale_of
-from .reference import Reference, ReferenceCall
+from .reference import ParityReference, ReferenceCall
 from .variants import BASE, LIMIT_OF, Variant, VariantChain
 
-__all__ = ["IMAGE_OUTPUTS", "Replayed", "Site", "replay", "rounding", "scales", "sites"]
+__all__ = ["Replayed", "Site", "replay", "rounding", "scales", "sites"]
 
 IMAGE_OUTPUTS = ("base", "restored")  # outputs that are images, which also have a limit on their mean shift
 LOSSY = ("precision", "quantization")  # error sources that are judged by their effect on the image
@@ -48,7 +48,7 @@ class Replayed(NamedTuple):
     first: dict[str, Site]  # error source -> the first call over its limit
 
 
-def replay(chain: VariantChain, reference: Reference, known: Manifest, threads: int | None = None) -> Replayed:
+def replay(chain: VariantChain, reference: ParityReference, known: Manifest, threads: int | None = None) -> Replayed:
     """Compare every variant with the one before it, and the first with the reference.
 
     A variant that cannot be opened ends the replay: there is nothing to compare the next one with.
@@ -88,7 +88,7 @@ def replay(chain: VariantChain, reference: Reference, known: Manifest, threads: 
     return Replayed(sources, first)
 
 
-def sites(reference: Reference) -> Iterator[Site]:
+def sites(reference: ParityReference) -> Iterator[Site]:
     """Every recorded call in turn, split forms first; of calls with equal inputs the first."""
     seen: set[str] = set()
     for form in ("split", "fused"):
@@ -101,7 +101,7 @@ def sites(reference: Reference) -> Iterator[Site]:
                     yield Site(call, case.name, form, number)
 
 
-def scales(reference: Reference) -> Mapping[tuple[str, str], float]:
+def scales(reference: ParityReference) -> Mapping[tuple[str, str], float]:
     """(graph, output) -> the unit of its differences."""
     arrays: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
     for site in sites(reference):
@@ -110,7 +110,7 @@ def scales(reference: Reference) -> Mapping[tuple[str, str], float]:
     return {key: 1.0 if key[1] in IMAGE_OUTPUTS else scale_of(*found) for key, found in arrays.items()}
 
 
-def rounding(reference: Reference) -> Mapping[tuple[str, str], float]:
+def rounding(reference: ParityReference) -> Mapping[tuple[str, str], float]:
     """(graph, output) -> the largest rounding that was recorded, in the unit of the output."""
     units, found = scales(reference), dict[tuple[str, str], float]()
     for site in sites(reference):
@@ -129,7 +129,7 @@ def _limit(
     return sharpened(limit, floors[graph, output])
 
 
-def _shares(known: Manifest, reference: Reference) -> Mapping[tuple[str, str], float]:
+def _shares(known: Manifest, reference: ParityReference) -> Mapping[tuple[str, str], float]:
     """(call, output) -> how many units of a prediction make one unit of the image.
 
     The smaller the share of the prediction that the clean state takes at the step's noise level, the more.
@@ -143,7 +143,7 @@ def _shares(known: Manifest, reference: Reference) -> Mapping[tuple[str, str], f
     }
 
 
-def _amplitude(reference: Reference) -> float:
+def _amplitude(reference: ParityReference) -> float:
     """The largest root mean square, over cases, of the map that scales the residual per pixel; 1 without a map."""
     found = [
         scale_of(*(reference.arrays[call.outputs["amplitude"]] for call in calls), least=1e-6)
@@ -160,7 +160,7 @@ def _share(known: Manifest, t: NDArray[np.float32]) -> float:
     return abs(clean)
 
 
-def _answer(graphs: Mapping[str, Graph], call: ReferenceCall, reference: Reference) -> _Outputs | str:
+def _answer(graphs: Mapping[str, Graph], call: ReferenceCall, reference: ParityReference) -> _Outputs | str:
     """What a graph returns for recorded inputs, or what went wrong."""
     try:
         return graphs[call.graph](**reference.named(call.inputs))

@@ -15,12 +15,12 @@ from ...core.errors import GraphError, PackError
 from ...core.manifest import Manifest
 from ...core.metrics.psnr import psnr
 from ...core.pipeline import prepare, restore_tile, tiled_graphs
-from ...core.restore import Restorer, graph_names
+from ...core.restore import Restorer
 from ...core.tiles import Box, padded_size
 from ..limits import ParityLimit
 from .findings import Check, ErrorBudget, ErrorSource, ImageResult
 from .measures import as_unit, breach, measure
-from .reference import Reference, ReferenceCase
+from .reference import ParityReference, ReferenceCase
 from .variants import Variant
 
 __all__ = [
@@ -35,14 +35,14 @@ __all__ = [
     "tiling_source",
 ]
 
-Place = tuple[str, str]  # (form, case)
+ImageKey = tuple[str, str]  # (form, case)
 
 
 class ImageSet(NamedTuple):
     """What one variant makes of the recorded photos."""
 
-    restored: Mapping[Place, Image]
-    problems: Mapping[Place, str]  # what went wrong where there is no image
+    restored: Mapping[ImageKey, Image]
+    problems: Mapping[ImageKey, str]  # what went wrong where there is no image
 
 
 def forms_of(manifest: Manifest) -> list[str]:
@@ -50,14 +50,14 @@ def forms_of(manifest: Manifest) -> list[str]:
     return [form for form, graph in (("split", "denoise"), ("fused", "fused")) if graph in manifest.graphs]
 
 
-def restore_all(variant: Variant, reference: Reference, threads: int | None = None) -> ImageSet:
+def restore_all(variant: Variant, reference: ParityReference, threads: int | None = None) -> ImageSet:
     """Restore all recorded photos with the recorded settings."""
-    restored: dict[Place, Image] = {}
-    problems: dict[Place, str] = {}
+    restored: dict[ImageKey, Image] = {}
+    problems: dict[ImageKey, str] = {}
     for form in forms_of(variant.manifest):
         cases = [case for case in reference.about.cases if form in case.calls]
         try:
-            restorer = _restorer(variant, form, threads)
+            restorer = variant.restorer(form, threads)
         except PackError as error:
             problems |= {(form, case.name): str(error) for case in cases}
             continue
@@ -77,7 +77,9 @@ def compare_images(given: Image, expected: Image, limit: ParityLimit, place: str
     return Check("", place, breach(found, limit, image=True), found)
 
 
-def image_source(shipped: ImageSet, reference: Reference, limit: ParityLimit) -> tuple[ErrorSource, list[ImageResult]]:
+def image_source(
+    shipped: ImageSet, reference: ParityReference, limit: ParityLimit
+) -> tuple[ErrorSource, list[ImageResult]]:
     """Compare the final images with the recorded ones."""
     checks = [Check("", f"{form}, {case}", why) for (form, case), why in shipped.problems.items()]
     images: list[ImageResult] = []
@@ -93,7 +95,7 @@ def image_source(shipped: ImageSet, reference: Reference, limit: ParityLimit) ->
     return ErrorSource("picture", tuple(checks), limit), images
 
 
-def task_source(shipped: ImageSet, reference: Reference, drop: float) -> ErrorSource:
+def task_source(shipped: ImageSet, reference: ParityReference, drop: float) -> ErrorSource:
     """The change of the PSNR to the clean photos: in the mean, which shows a bias that no single photo shows."""
     checks: list[Check] = []
     for form in dict.fromkeys(form for form, _ in shipped.restored):
@@ -117,14 +119,14 @@ def _change(restored: Image, reference: Image, clean: Image) -> float:
 
 
 def tiling_source(
-    shipped: Variant, tiled: ImageSet, reference: Reference, limit: ParityLimit, threads: int | None = None
+    shipped: Variant, tiled: ImageSet, reference: ParityReference, limit: ParityLimit, threads: int | None = None
 ) -> ErrorSource:
     """Compare restorations in tiles with those of the whole photo at once, in the default form."""
     form, checks = forms_of(shipped.manifest)[-1], list[Check]()
     cut = [case for case in reference.about.cases if _is_cut(reference, case) and (form, case.name) in tiled.restored]
     if not cut:
         return ErrorSource("tiling", (), reason=_untiled(shipped.manifest))
-    restorer = _restorer(shipped, form, threads)
+    restorer = shipped.restorer(form, threads)
     for case in cut:
         place = f"{form}, {case.name}"
         whole = max(
@@ -139,14 +141,16 @@ def tiling_source(
     return ErrorSource("tiling", tuple(checks), limit)
 
 
-def forms_source(shipped: Variant, reference: Reference, limit: ParityLimit, threads: int | None = None) -> ErrorSource:
+def forms_source(
+    shipped: Variant, reference: ParityReference, limit: ParityLimit, threads: int | None = None
+) -> ErrorSource:
     """Compare one tile of each photo in one graph with the same tile step by step, before it is rounded to integers."""
     forms = forms_of(shipped.manifest)
     if len(forms) < 2:
         return ErrorSource("forms", (), reason=f"the pack has only the {forms[0]} form")
     checks: list[Check] = []
     try:
-        restorers = {form: _restorer(shipped, form, threads) for form in forms}
+        restorers = {form: shipped.restorer(form, threads) for form in forms}
     except PackError as error:
         return ErrorSource("forms", (Check("", "open", str(error)),), limit)
     for case in reference.about.cases:
@@ -174,21 +178,17 @@ def budget(steps: Sequence[tuple[str, ImageSet]]) -> ErrorBudget | None:
     return ErrorBudget(roots, math.sqrt(total), math.copysign(math.sqrt(abs(rest)), rest))
 
 
-def _squares(a: ImageSet, b: ImageSet, places: set[Place]) -> float:
+def _squares(a: ImageSet, b: ImageSet, places: set[ImageKey]) -> float:
     """Mean squared difference over images of equal weight, in grey levels of 0 to 255."""
     found = [measure(as_unit(b.restored[place]), as_unit(a.restored[place])).rmse for place in places]
     return float(np.mean(np.square(np.array(found) * 255)))
 
 
-def _restorer(variant: Variant, form: str, threads: int | None) -> Restorer:
-    return Restorer(variant.manifest, variant.open(graph_names(variant.manifest, form), threads))
-
-
-def _restored(restorer: Restorer, reference: Reference, case: ReferenceCase, tile: int | None) -> Image:
+def _restored(restorer: Restorer, reference: ParityReference, case: ReferenceCase, tile: int | None) -> Image:
     return restorer(reference.arrays[case.photo], **case.settings, tile=tile)
 
 
-def _tile(restorer: Restorer, reference: Reference, case: ReferenceCase) -> Batch:
+def _tile(restorer: Restorer, reference: ParityReference, case: ReferenceCase) -> Batch:
     """The first tile of a photo."""
     manifest, photo = restorer.manifest, reference.arrays[case.photo]
     tiled = tiled_graphs(manifest, restorer.graphs, case.strength, case.amount)
@@ -203,7 +203,7 @@ def _padded(side: int, manifest: Manifest) -> int:
     return padded_size(side, size.multiple_of, size.minimum)
 
 
-def _is_cut(reference: Reference, case: ReferenceCase) -> bool:
+def _is_cut(reference: ParityReference, case: ReferenceCase) -> bool:
     """Whether a photo was restored in several tiles, of a free size."""
     return case.tile is not None and case.tile < max(reference.arrays[case.photo].shape[:2])
 

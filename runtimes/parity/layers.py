@@ -13,7 +13,7 @@ from .findings import LayerDifference, LayerValue
 from .graphs import IMAGE_OUTPUTS, Site
 from .inside import INSIDE
 from .measures import breach, measure, scale_of
-from .reference import Reference
+from .reference import ParityReference
 from .variants import LIMIT_OF, Variant
 
 __all__ = ["LAYERS_SHOWN", "VariantPair", "compared", "pairs"]
@@ -74,7 +74,7 @@ def pairs(
     ], ""
 
 
-def compared(pair: VariantPair, reference: Reference, limit: ParityLimit) -> list[LayerDifference]:
+def compared(pair: VariantPair, reference: ParityReference, limit: ParityLimit) -> list[LayerDifference]:
     """The layers that both have: the worst and, if the graph failed, the first over the limit, in computation order.
 
     Raises:

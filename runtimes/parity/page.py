@@ -18,7 +18,7 @@ from .findings import ErrorSource, ParityReport
 from .formats import decibels, verdict
 from .reference import load
 from .run import CompareOptions, compare
-from .variants import FP32, SOURCES, described
+from .variants import ERROR_SOURCES, FP32, described
 
 __all__ = ["TableRow", "fill", "measured", "table_text"]
 
@@ -116,7 +116,7 @@ def _line(row: TableRow) -> tuple[str, ...]:
     if row.report is None:
         return (*names, "", "", "", "", "", "not run")
     sources = {source.name: source for source in row.report.sources}
-    graphs = [_worst_db(sources[name]) for name in SOURCES if name in sources]
+    graphs = [_worst_db(sources[name]) for name in ERROR_SOURCES if name in sources]
     return (
         *names,
         _cell(min(graphs, default=None, key=lambda db: math.inf if db is None else db)),

@@ -18,7 +18,7 @@ from ..limits import ParityLimit
 from .findings import Check, ErrorSource
 from .images import ImageSet, compare_images, forms_of
 from .measures import breach, measure, scale_of
-from .reference import Reference, ReferenceCall, ReferenceCase
+from .reference import ParityReference, ReferenceCall, ReferenceCase
 
 __all__ = ["HostReplay", "pipeline_source"]
 
@@ -27,7 +27,7 @@ __all__ = ["HostReplay", "pipeline_source"]
 class HostReplay:
     """Answers the calls of one case from a reference, in turn, and compares their inputs with the recorded ones."""
 
-    reference: Reference
+    reference: ParityReference
     case: ReferenceCase
     form: str
     limit: ParityLimit
@@ -79,7 +79,7 @@ class HostReplay:
             self.checks.append(Check(graph, place, breach(found, self.limit, image=False), found))
 
 
-def pipeline_source(manifest: Manifest, reference: Reference, limit: ParityLimit) -> tuple[ErrorSource, ImageSet]:
+def pipeline_source(manifest: Manifest, reference: ParityReference, limit: ParityLimit) -> tuple[ErrorSource, ImageSet]:
     """Compare the code around the graphs with what was recorded, the recorded answers taking the place of graphs."""
     checks: list[Check] = []
     restored: dict[tuple[str, str], Image] = {}

@@ -27,10 +27,8 @@ from ...core.strict_json import as_text, as_tree, decode, parse
 from ..replay import Recorder
 
 __all__ = [
-    "FIELDS",
-    "REFERENCE_FORMAT",
+    "ParityReference",
     "RecordedCall",
-    "Reference",
     "ReferenceCall",
     "ReferenceCase",
     "ReferenceHeader",
@@ -117,7 +115,7 @@ class RecordedCall(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reference:
+class ParityReference:
     """A reference in memory."""
 
     about: ReferenceHeader
@@ -157,7 +155,7 @@ class ReferenceWriter:
             raise PackError(f"the reference {path} cannot be written: {failure_reason(error)}") from error
 
 
-def load(path: Path) -> Reference:
+def load(path: Path) -> ParityReference:
     """Read and check a reference.
 
     Raises:
@@ -186,7 +184,7 @@ def load(path: Path) -> Reference:
         raise PackError(
             f"the reference {path} lacks {len(missing)} of the arrays that it names; copy or record it again"
         )
-    return Reference(about, arrays, f"recorded on {about.environment.get('device', 'an unknown device')}")
+    return ParityReference(about, arrays, f"recorded on {about.environment.get('device', 'an unknown device')}")
 
 
 def record_calls(restorer: Restorer, photo: Image, **options: Any) -> tuple[Image, list[RecordedCall]]:

@@ -7,13 +7,14 @@ import math
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError, PackTamperedError
-from ...core.manifest import Manifest, PackedFile
+from ...core.manifest import Manifest
 from ...core.pack import check_file
 from ..limits import doubled, limit_of, task_drop_db
 from .findings import ORDER, Check, ErrorSource, LayerDifference, ParityReport, unmeasured
@@ -23,7 +24,7 @@ from .images import ImageSet, budget, forms_of, forms_source, image_source, rest
 from .layers import compared, pairs
 from .measures import as_unit, breach, measure
 from .pipeline import pipeline_source
-from .reference import Reference, facts_of, load
+from .reference import ParityReference, facts_of, load
 from .variants import PackFolder, Variant, VariantChain, described, float_variant, variant_chain
 
 __all__ = ["CompareOptions", "compare"]
@@ -51,7 +52,7 @@ class _Run(NamedTuple):
     pack: PackFolder
     chain: VariantChain  # the variants that are compared with the reference and with one another
     variants: Sequence[Variant]  # all of them; the last is shipped
-    reference: Reference
+    reference: ParityReference
     recorded: bool  # False if the golden photos were restored here to stand in for a reference
     floats: Variant | None  # another pack's float graphs
     options: CompareOptions
@@ -78,9 +79,7 @@ def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport
     files = _files_source(PackFolder(folder, whole))
     if files.broken:
         return _report(pack, options, "skipped: file checks failed", [files])
-    floats = (
-        None if options.floats is None else PackFolder(options.floats, Manifest.load(options.floats).of(options.task))
-    )
+    floats = options.floats and PackFolder(options.floats, Manifest.load(options.floats).of(options.task))
     found = variant_chain(pack, options.runtime, options.arithmetic, floats, options.precision)
     other = None if floats is None or found.variants[0].folder == floats.folder else float_variant(floats)
     if options.against is None:
@@ -106,45 +105,36 @@ def _compared(run: _Run, sources: list[ErrorSource]) -> ParityReport:
     restored = {variant.source: restore_all(variant, reference, threads) for variant in run.chain.variants}
     shipped = restored[run.variants[-1].source] if restored else restore_all(run.variants[-1], reference, threads)
     limit = limit_of(run.chain.kind, known)
-    host, answered = pipeline_source(known, reference, limit_of("host", known)) if run.recorded else _no_pipeline()
     final, images = image_source(shipped, reference, limit)
-    sources += [*replayed.sources, *unmeasured(_missing(run, replayed)), host, _kernel_source(run), _steps_source(run)]
+    form_limit = limit_of("form", known) if run.chain.kind == "fp32" else doubled(limit)
+    sources += [*replayed.sources, *unmeasured(_missing(run, replayed)), _kernel_source(run), _steps_source(run)]
     sources += [
         tiling_source(run.variants[-1], shipped, reference, limit, threads),
-        forms_source(
-            run.variants[-1],
-            reference,
-            limit_of("form", known) if run.chain.kind == "fp32" else doubled(limit),
-            threads,
-        ),
-        final if run.recorded or restored else ErrorSource("picture", (), reason=NO_REFERENCE),
-        task_source(shipped, reference, task_drop_db(known))
-        if run.recorded
-        else ErrorSource("task", (), reason=NO_REFERENCE),
+        forms_source(run.variants[-1], reference, form_limit, threads),
         golden_source(run.pack, run.variants[-1], threads),
     ]
-    recorded = ImageSet(_references(run), {})
-    shares = budget([("", recorded), *([("pipeline", answered)] if run.recorded else []), *restored.items()])
+    steps = [("", ImageSet(_references(run), {})), *restored.items()]
+    if run.recorded:
+        host, answered = pipeline_source(known, reference, limit_of("host", known))
+        sources += [host, task_source(shipped, reference, task_drop_db(known))]
+        steps.insert(1, ("pipeline", answered))
+    else:
+        sources += unmeasured(dict.fromkeys(("pipeline", "task"), NO_REFERENCE))
+    sources += [final] if run.recorded or restored else unmeasured({"picture": NO_REFERENCE})
     report = _report(run.pack, run.options, reference.origin, sources)
     layers, note = _layers(run, replayed) if run.options.layers else ([], "")
     return replace(
         report,
-        environment={**report.environment, **_origin(reference)},
+        environment={
+            **report.environment,
+            **{f"reference {name}": words for name, words in reference.about.environment.items()},
+        },
         runs=tuple(f"{variant.source}: {variant}" for variant in run.chain.variants),
-        budget=shares,
+        budget=budget(steps),
         images=tuple(images),
         layers=tuple(layers),
         notes=(*_notes(run), *([note] if note else [])),
     )
-
-
-def _no_pipeline() -> tuple[ErrorSource, ImageSet]:
-    return ErrorSource("pipeline", (), reason=NO_REFERENCE), ImageSet({}, {})
-
-
-def _origin(reference: Reference) -> dict[str, str]:
-    """Where the reference was computed."""
-    return {f"reference {name}": words for name, words in reference.about.environment.items()}
 
 
 def _report(pack: PackFolder, options: CompareOptions, reference: str, sources: Sequence[ErrorSource]) -> ParityReport:
@@ -155,27 +145,28 @@ def _report(pack: PackFolder, options: CompareOptions, reference: str, sources: 
         precision=options.precision or "as packed",
         arithmetic=options.arithmetic or "as packed",
         reference=reference,
-        environment={"processor": _processor(), "python": platform.python_version(), **_versions()},
+        environment={
+            "processor": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            **_versions(),
+        },
         runs=(),
         sources=tuple(sorted(sources, key=lambda source: ORDER.index(source.name))),
     )
 
 
 def _files_source(pack: PackFolder) -> ErrorSource:
-    return ErrorSource(
-        "files", tuple(Check("", packed.file, _tampering(pack, packed)) for packed in pack.manifest.files())
-    )
+    checks: list[Check] = []
+    for packed in pack.manifest.files():
+        try:
+            check_file(pack.folder, packed)
+            checks.append(Check("", packed.file, ""))
+        except PackTamperedError as error:
+            checks.append(Check("", packed.file, str(error)))
+    return ErrorSource("files", tuple(checks))
 
 
-def _tampering(pack: PackFolder, packed: PackedFile) -> str:
-    try:
-        check_file(pack.folder, packed)
-    except PackTamperedError as error:
-        return str(error)
-    return ""
-
-
-def _facts_source(manifest: Manifest, reference: Reference) -> ErrorSource:
+def _facts_source(manifest: Manifest, reference: ParityReference) -> ErrorSource:
     """Compare the manifest with the reference: the model, its sampling and the interfaces of its graphs."""
     here, there = json.loads(facts_of(manifest)), json.loads(reference.about.facts)
     graphs = here.pop("graphs"), there.pop("graphs")
@@ -209,9 +200,8 @@ def _kernel_source(run: _Run) -> ErrorSource:
             checks.append(Check(site.call.graph, site.place(name), problem, found))
     if checks:
         return ErrorSource("kernel", tuple(checks), limit)
-    return ErrorSource(
-        "kernel", (), reason=f"{reference.origin}; fused kernels run on CUDA" if run.recorded else NO_REFERENCE
-    )
+    reason = f"{reference.origin}; fused kernels run on CUDA" if run.recorded else NO_REFERENCE
+    return ErrorSource("kernel", (), reason=reason)
 
 
 def _steps_source(run: _Run) -> ErrorSource:
@@ -262,15 +252,5 @@ def _notes(run: _Run) -> Iterator[str]:
         yield f"PyTorch in float32 is itself {floor:.1f} dB from PyTorch in float64, at the worst of these calls"
 
 
-def _processor() -> str:
-    return f"{platform.system()} {platform.machine()}"
-
-
 def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for package in PACKAGES_SHOWN:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {package: version(package) for package in PACKAGES_SHOWN if find_spec(package) is not None}

@@ -17,28 +17,17 @@ from typing import NamedTuple
 
 from ...core.errors import PackError, UnknownNameError, UsageError
 from ...core.manifest import Manifest
-from ...core.restore import Graph
+from ...core.restore import Graph, Restorer, graph_names
 from .. import RUNTIMES, open_graphs
 from ..options import arithmetic_of
 from .reference import facts_of
 
-__all__ = [
-    "BASE",
-    "FP32",
-    "LIMIT_OF",
-    "SOURCES",
-    "PackFolder",
-    "Variant",
-    "VariantChain",
-    "described",
-    "float_variant",
-    "variant_chain",
-]
+__all__ = ["PackFolder", "Variant", "VariantChain", "described", "float_variant", "variant_chain"]
 
 BASE = "onnxruntime"  # what other runtimes are compared with
 FP32 = "fp32"
-HALF = ("fp16", "bf16")
-SOURCES = ("conversion", "runtime", "precision", "quantization")
+HALF_PRECISIONS = ("fp16", "bf16")
+ERROR_SOURCES = ("conversion", "runtime", "precision", "quantization")
 LIMIT_OF = {
     "conversion": "fp32",
     "runtime": "fp32",
@@ -84,6 +73,10 @@ class Variant:
         )
         return {name: self.opened[name] for name in names}
 
+    def restorer(self, form: str, threads: int | None = None) -> Restorer:
+        """A restorer in one form, "split" or "fused"; raises as `open_graphs` does."""
+        return Restorer(self.manifest, self.open(graph_names(self.manifest, form), threads))
+
     def __str__(self) -> str:
         labels = ", ".join(dict.fromkeys(self.manifest.precision[self.target].values()))
         return f"{labels} {self.target} in {described(self.runtime)}, {self.arithmetic or 'as packed'}"
@@ -126,7 +119,7 @@ def variant_chain(
     labels = _labels(pack.manifest, target, precision)
     bases = {label.partition("+")[0] for label in labels.values()}
     narrow = {arithmetic or arithmetic_of(label, target) for label in labels.values()} - {FP32}
-    half, coded = bool(narrow) or not bases.isdisjoint(HALF), not bases <= {FP32, *HALF}
+    half, coded = bool(narrow) or not bases.isdisjoint(HALF_PRECISIONS), not bases <= {FP32, *HALF_PRECISIONS}
     variants = _float_variants([pack, *([floats] if floats else [])], runtime, (target, *targets), list(labels))
     floating = variants[-1] if variants and variants[-1].runtime == runtime else None
     if coded and narrow and floating:
@@ -241,4 +234,4 @@ def _missing(measured: Set[str], runtime: str, narrow: bool, coded: bool) -> dic
         "precision": no_float if narrow else "nothing is computed in 16 bits",
         "quantization": no_float if coded else "nothing has fewer than 16 bits",
     }
-    return {source: reasons[source] for source in SOURCES if source not in measured}
+    return {source: reasons[source] for source in ERROR_SOURCES if source not in measured}

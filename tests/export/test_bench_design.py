@@ -72,7 +72,8 @@ def test_the_page_shows_every_network_and_keeps_the_decision(data: Path, tmp_pat
     small, large = (trained(tmp_path / f"{n}.safetensors", w) for n, w in (("s", (16,)), ("l", (16, 16))))
     page = tmp_path / "choice.md"
     page.write_text(f"# Old\n\n{MARKS[0]}\nWe chose `small`:\nit is enough.\n{MARKS[1]}\n")
-    call = ["bench", "design", f"small={small}", f"large={large}", "--baseline", f"net={denoiser(tmp_path / 'net.onnx')}"]
+    network = denoiser(tmp_path / "net.onnx")
+    call = ["bench", "design", f"small={small}", f"large={large}", "--baseline", f"net={network}"]
     options = ["--data", str(data), "--rounds", "1", "--tile", "160", "--keep", str(tmp_path / "kept"), "-o", str(page)]
     assert cli.main([*call, *options]) == 0
     text = page.read_text()

@@ -8,8 +8,12 @@ what a definition leaves open.
 from __future__ import annotations
 
 from ..signatures import Op
-from . import elementwise, quantization, reduction, shaping, windows
+from .elementwise import ELEMENTWISE
+from .quantization import QUANTIZATION
+from .reduction import REDUCTIONS
+from .shaping import SHAPING
+from .windows import WINDOWED
 
-__all__ = ["OPS"]
+__all__ = ["MIL_OPS"]
 
-OPS: dict[str, Op] = {**elementwise.OPS, **quantization.OPS, **reduction.OPS, **shaping.OPS, **windows.OPS}
+MIL_OPS: dict[str, Op] = {**ELEMENTWISE, **QUANTIZATION, **REDUCTIONS, **SHAPING, **WINDOWED}

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
 from ..signatures import Op
-from ..values import Array
+from ..values import MilArray
 
-__all__ = ["OPS", "erf"]
+__all__ = ["ELEMENTWISE", "erf"]
 
 _CAST = {  # as the parameter names types
     "bool": np.bool_,
@@ -29,19 +29,19 @@ _ERF_END = 4.0  # from here on the error function is 1 in float32
 _ERF_DEGREE = 11
 
 
-def _unary(function: Callable[[Array], Array]) -> Op:
+def _unary(function: Callable[[MilArray], MilArray]) -> Op:
     """The op that is a function of one number."""
 
-    def op(x: Array) -> Array:
+    def op(x: MilArray) -> MilArray:
         return function(x)
 
     return op
 
 
-def _binary(function: Callable[[Array, Array], Array]) -> Op:
+def _binary(function: Callable[[MilArray, MilArray], MilArray]) -> Op:
     """The op that is a function of two numbers."""
 
-    def op(x: Array, y: Array) -> Array:
+    def op(x: MilArray, y: MilArray) -> MilArray:
         return function(x, y)
 
     return op
@@ -51,7 +51,7 @@ def _in_blocks(function: Op) -> Op:
     """`function`, which works element by element in several passes, applied to parts that fit the cache."""
 
     @wraps(function)
-    def op(x: Array, **parameters: object) -> Array:
+    def op(x: MilArray, **parameters: object) -> MilArray:
         if x.size <= _BLOCK:
             return function(x, **parameters)
         source = np.ascontiguousarray(x)
@@ -64,24 +64,24 @@ def _in_blocks(function: Op) -> Op:
     return op
 
 
-def _cast(x: Array, dtype: str) -> Array:
+def _cast(x: MilArray, dtype: str) -> MilArray:
     """The same numbers in another type; a fraction is cut off where that type has none."""
     if dtype not in _CAST:
         raise ValueError(f"unknown type '{dtype}'; known are: {', '.join(_CAST)}")
     return x.astype(_CAST[dtype])
 
 
-def _clip(x: Array, alpha: float, beta: float) -> Array:
+def _clip(x: MilArray, alpha: float, beta: float) -> MilArray:
     """x, but not below alpha nor above beta."""
     return np.clip(x, x.dtype.type(alpha), x.dtype.type(beta))
 
 
-def _log(x: Array, epsilon: float = 1e-45) -> Array:
+def _log(x: MilArray, epsilon: float = 1e-45) -> MilArray:
     """log(x + epsilon)."""
     return np.log(x + epsilon)
 
 
-def _rsqrt(x: Array, epsilon: float = 1e-12) -> Array:
+def _rsqrt(x: MilArray, epsilon: float = 1e-12) -> MilArray:
     """1 / sqrt(x + epsilon)."""
     return 1 / np.sqrt(x + epsilon)
 
@@ -100,7 +100,7 @@ def _erf_series() -> list[np.float32]:
 _ERF_SERIES = _erf_series()
 
 
-def erf(x: Array) -> Array:
+def erf(x: MilArray) -> MilArray:
     """The error function, to about 1e-7."""
     t = np.minimum(np.abs(x), np.float32(_ERF_END))
     exponent = np.full_like(t, _ERF_SERIES[0])
@@ -111,54 +111,26 @@ def erf(x: Array) -> Array:
     return np.copysign(np.expm1(np.negative(exponent, out=exponent), out=exponent), x)
 
 
-_GELU: dict[str, Callable[[Array], Array]] = {
+_GELU: dict[str, Callable[[MilArray], MilArray]] = {
     "EXACT": lambda x: 0.5 * x * (1 + erf(x * np.float32(math.sqrt(0.5)))),
     "TANH_APPROXIMATION": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))),
 }
 
 
 @_in_blocks
-def _gelu(x: Array, mode: str = "EXACT") -> Array:
+def _gelu(x: MilArray, mode: str = "EXACT") -> MilArray:
     """x times the normal distribution function of x, or an approximation of it."""
     if mode not in _GELU:
         raise ValueError(f"unknown mode '{mode}'; known are: {', '.join(_GELU)}")
     return _GELU[mode](x)
 
 
-def _leaky_relu(x: Array, alpha: float) -> Array:
+def _leaky_relu(x: MilArray, alpha: float) -> MilArray:
     """x where x >= 0, elsewhere alpha * x."""
     return np.where(x >= 0, x, np.float32(alpha) * x)
 
 
-def _relu(x: Array) -> Array:
-    """max(x, 0)."""
-    return np.maximum(x, np.float32(0))
-
-
-def _relu6(x: Array) -> Array:
-    """min(max(x, 0), 6)."""
-    return np.clip(x, np.float32(0), np.float32(6))
-
-
-@_in_blocks
-def _sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
-    return 1 / (1 + np.exp(-x))
-
-
-@_in_blocks
-def _silu(x: Array) -> Array:
-    """x * sigmoid(x)."""
-    return x / (1 + np.exp(-x))
-
-
-@_in_blocks
-def _softplus(x: Array) -> Array:
-    """log(1 + exp(x)), without the overflow of exp."""
-    return np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)
-
-
-OPS: dict[str, Op] = {
+ELEMENTWISE: dict[str, Op] = {
     "abs": _unary(np.abs),
     "add": _binary(np.add),
     "cast": _cast,
@@ -177,13 +149,13 @@ OPS: dict[str, Op] = {
     "mul": _binary(np.multiply),
     "pow": _binary(np.power),
     "real_div": _binary(np.divide),
-    "relu": _relu,
-    "relu6": _relu6,
+    "relu": _unary(lambda x: np.maximum(x, np.float32(0))),
+    "relu6": _unary(lambda x: np.clip(x, np.float32(0), np.float32(6))),
     "rsqrt": _rsqrt,
-    "sigmoid": _sigmoid,
-    "silu": _silu,
+    "sigmoid": _unary(_in_blocks(lambda x: 1 / (1 + np.exp(-x)))),
+    "silu": _unary(_in_blocks(lambda x: x / (1 + np.exp(-x)))),
     "sin": _unary(np.sin),
-    "softplus": _softplus,
+    "softplus": _unary(_in_blocks(lambda x: np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0))),  # exp cannot overflow
     "sqrt": _unary(np.sqrt),
     "square": _unary(np.square),
     "sub": _binary(np.subtract),

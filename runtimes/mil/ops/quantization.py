@@ -11,14 +11,16 @@ import math
 import numpy as np
 
 from ..signatures import Ints, Op
-from ..values import Array, unpacked
+from ..values import MilArray, unpacked
 
-__all__ = ["CONSTEXPR", "OPS"]
+__all__ = ["CONSTEXPR", "QUANTIZATION"]
 
 _DTYPES = {"int8": np.int8, "uint8": np.uint8}
 
 
-def _dequantize(input: Array, scale: Array, zero_point: Array | None = None, axis: int | None = None) -> Array:
+def _dequantize(
+    input: MilArray, scale: MilArray, zero_point: MilArray | None = None, axis: int | None = None
+) -> MilArray:
     """scale * (input - zero_point), which are numbers, or vectors along `axis`."""
     values = input.astype(np.float32)
     if zero_point is not None:
@@ -27,8 +29,8 @@ def _dequantize(input: Array, scale: Array, zero_point: Array | None = None, axi
 
 
 def _quantize(
-    input: Array, scale: Array, output_dtype: str, zero_point: Array | None = None, axis: int | None = None
-) -> Array:
+    input: MilArray, scale: MilArray, output_dtype: str, zero_point: MilArray | None = None, axis: int | None = None
+) -> MilArray:
     """round(input / scale) + zero_point, within the range of `output_dtype`."""
     if output_dtype not in _DTYPES:
         raise ValueError(f"unknown output_dtype '{output_dtype}'; known are: {', '.join(_DTYPES)}")
@@ -39,7 +41,7 @@ def _quantize(
     return np.clip(values, limits.min, limits.max).astype(_DTYPES[output_dtype])
 
 
-def _along(parameter: Array, axis: int | None, dimensions: int) -> Array:
+def _along(parameter: MilArray, axis: int | None, dimensions: int) -> MilArray:
     """A number, or a vector in the shape in which it is broadcast along `axis`."""
     if not parameter.ndim:
         return parameter
@@ -50,13 +52,13 @@ def _along(parameter: Array, axis: int | None, dimensions: int) -> Array:
     return parameter.reshape(shape)
 
 
-def _affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, axis: int) -> Array:
+def _affine_dequantize(quantized_data: MilArray, zero_point: MilArray, scale: MilArray, axis: int) -> MilArray:
     """scale * (quantized_data - zero_point), where scale and zero_point are scalars or vectors along `axis`."""
     scale, zero = (_along(part, axis, quantized_data.ndim) for part in (scale, zero_point))
     return scale * (quantized_data.astype(scale.dtype) - zero.astype(scale.dtype))
 
 
-def _blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = None) -> Array:
+def _blockwise_shift_scale(data: MilArray, scale: MilArray, offset: MilArray | None = None) -> MilArray:
     """scale * (data - offset), where each element of scale and offset belongs to a block of `data`."""
     values = data.astype(scale.dtype)
     if offset is not None:
@@ -64,7 +66,7 @@ def _blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = Non
     return _spread(scale, data.shape) * values
 
 
-def _spread(blocks: Array, shape: Ints) -> Array:
+def _spread(blocks: MilArray, shape: Ints) -> MilArray:
     """Repeat each element over its block of an array of `shape`."""
     if blocks.ndim != len(shape) or any(size % parts for size, parts in zip(shape, blocks.shape, strict=True)):
         raise ValueError(f"parameters of the shape {list(blocks.shape)} do not divide {list(shape)} into blocks")
@@ -73,14 +75,14 @@ def _spread(blocks: Array, shape: Ints) -> Array:
     return blocks
 
 
-def _constant_cast(source_val: Array, output_dtype: str) -> Array:
+def _constant_cast(source_val: MilArray, output_dtype: str) -> MilArray:
     """The same numbers in another type, which is float32."""
     if output_dtype != "fp32":
         raise ValueError(f"expected the output_dtype 'fp32', got '{output_dtype}'")
     return source_val.astype(np.float32)
 
 
-def _lut_to_dense(indices: Array, lut: Array, shape: Ints | None = None) -> Array:
+def _lut_to_dense(indices: MilArray, lut: MilArray, shape: Ints | None = None) -> MilArray:
     """Entries of a table. With `shape`, the table is flat and the indices are packed bits; without, `lut` has the
     dimensions of `indices`, in blocks of which it holds a table each, then (entries, 1).
     """
@@ -93,7 +95,7 @@ def _lut_to_dense(indices: Array, lut: Array, shape: Ints | None = None) -> Arra
     return lut[(*(block // repeat for block, repeat in zip(blocks, repeats, strict=True)), indices, 0)]
 
 
-OPS: dict[str, Op] = {"dequantize": _dequantize, "quantize": _quantize}
+QUANTIZATION: dict[str, Op] = {"dequantize": _dequantize, "quantize": _quantize}
 CONSTEXPR: dict[str, Op] = {
     "constexpr_affine_dequantize": _affine_dequantize,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,

@@ -9,25 +9,25 @@ from typing import Any
 import numpy as np
 
 from ..signatures import Ints, Op
-from ..values import Array
+from ..values import MilArray
 
-__all__ = ["OPS"]
+__all__ = ["REDUCTIONS"]
 
 
-def _linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+def _linear(x: MilArray, weight: MilArray, bias: MilArray | None = None) -> MilArray:
     """x times the transpose of weight (outputs, inputs), plus bias."""
     product = x @ weight.T
     return product if bias is None else product + bias
 
 
-def _matmul(x: Array, y: Array, transpose_x: bool = False, transpose_y: bool = False) -> Array:
+def _matmul(x: MilArray, y: MilArray, transpose_x: bool = False, transpose_y: bool = False) -> MilArray:
     """The matrix product over the last two dimensions; a vector is a row on the left, a column on the right."""
     left = x.swapaxes(-1, -2) if transpose_x and x.ndim > 1 else x
     right = y.swapaxes(-1, -2) if transpose_y and y.ndim > 1 else y
     return np.matmul(left, right)
 
 
-def _softmax(x: Array, axis: int = -1) -> Array:
+def _softmax(x: MilArray, axis: int = -1) -> MilArray:
     """exp(x) / sum(exp(x)) along an axis."""
     powers = x - x.max(axis, keepdims=True)
     np.exp(powers, out=powers)
@@ -35,7 +35,9 @@ def _softmax(x: Array, axis: int = -1) -> Array:
     return powers
 
 
-def _scaled_dot_product_attention(query: Array, key: Array, value: Array, attn_mask: Array | None = None) -> Array:
+def _scaled_dot_product_attention(
+    query: MilArray, key: MilArray, value: MilArray, attn_mask: MilArray | None = None
+) -> MilArray:
     """softmax(query key^T / sqrt(length) + mask) value; a mask of truth values says what takes part."""
     scores = query @ key.swapaxes(-1, -2)
     scores /= np.float32(math.sqrt(query.shape[-1]))
@@ -49,24 +51,24 @@ def _scaled_dot_product_attention(query: Array, key: Array, value: Array, attn_m
 def _reduce(function: Callable[..., Any]) -> Op:
     """`function` over `axes`, or over all of them if there are none."""
 
-    def op(x: Array, axes: Ints | None = None, keep_dims: bool = False) -> Array:
+    def op(x: MilArray, axes: Ints | None = None, keep_dims: bool = False) -> MilArray:
         return function(x, axis=axes, keepdims=keep_dims)
 
     return op
 
 
-def _l2_norm(x: Array, axis: Ints | None, keepdims: bool) -> Array:
+def _l2_norm(x: MilArray, axis: Ints | None, keepdims: bool) -> MilArray:
     return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
 
 
 def _batch_norm(
-    x: Array,
-    mean: Array,
-    variance: Array,
-    gamma: Array | None = None,
-    beta: Array | None = None,
+    x: MilArray,
+    mean: MilArray,
+    variance: MilArray,
+    gamma: MilArray | None = None,
+    beta: MilArray | None = None,
     epsilon: float = 1e-5,
-) -> Array:
+) -> MilArray:
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta, each with one number per channel."""
     ones = [1] * (x.ndim - 2)
     scale = 1 / np.sqrt(variance + epsilon)
@@ -77,12 +79,12 @@ def _batch_norm(
 
 
 def _layer_norm(
-    x: Array,
+    x: MilArray,
     axes: Ints | None = None,
-    gamma: Array | None = None,
-    beta: Array | None = None,
+    gamma: MilArray | None = None,
+    beta: MilArray | None = None,
     epsilon: float = 1e-5,
-) -> Array:
+) -> MilArray:
     """(x - mean) / sqrt(variance + epsilon) over `axes` (None: all), times gamma and plus beta of those axes."""
     over = sorted({axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)})
     shape = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
@@ -95,7 +97,7 @@ def _layer_norm(
     return result
 
 
-OPS: dict[str, Op] = {
+REDUCTIONS: dict[str, Op] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "linear": _linear,

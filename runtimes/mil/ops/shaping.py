@@ -7,52 +7,43 @@ import math
 import numpy as np
 
 from ..signatures import ArrayTuple, Ints, Op
-from ..values import Array
+from ..values import MilArray
 
-__all__ = ["OPS"]
-
-
-def _concat(values: ArrayTuple, axis: int, interleave: bool = False) -> Array:
-    """One array after the other along `axis`; interleaved, the first of each, the second of each, ..."""
-    if values[0].ndim == 0:
-        return np.stack(values)
-    if not interleave:
-        return np.concatenate(values, axis)
-    axis %= values[0].ndim
-    shape = list(values[0].shape)
-    shape[axis] *= len(values)
-    return np.stack(values, axis + 1).reshape(shape)
+__all__ = ["SHAPING"]
 
 
-def _expand_dims(x: Array, axes: Ints) -> Array:
+def _concat(values: ArrayTuple, axis: int, interleave: bool = False) -> MilArray:
+    """One array after the other along `axis`; numbers become a vector."""
+    if interleave:
+        raise ValueError("interleaved arrays are not supported")
+    return np.concatenate(values, axis) if values[0].ndim else np.stack(values)
+
+
+def _expand_dims(x: MilArray, axes: Ints) -> MilArray:
     """Dimensions of size 1, counted as they are in the result."""
     return np.expand_dims(x, axes)
 
 
-def _fill(shape: Ints, value: Array | None = None) -> Array:
+def _fill(shape: Ints, value: MilArray | None = None) -> MilArray:
     """An array of one number, 0 by default."""
     return np.full(shape, np.float32(0) if value is None else value)
 
 
 def _gather(
-    x: Array, indices: Array, axis: int = 0, batch_dims: int = 0, validate_indices: bool | None = None
-) -> Array:
-    """The slices of x along `axis` that `indices` name; the first `batch_dims` dimensions of both go together.
+    x: MilArray, indices: MilArray, axis: int = 0, batch_dims: int = 0, validate_indices: bool | None = None
+) -> MilArray:
+    """The slices of x along `axis` that `indices` name.
 
     Negative indices count from the end, but not in the versions that have `validate_indices`, where they are undefined.
     """
     if validate_indices is not None and np.any(indices < 0):
         raise ValueError(f"expected indices from 0, got {indices.min()}")
-    axis %= x.ndim
-    if not batch_dims:
-        return np.take(x, indices, axis)
-    shape = x.shape[:axis] + indices.shape[batch_dims:] + x.shape[axis + 1 :]
-    batches = x.shape[:batch_dims]
-    parts = [np.take(x[batch], indices[batch], axis - batch_dims) for batch in np.ndindex(*batches)]
-    return np.reshape(parts, shape)
+    if batch_dims:
+        raise ValueError(f"expected batch_dims 0, got {batch_dims}")
+    return np.take(x, indices, axis)
 
 
-def _pad(x: Array, pad: Ints, mode: str = "constant", constant_val: float = 0.0) -> Array:
+def _pad(x: MilArray, pad: Ints, mode: str = "constant", constant_val: float = 0.0) -> MilArray:
     """`pad` holds, for the last dimensions, how much is added before and after each."""
     if mode not in ("constant", "reflect", "replicate"):
         raise ValueError(f"unknown mode '{mode}'; known are: constant, reflect, replicate")
@@ -64,40 +55,40 @@ def _pad(x: Array, pad: Ints, mode: str = "constant", constant_val: float = 0.0)
     return np.pad(x, widths, "reflect" if mode == "reflect" else "edge")
 
 
-def _pixel_shuffle(x: Array, upscale_factor: int) -> Array:
+def _pixel_shuffle(x: MilArray, upscale_factor: int) -> MilArray:
     """Channels (channel, block row, block column) to blocks of pixels."""
     n, c, h, w = x.shape
     f = upscale_factor
     return x.reshape(n, -1, f, f, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, c // f**2, h * f, w * f)
 
 
-def _pixel_unshuffle(x: Array, downscale_factor: int) -> Array:
+def _pixel_unshuffle(x: MilArray, downscale_factor: int) -> MilArray:
     """Blocks of pixels to channels (channel, block row, block column)."""
     n, c, h, w = x.shape
     f = downscale_factor
     return x.reshape(n, c, h // f, f, w // f, f).transpose(0, 1, 3, 5, 2, 4).reshape(n, c * f**2, h // f, w // f)
 
 
-def _reshape(x: Array, shape: Ints) -> Array:
+def _reshape(x: MilArray, shape: Ints) -> MilArray:
     """-1 is the rest; 0 is the size that x has there, counted from the last dimension, 1 where it has none."""
     missing = len(shape) - x.ndim
     return x.reshape([size or (x.shape[i - missing] if i >= missing else 1) for i, size in enumerate(shape)])
 
 
-def _shape(x: Array) -> Array:
+def _shape(x: MilArray) -> MilArray:
     """The size of each dimension."""
     return np.array(x.shape, np.int32)
 
 
 def _slice_by_index(
-    x: Array,
+    x: MilArray,
     begin: Ints,
     end: Ints,
     stride: Ints | None = None,
     begin_mask: Ints | None = None,
     end_mask: Ints | None = None,
     squeeze_mask: Ints | None = None,
-) -> Array:
+) -> MilArray:
     """x[begin:end:stride] in each dimension, without the bounds that are masked; squeezed ones keep only x[begin]."""
     none = (0,) * x.ndim
     steps = stride or (1,) * x.ndim
@@ -109,7 +100,7 @@ def _slice_by_index(
     return x[tuple(parts)]
 
 
-def _slice_by_size(x: Array, begin: Ints, size: Ints) -> Array:
+def _slice_by_size(x: MilArray, begin: Ints, size: Ints) -> MilArray:
     """`size` elements from `begin` on in each dimension, all that follow for -1."""
     starts = tuple(first % n if first < 0 else first for first, n in zip(begin, x.shape, strict=True))
     stops = [n if many == -1 else first + many for first, many, n in zip(starts, size, x.shape, strict=True)]
@@ -118,7 +109,9 @@ def _slice_by_size(x: Array, begin: Ints, size: Ints) -> Array:
     return x[tuple(map(slice, starts, stops))]
 
 
-def _split(x: Array, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None) -> tuple[Array, ...]:
+def _split(
+    x: MilArray, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None
+) -> tuple[MilArray, ...]:
     """x in parts along `axis`, of the sizes given or, without them, all of one size."""
     total = x.shape[axis]
     if split_sizes is None:
@@ -130,34 +123,34 @@ def _split(x: Array, axis: int, num_splits: int | None = None, split_sizes: Ints
     return tuple(np.split(x, np.cumsum(split_sizes)[:-1], axis))
 
 
-def _squeeze(x: Array, axes: Ints | None = None) -> Array:
+def _squeeze(x: MilArray, axes: Ints | None = None) -> MilArray:
     """Without those of `axes` (None: all) that have the size 1."""
     over = {axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)}
     return np.squeeze(x, tuple(axis for axis in over if x.shape[axis] == 1))
 
 
-def _stack(values: ArrayTuple, axis: int) -> Array:
+def _stack(values: ArrayTuple, axis: int) -> MilArray:
     """The arrays along a new dimension."""
     return np.stack(values, axis)
 
 
-def _tile(x: Array, reps: Ints) -> Array:
+def _tile(x: MilArray, reps: Ints) -> MilArray:
     """x repeated along each dimension."""
     return np.tile(x, reps)
 
 
-def _transpose(x: Array, perm: Ints) -> Array:
+def _transpose(x: MilArray, perm: Ints) -> MilArray:
     """The dimensions in another order."""
     return x.transpose(perm)
 
 
 def _upsample_bilinear(
-    x: Array,
+    x: MilArray,
     scale_factor_height: float = 1,
     scale_factor_width: float = 1,
     align_corners: bool = True,
     half_pixel_centers: bool | None = None,
-) -> Array:
+) -> MilArray:
     """The last two dimensions times the factors, rounded down."""
     if align_corners and half_pixel_centers:
         raise ValueError("align_corners and half_pixel_centers exclude each other")
@@ -173,7 +166,7 @@ def _upsample_bilinear(
     return x
 
 
-def _interpolated(x: Array, axis: int, grid: Array) -> Array:
+def _interpolated(x: MilArray, axis: int, grid: MilArray) -> MilArray:
     """x between its elements along `axis`."""
     low = np.floor(grid).astype(np.int64)
     high = np.minimum(low + 1, x.shape[axis] - 1)
@@ -184,14 +177,14 @@ def _interpolated(x: Array, axis: int, grid: Array) -> Array:
     return below + (above - below) * share
 
 
-def _upsample_nearest_neighbor(x: Array, scale_factor_height: float = 1, scale_factor_width: float = 1) -> Array:
+def _upsample_nearest_neighbor(x: MilArray, scale_factor_height: float = 1, scale_factor_width: float = 1) -> MilArray:
     """Each element of the last two dimensions repeated; fractions of a repetition are undocumented."""
     if scale_factor_height % 1 or scale_factor_width % 1:
         raise ValueError(f"the factors {scale_factor_height}, {scale_factor_width} are not both whole numbers")
     return x.repeat(int(scale_factor_height), -2).repeat(int(scale_factor_width), -1)
 
 
-OPS: dict[str, Op] = {
+SHAPING: dict[str, Op] = {
     "concat": _concat,
     "expand_dims": _expand_dims,
     "fill": _fill,

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..signatures import Ints, Op
-from ..values import Array
+from ..values import MilArray
 
-__all__ = ["OPS", "Windows"]
+__all__ = ["WINDOWED", "Windows"]
 
 _BYTES = 1 << 24  # of the matrix of windows that is multiplied at a time
 _ELEMENTS = 1 << 15  # that stay in the cache while several passes go over them
-_SAME = ("same", "same_lower")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Windows:
         """The places inside a window, the last dimension fastest."""
         return np.ndindex(*self.kernel)
 
-    def padded(self, x: Array, value: float = 0.0) -> Array:
+    def padded(self, x: MilArray, value: float = 0.0) -> MilArray:
         """x (n, channels, *spatial) with `value` around its spatial dimensions."""
         if not any(self.before) and not any(self.after):
             return x
@@ -92,8 +91,7 @@ class Windows:
 def _paddings(shape: Ints, extent: Ints, strides: Ints, pad_type: str, pad: Ints | None) -> tuple[Ints, Ints]:
     """What is added before and after each dimension, of which a window covers `extent`.
 
-    With "same" there is a window for every `stride` elements begun, as in TensorFlow; an odd element is added after,
-    with "same_lower" before.
+    With "same" there is a window for every `stride` elements begun, as in TensorFlow; an odd element is added after.
     """
     if pad_type == "custom":
         if pad is None or len(pad) != 2 * len(shape):
@@ -101,23 +99,22 @@ def _paddings(shape: Ints, extent: Ints, strides: Ints, pad_type: str, pad: Ints
         return pad[::2], pad[1::2]
     if pad_type == "valid":
         return (0,) * len(shape), (0,) * len(shape)
-    if pad_type not in _SAME:
-        raise ValueError(f"unknown pad_type '{pad_type}'; known are: valid, custom, {', '.join(_SAME)}")
+    if pad_type != "same":
+        raise ValueError(f"unknown pad_type '{pad_type}'; known are: valid, custom, same")
     total = [max(0, (-(-n // s) - 1) * s + r - n) for n, r, s in zip(shape, extent, strides, strict=True)]
-    less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
-    return (less, more) if pad_type == "same" else (more, less)
+    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
 
 
 def _conv(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
+    x: MilArray,
+    weight: MilArray,
+    bias: MilArray | None = None,
     strides: Ints | None = None,
     pad_type: str = "valid",
     pad: Ints | None = None,
     dilations: Ints | None = None,
     groups: int = 1,
-) -> Array:
+) -> MilArray:
     """x (n, channels in, *spatial) with weight (channels out, channels in / groups, *kernel)."""
     outputs, inputs = weight.shape[:2]
     if x.shape[1] != inputs * groups or outputs % groups:
@@ -135,7 +132,7 @@ def _conv(
     return result
 
 
-def _products(image: Array, matrices: Array, windows: Windows, into: Array) -> None:
+def _products(image: MilArray, matrices: MilArray, windows: Windows, into: MilArray) -> None:
     """Write the windows of an image (channels, *spatial), as columns, times the matrices of the groups."""
     groups, outputs, inner = matrices.shape
     if windows.points:
@@ -151,7 +148,7 @@ def _products(image: Array, matrices: Array, windows: Windows, into: Array) -> N
         into[:, first:last] = (matrices @ columns.reshape(groups, inner, -1)).reshape(-1, last - first, *rest)
 
 
-def _depthwise(image: Array, kernels: Array, windows: Windows, into: Array) -> None:
+def _depthwise(image: MilArray, kernels: MilArray, windows: Windows, into: MilArray) -> None:
     """Write each channel with a kernel of its own, some channels at a time."""
     step = max(1, _ELEMENTS // math.prod(windows.sizes))
     for first in range(0, len(image), step):
@@ -166,14 +163,14 @@ def _depthwise(image: Array, kernels: Array, windows: Windows, into: Array) -> N
 
 
 def _avg_pool(
-    x: Array,
+    x: MilArray,
     kernel_sizes: Ints,
     pad_type: str,
     strides: Ints | None = None,
     pad: Ints | None = None,
     exclude_padding_from_average: bool = False,
     ceil_mode: bool = False,
-) -> Array:
+) -> MilArray:
     """The mean over each window: of its elements inside x, or of those inside x and its padding."""
     windows = Windows.over(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
     padded = windows.padded(x)
@@ -184,7 +181,7 @@ def _avg_pool(
     return total
 
 
-def _counts(shape: Ints, windows: Windows, pad: Ints | None, inside: bool) -> Array:
+def _counts(shape: Ints, windows: Windows, pad: Ints | None, inside: bool) -> MilArray:
     """How many elements each window sees: inside x, or inside x and its padding."""
     ends = windows.after if pad is None else pad[1::2]
     counts = np.float32(1)
@@ -197,13 +194,13 @@ def _counts(shape: Ints, windows: Windows, pad: Ints | None, inside: bool) -> Ar
 
 
 def _max_pool(
-    x: Array,
+    x: MilArray,
     kernel_sizes: Ints,
     pad_type: str,
     strides: Ints | None = None,
     pad: Ints | None = None,
     ceil_mode: bool = False,
-) -> Array:
+) -> MilArray:
     """The greatest element of x in each window."""
     windows = Windows.over(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
     padded = windows.padded(x, -math.inf)
@@ -214,4 +211,4 @@ def _max_pool(
     return greatest
 
 
-OPS: dict[str, Op] = {"avg_pool": _avg_pool, "conv": _conv, "max_pool": _max_pool}
+WINDOWED: dict[str, Op] = {"avg_pool": _avg_pool, "conv": _conv, "max_pool": _max_pool}

@@ -21,7 +21,7 @@ from pocketprior.export.parity.exact import device_of, environment, exact
 from pocketprior.export.parity.record import Shot, record
 from pocketprior.export.parity.shots import shots
 from pocketprior.export.source import Source
-from pocketprior.runtimes.parity.reference import Reference, load
+from pocketprior.runtimes.parity.reference import ParityReference, load
 
 SIDE = 40
 
@@ -35,7 +35,7 @@ def sources(folder: Path) -> dict[str, Source]:
     }
 
 
-def recorded(source: Source, path: Path, **options: object) -> Reference:
+def recorded(source: Source, path: Path, **options: object) -> ParityReference:
     record(source.open(), source.digest(), shots(PHOTOS[:1], "cleanup", SIDE), path, device="cpu", **options)
     return load(path)
 
@@ -94,7 +94,7 @@ def test_photos_that_are_cut_into_tiles(tmp_path: Path) -> None:
 def test_fused_kernels_are_kept_where_they_give_other_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: the second time a graph is run, it runs with kernels."""
     found = recorded(sources(tmp_path)["diffir"], tmp_path / "a.npz")
-    writer = recording_of.Writer()
+    writer = recording_of.ReferenceWriter()
     writer.arrays |= found.arrays
     real = recording_of.eager
 

@@ -10,7 +10,7 @@ from PIL import Image as PilImage
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.photos import (
-    REAL,
+    REAL_NOISE,
     bench_set,
     centres,
     evenly,
@@ -86,7 +86,7 @@ def test_real_pairs_are_measured_on_one_split_and_tuned_on_another(tmp_path):
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
     assert has_real(tmp_path)
     trial = real_trial(tmp_path)
-    assert (trial.damage, trial.sigma) == (REAL, None)
+    assert (trial.damage, trial.sigma) == (REAL_NOISE, None)
     assert [pair.name for pair in trial.pairs] == [f"gt/{i:02}" for i in (0, 1, 3, 4, 6, 7, 9, 10)]
     assert [pair.name for pair in trial.tuning] == [f"gt/{i:02}" for i in range(12, 20)]
     assert np.array_equal(trial.pairs[2].true, PHOTO)

@@ -106,3 +106,11 @@ def test_a_run_never_loads_torch(kept: tuple[Path, Path]) -> None:
 def test_what_is_wrong_with_a_recording(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parity", "record", "model.safetensors", "--photos", "a", "-o", "b.npz", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_python_of_the_guide(kept: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    guide = (Path(__file__).parents[3] / "docs/parity.md").read_text(encoding="utf-8")
+    code = guide.split("```python\n")[1].split("```")[0]
+    exec(code.replace("PACK", str(kept[0])).replace("reference.npz", str(kept[1])), {})
+    assert capsys.readouterr().out == "True None\n"

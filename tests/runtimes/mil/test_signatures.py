@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import PackError
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 from pocketprior.runtimes.mil.ops.quantization import CONSTEXPR
 from pocketprior.runtimes.mil.signatures import CONVERSIONS, ArrayTuple, Ints, Signature
-from pocketprior.runtimes.mil.values import Array
+from pocketprior.runtimes.mil.values import MilArray
 
 
 def example(
-    x: Array, sizes: Ints, mode: str = "a", parts: ArrayTuple = (), axis: int | None = None, flag: bool = False
+    x: MilArray, sizes: Ints, mode: str = "a", parts: ArrayTuple = (), axis: int | None = None, flag: bool = False
 ):
     return x, sizes, mode, parts, axis, flag
 
@@ -21,9 +21,9 @@ def example(
 SIGNATURE = Signature.of(example)
 
 
-@pytest.mark.parametrize("op", [*OPS, *CONSTEXPR])
+@pytest.mark.parametrize("op", [*MIL_OPS, *CONSTEXPR])
 def test_every_op_is_annotated_with_known_words(op: str) -> None:
-    assert set(Signature.of({**OPS, **CONSTEXPR}[op]).kinds.values()) <= {*CONVERSIONS, "ArrayTuple"}
+    assert set(Signature.of({**MIL_OPS, **CONSTEXPR}[op]).kinds.values()) <= {*CONVERSIONS, "ArrayTuple"}
 
 
 def test_conversions() -> None:

@@ -73,7 +73,11 @@ def _without(name: str | None, arrays: dict[str, Array]) -> None:
         (_one_value, PackTamperedError, "the array .* was changed"),
         (lambda a: _without(None, a), PackError, "lacks 1 of the arrays"),
         (lambda a: _without(SEAL, a), PackError, "is no reference made by"),
-        (lambda a: _resealed(lambda t: t.replace('"format": 1', '"format": 7'), a), PackVersionError, "expected a reference of format 1, got format 7"),
+        (
+            lambda a: _resealed(lambda t: t.replace('"format": 1', '"format": 7'), a),
+            PackVersionError,
+            "expected a reference of format 1, got format 7",
+        ),
         (lambda a: _resealed(lambda t: t.replace('"seed"', '"sead"'), a), PackError, "unknown field 'sead'"),
         (lambda a: _resealed(lambda t: t[:-40], a), PackError, "not valid JSON"),
     ],

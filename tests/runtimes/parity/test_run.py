@@ -15,7 +15,7 @@ from pocketprior.core.manifest import Limit, Manifest
 from pocketprior.core.recording import Array
 from pocketprior.runtimes.parity.findings import ORDER, ParityReport
 from pocketprior.runtimes.parity.images import ImageSet, budget, task_source
-from pocketprior.runtimes.parity.reference import Reference, ReferenceCase, ReferenceWriter, load
+from pocketprior.runtimes.parity.reference import ParityReference, ReferenceCase, ReferenceWriter, load
 from pocketprior.runtimes.parity.run import CompareOptions, compare
 
 Known = tuple[Path, Path]
@@ -81,7 +81,7 @@ def test_comparing_nothing_is_a_failure(kept: Known) -> None:
     assert report.first is None
 
 
-def _change(known: Known, change: Callable[[ReferenceWriter, Reference, ReferenceCase], ReferenceCase]) -> None:
+def _change(known: Known, change: Callable[[ReferenceWriter, ParityReference, ReferenceCase], ReferenceCase]) -> None:
     """Record something more."""
     recording, writer = load(known[1]), ReferenceWriter()
     writer.arrays |= recording.arrays
@@ -95,7 +95,7 @@ def _added(arrays: dict[str, Array], change: float) -> dict[str, Array]:
 
 @pytest.mark.parametrize(("added", "ok"), [(0.0, True), (1e-6, True), (1e-2, False)])
 def test_fused_kernels_are_held_against_plain_pytorch(added: float, ok: bool, known: Known) -> None:
-    def with_kernels(writer: ReferenceWriter, recording: Reference, case: ReferenceCase) -> ReferenceCase:
+    def with_kernels(writer: ReferenceWriter, recording: ParityReference, case: ReferenceCase) -> ReferenceCase:
         calls = tuple(
             replace(call, kernels=writer.keys(_added(recording.named(call.outputs), added)))
             for call in case.calls["split"]
@@ -110,7 +110,7 @@ def test_fused_kernels_are_held_against_plain_pytorch(added: float, ok: bool, kn
 
 
 def test_a_teacher_is_compared_and_nothing_is_asked(known: Known) -> None:
-    def taught(writer: ReferenceWriter, recording: Reference, case: ReferenceCase) -> ReferenceCase:
+    def taught(writer: ReferenceWriter, recording: ParityReference, case: ReferenceCase) -> ReferenceCase:
         return replace(case, teacher=writer.key(recording.arrays[case.photo] // 2))
 
     _change(known, taught)
@@ -124,7 +124,7 @@ def test_a_teacher_is_compared_and_nothing_is_asked(known: Known) -> None:
 def test_the_distance_to_clean_photos(levels: int, ok: bool, known: Known) -> None:
     """A recorded picture that is nearer to the clean photo than what is restored here."""
 
-    def with_clean(writer: ReferenceWriter, recording: Reference, case: ReferenceCase) -> ReferenceCase:
+    def with_clean(writer: ReferenceWriter, recording: ParityReference, case: ReferenceCase) -> ReferenceCase:
         clean = recording.arrays[case.pictures["split"]].astype(np.int64) - levels
         clean[:, ::2] += 2 * levels
         return replace(case, clean=writer.key(np.clip(clean, 0, 65535).astype(np.uint16)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 from pocketprior.runtimes.mil.ops.elementwise import erf
 
 RNG = np.random.default_rng(0)
@@ -61,11 +61,11 @@ def test_the_error_function_everywhere() -> None:
 def test_large_arrays_are_computed_in_parts(op: str) -> None:
     """The parts are seen only in the speed: not at their borders, and not in an array that is a view."""
     x = RNG.standard_normal((3, 70, 500), np.float32)
-    expected = np.stack([OPS[op](row) for row in x.reshape(-1, 500)]).reshape(x.shape)
-    np.testing.assert_array_equal(OPS[op](x), expected)
-    np.testing.assert_array_equal(OPS[op](x.transpose(2, 0, 1)), expected.transpose(2, 0, 1))
+    expected = np.stack([MIL_OPS[op](row) for row in x.reshape(-1, 500)]).reshape(x.shape)
+    np.testing.assert_array_equal(MIL_OPS[op](x), expected)
+    np.testing.assert_array_equal(MIL_OPS[op](x.transpose(2, 0, 1)), expected.transpose(2, 0, 1))
 
 
 def test_a_mode_that_is_not_known() -> None:
     with pytest.raises(ValueError, match="unknown mode 'QUICK'; known are: EXACT"):
-        OPS["gelu"](X, mode="QUICK")
+        MIL_OPS["gelu"](X, mode="QUICK")

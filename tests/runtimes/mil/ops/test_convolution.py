@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprior.runtimes.mil.ops import OPS, windows
+from pocketprior.runtimes.mil.ops import MIL_OPS, windows
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.standard_normal((2, 4, 9, 7), np.float32)
@@ -29,12 +29,12 @@ def conv(x: np.ndarray, weight: np.ndarray, expected: Any, **parameters: Any) ->
     return lambda mb, x: mb.conv(x=x, weight=weight, **parameters), lambda x: expected(x, torch.from_numpy(weight)), x
 
 
-def same(x: torch.Tensor, weight: torch.Tensor, stride: int, lower: bool = False) -> torch.Tensor:
-    """With as many windows as strides begin, an odd element more after, or with `lower` before."""
+def same(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
+    """With as many windows as strides begin, an odd element more after."""
     totals = [
         max(0, (-(-n // stride) - 1) * stride + k - n) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)
     ]
-    ends = [(t - t // 2, t // 2) if lower else (t // 2, t - t // 2) for t in totals]
+    ends = [(t // 2, t - t // 2) for t in totals]
     return F.conv2d(F.pad(x, [*ends[1], *ends[0]]), weight, stride=stride)
 
 
@@ -72,9 +72,6 @@ CASES = {
     "conv: same, strides": conv(
         IMAGE, weights(6, 4, 3, 4), lambda x, w: same(x, w, 2), pad_type="same", strides=[2, 2]
     ),
-    "conv: same_lower": conv(
-        IMAGE, weights(6, 4, 2, 4), lambda x, w: same(x, w, 2, lower=True), pad_type="same_lower", strides=[2, 2]
-    ),
     "conv: lines": conv(LINE, weights(6, 4, 3), lambda x, w: F.conv1d(x, w, stride=2), strides=[2]),
     "conv: volumes": conv(
         VOLUME, weights(6, 4, 3, 2, 3), lambda x, w: F.conv3d(x, w, stride=(2, 1, 1)), strides=[2, 1, 1]
@@ -107,7 +104,7 @@ def test_any_convolution_is_pytorchs(data: st.DataObject) -> None:
     weight = rng.standard_normal((outputs * groups, inputs, *kernel), np.float32)
     expected = F.conv2d(*map(torch.from_numpy, (x, weight)), None, stride, padding, dilation, groups)
     pad = (padding[0], padding[0], padding[1], padding[1])
-    found = OPS["conv"](x, weight, None, stride, "custom", pad, dilation, groups)
+    found = MIL_OPS["conv"](x, weight, None, stride, "custom", pad, dilation, groups)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -118,14 +115,14 @@ def test_an_image_that_is_multiplied_in_parts(groups: int, monkeypatch: pytest.M
     monkeypatch.setattr(windows, "_ELEMENTS", 7 * x[0, 0].size)  # parts of 7 channels, the last one of 4
     weight = weights(32, 32 // groups, 3, 3)
     expected = F.conv2d(*map(torch.from_numpy, (x, weight)), padding=1, groups=groups)
-    found = OPS["conv"](x, weight, pad_type="same", groups=groups)
+    found = MIL_OPS["conv"](x, weight, pad_type="same", groups=groups)
     np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"pad_type": "reflect"}, "unknown pad_type 'reflect'; known are: valid, custom, same, same_lower"),
+        ({"pad_type": "reflect"}, "unknown pad_type 'reflect'; known are: valid, custom, same"),
         ({"pad_type": "custom"}, "pad_type 'custom' needs a pad of 4 numbers, got None"),
         ({"pad_type": "custom", "pad": (1, 1)}, "needs a pad of 4 numbers"),
         ({"groups": 2}, r"4 channels do not fit weights \[6, 4, 3, 3\] in 2 groups"),
@@ -134,4 +131,4 @@ def test_an_image_that_is_multiplied_in_parts(groups: int, monkeypatch: pytest.M
 )
 def test_what_fits_no_definition(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        OPS["conv"](IMAGE, weights(6, 4, 3, 3), **parameters)
+        MIL_OPS["conv"](IMAGE, weights(6, 4, 3, 3), **parameters)

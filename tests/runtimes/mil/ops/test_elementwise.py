@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4), np.float32) * 2
@@ -102,4 +102,4 @@ def test_definition(case: str, check_case: Any) -> None:
 
 def test_a_type_that_is_not_known() -> None:
     with pytest.raises(ValueError, match="unknown type 'fp8'; known are: bool, fp16"):
-        OPS["cast"](X, "fp8")
+        MIL_OPS["cast"](X, "fp8")

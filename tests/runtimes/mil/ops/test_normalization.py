@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4, 5), np.float32) * 3 + 1
@@ -74,4 +74,4 @@ def test_definition(case: str, check_case: Any) -> None:
 
 def test_layers_without_axes_are_all_of_an_array() -> None:
     """The builder of coremltools cannot leave the axes out; other packages may."""
-    np.testing.assert_allclose(OPS["layer_norm"](X), F.layer_norm(torch.from_numpy(X), X.shape), atol=2e-6)
+    np.testing.assert_allclose(MIL_OPS["layer_norm"](X), F.layer_norm(torch.from_numpy(X), X.shape), atol=2e-6)

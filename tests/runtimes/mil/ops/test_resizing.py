@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 5, 4), np.float32)
@@ -75,4 +75,4 @@ def test_definition(case: str, check_case: Any) -> None:
 )
 def test_what_has_no_definition(op: str, parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        OPS[op](X, **parameters)
+        MIL_OPS[op](X, **parameters)

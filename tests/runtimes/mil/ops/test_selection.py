@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 
 X = np.arange(2 * 5 * 4, dtype=np.float32).reshape(2, 5, 4)
 COND = np.array([[-1], [1], [2], [-3], [0]], np.float32)
@@ -34,12 +33,6 @@ CASES = {
     "gather: one": gathered(lambda x: x[:, 3], 3, axis=1),
     "gather: last dimension": gathered(lambda x: x[..., [3, 3, 0]], [3, 3, 0], axis=-1),
     "gather: several dimensions": gathered(lambda x: x[:, PLACES], PLACES, axis=1),
-    "gather: in batches": gathered(
-        lambda x: torch.stack([x[0][PLACES[0]], x[1][PLACES[1]]]), PLACES, axis=1, batch_dims=1
-    ),
-    "gather: in batches, a later dimension": gathered(
-        lambda x: torch.stack([x[0][:, PLACES[0]], x[1][:, PLACES[1]]]), PLACES, axis=2, batch_dims=1
-    ),
     "gather: places that are computed": (
         lambda mb, x, places: mb.gather(x=x, indices=places, axis=1),
         lambda x, places: x[:, places],
@@ -108,7 +101,7 @@ def test_any_slice_is_numpys(data: st.DataObject) -> None:
         slice(None if b_mask else b, None if e_mask else e, s)
         for b, e, s, b_mask, e_mask in zip(*bounds, steps, *masks, strict=True)
     ]
-    found = OPS["slice_by_index"](x, *map(tuple, (*bounds, steps, *masks)))
+    found = MIL_OPS["slice_by_index"](x, *map(tuple, (*bounds, steps, *masks)))
     np.testing.assert_array_equal(found, x[tuple(parts)])
 
 
@@ -118,7 +111,7 @@ def test_a_split_is_undone_by_putting_together(sizes: list[int], axis: int) -> N
     shape = [3, 3]
     shape[axis] = sum(sizes)
     x = np.arange(np.prod(shape)).reshape(shape)
-    parts = OPS["split"](x, axis, None, tuple(sizes))
+    parts = MIL_OPS["split"](x, axis, None, tuple(sizes))
     assert [part.shape[axis] for part in parts] == sizes
     np.testing.assert_array_equal(np.concatenate(parts, axis), x)
 
@@ -139,17 +132,18 @@ def test_a_split_is_undone_by_putting_together(sizes: list[int], axis: int) -> N
             {"indices": np.array([0, -1]), "validate_indices": False},
             "expected indices from 0, got -1",
         ),
+        ("gather", {"indices": np.array([0]), "batch_dims": 1}, "expected batch_dims 0, got 1"),
     ],
 )
 def test_parts_that_are_not_there(op: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        OPS[op](X, **arguments)
+        MIL_OPS[op](X, **arguments)
 
 
 def test_places_outside() -> None:
     with pytest.raises(IndexError, match="index 5 is out of bounds"):
-        OPS["gather"](X, np.array([5]), 1)
+        MIL_OPS["gather"](X, np.array([5]), 1)
 
 
 def test_old_versions_count_from_the_end() -> None:
-    np.testing.assert_array_equal(OPS["gather"](X, np.array([-1]), 1), X[:, -1:])
+    np.testing.assert_array_equal(MIL_OPS["gather"](X, np.array([-1]), 1), X[:, -1:])

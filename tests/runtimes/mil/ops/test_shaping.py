@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 
 X = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
 OTHER = -X
@@ -50,12 +50,6 @@ def unblocked(x: torch.Tensor, size: int) -> torch.Tensor:
 CASES = {
     "concat": several("concat", lambda x, y: torch.cat([x, y], 1), axis=1),
     "concat: last dimension": several("concat", lambda x, y: torch.cat([x, y], -1), axis=-1),
-    "concat: interleaved": several(
-        "concat", lambda x, y: torch.stack([x, y], 2).reshape(2, 6, 4), axis=1, interleave=True
-    ),
-    "concat: interleaved, last dimension": several(
-        "concat", lambda x, y: torch.stack([x, y], 3).reshape(2, 3, 8), axis=-1, interleave=True
-    ),
     "concat: with a constant": (
         lambda mb, x: mb.concat(values=(x, OTHER[:, :1]), axis=1),
         lambda x: torch.cat([x, torch.from_numpy(OTHER[:, :1])], 1),
@@ -128,4 +122,4 @@ def test_definition(case: str, check_case: Any) -> None:
 )
 def test_a_pad_without_definition(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        OPS["pad"](X, (3, 4), **parameters)
+        MIL_OPS["pad"](X, (3, 4), **parameters)
