@@ -16,11 +16,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NoReturn, Protocol
 
-from .errors import MissingExtraError, PocketPriorError, UnknownNameError, UsageError
+from .errors import INTERRUPTED, MissingExtraError, PocketPriorError, UnknownNameError, UsageError
 
 __all__ = ["COMMANDS", "main"]
-
-INTERRUPTED = 130
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("core.commands.restore", "restore photos"),
@@ -29,16 +27,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "parity": ("runtimes.commands.parity", "compare a pack with its PyTorch reference, graph by graph"),
     "parity record": ("export.parity.command", "record the reference: what a checkpoint makes of photos"),
     "bench": ("runtimes.commands.bench", "measure quality and speed"),
-    "bench students": ("distill.students", "compare few-step students with their teachers"),
+    "bench students": ("distill.commands.students", "compare few-step students with their teachers"),
     "bench rewrite": ("export.bench_rewrite", "compare rewritten graphs with graphs as traced"),
     "bench design": ("export.bench_design", "compare designs of the predictor: speed, size, quality"),
-    "train": ("core.training.command", "train a stage of a system"),
-    "evaluate": ("core.training.evaluation.command", "measure the trained systems on held-back photos"),
-    "distill": ("distill.command", "make a few-step student of a trained model"),
+    "train": ("core.training.commands.train", "train a stage of a system"),
+    "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
+    "distill": ("distill.commands.distill", "make a few-step student of a trained model"),
     "export": ("export.command", "write a pack from checkpoints"),
     "build": ("export.build.command", "run all of it by one recipe: train, distill, export, quantize, parity"),
     "quantize": ("export.quantization.command", "make a pack of fewer bits, under a budget on the image"),
-    "album": ("core.training.gen2res.command", "make pictures around one damaged photo, to personalize by"),
+    "album": ("core.training.commands.album", "make pictures around one damaged photo, to personalize by"),
     "personalize": ("export.personalize", "make a pack that knows what an album of photos shows"),
 }
 EXTRAS = {  # what `pip install` must add for a command

@@ -4,10 +4,10 @@
     ├── UsageError                 exit 2: the call itself is wrong
     │   ├── UnknownNameError       a task, runtime, model ... that does not exist; lists those that do
     │   └── MissingExtraError      an optional dependency is not installed; names the extra
-    ├── PhotoError                 exit 1: a picture file cannot be read, understood or written
-    │   ├── PhotoReadError         truncated, empty, not a picture, unreadable
+    ├── PhotoError                 exit 1: an image file cannot be read, understood or written
+    │   ├── PhotoReadError         truncated, empty, not an image, unreadable
     │   ├── PhotoTooLargeError     more pixels than the limit allows
-    │   ├── PhotoUnsupportedError  a kind of picture that cannot be restored faithfully (animation, ...)
+    │   ├── PhotoUnsupportedError  a kind of image that cannot be restored faithfully (animation, ...)
     │   └── PhotoWriteError        disk full, read-only folder, output exists
     ├── PackError                  exit 1: a pack folder or its manifest is wrong
     │   ├── PackVersionError       made for another format version
@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "INTERRUPTED",
     "CheckpointError",
     "GraphError",
     "MissingExtraError",
@@ -40,6 +41,8 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
 ]
+
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells have it
 
 
 class PocketPriorError(Exception):
@@ -72,19 +75,19 @@ class MissingExtraError(UsageError):
 
 
 class PhotoError(PocketPriorError):
-    """A picture file cannot be used."""
+    """An image file cannot be used."""
 
 
 class PhotoReadError(PhotoError):
-    """The file is truncated, empty, not a picture, or cannot be opened."""
+    """The file is truncated, empty, not an image, or cannot be opened."""
 
 
 class PhotoTooLargeError(PhotoError):
-    """The picture has more pixels than the limit."""
+    """The image has more pixels than the limit."""
 
 
 class PhotoUnsupportedError(PhotoError):
-    """The picture is of a kind that cannot be restored faithfully."""
+    """The image is of a kind that cannot be restored faithfully."""
 
 
 class PhotoWriteError(PhotoError):
@@ -104,7 +107,7 @@ class PackTamperedError(PackError):
 
 
 class GraphError(PocketPriorError):
-    """A graph got or gave arrays that do not fit its specification."""
+    """A graph got or returned arrays that do not fit its specification."""
 
 
 class CheckpointError(PocketPriorError):

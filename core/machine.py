@@ -1,4 +1,4 @@
-"""The processor that something was measured on, in words that may stand on a page: no name of the computer."""
+"""The processor that something was measured on, in words for a page; never the name of the computer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["LIMIT", "instruction_sets", "processor"]
+__all__ = ["ISA_LIMIT", "instruction_sets", "processor"]
 
-LIMIT = "ONEDNN_MAX_CPU_ISA"  # of the environment: the newest instructions that oneDNN, and OpenVINO with it, may use
+ISA_LIMIT = (
+    "ONEDNN_MAX_CPU_ISA"  # of the environment: the newest instructions that oneDNN, and OpenVINO with it, may use
+)
 _CPUINFO = Path("/proc/cpuinfo")
 
 # What decides how fast networks run: flag of the Linux kernel -> its usual name.
@@ -24,15 +26,15 @@ _SETS = {
 
 
 def processor() -> str:
-    """The name of the processor, as far as the system tells."""
+    """The name of the processor, as far as the system knows it."""
     return _field("model name") or platform.processor() or "unknown processor"
 
 
 def instruction_sets() -> str:
-    """'AVX2, AVX-512, VNNI', and the limit that the environment sets; '' where the system does not tell."""
+    """'AVX2, AVX-512, VNNI', and the limit that the environment sets; '' where the system does not list them."""
     flags = (_field("flags") or _field("Features")).split()
     names = [name for flag, name in _SETS.items() if flag in flags]
-    limit = [f"{LIMIT}={os.environ[LIMIT]}"] if LIMIT in os.environ else []
+    limit = [f"{ISA_LIMIT}={os.environ[ISA_LIMIT]}"] if ISA_LIMIT in os.environ else []
     return ", ".join([*names, *limit])
 
 

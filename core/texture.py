@@ -9,43 +9,44 @@ solutions along rows and columns with a shrinking weight.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["LAMBDA", "SIGMA", "blend", "structure"]
+from .arrays import FloatImage, Plane
 
-LAMBDA = 100.0  # weight of smoothness against fidelity
-SIGMA = 10 / 255  # contrast, in [0, 1] units, above which an edge resists smoothing
-ITERATIONS = 3
+__all__ = ["blend", "structure"]
+
+_LAMBDA = 100.0  # weight of smoothness against fidelity
+_SIGMA = 10 / 255  # contrast, in [0, 1] units, above which an edge resists smoothing
+_ITERATIONS = 3
 
 
-def structure(picture: NDArray[np.float32], *, weight: float = LAMBDA, sigma: float = SIGMA) -> NDArray[np.float32]:
-    """The texture-free layer of `picture`, (H, W, 3) float32 in [0, 1]; same shape and range.
+def structure(image: FloatImage, *, weight: float = _LAMBDA, sigma: float = _SIGMA) -> FloatImage:
+    """The texture-free layer of `image`, (H, W, 3) float32 in [0, 1]; same shape and range.
 
     With the default strength real photos keep a PSNR of 27 to 31 dB to their structure.
     """
-    result = picture.astype(np.float32)
-    across = _edge_stopping(picture, 1, sigma)
-    along = _edge_stopping(picture, 0, sigma)
-    for i in range(ITERATIONS):
+    result = image.astype(np.float32)
+    across = _edge_stopping(image, 1, sigma)
+    along = _edge_stopping(image, 0, sigma)
+    for i in range(_ITERATIONS):
         # Eq. 14: the weights fall by four each time, so that they add up to `weight` and no streaks remain.
-        share = 1.5 * 4 ** (ITERATIONS - 1 - i) / (4**ITERATIONS - 1) * weight
+        share = 1.5 * 4 ** (_ITERATIONS - 1 - i) / (4**_ITERATIONS - 1) * weight
         result = _solve_rows(result.transpose(1, 0, 2), across.T, share).transpose(1, 0, 2)
         result = _solve_rows(result, along, share)
     return np.clip(result, 0, 1).astype(np.float32, copy=False)
 
 
-def blend(picture: NDArray[np.float32], smooth: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
-    """y = S + alpha (I - S): `alpha` is the share of texture kept, 0 = structure only, 1 = the photo."""
-    return np.add(smooth, np.float32(alpha) * (picture - smooth), dtype=np.float32)
+def blend(image: FloatImage, smooth: FloatImage, alpha: float) -> FloatImage:
+    """y = S + alpha (I - S): `alpha` is the share of texture kept: 0 is only structure, 1 the photo."""
+    return np.add(smooth, np.float32(alpha) * (image - smooth), dtype=np.float32)
 
 
-def _edge_stopping(picture: NDArray[np.float32], axis: int, sigma: float) -> NDArray[np.float32]:
+def _edge_stopping(image: FloatImage, axis: int, sigma: float) -> Plane:
     """Eq. 2: exp(-|difference of neighbours| / sigma) along `axis`, one less than the size there."""
-    distance = np.sqrt(np.square(np.diff(picture, axis=axis)).sum(axis=2))
+    distance = np.sqrt(np.square(np.diff(image, axis=axis)).sum(axis=2))
     return np.exp(-distance / np.float32(sigma)).astype(np.float32)
 
 
-def _solve_rows(signal: NDArray[np.float32], coupling: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+def _solve_rows(signal: FloatImage, coupling: Plane, weight: float) -> FloatImage:
     """Solve (1 + weight A) u = signal along axis 0, exactly, by the tridiagonal (Thomas) algorithm.
 
     signal: (L, M, 3), M independent lines of length L; coupling: (L - 1, M), the weights between neighbours.

@@ -1,44 +1,40 @@
-"""DTPM as methods of distillation see it: a chain over the texture residual, under y_E and the semantic code.
+"""Distillation of DTPM: a chain over the texture residual, conditioned on y_E and the semantic code.
 
 The predictor stays the teacher's: students differ in how they walk the chain, not in what they restore without it.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint, from_dict
+from ..core.models.deploy.specialise import fixed_dtpm
 from ..core.models.dtpm import Dtpm, DtpmConfig
 from ..core.models.semantic import NoEncoder, encoder_of
-from ..core.models.specialise import fixed_dtpm
-from ..core.models.steps import GAIN, Steps, own_steps, thinned
-from ..core.samplers import ddim
-from ..core.schedule import SCHEDULES, STEPS, trailing
-from ..core.training.dtpm.codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from ..core.sampling.samplers import ddim
+from ..core.sampling.schedule import SCHEDULES, TRAINING_STEPS, trailing
+from ..core.sampling.steps import GAIN, Steps, own_steps
+from ..core.training.data.photos import Pool
+from ..core.training.dtpm.semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
-from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool, planar
-from ..core.training.stage import Arrays
-from .paths import split
-from .recipe import DistillRecipe
-from .system import ONLY_OWN, Denoised, Problem
+from ..core.training.evaluation.score import EvaluationCase
+from ..core.training.loop.stage import Arrays
+from .ddim_step import clean_and_eps
+from .distill_stage import DistillRecipe
+from .system import Denoised, DistillSystem, Problem, photo_arrays, sampler
 
 __all__ = ["DtpmSystem"]
 
-USUAL_STEPS = 50  # of a teacher that is no student
 
-
-class DtpmSystem:
-    """A "dtpm" checkpoint and its semantic encoder; see `System`. Raises UsageError for a recipe that does not fit."""
+class DtpmSystem(DistillSystem):
+    """A "dtpm" checkpoint and its semantic encoder. Raises UsageError for an encoder that does not fit."""
 
     kind = "dtpm"
 
@@ -61,45 +57,17 @@ class DtpmSystem:
         self.thumbnail_side = self.config.semantic.size
         self.own = own_steps(checkpoint.facts)
 
-    def student(self, count: int) -> Dtpm:
-        """As in `System`."""
-        del count
-        return copy.deepcopy(self.teacher)
-
-    def student_config(self, count: int) -> DtpmConfig:
-        """As in `System`: the teacher's."""
-        del count
-        return self.config
-
-    def steps(self, count: int) -> Steps:
-        """As in `System`."""
-        if self.own:
-            return thinned(self.own, count or self.own.count)
-        return Steps.of(*trailing(count or USUAL_STEPS, SCHEDULES[self.config.schedule]()))
-
-    def student_steps(self, count: int, teacher_count: int) -> Steps:
-        """As in `System`."""
-        return thinned(self.steps(teacher_count), count)
-
-    def levels(self) -> Steps:
-        """As in `System`."""
-        if self.own:
-            raise UsageError(ONLY_OWN)
-        return Steps.of(*trailing(STEPS, SCHEDULES[self.config.schedule]()))
+    def spread(self, count: int) -> Steps:
+        """As in `DistillSystem`."""
+        return Steps.of(*trailing(count or TRAINING_STEPS, SCHEDULES[self.config.schedule]()))
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """clean, damaged and noise (3, crop, crop), and the code."""
-        cut = pool.crop(crop, rng, self.task)
-        clean = planar(cut.clean)
-        return {
-            "clean": clean,
-            "damaged": planar(cut.damaged),
-            "noise": rng.standard_normal(clean.shape, dtype=np.float32),
-            **draw_code(cut.thumbnail, self.config.semantic.code, CODE_DROP, CODE_NOISE, rng),
-        }
+        """As in `DistillSystem`: "clean", "damaged" and "noise" (3, crop, crop), and the code."""
+        cut, arrays = photo_arrays(pool, crop, rng, self.task)
+        return {**arrays, **draw_code(cut.thumbnail, self.config.semantic.code, CODE_DROP, CODE_NOISE, rng)}
 
     def problem(self, batch: dict[str, Tensor]) -> Problem:
-        """As in `System`. The state is the residual divided by its scale; the chain starts in pure noise."""
+        """As in `DistillSystem`. The state is the residual divided by its scale; the chain starts in pure noise."""
         damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
         with torch.no_grad():
             code = noisy_code(partial(self.teacher.encode, self.encoder), batch)
@@ -110,25 +78,17 @@ class DtpmSystem:
             assert isinstance(model, Dtpm)
             return model.denoise(x, damaged, base, code, t)
 
-        def sample(model: nn.Module, start: Tensor, steps: Steps, passed: list[Tensor] | None = None) -> Tensor:
-            def denoise(x: Tensor, step: int) -> Tensor:
-                if passed is not None:
-                    passed.append(x)
-                return predict(model, x, x.new_full((len(x),), steps.times[step])).float()
-
-            return ddim(denoise, start, steps.levels, predicts)
-
         return Problem(
             start=noise,
             truth=(batch["clean"] - base) / scale,
             clean=batch["clean"],
-            denoise=lambda model, x, bar, t: Denoised(*split(x, predict(model, x, t), bar, predicts)),
-            sample=sample,
+            denoise=lambda model, x, level, t: Denoised(*clean_and_eps(x, predict(model, x, t), level, predicts)),
+            sample=sampler(predict, partial(ddim, predicts=predicts)),
             compose=lambda _, state: base + scale * state,
         )
 
     def restored(self, model: nn.Module, batch: dict[str, Tensor], steps: Steps) -> Tensor:
-        """As in `System`: at the gain of the packs."""
+        """As in `DistillSystem`, with the texture gain of the packs."""
         assert isinstance(model, Dtpm)
         damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
         code = noisy_code(partial(model.encode, self.encoder), batch)
@@ -136,13 +96,13 @@ class DtpmSystem:
         texture = model.amplitude(scale) * model.residual(damaged, base, code, noise, *steps)
         return (base + GAIN * texture).float()
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
-        """As in `System`."""
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
+        """As in `DistillSystem`."""
         assert isinstance(model, Dtpm)
         return evaluation.restore(model, self.encoder, steps, case)
 
     def timed(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `System`. The code, which is computed once per photo, is not part of it."""
+        """As in `DistillSystem`, without the code, which is computed once per photo."""
         assert isinstance(model, Dtpm)
         fixed = fixed_dtpm(model, steps)
         image, noise = torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)
@@ -150,7 +110,7 @@ class DtpmSystem:
         return lambda: fixed(image, code, noise, strength)
 
     def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `System`: without the predictor, which restores once however many steps follow."""
+        """As in `DistillSystem`: without the predictor, which runs once however many steps follow."""
         assert isinstance(model, Dtpm)
         fixed = fixed_dtpm(model, steps)
         image, base, noise = torch.rand(1, 3, side, side), torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)

@@ -1,12 +1,12 @@
-"""Gen2Res as methods of distillation see it: a chain that starts in the noised photo, at a middle level.
+"""Distillation of Gen2Res: a chain that starts in the noised photo, at a middle level.
 
-The teacher's sampler is DDIM, which is deterministic; a student's share of the variance is not learnt.
+The teacher's sampler is DDIM, which is deterministic; students do not learn the share of the variance.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,30 +14,28 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint
-from ..core.models.gen2res import Denoiser, Gen2ResConfig, build, restore
-from ..core.models.specialise import fixed_gen2res
-from ..core.models.steps import Steps, own_steps, thinned
-from ..core.noise import normal
-from ..core.samplers import clipped, ddim, noised
-from ..core.schedule import ddpm, strided
-from ..core.training.evaluation.score import Case
-from ..core.training.photos import Pool, planar
-from ..core.training.stage import Arrays
-from .paths import split
-from .recipe import DistillRecipe
-from .system import ONLY_OWN, Denoised, Problem
+from ..core.models.deploy.specialise import fixed_gen2res
+from ..core.models.gen2res import Denoiser, build, restore
+from ..core.sampling.noise import normal
+from ..core.sampling.samplers import clipped, ddim, noised
+from ..core.sampling.schedule import ddpm, strided
+from ..core.sampling.steps import Steps, own_steps
+from ..core.training.data.photos import Pool
+from ..core.training.evaluation.score import EvaluationCase
+from ..core.training.loop.stage import Arrays
+from .ddim_step import clean_and_eps
+from .distill_stage import DistillRecipe
+from .system import Denoised, DistillSystem, Problem, photo_arrays, sampler
 
-__all__ = ["START", "USUAL_STEPS", "Gen2ResSystem"]
+__all__ = ["START", "Gen2ResSystem"]
 
 START = 200  # level K of 1000 that a photo is noised to, the paper's
-USUAL_STEPS = 50  # of a teacher that is no student
-TASK = "noise"  # what damages photos unless the recipe says otherwise
+USUAL_TASK = "noise"  # what damages photos unless the recipe says otherwise
 
 
-class Gen2ResSystem:
-    """A "gen2res" checkpoint; see `System`."""
+class Gen2ResSystem(DistillSystem):
+    """A "gen2res" checkpoint."""
 
     kind = "gen2res"
 
@@ -47,85 +45,49 @@ class Gen2ResSystem:
         self.config = self.teacher.config
         self.frozen = nn.ModuleList([self.teacher])
         self.trained = self.pictured = {"": 1.0}
-        self.task = recipe.task or TASK
-        self.multiple_of, self.thumbnail_side = self.teacher.multiple_of, 0
+        self.task = recipe.task or USUAL_TASK
+        self.multiple_of = self.teacher.multiple_of
         self.own = own_steps(checkpoint.facts)
         self.constrained = {k: v for k, v in checkpoint.facts.items() if k == "constrained"}
 
-    def student(self, count: int) -> Denoiser:
-        """As in `System`."""
-        del count
-        return copy.deepcopy(self.teacher)
-
-    def student_config(self, count: int) -> Gen2ResConfig:
-        """As in `System`: the teacher's."""
-        del count
-        return self.config
-
-    def steps(self, count: int) -> Steps:
-        """As in `System`."""
-        if self.own:
-            return thinned(self.own, count or self.own.count)
-        return Steps.of(*strided(count or USUAL_STEPS, ddpm(), START))
-
-    def student_steps(self, count: int, teacher_count: int) -> Steps:
-        """As in `System`."""
-        return thinned(self.steps(teacher_count), count)
-
-    def levels(self) -> Steps:
-        """As in `System`."""
-        if self.own:
-            raise UsageError(ONLY_OWN)
-        return Steps.of(*strided(START, ddpm(), START))
+    def spread(self, count: int) -> Steps:
+        """As in `DistillSystem`: of the levels up to START."""
+        return Steps.of(*strided(count or START, ddpm(), START))
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """clean, damaged and noise (3, crop, crop)."""
-        cut = pool.crop(crop, rng, self.task)
-        clean = planar(cut.clean)
-        return {
-            "clean": clean,
-            "damaged": planar(cut.damaged),
-            "noise": rng.standard_normal(clean.shape, dtype=np.float32),
-        }
+        """As in `DistillSystem`: "clean", "damaged" and "noise" (3, crop, crop)."""
+        return photo_arrays(pool, crop, rng, self.task)[1]
 
     def problem(self, batch: dict[str, Tensor]) -> Problem:
-        """As in `System`. The state is the picture in [-1, 1]; the chain starts in the noised damaged picture."""
+        """As in `DistillSystem`. The state is the image in [-1, 1]; the chain starts in the noised damaged image."""
         first = self.steps(0).levels[0]
         start = noised(batch["damaged"] * 2 - 1, batch["noise"], first)
 
         def predict(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
             return model(x, t).float()[:, :3]
 
-        def sample(model: nn.Module, start: Tensor, steps: Steps, passed: list[Tensor] | None = None) -> Tensor:
-            def denoise(x: Tensor, step: int) -> Tensor:
-                if passed is not None:
-                    passed.append(x)
-                return predict(model, x, x.new_full((len(x),), steps.times[step]))
-
-            return ddim(denoise, start, steps.levels, "eps", clip=clipped)
-
-        def denoise(model: nn.Module, x: Tensor, bar: Tensor, t: Tensor) -> Denoised:
-            """With the clean picture limited as the sampler limits it, but a gradient that does not end there."""
-            clean, _ = split(x, predict(model, x, t), bar, "eps")
+        def denoise(model: nn.Module, x: Tensor, alpha_bar: Tensor, t: Tensor) -> Denoised:
+            """With the clean image limited as the sampler limits it, but with a gradient beyond the limits too."""
+            clean, _ = clean_and_eps(x, predict(model, x, t), alpha_bar, "eps")
             limited = clean + (clipped(clean) - clean).detach()
-            return Denoised(*split(x, limited, bar, "x0"))
+            return Denoised(*clean_and_eps(x, limited, alpha_bar, "x0"))
 
         return Problem(
             start=start.contiguous(memory_format=torch.channels_last),
             truth=batch["clean"] * 2 - 1,
             clean=batch["clean"],
             denoise=denoise,
-            sample=sample,
+            sample=sampler(predict, partial(ddim, predicts="eps", clip=clipped)),
             compose=lambda _, state: state / 2 + 0.5,
         )
 
     def restored(self, model: nn.Module, batch: dict[str, Tensor], steps: Steps) -> Tensor:
-        """As in `System`."""
+        """As in `DistillSystem`."""
         problem = self.problem(batch)
         return problem.compose(model, problem.sample(model, problem.start, steps))
 
-    def restore(self, model: nn.Module, steps: Steps, case: Case) -> Tensor:
-        """As in `System`."""
+    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
+        """As in `DistillSystem`."""
         assert isinstance(model, Denoiser)
         height, width = case.true.shape[:2]
         image = case.image.to(next(model.parameters()).device)
@@ -137,20 +99,16 @@ class Gen2ResSystem:
         return restore(model, image, noise, *steps, "ddim").cpu()
 
     def timed(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `System`."""
+        """As in `DistillSystem`."""
         assert isinstance(model, Denoiser)
         fixed = fixed_gen2res(model, steps.times)
         start = torch.randn(1, 3, side, side)
-
-        def restored() -> Tensor:
-            return ddim(lambda x, step: fixed[step](x)[:, :3], start, steps.levels, "eps", clip=clipped)
-
-        return restored
+        return lambda: ddim(lambda x, step: fixed[step](x)[:, :3], start, steps.levels, "eps", clip=clipped)
 
     def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `System`: the restoration is the chain."""
+        """As in `DistillSystem`: the restoration is the chain."""
         return self.timed(model, steps, side)
 
     def facts(self) -> dict[str, Any]:
-        """Whether the teacher knew an album, and the sampler that the steps are of."""
+        """Whether the teacher knew an album, and the sampler that the steps belong to."""
         return {**self.constrained, "sampler": "ddim", "start": round(self.steps(0).times[0] * len(ddpm()))}

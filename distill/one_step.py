@@ -1,13 +1,18 @@
-"""The last halving, to one step: match what the teacher makes as a distribution, not sample by sample.
+"""The last halving, to one step: match the distribution of the teacher's samples, not each sample.
 
 A regression to the teacher's samples blurs in one step. Instead the student follows the difference of two scores, that
-of the frozen teacher and that of a copy which keeps learning what the student makes (Yin et al., "Distribution Matching
-Distillation", CVPR 2024, and its second version, NeurIPS 2024; RSD, Selikhanovych et al. 2025, for restoration), beside
-a patch critic on the high-pass band and L1 to the truth. Works for few steps as well: the chain is run with gradients.
+of the frozen teacher and that of a copy which keeps learning the student's output (Yin et al., "Distribution Matching
+Distillation", CVPR 2024, and its second version, NeurIPS 2024; RSD, Selikhanovych et al. 2025, for restoration),
+together with a patch critic on the high-pass band and L1 to the truth. It works for a few steps as well: the chain runs
+with gradients.
+
+The critics learn at the same time as the student and faster (the two time scales of Yin et al., "Improved Distribution
+Matching Distillation", NeurIPS 2024): the student's gradient is only as good as they are up to date.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +23,17 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.models.steps import Steps
-from ..core.training.aside import fixed
-from ..core.training.photos import Data, Pool, planar
-from ..core.training.stage import Arrays
-from .critics import Critics, PatchCritic, high_pass
-from .paths import move
-from .recipe import DistillRecipe
-from .stage import AssistedStage
-from .system import Problem, System
+from ..core.training.data.photos import Pool, TrainingData, planar
+from ..core.training.loop.stage import Arrays, AuxiliaryNetworks, fixed
+from .ddim_step import snr_loss, state_at
+from .distill_stage import DistillMethod, DistillRecipe, DistillStage, weighted_sum
+from .system import DistillSystem, Problem
 
-__all__ = ["RECIPE", "SYSTEMS", "OneStepRecipe", "OneStepStage", "build", "loss"]
+__all__ = ["METHOD", "Critics", "OneStepRecipe", "OneStepStage", "PatchCritic", "high_pass"]
+
+LEVEL_RANGE = (0.02, 0.98)  # of the teacher's levels at which scores are compared, as shares of its steps
+BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)  # over 16: binomial, a standard deviation of one pixel
+PATCH_SCALES = 2  # sizes of the image that patches are judged at
 
 
 @dataclass(frozen=True)
@@ -50,58 +55,33 @@ class OneStepRecipe(DistillRecipe):
         super().__post_init__()
         self.at_least_one("updates", "patch_width")
         if self.score + self.l1 <= 0:
-            raise UsageError("score or l1 must be above 0, or nothing would hold the picture")
-
-
-RECIPE = OneStepRecipe(steps=1500, batch=8, crop=64, rate=2e-4, warmup=50, ema=0.995, save_every=250, sampling_steps=1)
-SYSTEMS = ("dtpm", "gen2res")
-RANGE = (0.02, 0.98)  # of the teacher's levels at which scores are compared, as shares of its steps
-
-
-def loss(
-    teacher: nn.Module,
-    student: nn.Module,
-    problem: Problem,
-    batch: dict[str, Tensor],
-    *,
-    steps: Steps,
-    fake: nn.Module,
-    patch: PatchCritic,
-    recipe: OneStepRecipe,
-) -> dict[str, Tensor]:
-    """The terms of `OneStepRecipe`. batch: `bar`, `t` (N,) and `score_noise`, where the scores are compared."""
-    end = problem.sample(student, problem.start, steps)
-    picture = problem.compose(student, end)
-    with fixed(patch):
-        adversarial = torch.stack([-scores.mean() for scores in patch(picture)]).mean()
-    figures = {
-        "score": _score_loss(teacher, fake, problem, end, batch),
-        "adversarial": adversarial,
-        "l1": F.l1_loss(end, problem.truth),
-    }
-    terms = [getattr(recipe, name) * value for name, value in figures.items()]
-    return {"loss": torch.stack(terms).sum(), **figures}
+            raise UsageError("score or l1 must be above 0, or nothing would tie the student to the image")
 
 
 def _score_loss(teacher: nn.Module, fake: nn.Module, problem: Problem, end: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """A squared error whose gradient is that of DMD (Eq. 7 and 8): fake x0 minus real x0, by the error of the real."""
-    bar, t = batch["bar"], batch["t"]
+    alpha_bar, t = batch["alpha_bar"], batch["t"]
     with torch.no_grad():
-        x = move(end, batch["score_noise"], bar)
-        real, false = (problem.denoise(model, x, bar, t).clean for model in (teacher, fake))
+        x = state_at(end, batch["score_noise"], alpha_bar)
+        real, false = (problem.denoise(model, x, alpha_bar, t).clean for model in (teacher, fake))
         size = (end - real).abs().flatten(1).mean(dim=1).reshape(-1, *[1] * (end.dim() - 1))
         aim = end - (false - real) / size.clamp_min(1e-3)
     return 0.5 * F.mse_loss(end, aim)
 
 
-class OneStepStage(AssistedStage):
+class OneStepStage(DistillStage):
     """Learns against its critics."""
 
-    def __init__(self, system: System, recipe: OneStepRecipe, data: Data) -> None:
-        super().__init__("one_step", system, recipe, data, loss)
-        self.levels = system.levels()
-        self.updates, self.terms = recipe.updates, recipe
-        self.aside = self.critics = Critics(
+    method = "one_step"
+
+    def __init__(
+        self, recipe: OneStepRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
+    ) -> None:
+        del run, device
+        super().__init__(recipe, system, data)
+        self.levels, self.updates = system.levels(), recipe.updates
+        self.weights = {name: getattr(recipe, name) for name in ("score", "adversarial", "l1")}
+        self.auxiliary = self.critics = Critics(
             system,
             lambda problem: problem.sample(self.model, problem.start, self.steps),
             lambda: self.model,
@@ -112,39 +92,39 @@ class OneStepStage(AssistedStage):
         )
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """What the system draws, and levels and noise for the student's score and for each update of the fake one's."""
+        """The system's sample, with levels and noise for the student's score and for each update of the fake model."""
         drawn = super().draw(pool, crop, rng)
         count, shape = self.updates, drawn["noise"].shape
         first, *others = (self._level(rng) for _ in range(count + 1))
         return {
             **drawn,
-            "bar": np.array(first[0], np.float32),
+            "alpha_bar": np.array(first[0], np.float32),
             "t": np.array(first[1], np.float32),
             "score_noise": rng.standard_normal(shape, dtype=np.float32),
-            "fake_bar": np.array([bar for bar, _ in others], np.float32),
+            "fake_alpha_bar": np.array([alpha_bar for alpha_bar, _ in others], np.float32),
             "fake_t": np.array([t for _, t in others], np.float32),
             "fake_noise": rng.standard_normal((count, *shape), dtype=np.float32),
         }
 
     def _level(self, rng: Generator) -> tuple[float, float]:
-        """A level and the time that the network is told there."""
-        low, high = (round(share * self.levels.count) for share in RANGE)
+        """A random level, and its timestep conditioning."""
+        low, high = (round(share * self.levels.step_count) for share in LEVEL_RANGE)
         place = int(rng.integers(low, max(high, low + 1)))
         return self.levels.levels[place], self.levels.times[place]
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss under the critics of the moment."""
-        problem, critics = self.system.problem(batch), self.critics
-        return loss(
-            self.system.teacher,
-            self.model,
-            problem,
-            batch,
-            steps=self.steps,
-            fake=critics.fake,
-            patch=critics.patch,
-            recipe=self.terms,
-        )
+        """The terms of `OneStepRecipe`; the scores are compared at the batch's `alpha_bar`, `t` and `score_noise`."""
+        problem, patch = self.system.problem(batch), self.critics.patch
+        end = problem.sample(self.model, problem.start, self.steps)
+        image = problem.compose(self.model, end)
+        with fixed(patch):
+            adversarial = torch.stack([-scores.mean() for scores in patch(image)]).mean()
+        figures = {
+            "score": _score_loss(self.system.teacher, self.critics.fake, problem, end, batch),
+            "adversarial": adversarial,
+            "l1": F.l1_loss(end, problem.truth),
+        }
+        return weighted_sum(figures, self.weights)
 
 
 def _band(pool: Pool, crop: int) -> float:
@@ -154,7 +134,93 @@ def _band(pool: Pool, crop: int) -> float:
     return float(high_pass(torch.from_numpy(crops)).std())
 
 
-def build(recipe: OneStepRecipe, system: System, data: Data, run: Path, device: torch.device) -> OneStepStage:
-    """The stage."""
-    del run, device
-    return OneStepStage(system, recipe, data)
+def high_pass(image: Tensor) -> Tensor:
+    """The image minus its blur by one pixel, (N, 3, H, W): texture without the colours and shapes it lies on."""
+    line = image.new_tensor(BINOMIAL) / sum(BINOMIAL)
+    kernel = (line[:, None] * line).expand(3, 1, -1, -1)
+    return image - F.conv2d(F.pad(image, (2, 2, 2, 2), mode="reflect"), kernel, groups=3)
+
+
+class PatchCritic(nn.Module):
+    """Scores overlapping patches of 13 pixels, on the high-pass band and on that of the halved image.
+
+    A small form of Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks" (CVPR 2017):
+    texture is local. band: standard deviation of the band, by which the input is divided.
+    """
+
+    def __init__(self, width: int, band: float) -> None:
+        super().__init__()
+        self.band = band
+        self.nets = nn.ModuleList(_patches(width) for _ in range(PATCH_SCALES))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """image: (N, 3, H, W) in [0, 1]. Returns the scores at each scale, (N, 1, H', W'); higher is more real."""
+        scores = []
+        for net in self.nets:
+            scores.append(net(high_pass(image) / self.band).float())
+            image = F.avg_pool2d(image, 2)
+        return scores
+
+
+def _patches(width: int) -> nn.Sequential:
+    sizes = [(3, width, 3, 1), (width, width, 4, 2), (width, 2 * width, 3, 1)]
+    layers = [m for a, b, k, s in sizes for m in (nn.Conv2d(a, b, k, s, padding=1), nn.LeakyReLU(0.2))]
+    return nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, padding=1))
+
+
+class Critics(AuxiliaryNetworks):
+    """The fake-score model and the patch critic, each with an optimiser of its own; see `Auxiliary`.
+
+    The first models the student's output, the second judges patches. sample: (problem) -> the end of the student's
+    chain; updates: of both, per step of the student.
+    """
+
+    def __init__(
+        self,
+        system: DistillSystem,
+        sample: Callable[[Problem], Tensor],
+        model: Callable[[], nn.Module],
+        *,
+        width: int,
+        band: float,
+        rates: tuple[float, float],
+        updates: int,
+    ) -> None:
+        self.system, self.sample, self.student, self.updates = system, sample, model, updates
+        self.fake = system.student(1).requires_grad_(False)
+        for part in system.trained:
+            self.fake.get_submodule(part).requires_grad_(True)
+        self.patch = PatchCritic(width, band)
+        learnt = [p for p in self.fake.parameters() if p.requires_grad], self.patch.parameters()
+        super().__init__([self.fake, self.patch], zip(learnt, rates, strict=True))
+
+    def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """As in `Auxiliary`: `updates` steps of both on the student's current output.
+
+        batch: `fake_alpha_bar`, `fake_t` (N, updates), `fake_noise` (N, updates, ...), where fake scores are learnt.
+        """
+        del done
+        problem = self.system.problem(batch)
+        with torch.no_grad():
+            made = self.sample(problem)
+            picture = problem.compose(self.student(), made)
+        figures: dict[str, Tensor] = {}
+        for i in range(self.updates):
+            alpha_bar, t, noise = (batch[name][:, i] for name in ("fake_alpha_bar", "fake_t", "fake_noise"))
+            score = snr_loss(
+                problem.denoise(self.fake, state_at(made, noise, alpha_bar), alpha_bar, t).clean, made, alpha_bar
+            )
+            real, false = self.patch(problem.clean), self.patch(picture)
+            judged = torch.stack(
+                [(F.relu(1 - r).mean() + F.relu(1 + f).mean()) / 2 for r, f in zip(real, false, strict=True)]
+            ).mean()
+            figures = {"fake": score.detach(), "patch": judged.detach()}
+            self.descend((score, judged), shared)
+        return figures
+
+
+METHOD = DistillMethod(
+    OneStepRecipe(steps=1500, batch=8, crop=64, rate=2e-4, warmup=50, ema=0.995, save_every=250, sampling_steps=1),
+    ("dtpm", "gen2res"),
+    OneStepStage,
+)

@@ -1,4 +1,4 @@
-"""Progressive distillation: a student learns two steps of its teacher as one, then is the teacher of the next.
+"""Progressive distillation: a student learns two steps of its teacher as one, then becomes the next teacher.
 
 Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (ICLR 2022), Algorithm 2. The chain
 halves down to the student's steps: for 4 steps of a teacher of 50, from 64 over 32, 16 and 8. The phases share the
@@ -16,44 +16,18 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ..core.models.steps import Steps, thinned
-from ..core.training.photos import Data, Pool
-from ..core.training.stage import Arrays
-from .paths import implied, move, snr_loss
-from .recipe import DistillRecipe
-from .stage import AssistedStage
-from .system import Problem, System
+from ..core.sampling.steps import thinned
+from ..core.training.data.photos import Pool, TrainingData
+from ..core.training.loop.stage import Arrays
+from .ddim_step import implied_clean, snr_loss, state_at
+from .distill_stage import DistillMethod, DistillRecipe, DistillStage
+from .system import DistillSystem
 
-__all__ = ["RECIPE", "SYSTEMS", "Chain", "ProgressiveStage", "build", "loss"]
-
-RECIPE = DistillRecipe(steps=3200, batch=16, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=400)
-SYSTEMS = ("dtpm",)
+__all__ = ["METHOD", "PhaseTeacher", "ProgressiveStage"]
 
 
-def loss(
-    teacher: nn.Module, student: nn.Module, problem: Problem, batch: dict[str, Tensor], *, grid: Steps
-) -> dict[str, Tensor]:
-    """Squared error of x0, weighted by SNR + 1, against the x0 that leads to where two steps of the teacher do.
-
-    grid: the teacher's steps, twice as many as the student's. batch: `place` (N,) in [0, 1), which of the student's
-    steps; `noise`, which the truth is noised with.
-    """
-    count = grid.count // 2
-    first = 2 * (batch["place"] * count).long().clamp(max=count - 1)
-    levels, times = (torch.tensor(values, device=first.device) for values in grid)
-    start = move(problem.truth, batch["noise"], levels[first])
-    with torch.no_grad():
-        reached = start
-        for i in (first, first + 1):
-            found = problem.denoise(teacher, reached, levels[i], times[i])
-            reached = move(found.clean, found.eps, levels[i + 1])
-    target = implied(start, reached, levels[first], levels[first + 2])
-    found = problem.denoise(student, start, levels[first], times[first])
-    return {"loss": snr_loss(found.clean, target, levels[first])}
-
-
-class Chain:
-    """The teacher of the phase, and when the next one begins; see `Aside`. A phase's teacher is the last student."""
+class PhaseTeacher:
+    """The teacher of the current phase, the last phase's student, and when the next phase begins; see `Auxiliary`."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, phases: int, steps: int) -> None:
         self.student, self.teacher = student, teacher
@@ -63,7 +37,7 @@ class Chain:
 
     @torch.no_grad()
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """As in `Aside`: the figure is the number of the phase."""
+        """As in `Auxiliary`: the figure is the number of the phase."""
         del batch, shared
         if done + 1 >= self.ends[self.phase] and self.phase + 1 < len(self.ends):
             for ours, theirs in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
@@ -72,39 +46,54 @@ class Chain:
         return {"phase": next(self.teacher.parameters()).new_tensor(float(self.phase))}
 
     def state(self) -> dict[str, Tensor]:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         return {"phase": torch.tensor(self.phase), **{f"teacher.{n}": t for n, t in self.teacher.state_dict().items()}}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `Aside`."""
+        """As in `Auxiliary`."""
         self.phase = int(tensors["phase"])
         self.teacher.load_state_dict({n: tensors[f"teacher.{n}"] for n in self.teacher.state_dict()})
 
 
-class ProgressiveStage(AssistedStage):
-    """Learns under the chain's teacher of the moment."""
+class ProgressiveStage(DistillStage):
+    """Learns from the teacher of the current phase."""
 
-    def __init__(self, system: System, recipe: DistillRecipe, data: Data) -> None:
-        super().__init__("progressive", system, recipe, data, loss)
-        usual = system.steps(recipe.teacher_steps).count
+    method = "progressive"
+
+    def __init__(
+        self, recipe: DistillRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
+    ) -> None:
+        del run, device
+        usual = system.steps(recipe.teacher_steps).step_count
         phases = max(1, math.ceil(math.log2(usual / recipe.sampling_steps)))
         self.grids = [system.steps(recipe.sampling_steps * 2 ** (phases - i)) for i in range(phases)]
-        self.steps = thinned(self.grids[-1], recipe.sampling_steps)
-        self.gates.steps = self.steps
-        teacher = system.student(self.grids[0].count).eval().requires_grad_(False)
-        self.aside = self.chain = Chain(self.model, teacher, phases, recipe.steps)
+        super().__init__(recipe, system, data, thinned(self.grids[-1], recipe.sampling_steps))
+        teacher = system.student(self.grids[0].step_count).eval().requires_grad_(False)
+        self.auxiliary = self.phases = PhaseTeacher(self.model, teacher, phases, recipe.steps)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
-        """What the system draws, and `place` in [0, 1): which step."""
+        """The system's sample, with `place` in [0, 1): which of the student's steps."""
         return {**super().draw(pool, crop, rng), "place": np.array(rng.random(), np.float32)}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss of the phase."""
-        problem = self.system.problem(batch)
-        return loss(self.chain.teacher, self.model, problem, batch, grid=self.grids[self.chain.phase])
+        """Squared error of x0, weighted by SNR + 1, against the x0 that leads where two steps of the teacher lead."""
+        problem, grid = self.system.problem(batch), self.grids[self.phases.phase]
+        count = grid.step_count // 2
+        first = 2 * (batch["place"] * count).long().clamp(max=count - 1)
+        levels, times = (torch.tensor(values, device=first.device) for values in grid)
+        start = state_at(problem.truth, batch["noise"], levels[first])
+        with torch.no_grad():
+            reached = start
+            for i in (first, first + 1):
+                found = problem.denoise(self.phases.teacher, reached, levels[i], times[i])
+                reached = state_at(found.clean, found.eps, levels[i + 1])
+        target = implied_clean(start, reached, levels[first], levels[first + 2])
+        found = problem.denoise(self.model, start, levels[first], times[first])
+        return {"loss": snr_loss(found.clean, target, levels[first])}
 
 
-def build(recipe: DistillRecipe, system: System, data: Data, run: Path, device: torch.device) -> ProgressiveStage:
-    """The stage."""
-    del run, device
-    return ProgressiveStage(system, recipe, data)
+METHOD = DistillMethod(
+    DistillRecipe(steps=3200, batch=16, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=400),
+    ("dtpm",),
+    ProgressiveStage,
+)

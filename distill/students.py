@@ -1,47 +1,50 @@
-"""`pocketprior bench students`: what few steps cost, in one page of tables: teachers and students on held-back photos.
+"""The cost and quality of few steps as one page of tables: teachers and their students on held-back photos.
 
-Every checkpoint in the folder that says how it was distilled is a student; its teacher is the one of the same system
-that is none.
+Every checkpoint in the folder whose facts name a method is a student; its teacher is the model of the same system that
+was not distilled.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+
+import torch
 
 from ..core.arrays import Image
-from ..core.errors import CheckpointError, UsageError
-from ..core.files import atomic_output, failure_reason
-from ..core.image import read
+from ..core.errors import CheckpointError
 from ..core.markdown import table
 from ..core.models import checkpoints
 from ..core.models.checkpoints import Checkpoint
 from ..core.models.gen2res import SHIPPED_BASE
-from ..core.models.steps import Steps, own_steps, thinned
-from ..core.photo_list import clean_photos
-from ..core.training.evaluation.page import DECIMALS
-from ..core.training.evaluation.score import Case, Row, cases, measure, square
-from ..core.training.photos import levels
-from .command import KINDS, MODEL, open_system
-from .recipe import DistillRecipe
-from .system import System
-from .timing import SIDE, seconds
-from .verdicts import Verdict, best, verdicts
+from ..core.photo.io import read
+from ..core.photo.listing import clean_photos
+from ..core.sampling.steps import Steps, own_steps, thinned
+from ..core.timing import interleaved
+from ..core.training.data.photos import to_8_bits
+from ..core.training.evaluation.score import DECIMALS, EvaluationCase, MethodFigures, cases, measure, square
+from ..core.training.loop.loop import CHECKPOINT_NAME
+from .distill_stage import DistillRecipe
+from .distillation import open_system
+from .limits import PSNR_LOSS, SPEEDUP, SPEEDUP_STEPS, texture_lost, tolerated_loss
+from .system import DistillSystem
 
-__all__ = ["Entry", "add_arguments", "collected", "run"]
+__all__ = ["StudentFigures", "StudentRun", "best", "collected", "cpu_seconds", "students_page"]
 
-SECONDS, CHAIN = "s/MP", "chain s/MP"
+SECONDS, CHAIN_SECONDS = "s/MP", "chain s/MP"
 TITLES = {"dtpm": "DTPM", "gen2res": "Gen2Res", "diffir": "DiffIR"}
+TIMED_SIDE, ROUNDS = 192, 9  # pixels of the image that is timed; how often
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A student in the folder: its name there, and what it is."""
+class StudentRun:
+    """A student in the folder."""
 
-    name: str
+    name: str  # of its run folder
     checkpoint: Checkpoint
+    steps: Steps
 
     @property
     def method(self) -> str:
@@ -49,125 +52,188 @@ class Entry:
         return str(self.checkpoint.facts["method"])
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("--data", type=Path, required=True, help="folder of photos with a manifest.csv")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="teachers (%(default)s)")
-    parser.add_argument(
-        "--students", type=Path, default=Path("checkpoints/students"), help="folder of their run folders (%(default)s)"
-    )
-    parser.add_argument("--task", default="cleanup", help="of the DTPM (%(default)s)")
-    parser.add_argument("--side", type=int, default=320, help="of the centre squares, pixels (%(default)s)")
-    parser.add_argument("--photos", type=int, default=0, help="held-back photos to look at; 0 (default) for all")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the page, such as docs/distillation.md")
+def students_page(
+    data: Path,
+    teachers: Path,
+    students: Path,
+    *,
+    task: str = "cleanup",
+    side: int = 320,
+    photos: int = 0,
+    made_by: str = "students_page",
+) -> str:
+    """Measure every student and its teacher; the page as Markdown.
+
+    Args:
+        data: Folder of photos with a manifest.csv; its `val` rows are used.
+        teachers: Folder of the teachers' run folders: `task`, "diffir" and "semantic".
+        students: Folder of the students' run folders.
+        task: The task of the DTPM.
+        side: Of the centre squares that are restored, pixels.
+        photos: How many held-back photos to use; 0 for all.
+        made_by: The command that the page names.
+
+    Raises:
+        CheckpointError: For a damaged checkpoint, or a teacher among the students.
+    """
+    listed = [row for row in clean_photos(data, split="val", use="any") if row.set != "dreambooth"]
+    chosen = listed[: photos or len(listed)]
+    squares = [square(to_8_bits(read(row.path).pixels, halve=True), side) for row in chosen]
+    places = {"dtpm": teachers / task / CHECKPOINT_NAME, "gen2res": SHIPPED_BASE,
+              "diffir": teachers / "diffir" / CHECKPOINT_NAME}  # fmt: skip
+    sections = []
+    for kind, teacher in places.items():
+        found = collected(students, kind)
+        semantic = str(teachers / "semantic" / CHECKPOINT_NAME) if kind == "dtpm" else None
+        if found:
+            sections.append(_section(open_system(teacher, semantic, DistillRecipe(steps=1)), found, squares))
+    head = PAGE_HEAD.format(command=made_by, side=side, photos=len(squares))
+    return "\n\n".join([head, *sections]) + "\n"
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure every student beside its teacher and write the page."""
-    if not args.out.parent.is_dir():
-        raise UsageError(f"the folder of '{args.out}' does not exist; make it, or choose another -o")
-    listed = [row for row in clean_photos(args.data, split="val", use="any") if row.set != "dreambooth"]
-    chosen = listed[: args.photos or len(listed)]
-    photos = [square(levels(read(row.path).pixels, halve=True), args.side) for row in chosen]
-    parts = [_section(kind, args, photos) for kind in KINDS]
-    text = "\n\n".join([_head(args, len(photos)), *(part for part in parts if part)]) + "\n"
-    try:
-        with atomic_output(args.out, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"'{args.out}' cannot be written: {failure_reason(error)}") from error
-    print(f"{args.out}: {sum(bool(part) for part in parts)} systems")
-    return 0
-
-
-def collected(folder: Path, kind: str) -> list[Entry]:
+def collected(folder: Path, kind: str) -> list[StudentRun]:
     """The students of a system in `folder`, most steps first. Raises CheckpointError for a damaged one."""
-    found: list[Entry] = []
-    for path in sorted(folder.glob(f"*/{MODEL}")):
-        checkpoint = checkpoints.load(path, *KINDS)
+    found: list[StudentRun] = []
+    for path in sorted(folder.glob(f"*/{CHECKPOINT_NAME}")):
+        checkpoint = checkpoints.load(path, *TITLES)
         if checkpoint.kind == kind:
-            if "method" not in checkpoint.facts:
-                raise CheckpointError(f"{path} does not say how it was distilled; keep teachers elsewhere")
-            found.append(Entry(path.parent.name, checkpoint))
-    return sorted(found, key=lambda entry: (-entry.checkpoint.facts["steps"], entry.method, entry.name))
+            steps = own_steps(checkpoint.facts)
+            if "method" not in checkpoint.facts or steps is None:
+                raise CheckpointError(f"{path} does not say how it was distilled; keep teachers in another folder")
+            found.append(StudentRun(path.parent.name, checkpoint, steps))
+    return sorted(found, key=lambda student: (-student.steps.step_count, student.method, student.name))
 
 
-def _teacher(kind: str, args: argparse.Namespace) -> Path:
-    return {
-        "dtpm": args.checkpoints / args.task / MODEL,
-        "gen2res": SHIPPED_BASE,
-        "diffir": args.checkpoints / "diffir" / MODEL,
-    }[kind]
-
-
-def _section(kind: str, args: argparse.Namespace, photos: Sequence[Image]) -> str:
-    """The table and the verdicts of one system, empty without students."""
-    students = collected(args.students, kind)
-    if not students:
-        return ""
-    semantic = str(args.checkpoints / "semantic" / MODEL) if kind == "dtpm" else None
-    system = open_system(_teacher(kind, args), semantic, DistillRecipe(steps=1))
-    found = cases(photos, system.task)
-    rows, spent = _rows(system, students, found)
-    teacher = rows[0]
-    count = system.steps(0).count
+def _section(system: DistillSystem, students: Sequence[StudentRun], photos: Sequence[Image]) -> str:
+    """The table and the verdicts of one system."""
+    rows = _rows(system, students, cases(photos, system.task))
+    count = system.steps(0).step_count
     judged = [
-        Verdict(row, teacher, entry.checkpoint.facts["steps"], entry.method, count)
-        for entry, row in zip(students, rows[-len(students) :], strict=True)
+        StudentFigures(row, rows[0], student.steps.step_count, student.method, count)
+        for student, row in zip(students, rows[-len(students) :], strict=True)
     ]
+    trained = ", ".join(
+        f"{student.method} to {student.steps.step_count}: {student.checkpoint.facts['step']}" for student in students
+    )
     lines = [["method", *rows[0].values]]
     lines += [[row.method, *(f"{v:.{DECIMALS.get(name, 3)}f}" for name, v in row.values.items())] for row in rows]
-    said = "\n".join(f"- {text}" for text in [*verdicts(judged, SECONDS, CHAIN), *best(judged), spent])
-    return f"## {TITLES[kind]}, task `{system.task}`\n\n{table(lines, left=1)}\n\n{said}"
+    notes = [
+        *(student.sentence() for student in judged),
+        *best(judged),
+        f"Optimiser steps that the students were trained for: {trained}.",
+    ]
+    said = "\n".join(f"- {note}" for note in notes)
+    return f"## {TITLES[system.kind]}, task `{system.task}`\n\n{table(lines, left=1)}\n\n{said}"
 
 
-def _rows(system: System, students: Sequence[Entry], found: Sequence[Case]) -> tuple[list[Row], str]:
-    """The teacher in its own and in fewer steps, the students; and a sentence on their training."""
+def _rows(
+    system: DistillSystem, students: Sequence[StudentRun], found: Sequence[EvaluationCase]
+) -> list[MethodFigures]:
+    """The teacher in its own and in fewer steps, then the students."""
     own = system.steps(0)
-    counts = sorted({entry.checkpoint.facts["steps"] for entry in students}, reverse=True)
+    counts = sorted({student.steps.step_count for student in students}, reverse=True)
     naive = [] if system.kind == "diffir" else [thinned(own, count) for count in counts]
-    chains = [(f"teacher, {_counted(s)}" + ("" if s is own else " (no distillation)"), system.teacher, s)
-              for s in [own, *naive]]  # fmt: skip
-    for entry in students:
-        steps = own_steps(entry.checkpoint.facts)
-        assert steps is not None
-        student = system.student(steps.count).eval().requires_grad_(False)
-        entry.checkpoint.fill(student)
-        chains.append((f"{entry.method}, {_counted(steps)}", student, steps))
-    times = seconds([system.timed(model, steps, SIDE) for _, model, steps in chains])
-    chain_times = seconds([system.timed_chain(model, steps, SIDE) for _, model, steps in chains])
+    chains = [(f"teacher, {_counted(own)}", system.teacher, own)]
+    chains += [(f"teacher, {_counted(steps)} (no distillation)", system.teacher, steps) for steps in naive]
+    for student in students:
+        model = system.student(student.steps.step_count).eval().requires_grad_(False)
+        student.checkpoint.fill(model)
+        chains.append((f"{student.method}, {_counted(student.steps)}", model, student.steps))
+    times = cpu_seconds([system.timed(model, steps, TIMED_SIDE) for _, model, steps in chains])
+    chain_times = cpu_seconds([system.timed_chain(model, steps, TIMED_SIDE) for _, model, steps in chains])
     rows = []
     for (name, model, steps), time, chain in zip(chains, times, chain_times, strict=True):
         row = measure(name, lambda case, model=model, steps=steps: system.restore(model, steps, case), found)
-        rows.append(Row(name, {**row.values, SECONDS: time, CHAIN: chain}))
-    trained = ", ".join(
-        f"{entry.method} to {entry.checkpoint.facts['steps']}: {entry.checkpoint.facts['step']}" for entry in students
-    )
-    return rows, f"Optimiser steps that the students were trained for: {trained}."
+        rows.append(MethodFigures(name, {**row.values, SECONDS: time, CHAIN_SECONDS: chain}))
+    return rows
 
 
 def _counted(steps: Steps) -> str:
-    return "1 step" if steps.count == 1 else f"{steps.count} steps"
+    return "1 step" if steps.step_count == 1 else f"{steps.step_count} steps"
 
 
-def _head(args: argparse.Namespace, photos: int) -> str:
-    some = f" --photos {args.photos}" if args.photos else ""
-    options = f"--data DATA --students STUDENTS --task {args.task} --side {args.side}{some} -o OUT"
-    command = f"pocketprior bench students {options}"
-    return HEAD.format(command=command, side=args.side, photos=photos)
+@torch.inference_mode()
+def cpu_seconds(restorations: Sequence[Callable[[], object]], side: int = TIMED_SIDE) -> list[float]:
+    """CPU seconds per megapixel of each restoration of `side` x `side` pixels: the median of ROUNDS, interleaved.
+
+    CPU time, so that other programs on the machine do not count; one thread, so that it is the time on one core.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        taken = interleaved(dict(enumerate(restorations)), ROUNDS)
+    finally:
+        torch.set_num_threads(threads)
+    return [median(times) / (side * side / 1e6) for times in taken.values()]
 
 
-HEAD = """\
+@dataclass(frozen=True)
+class StudentFigures:
+    """A student's figures next to its teacher's."""
+
+    row: MethodFigures
+    teacher: MethodFigures
+    steps: int
+    method: str
+    teacher_steps: int
+
+    def change(self, metric: str) -> float:
+        """Relative change of a figure from the teacher's to the student's."""
+        return self.row.values[metric] / self.teacher.values[metric] - 1
+
+    @property
+    def psnr(self) -> float:
+        """dB above the teacher."""
+        return self.row.values["PSNR"] - self.teacher.values["PSNR"]
+
+    @property
+    def worst(self) -> float:
+        """The larger of the relative losses in NIQE and SWD."""
+        return max(self.change("NIQE"), self.change("SWD"))
+
+    @property
+    def met(self) -> bool:
+        """Whether it looks as the teacher does, and is as close to the truth, within `limits`."""
+        return self.psnr >= -PSNR_LOSS and self.worst <= tolerated_loss(self.steps)
+
+    def sentence(self) -> str:
+        """The figures and whether they are within the limits."""
+        tolerated = tolerated_loss(self.steps)
+        faster, chain = (self.teacher.values[name] / self.row.values[name] for name in (SECONDS, CHAIN_SECONDS))
+        speed = f"{faster:.1f} times faster"
+        if self.steps == 1 and self.teacher_steps >= SPEEDUP_STEPS:
+            speed += f" ({SPEEDUP} required: {'met' if faster >= SPEEDUP else 'missed'})"
+        lost = texture_lost(self.row.values, self.teacher.values, tolerated)
+        said = "met" if self.met else "missed: texture is being lost" if lost else "missed"
+        return (
+            f"{self.row.method}: PSNR {self.psnr:+.2f} dB, NIQE {self.change('NIQE'):+.1%}, "
+            f"SWD {self.change('SWD'):+.1%} relative to the teacher, {speed}, the chain {chain:.1f} times. "
+            f"Within {PSNR_LOSS} dB and {tolerated:.0%}: {said}."
+        )
+
+
+def best(students: Sequence[StudentFigures]) -> list[str]:
+    """For each number of steps with several methods: which is best, by the worse of NIQE and SWD."""
+    said = []
+    for steps in sorted({student.steps for student in students}, reverse=True):
+        tried = [student for student in students if student.steps == steps]
+        if len(tried) > 1:
+            first = min(tried, key=lambda student: (not student.met, student.worst))
+            said.append(f"Best of {len(tried)} to {steps}: {first.method} (worse of NIQE and SWD {first.worst:+.1%}).")
+    return said
+
+
+PAGE_HEAD = """\
 # Fewer steps
 
-Made by `{command}`; do not edit. How students are made: `pocketprior distill --help`; each method says its source in
-`distill/`.
+Made by `{command}`; do not edit. How to make students: [training.md](training.md#fewer-steps); the source of each
+method stands in its file in `distill/`, the limits with their reasons in `distill/limits.py`.
 
 - Photos: the centre {side} x {side} of {photos} held-back photos, damaged by `core/degradations`, seeded: those of
   [results.md](results.md). DTPM at the gain of the packs, 0.5.
 - PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD: lower is better. A PSNR above the teacher's with a worse NIQE
   or SWD means that texture is being lost.
 - s/MP: CPU seconds of one thread per megapixel, the whole restoration in PyTorch in float32 with the time path folded
-  for every row alike (`core/models/specialise.py`), interleaved, the median of 9. Chain s/MP: the steps alone, without
+  in every row (`core/models/deploy/specialise.py`), interleaved, the median of 9. Chain s/MP: only the steps, without
   what runs once (DTPM's predictor, DiffIR's encoder and transformer).
 - "no distillation": the teacher itself, sampled in fewer steps."""

@@ -1,28 +1,28 @@
-"""Unrolled distillation: the student's whole chain is run with gradients, and judged on the restored picture.
+"""Unrolled distillation: the student's whole chain runs with gradients, and is judged on the restored image.
 
-The terms of DTPM's finish, and beside them what the teacher makes of the same noise: of the end of its chain and of
-its picture. A DiffIR's chain is a few vectors, so this is all its students need.
+The loss has the terms of DTPM's finish and, from the same noise, the end of the teacher's chain and its image. A
+DiffIR's chain is a few vectors, so this is all its students need.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.errors import UsageError
-from ..core.models.steps import Steps
-from ..core.training.dtpm.losses import detail_loss, psnr_loss
-from ..core.training.photos import Data
-from .stage import DistillStage
-from .system import Problem, System
-from .trajectories import STATES, TrajectoryRecipe, trajectories
+from ..core.training.data.photos import TrainingData
+from ..core.training.losses import detail_loss, psnr_loss
+from .distill_stage import DistillMethod, DistillStage, weighted_sum
+from .system import DistillSystem
+from .trajectory import STATES, TrajectoryRecipe, trajectories
 
-__all__ = ["RECIPE", "SYSTEMS", "UnrolledRecipe", "build", "loss"]
+__all__ = ["METHOD", "UnrolledRecipe", "UnrolledStage"]
+
+LONG = 8  # steps of the teacher above which its chain is not run again for every batch
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class UnrolledRecipe(TrajectoryRecipe):
     """How to learn through the chain.
 
     loss = end * MSE(end of the chain, the teacher's) + psnr * (minus PSNR in dB) + l1 * L1 + detail * `detail_loss`, of
-    the restored picture. The detail is compared with the teacher's picture: how much texture is the teacher's to say.
+    the restored image. The detail is compared with the teacher's image: the teacher decides how much texture there is.
     """
 
     end: float = 1.0
@@ -41,46 +41,42 @@ class UnrolledRecipe(TrajectoryRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.end + self.psnr + self.l1 <= 0:
-            raise UsageError("end, psnr or l1 must be above 0, or nothing would hold the picture")
+            raise UsageError("end, psnr or l1 must be above 0, or nothing would tie the student to the image")
 
 
-RECIPE = UnrolledRecipe(steps=2000, batch=8, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=500)
-SYSTEMS = ("dtpm", "gen2res", "diffir")
-LONG = 8  # steps of the teacher above which its chain is not run again for every batch
+class UnrolledStage(DistillStage):
+    """Learns through its chain; first computes the ends of a long chain of the teacher, kept in the run folder."""
+
+    method = "unrolled"
+
+    def __init__(
+        self, recipe: UnrolledRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
+    ) -> None:
+        super().__init__(recipe, system, data)
+        self.weights = {name: getattr(recipe, name) for name in ("end", "psnr", "l1", "detail")}
+        if self.gates.teacher_steps.step_count > LONG:
+            self.rows = trajectories(system, data.train.at(0), self.steps, recipe, run, device)
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of `UnrolledRecipe`. The teacher's end is the last of the batch's `states`, else it is sampled."""
+        problem, teacher = self.system.problem(batch), self.system.teacher
+        with torch.no_grad():
+            known = STATES in batch
+            aim = batch[STATES][:, -1] if known else problem.sample(teacher, problem.start, self.gates.teacher_steps)
+            image = problem.compose(teacher, aim)
+        end = problem.sample(self.model, problem.start, self.steps)
+        restored = problem.compose(self.model, end)
+        figures = {
+            "end": F.mse_loss(end, aim),
+            "psnr": psnr_loss(restored, problem.clean),
+            "l1": F.l1_loss(restored, problem.clean),
+            "detail": detail_loss(restored, image).mean(),
+        }
+        return weighted_sum(figures, self.weights)
 
 
-def loss(
-    teacher: nn.Module,
-    student: nn.Module,
-    problem: Problem,
-    batch: dict[str, Tensor],
-    *,
-    steps: Steps,
-    teacher_steps: Steps,
-    recipe: UnrolledRecipe,
-) -> dict[str, Tensor]:
-    """The terms of `UnrolledRecipe`. The teacher's end: of batch's `states` the last, else by `teacher_steps`."""
-    with torch.no_grad():
-        known = STATES in batch
-        aim = batch[STATES][:, -1] if known else problem.sample(teacher, problem.start, teacher_steps)
-        picture = problem.compose(teacher, aim)
-    end = problem.sample(student, problem.start, steps)
-    restored = problem.compose(student, end)
-    figures = {
-        "end": F.mse_loss(end, aim),
-        "psnr": psnr_loss(restored, problem.clean),
-        "l1": F.l1_loss(restored, problem.clean),
-        "detail": detail_loss(restored, picture).mean(),
-    }
-    terms = [getattr(recipe, name) * value for name, value in figures.items()]
-    return {"loss": torch.stack(terms).sum(), **figures}
-
-
-def build(recipe: UnrolledRecipe, system: System, data: Data, run: Path, device: torch.device) -> DistillStage:
-    """The stage; what a long chain of the teacher arrives at is computed first and kept in the folder `run`."""
-    steps = system.student_steps(recipe.sampling_steps, recipe.teacher_steps)
-    teacher_steps = system.steps(recipe.teacher_steps)
-    long = teacher_steps.count > LONG
-    paths = trajectories(system, data.train.at(0), steps, recipe, run, device) if long else None
-    of = partial(loss, steps=steps, teacher_steps=teacher_steps, recipe=recipe)
-    return DistillStage("unrolled", system, recipe, data, of, paths)
+METHOD = DistillMethod(
+    UnrolledRecipe(steps=2000, batch=8, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=500),
+    ("dtpm", "gen2res", "diffir"),
+    UnrolledStage,
+)

@@ -18,10 +18,9 @@ from ..core.arrays import Image
 from ..core.degradations.fixed import CLEAN, DAMAGES
 from ..core.errors import UsageError
 from ..core.files import write_text
-from ..core.image import read
-from ..core.markdown import table
-from ..core.photo_list import released_photos
-from ..core.scatter import Panel, Point, scatter
+from ..core.markdown import Panel, Point, scatter, table
+from ..core.photo.io import read
+from ..core.photo.listing import released_photos
 from .design import (
     LARGEST_OVERLAP,
     PRECISIONS,

@@ -1,7 +1,7 @@
 """`pocketprior bench rewrite`: what the rewriting of graphs for deployment is worth, the same weights with and without.
 
 The naive graph is the network as it is trained, traced as it stands; the rewritten one is what a pack holds
-(`core/models/rewrite.py`). Time does not depend on what the weights are: they are random.
+(`core/models/deploy/rewrite.py`). Time does not depend on what the weights are: they are random.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 from ..core.errors import UnknownNameError
 from ..core.markdown import table
 from ..core.models import diffir, dtpm, gen2res
-from ..core.models.rewrite import rewritten
-from ..core.systems import ArraySpec
+from ..core.models.deploy.rewrite import rewritten
+from ..core.pack.systems import ArraySpec
 from .graphs import Graph, traced
 from .race import REPEATS, Run, machine, milliseconds, open_onnxruntime, open_openvino
 from .to_onnx import convert
@@ -43,11 +42,9 @@ class Network(NamedTuple):
     part: str
 
 
-_EDGE = replace(dtpm.FIRST_MOBILE, predictor=dtpm.NAF_EDGE)
 NETWORKS: dict[str, Network] = {
     "dtpm-base-predictor": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "predictor"),
     "dtpm-base-denoiser": Network(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "denoiser"),
-    "naf-edge-predictor": Network(lambda: dtpm.cost_parts(_EDGE), "predictor"),
     "diffir-mobile": Network(lambda: diffir.cost_parts(diffir.CONFIGS["mobile"]), "dirformer"),
     "gen2res-mobile": Network(lambda: gen2res.cost_parts(gen2res.CONFIGS["mobile"]), "denoiser"),
 }
@@ -55,7 +52,8 @@ NETWORKS: dict[str, Network] = {
 
 class Timing(NamedTuple):
     """One network in one runtime: CPU milliseconds of a call, medians; difference: of the rewritten graph's output
-    from PyTorch's of the naive one, the largest, as a share of the largest value there."""
+    from PyTorch's of the naive one, the largest, as a share of the largest value there.
+    """
 
     network: str
     runtime: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import fill
 
-from ..core.manifest import Manifest
+from ..core.pack.manifest import Manifest
 from .source import About
 
 __all__ = ["card"]

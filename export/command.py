@@ -9,8 +9,8 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.models import checkpoints
-from ..core.photo_list import released_photos
-from ..core.tiles import Window
+from ..core.pack.size import TileWindow
+from ..core.photo.listing import released_photos
 from .coreml.convert import SYSTEM, SYSTEMS
 from .diffir import DiffirSource
 from .dtpm import DtpmSource
@@ -120,5 +120,5 @@ def source_of(args: argparse.Namespace) -> Source:
             usable = ", ".join(f"--{field}" for field in options if field in known)
             raise UsageError(f"--{name} was given for a {kind} checkpoint; its options are: {usable}")
     if args.window is not None:
-        given["window"] = Window(*args.window)
+        given["window"] = TileWindow(*args.window)
     return SOURCES[kind](args.checkpoint, **given)

@@ -23,10 +23,10 @@ from ..core.degradations.fixed import CLEAN, DAMAGES
 from ..core.errors import UsageError
 from ..core.metrics import psnr
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.dtpm import DtpmConfig, Predictor
-from ..core.models.rewrite import rewritten
-from ..core.systems import IMAGE
-from ..core.tiles import FEATHER
+from ..core.pack.size import FEATHER
+from ..core.pack.systems import IMAGE
 from ..core.timing import interleaved
 from .graphs import Graph, traced
 from .quantization.layers import initializers, uses, weights_digest

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ..core.degradations import TASKS
 from ..core.errors import UsageError
-from ..core.manifest import Size
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser, sampled
-from ..core.models.rewrite import rewritten
-from ..core.systems import IMAGE, SCALAR, ArraySpec
-from ..core.tiles import Window
+from ..core.pack.manifest import Size
+from ..core.pack.size import TileWindow
+from ..core.pack.systems import IMAGE, SCALAR, ArraySpec
 from .graphs import Graph, part_way
 from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 
@@ -107,7 +107,7 @@ class DiffirSource:
 
     model: Path
     gain: float = 1.0
-    window: Window = WINDOW
+    window: TileWindow = WINDOW
 
     def open(self) -> Opened:
         """As in `Source`."""
@@ -123,10 +123,10 @@ class DiffirSource:
         """As in `Source`."""
         return digest(self.model)
 
-    def _reach(self, graphs: Container[str]) -> dict[str, Window]:
+    def _reach(self, graphs: Container[str]) -> dict[str, TileWindow]:
         """All but that of denoise, which is not run on tiles."""
         whole = {"fused": self.window} if "fused" in graphs else {}
-        return {"encode": Window(MEANS_EDGE, 0), "compose": self.window, **whole}
+        return {"encode": TileWindow(MEANS_EDGE, 0), "compose": self.window, **whole}
 
     def _facts(self, model: Diffir, task: str) -> dict[str, Any]:
         steps, multiple = model.config.steps, model.multiple_of

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from ..core.degradations import TASKS
 from ..core.errors import UsageError
-from ..core.manifest import Conditions, Size
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.dtpm import Composed, Dtpm, DtpmConfig
-from ..core.models.rewrite import rewritten
 from ..core.models.semantic import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
-from ..core.models.steps import GAIN, own_steps, sampled_deviation
-from ..core.schedule import SCHEDULES, trailing
-from ..core.systems import IMAGE, MAP, SCALAR, ArraySpec
-from ..core.tiles import Window
+from ..core.pack.manifest import Conditions, Size
+from ..core.pack.size import TileWindow
+from ..core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
+from ..core.sampling.schedule import SCHEDULES, trailing
+from ..core.sampling.steps import GAIN, own_steps, sampled_deviation
 from .graphs import Graph, receptive_field
 from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 
@@ -127,7 +127,7 @@ class DtpmSource:
     semantic: str = ""
     steps: int = 0
     gain: float | None = None
-    window: Window = WINDOW
+    window: TileWindow = WINDOW
 
     def open(self) -> Opened:
         """As in `Source`."""
@@ -167,16 +167,16 @@ class DtpmSource:
 
     def _sampling(self, model: Dtpm, facts: Mapping[str, Any]) -> Sampling:
         own, bars = own_steps(facts), SCHEDULES[model.config.schedule]()
-        steps = self.steps or (own.count if own else STEPS)
+        steps = self.steps or (own.step_count if own else STEPS)
         if not 1 <= steps <= len(bars):
             raise UsageError(f"{steps} sampling steps were given; choose 1 .. {len(bars)}")
-        if own and steps != own.count:
-            raise UsageError(f"this model is a student that samples in {own.count} steps; {steps} were given")
+        if own and steps != own.step_count:
+            raise UsageError(f"this model is a student that samples in {own.step_count} steps; {steps} were given")
         levels, times = own or trailing(steps, bars)
         gain = GAIN if self.gain is None else self.gain
         return Sampling(tuple(levels), tuple(times), gain / sampled_deviation(facts, steps))
 
-    def _reach(self, model: Dtpm, graphs: Mapping[str, Graph], steps: int) -> Mapping[str, int | Window]:
+    def _reach(self, model: Dtpm, graphs: Mapping[str, Graph], steps: int) -> Mapping[str, int | TileWindow]:
         """The fused reach is the sum of its parts' (an upper bound)."""
         if "naf" in (model.config.predictor.body, model.config.denoiser.body):
             return {name: self.window for name in graphs if name != "encode"}

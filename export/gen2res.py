@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ..core.degradations import TASKS
 from ..core.errors import UnknownNameError, UsageError
-from ..core.manifest import Size
 from ..core.models import checkpoints
+from ..core.models.deploy.rewrite import rewritten
 from ..core.models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
-from ..core.models.rewrite import rewritten
-from ..core.models.steps import Steps, own_steps
-from ..core.schedule import ddpm, quadratic, strided
-from ..core.systems import IMAGE, SCALAR, SYSTEMS
-from ..core.tiles import Window
+from ..core.pack.manifest import Size
+from ..core.pack.size import TileWindow
+from ..core.pack.systems import IMAGE, SCALAR, SYSTEMS
+from ..core.sampling.schedule import ddpm, quadratic, strided
+from ..core.sampling.steps import Steps, own_steps
 from .graphs import Graph, part_way
 from .source import FUSED_STEPS, WINDOW, About, Opened, digest
 
@@ -69,7 +69,7 @@ def gen2res_graphs(denoiser: Denoiser, sampler: str, steps: Steps, gain: float) 
     if sampler == "ancestral":
         return {"denoise": Graph(_EpsAndVariance(denoiser), inputs, {"eps": IMAGE, "variance": IMAGE})}
     graphs = {"denoise": Graph(_Eps(denoiser), inputs, {"eps": IMAGE})}
-    if steps.count <= FUSED_STEPS:
+    if steps.step_count <= FUSED_STEPS:
         taken = {"image": IMAGE, "noise": IMAGE, "strength": SCALAR}
         graphs["fused"] = Graph(_Fused(denoiser, steps, gain), taken, {"restored": IMAGE})
     return graphs
@@ -90,7 +90,7 @@ class Gen2ResSource:
     start: int = 0
     steps: int = USUAL_STEPS
     gain: float = 1.0
-    window: Window = WINDOW
+    window: TileWindow = WINDOW
 
     def open(self) -> Opened:
         """As in `Source`."""
@@ -103,7 +103,7 @@ class Gen2ResSource:
             graphs.pop("fused", None)
         facts = self._facts(denoiser, *self._chain(steps, fixed=own is not None or "fused" in graphs))
         facts |= {"receptive_field": dict.fromkeys(graphs, self.window)}
-        about = _about(self.sampler, steps.count, album=checkpoint.facts.get("constrained", False))
+        about = _about(self.sampler, steps.step_count, album=checkpoint.facts.get("constrained", False))
         return Opened(graphs, facts, about, TASKS["noise"])
 
     def digest(self) -> str:
@@ -131,7 +131,7 @@ class Gen2ResSource:
         """All levels of the pack, and the one at which a photo enters them at least; fixed: all at the first."""
         if fixed or not self.start:
             return steps, steps.levels[0] if fixed else 1.0
-        above = Steps.of(*quadratic(min(steps.count, NOISIEST), ddpm(), NOISIEST))
+        above = Steps.of(*quadratic(min(steps.step_count, NOISIEST), ddpm(), NOISIEST))
         count = sum(level < steps.levels[0] for level in above.levels)
         both = Steps(above.levels[:count] + steps.levels, above.times[:count] + steps.times)
         return both, steps.levels[0]

@@ -1,7 +1,7 @@
 """The graphs of a pack as plain PyTorch modules: what is traced is the reference, rewritten only where it is exact.
 
 Each module's `forward` takes, by name, and gives, in their order, exactly the arrays of the pack's contract
-(`core/systems.py`); several outputs are a tuple. The modules of a system are in the file of that name.
+(`core/pack/systems.py`); several outputs are a tuple. The modules of a system are in the file of that name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.systems import ArraySpec
+from ..core.pack.systems import ArraySpec
 
 __all__ = ["Graph", "part_way", "receptive_field", "traced"]
 

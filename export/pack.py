@@ -21,14 +21,14 @@ from torch.export import ExportedProgram
 from ..core.arrays import Image
 from ..core.errors import GraphError, PhotoWriteError, UnknownNameError, UsageError
 from ..core.files import failure_reason
-from ..core.image import read
-from ..core.manifest import FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
-from ..core.models.eager import eager
-from ..core.noise import NOISE_SPEC
-from ..core.pack import packed_file
-from ..core.restore import Restorer
-from ..core.tiles import Window
-from ..core.verify import verify, write_golden
+from ..core.models.deploy.rewrite import eager
+from ..core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
+from ..core.pack.size import TileWindow
+from ..core.pack.store import packed_file
+from ..core.photo.io import read
+from ..core.restore.restorer import Restorer
+from ..core.restore.selftest import verify, write_golden
+from ..core.sampling.noise import NOISE_SPEC
 from .card import card
 from .coreml.coded import NEEDS
 from .coreml.convert import SYSTEM, SYSTEMS
@@ -151,7 +151,7 @@ def _check_system(system: str | None, targets: Sequence[str], precisions: Sequen
 def _check_windows(opened: Opened) -> None:
     size: Size = opened.facts["size"]
     for window in opened.facts["receptive_field"].values():
-        if isinstance(window, Window) and not size.takes(window):
+        if isinstance(window, TileWindow) and not size.takes(window):
             raise UsageError(f"a window of {window.edge} {window.overlap} was given; expected {size.expected(window)}")
 
 
@@ -230,7 +230,7 @@ def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
     """The manifest but for its files: placeholders stand where hashes come."""
     specs = {n: GraphSpec(g.inputs, g.outputs, {"onnx": {"fp32": PENDING}}) for n, g in opened.graphs.items()}
     return Manifest(
-        format=FORMAT,
+        format=MANIFEST_FORMAT,
         name=name,
         value_range=(0.0, 1.0),
         noise=NOISE_SPEC,
@@ -254,7 +254,7 @@ def _measured(opened: Opened) -> dict[str, Any]:
     """Costs; per pixel for the graphs that are run on tiles, on the tile that they are run on where that is fixed."""
     graphs, reach, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
     usual = size.minimum if size.fixed else TILE
-    tiles = {name: window.edge if isinstance(window, Window) else usual for name, window in reach.items()}
+    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in reach.items()}
     return {
         "parameters": {name: parameters(graph) for name, graph in graphs.items()},
         "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},

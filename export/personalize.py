@@ -15,16 +15,14 @@ import torch
 from accelerate import PartialState
 
 from ..core.models.gen2res import SHIPPED_BASE, USUAL_STEPS, load_base
-from ..core.photo_list import photos_in
-from ..core.systems import SYSTEMS
-from ..core.training.gen2res.base import VAL_CROP
-from ..core.training.gen2res.command import is_generated
-from ..core.training.gen2res.constrain import METHODS, RECIPE, ConstrainRecipe
-from ..core.training.gen2res.constrain import build as build_stage
-from ..core.training.loop import CHECKPOINT_NAME, train
-from ..core.training.photos import Data, load
-from ..core.training.resume import STATE_NAME
-from ..core.training.sources import file_hash
+from ..core.pack.systems import SYSTEMS
+from ..core.photo.listing import photos_in
+from ..core.training.data.photos import TrainingData, load
+from ..core.training.data.sources import file_hash
+from ..core.training.gen2res.album import is_generated
+from ..core.training.gen2res.base import CONSTRAIN_METHODS, CONSTRAIN_STAGE, VAL_CROP, ConstrainRecipe
+from ..core.training.loop.loop import CHECKPOINT_NAME, train
+from ..core.training.loop.resume import STATE_NAME
 from .gen2res import Gen2ResSource
 from .pack import check_place, write_pack
 
@@ -41,8 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", type=Path, help="run folder of the training (PACK.run); an unfinished one is continued"
     )
     parser.add_argument("--base", type=Path, help="checkpoint of the base model (the one that comes along)")
-    parser.add_argument("--method", choices=METHODS, default=RECIPE.method, help="what is trained (%(default)s)")
-    parser.add_argument("--steps", type=int, default=RECIPE.steps, help="of the training (%(default)s)")
+    parser.add_argument(
+        "--method",
+        choices=CONSTRAIN_METHODS,
+        default=CONSTRAIN_STAGE.recipe.method,
+        help="what is trained (%(default)s)",
+    )
+    parser.add_argument("--steps", type=int, default=CONSTRAIN_STAGE.recipe.steps, help="of the training (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change another recipe field")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (%(default)s)")
     parser.add_argument("--name", help="name of the pack (that of its folder)")
@@ -60,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, then write the pack; Ctrl-C keeps what is learnt, and the same command goes on from there."""
     check_place(args.out)
-    recipe = replace(RECIPE, method=args.method, steps=args.steps, mirror=is_generated(args.album))
+    recipe = replace(CONSTRAIN_STAGE.recipe, method=args.method, steps=args.steps, mirror=is_generated(args.album))
     folder = args.run or args.out.with_name(f"{args.out.name}.run")
     source = Gen2ResSource(folder / CHECKPOINT_NAME, args.sampler, args.level, args.sampling_steps)
     source.schedule()  # refused before the training, not after
@@ -94,8 +97,8 @@ def constrain(
         print(f"{small} of {len(photos)} photos are smaller than {least} pixels and left out", file=sys.stderr)
     inputs = {path.name: file_hash(path) for path in photos} | {"base": file_hash(base or SHIPPED_BASE)}
     torch.manual_seed(recipe.seed)
-    data = Data(pool, pool)
-    stage = build_stage(recipe, {"gen2res": earlier}, data)
+    data = TrainingData(pool, pool)
+    stage = CONSTRAIN_STAGE.build(recipe, {"gen2res": earlier}, data)
     try:
         for _ in train(stage, data, recipe, folder, inputs=inputs, workers=workers):
             pass

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import onnx
 from onnx import TensorProto
 
-from ..core.pack import SHARED
+from ..core.pack.store import SHARED
 from .coreml.package import FUNCTIONS, Package, blob_places, raise_version
 
 __all__ = ["Store", "joined_packages", "shared_ir", "shared_onnx"]

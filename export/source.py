@@ -10,18 +10,19 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..core.degradations import TASKS, Picture
+from ..core.arrays import FloatImage
+from ..core.degradations import TASKS
 from ..core.errors import UsageError
-from ..core.manifest import Size
-from ..core.tiles import Window
+from ..core.pack.manifest import Size
+from ..core.pack.size import TileWindow
 from .graphs import Graph
 
 __all__ = ["FUSED_STEPS", "WINDOW", "About", "Opened", "Source", "Task", "digest"]
 
 FUSED_STEPS = 8  # at most: such a graph repeats the nodes of the denoiser for each step
-WINDOW = Window(256, 32)  # tiles of a model that sees all of its tile, unless told otherwise
+WINDOW = TileWindow(256, 32)  # tiles of a model that sees all of its tile, unless told otherwise
 
-Task = Callable[[Picture, np.random.Generator], Picture]
+Task = Callable[[FloatImage, np.random.Generator], FloatImage]
 
 
 class About(NamedTuple):
@@ -51,10 +52,12 @@ class Opened:
         multiple: int = self.facts["size"].multiple_of
         if edge < 1 or edge % multiple:
             raise UsageError(f"tiles of {edge} pixels were asked for; choose a multiple of {multiple}")
-        reach: Mapping[str, int | Window] = self.facts["receptive_field"]
+        reach: Mapping[str, int | TileWindow] = self.facts["receptive_field"]
         facts = {
             "size": Size(multiple, edge, fixed=True),
-            "receptive_field": {n: Window(edge, r.overlap) if isinstance(r, Window) else r for n, r in reach.items()},
+            "receptive_field": {
+                n: TileWindow(edge, r.overlap) if isinstance(r, TileWindow) else r for n, r in reach.items()
+            },
         }
         return replace(self, facts={**self.facts, **facts})
 

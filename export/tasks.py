@@ -19,10 +19,10 @@ import onnx
 
 from ..core.errors import PhotoWriteError, UsageError
 from ..core.files import failure_reason
-from ..core.manifest import Golden, GraphSpec, Manifest, PackedFile, TaskFacts, mirror
 from ..core.models import checkpoints
 from ..core.models.lora import is_factor
-from ..core.pack import SHARED, packed_file
+from ..core.pack.manifest import Golden, GraphSpec, Manifest, PackedFile, TaskFacts, mirror
+from ..core.pack.store import SHARED, packed_file
 from .coreml.package import Package
 from .coreml.package import write as write_package
 from .dtpm import DtpmSource

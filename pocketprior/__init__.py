@@ -14,11 +14,11 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 
 from .core.errors import PocketPriorError
-from .core.image import read as read_photo
-from .core.image import write as write_photo
-from .core.manifest import Manifest
-from .core.photo import Photo
-from .core.restore import Restorer
+from .core.pack.manifest import Manifest
+from .core.photo.io import read as read_photo
+from .core.photo.io import write as write_photo
+from .core.photo.photo import Photo
+from .core.restore.restorer import Restorer
 
 __all__ = [
     "Manifest",

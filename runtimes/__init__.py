@@ -11,9 +11,9 @@ from importlib import import_module
 from pathlib import Path
 
 from ..core.errors import UnknownNameError, UsageError
-from ..core.manifest import Manifest
-from ..core.pack import check_file
-from ..core.restore import Graph
+from ..core.pack.manifest import Manifest
+from ..core.pack.store import check_file
+from ..core.restore.restorer import Graph
 from .check import checked
 from .options import ARITHMETIC, RuntimeOptions, arithmetic_of
 

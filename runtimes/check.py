@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GraphError, PackError
-from ..core.manifest import ArraySpec, GraphSpec
-from ..core.restore import Graph
+from ..core.pack.manifest import ArraySpec, GraphSpec
+from ..core.restore.restorer import Graph
 
 __all__ = ["check_interface", "checked", "first_line"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GraphError, MissingExtraError, PackError, UsageError
-from ..core.manifest import ArraySpec, GraphSpec
-from ..core.restore import Graph
+from ..core.pack.manifest import ArraySpec, GraphSpec
+from ..core.restore.restorer import Graph
 from .check import check_interface, first_line
 from .mil import MilPackage, MilProgram, read_package
 from .mil.features import Feature

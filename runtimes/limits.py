@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..core.manifest import Manifest
+from ..core.pack.manifest import Manifest
 
 __all__ = ["GateLimit", "ParityLimit", "doubled", "limit_of", "sharpened", "task_drop_db"]
 

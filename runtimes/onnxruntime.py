@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GraphError, PackError, UsageError
-from ..core.manifest import ArraySpec, GraphSpec
-from ..core.restore import Graph
+from ..core.pack.manifest import ArraySpec, GraphSpec
+from ..core.restore.restorer import Graph
 from .check import check_interface, first_line
 from .options import DEFAULT_OPTIONS, RuntimeOptions
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GraphError, MissingExtraError, PackError, UsageError
-from ..core.manifest import ArraySpec, GraphSpec
-from ..core.pack import SHARED
-from ..core.restore import Graph
+from ..core.pack.manifest import ArraySpec, GraphSpec
+from ..core.pack.store import SHARED
+from ..core.restore.restorer import Graph
 from .check import check_interface
 from .options import DEFAULT_OPTIONS, RuntimeOptions
 

@@ -1,6 +1,6 @@
 """Answers from recorded calls: the fake runtime of the tests.
 
-The file is an .npz (`core/recording.py`) with the arrays `<graph>/<number of the call>/<in or out>/<name>`. A call is
+The file is an .npz (`core/pack/store.py`) with the arrays `<graph>/<number of the call>/<in or out>/<name>`. A call is
 answered only if its inputs are exactly those of a recorded call.
 """
 
@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.arrays import Array
 from ..core.errors import GraphError, PackError
-from ..core.manifest import GraphSpec
-from ..core.recording import Array, read_arrays, write_arrays
-from ..core.restore import Graph
+from ..core.pack.manifest import GraphSpec
+from ..core.pack.store import read_arrays, write_arrays
+from ..core.restore.restorer import Graph
 from .options import DEFAULT_OPTIONS, RuntimeOptions
 
 __all__ = ["TARGET", "TARGETS", "Recorder", "open"]

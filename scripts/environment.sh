@@ -53,3 +53,20 @@ environment() {
         fail "pip install $* failed (see above)"
     printf '%s\n' "$stamp" >"$folder/stamp"
 }
+
+# The environment of lint, tests and docs, .venvs/test, with torch.
+test_environment() {
+    environment test "pyproject.toml CMakeLists.txt runtimes/native" --editable "${root}[dev]"
+}
+
+# Tools that read our files without importing them do not follow the import hook of an editable install: they see the
+# package in build/typing, as links to our folders. The face is copied, because its relative imports start there.
+link_package() {
+    local package=$root/build/typing/pocketprior layer
+    rm -rf "$package"
+    mkdir -p "$package"
+    cp "$root"/pocketprior/*.py "$root/pocketprior/py.typed" "$package"
+    for layer in core kernels distill export runtimes; do
+        ln -s "../../../$layer" "$package/$layer"
+    done
+}

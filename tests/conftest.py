@@ -8,8 +8,8 @@ from pathlib import Path
 import packs
 import pytest
 
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.restore import Restorer
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.restorer import Restorer
 
 
 @pytest.fixture(scope="session")

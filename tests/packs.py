@@ -19,11 +19,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pocketprior.core.manifest import ArraySpec, Conditions, Golden, GraphSpec, Manifest, PackedFile, Size
-from pocketprior.core.noise import NOISE_SPEC
-from pocketprior.core.pack import packed_file
-from pocketprior.core.restore import Restorer
-from pocketprior.core.verify import write_golden
+from pocketprior.core.pack.manifest import ArraySpec, Conditions, Golden, GraphSpec, Manifest, PackedFile, Size
+from pocketprior.core.pack.store import packed_file
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import write_golden
+from pocketprior.core.sampling.noise import NOISE_SPEC
 
 __all__ = ["ADJUSTABLE", "DTPM", "RADIUS", "Tiny", "Writer", "build", "graph_bytes", "photo", "rewrite"]
 

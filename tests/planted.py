@@ -12,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from pocketprior.core.manifest import FILE
-from pocketprior.core.pack import packed_file
+from pocketprior.core.pack.manifest import FILE
+from pocketprior.core.pack.store import packed_file
 
 __all__ = [
     "Edit",

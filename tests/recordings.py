@@ -10,9 +10,9 @@ import numpy as np
 import packs
 from numpy.typing import NDArray
 
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.restore import Restorer, Settings
-from pocketprior.core.tiles import smallest_tile
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.restorer import GoldenSettings, Restorer
+from pocketprior.core.restore.tiles import smallest_tile
 from pocketprior.runtimes.parity.findings import ParityReport
 from pocketprior.runtimes.parity.images import forms_of
 from pocketprior.runtimes.parity.reference import (
@@ -69,7 +69,7 @@ def _case(
 ) -> ReferenceCase:
     photo, tile = deep(*size, seed), _tile(manifest, size)
     calls, pictures = {}, {}
-    settings = Settings(seed=seed, strength=strength, amount=amount)
+    settings = GoldenSettings(seed=seed, strength=strength, amount=amount)
     for form, restorer in restorers.items():
         picture, made = record_calls(restorer, photo, **settings, tile=tile)
         calls[form] = tuple(ReferenceCall(c.graph, writer.keys(c.inputs), writer.keys(c.outputs), {}, {}) for c in made)

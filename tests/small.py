@@ -15,8 +15,8 @@ from pocketprior.core.models.dirformer import DirformerConfig
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, PredictorConfig
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
 from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
-from pocketprior.core.schedule import cosine, trailing
-from pocketprior.core.tiles import Window
+from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource, Sampling
 from pocketprior.export.gen2res import Gen2ResSource
@@ -46,7 +46,7 @@ GEN2RES = Gen2ResConfig(
 )  # downscales 2 and 4: attention at the lower level
 TASKS = ("cleanup", "rain", "haze")  # around one prior
 SYSTEMS = ("diffir", "gen2res")  # of which there are packs beside the DTPM's
-WINDOW = Window(64, 8)
+WINDOW = TileWindow(64, 8)
 START, STEPS = 200, 3
 PHOTOS = sorted((Path(__file__).parents[1] / "examples").glob("*.jpg"))
 LEVELS, TIMES = trailing(2, cosine())

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pocketprior.core.systems import ArraySpec
+from pocketprior.core.pack.systems import ArraySpec
 from pocketprior.export.coreml.convert import convert
 from pocketprior.export.coreml.package import Package
 from pocketprior.export.graphs import Graph, traced

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pocketprior.core.models.checkpoints import Checkpoint
-from pocketprior.core.models.dtpm import Denoiser, DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig
+from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig, TextureDenoiser
 from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
-from pocketprior.core.training.dtpm import adapters, finish, predictor, prior
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool
+from pocketprior.core.training.dtpm.adapters import ADAPTERS_STAGE, FINISH_STAGE
+from pocketprior.core.training.dtpm.predictor import PREDICTOR_STAGE
+from pocketprior.core.training.dtpm.prior import PRIOR_STAGE
+from pocketprior.core.training.loop.stage import StageDefinition, TrainingStage, stacked
 
 SEMANTIC = SemanticConfig(size=16, code=6, widths=(8, 8))
 MODELS = {
@@ -30,11 +31,6 @@ MODELS = {
         DenoiserConfig("naf", (8, 16), (1, 1), (1,), 1.0, embedding=16, adapter_minimum=4),
         SEMANTIC,
     ),
-    "naf-edge": DtpmConfig(
-        PredictorConfig("naf-edge", (4, 8), (1, 1)),
-        DenoiserConfig("naf-edge", (8, 16), (1, 1), (1,), 1.0, embedding=8, adapter_minimum=4),
-        SEMANTIC,
-    ),
     "conv": DtpmConfig(
         PredictorConfig("conv", (8, 8), (1, 1), damage=4),
         DenoiserConfig("conv", (8, 8), (1, 1), embedding=8, adapter_minimum=8, finest=4),
@@ -45,9 +41,14 @@ MODELS = {
     ),
 }
 CALIBRATED = ("conv",)  # the models whose predictor is
-STAGES: dict[str, ModuleType] = {"predictor": predictor, "prior": prior, "adapters": adapters, "finish": finish}
+STAGES: dict[str, StageDefinition[Any]] = {
+    "predictor": PREDICTOR_STAGE,
+    "prior": PRIOR_STAGE,
+    "adapters": ADAPTERS_STAGE,
+    "finish": FINISH_STAGE,
+}
 
-Build = Callable[..., Stage]
+Build = Callable[..., TrainingStage]
 
 
 def randomize(module: nn.Module) -> None:
@@ -69,13 +70,12 @@ def earlier(model: DtpmConfig) -> Mapping[str, Checkpoint]:
     if model.semantic != NO_SEMANTIC:
         semantic["semantic"] = checkpoint("semantic", model.semantic, SemanticEncoder(model.semantic), "encoder.")
     return semantic | {
-        "prior": checkpoint("prior", model, Denoiser(model.denoiser, model.semantic.code)),
+        "prior": checkpoint("prior", model, TextureDenoiser(model.denoiser, model.semantic.code)),
         "predictor": checkpoint("predictor", model, Predictor(model.predictor)),
         "dtpm": checkpoint("dtpm", model, Dtpm(model), task="cleanup"),
     }
 
 
-def batch_of(stage: Stage, pool: Pool, count: int = 2) -> dict[str, Tensor]:
+def batch_of(stage: TrainingStage, pool: Pool, count: int = 2) -> dict[str, Tensor]:
     """What the loop hands to `loss`."""
-    samples = [stage.draw(pool, stage.recipe.crop, np.random.default_rng(i)) for i in range(count)]
-    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+    return stacked([stage.draw(pool, stage.recipe.crop, np.random.default_rng(i)) for i in range(count)])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from packs import CODE, IMAGE, SCALAR, VECTOR, WIDTH, Tiny, Writer
 
-from pocketprior.core.manifest import ArraySpec
-from pocketprior.core.tiles import Window
+from pocketprior.core.pack.manifest import ArraySpec
+from pocketprior.core.pack.size import TileWindow
 
 __all__ = ["ANCESTRAL", "DIFFIR", "GEN2RES", "MEANS", "PRIOR", "WINDOW"]
 
 PRIOR = 7
-WINDOW = Window(edge=96, overlap=16)
-MEANS = Window(edge=64, overlap=0)
+WINDOW = TileWindow(edge=96, overlap=16)
+MEANS = TileWindow(edge=64, overlap=0)
 IPR = ArraySpec("float32", (1, PRIOR))
 
 

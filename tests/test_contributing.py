@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -22,8 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-MODULE, NAMES, RUNTIME_TEST, TASK, ENTRY, TASK_TEST = BLOCKS
+def example(name: str) -> list[str]:
+    """The Python blocks of the section 'Example: NAME', in order."""
+    (section,) = re.findall(rf"^## Example: {name}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+MODULE, NAMES, RUNTIME_TEST = example("a runtime")
+TASK, ENTRY, TASK_TEST = example("a task")
 QUICK = ("steps=1", "save_every=1", "batch=1", "crop=16", "precision=fp32")
 
 
@@ -55,9 +60,10 @@ def insert_before(path: Path, start: str, block: str) -> None:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    """What `python -m ARGUMENTS` prints in `folder`, with the copy of the package that lies in its `site`."""
+    """What `python -m ARGUMENTS` prints in `folder`, with the copy of the package in its folder `site`."""
     # -S: without the hooks of an editable install, which would find the package before the copy.
-    paths = (folder / "site", ROOT / "tests", sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    libraries = [path for path in sys.path if Path(path).name == "site-packages"]
+    paths = (folder / "site", ROOT / "tests", *libraries)
     done = subprocess.run(
         [sys.executable, "-S", "-W", "error", "-m", *arguments],
         cwd=folder,

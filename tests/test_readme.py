@@ -10,16 +10,27 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from test_house import EXECUTED, PAGES
 
-from pocketprior.core.cli import main
+from pocketprior.core.cli import COMMANDS, main
+from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.training.stages import SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = {
-    name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("build.md", "export.md", "models.md", "parity.md", "personalize.md", "training.md")
+    f"{page}.md": (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    for page, how in PAGES.items()
+    if how == EXECUTED
 }
+SECTIONS = (  # of README.md, in this order
+    "Restore a photo",
+    "Packs",
+    "From Python",
+    "For app developers",
+    "Train your own",
+    "Limitations",
+)
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -31,6 +42,12 @@ def commands(text: str) -> list[list[str]]:
     """The words of every command of the bash blocks."""
     lines = "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of a Markdown table's rows, without its head."""
+    lines = [line for line in table.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def links(text: str) -> list[str]:
@@ -82,6 +99,38 @@ def test_links_lead_somewhere(target: str) -> None:
 )
 def test_links_of_the_guides_lead_somewhere(page: str, target: str) -> None:
     assert (ROOT / "docs" / page).parent.joinpath(target.partition("#")[0]).exists()
+
+
+def test_the_sections_of_the_readme_are_in_order() -> None:
+    assert tuple(re.findall(r"^## (.+)$", README, re.MULTILINE)) == SECTIONS
+
+
+def test_the_readme_shows_the_figures_of_the_benchmark() -> None:
+    """The quality in the table of packs is the mean that docs/cleanup.md, which a command writes, has."""
+    page = (ROOT / "docs/cleanup.md").read_text(encoding="utf-8")
+    measured = page.partition("\n## All photos\n")[2].partition("\n## ")[0]
+    means = {row[1]: (row[2], row[5]) for row in rows(measured) if row[0] == "mean of all"}
+    shown = rows(README.partition("<!-- packs -->")[2].partition("<!-- /packs -->")[0])
+    methods = ("DTPM", "predictor alone", "fastNlMeans", "input")
+    assert [tuple(row[4:]) for row in shown] == [means[method] for method in methods]
+
+
+def test_the_readme_shows_the_size_of_the_pack() -> None:
+    folder = ROOT / "core/packs/cleanup"
+    bytes_ = sum(path.stat().st_size for path in folder.iterdir())
+    parameters = Manifest.load(folder).parameters
+    count = sum(number for graph, number in parameters.items() if graph != "fused")
+    assert f"{bytes_ / 1e6:.1f} MB, {count / 1e6:.1f} M parameters" in README
+
+
+def test_the_index_lists_every_command() -> None:
+    table = GUIDES["index.md"].partition("\n## Commands\n")[2]
+    assert sorted(row[0].strip("`") for row in rows(table)) == sorted(COMMANDS)
+
+
+def test_the_index_lists_every_page() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages <= set(links(GUIDES["index.md"]))
 
 
 def test_every_stage_is_shown() -> None:

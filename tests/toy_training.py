@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketprior.core.training.loop import Step, train
-from pocketprior.core.training.photos import Data, Pool, gather, planar
-from pocketprior.core.training.recipe import Recipe
-from pocketprior.core.training.stage import Arrays, Validation
+from pocketprior.core.training.data.photos import Pool, TrainingData, gather, planar
+from pocketprior.core.training.loop.loop import SavedStep, train
+from pocketprior.core.training.loop.recipe import Recipe
+from pocketprior.core.training.loop.stage import Arrays, Validation
 
 RECIPE = Recipe(steps=12, batch=8, crop=16, rate=1e-3, warmup=3, save_every=4, precision="fp32", ema=0.9)
 
@@ -58,7 +58,7 @@ class ToyStage:
 
     kind = "toy"
 
-    def __init__(self, data: Data, stop: int | None = None, pause: float = 0.0) -> None:
+    def __init__(self, data: TrainingData, stop: int | None = None, pause: float = 0.0) -> None:
         torch.manual_seed(3)
         self.config = ToyConfig()
         self.toy = Toy(self.config)
@@ -94,15 +94,15 @@ class ToyStage:
         return {"colour": "red"}
 
 
-def toy_data() -> Data:
+def toy_data() -> TrainingData:
     """Two smooth pictures."""
     y, x = np.mgrid[:24, :30, :1][:2]
     photos = [np.broadcast_to(levels, (24, 30, 3)).astype(np.uint8) for levels in (8 * x, 240 - 4 * (x + y))]
     pool = gather(photos, minimum=16, side=0, structures=False)
-    return Data(pool, pool)
+    return TrainingData(pool, pool)
 
 
-def train_toy(run: Path, recipe: Recipe = RECIPE, **options: Any) -> list[Step]:
+def train_toy(run: Path, recipe: Recipe = RECIPE, **options: Any) -> list[SavedStep]:
     """Train until the end, in this process; options are those of `ToyStage`."""
     data = toy_data()
     return list(train(ToyStage(data, **options), data, recipe, run, workers=0))

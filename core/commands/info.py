@@ -1,4 +1,4 @@
-"""`pocketprior info`: what a pack is, as its manifest says it, or what a model of a system costs."""
+"""`pocketprior info`: the facts in a pack's manifest, or the size and cost of a model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..arguments import add_pack, chosen_pack
 from ..errors import MissingExtraError, UsageError
-from ..manifest import Manifest, Size
-from ..pack import default_pack
-from ..restore import MOST
-from ..strict_json import as_tree
-from ..tiles import Window
+from ..pack.json import as_tree
+from ..pack.manifest import Manifest, Size
+from ..pack.size import TileWindow
+from ..restore.restorer import LARGEST_AMOUNT
 
-__all__ = ["add_arguments", "add_pack", "chosen_pack", "run"]
+__all__ = ["add_arguments", "run"]
 
-_ADDED = {  # what strength is a share of
+_ADDED = {  # what strength scales
     "dtpm": "the texture that was predicted",
     "diffir": "the change that was predicted",
     "gen2res": "the change to the photo that was generated",
@@ -30,19 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pack(parser)
     parser.add_argument("--model", metavar="SYSTEM:SIZE", help="a model instead of a pack, such as dtpm:mobile")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
-
-
-def add_pack(parser: argparse.ArgumentParser) -> None:
-    """PACK or --default, for commands about a pack."""
-    parser.add_argument("pack", nargs="?", type=Path, metavar="PACK", help="folder of the pack")
-    parser.add_argument("--default", action="store_true", help="the pack that comes with this package")
-
-
-def chosen_pack(args: argparse.Namespace) -> Path:
-    """The folder that PACK or --default names; UsageError unless it is one of them."""
-    if (args.pack is None) != args.default:
-        raise UsageError("name the folder of a pack, or give --default for the one that comes with this package")
-    return default_pack() if args.default else args.pack
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_model(args: argparse.Namespace) -> int:
     if args.pack is not None or args.default:
-        raise UsageError("a model and a pack were given; ask for one of them")
+        raise UsageError("got both a model and a pack; give one of them")
     costs = _counts().count(args.model)
     if args.json:
         tree = {"model": args.model, "parameters": costs.parameters, "macs_256": costs.macs_256}
@@ -73,7 +60,7 @@ def _print_model(args: argparse.Namespace) -> int:
 
 
 def _counts() -> ModuleType:
-    """The counting of models, which needs torch."""
+    """The module that counts parameters and operations, which needs torch."""
     try:
         return import_module("..models.counts", __package__)
     except ModuleNotFoundError as error:
@@ -106,7 +93,7 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
         ("parameters", _numbers(manifest.parameters)),
         *[(task, f"parameters: {_numbers(facts.parameters)}") for task, facts in manifest.further.items()],
         ("MAC/pixel", _numbers(manifest.macs_per_pixel)),
-        ("reach", ", ".join(f"{graph} {_reach(reach)}" for graph, reach in manifest.receptive_field.items())),
+        ("receptive", ", ".join(f"{graph} {_seen(field)}" for graph, field in manifest.receptive_field.items())),
         ("size", f"{_bytes(manifest) / 1e6:.1f} MB in {len(manifest.files())} files"),
         ("made by", ", ".join(f"{name} {value}" for name, value in manifest.made_by.items())),
     ]
@@ -114,7 +101,7 @@ def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
 
 def _amount(manifest: Manifest) -> str:
     if manifest.takes_amount:
-        return f"0 to {MOST}; 1 removes the damage that the model estimates"
+        return f"0 to {LARGEST_AMOUNT}; 1 removes the damage that the model estimates"
     return "0 to 1, the share of the way from the photo to the restored one"
 
 
@@ -124,14 +111,12 @@ def _graphs(manifest: Manifest, target: str) -> str:
 
 def _tiles(size: Size) -> str:
     if size.fixed:
-        return f"of {size.minimum} x {size.minimum} pixels alone"
+        return f"only of {size.minimum} x {size.minimum} pixels"
     return f"from {size.minimum} pixels, multiples of {size.multiple_of}"
 
 
-def _reach(reach: int | Window) -> str:
-    if isinstance(reach, Window):
-        return f"all of its tile of {reach.edge} pixels"
-    return f"{reach:,} pixels"
+def _seen(field: int | TileWindow) -> str:
+    return f"its whole tile of {field.edge} pixels" if isinstance(field, TileWindow) else f"{field:,} pixels"
 
 
 def _numbers(facts: Any) -> str:

@@ -1,4 +1,4 @@
-"""`pocketprior verify PACK`: are the files those that were packed, and does the pack do here what it did there."""
+"""`pocketprior verify PACK`: check the files of a pack and its golden restorations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..verify import Report, verify
-from .info import add_pack, chosen_pack
+from ..arguments import add_pack, chosen_pack
+from ..restore.selftest import VerifyReport, verify
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the pack and print the report; 1 where anything does not hold."""
+    """Check the pack and print the report; returns 1 if any check fails."""
     folder = chosen_pack(args)
     report = verify(folder, args.runtime)
     if args.json:
@@ -31,13 +31,13 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _lines(folder: Path, report: Report) -> list[str]:
+def _lines(folder: Path, report: VerifyReport) -> list[str]:
     files = [f"FAIL  {check.problem}" if check.problem else f"ok    {check.file}" for check in report.files]
     goldens = [
         f"{'ok  ' if check.difference <= check.tolerance else 'FAIL'}  golden '{check.name}', {check.form}, in "
-        f"{report.runtime}: {check.difference} levels of difference, {check.tolerance} allowed"
+        f"{report.runtime}: {check.difference} grey levels of difference, {check.tolerance} allowed"
         for check in report.goldens
     ]
-    skipped = [] if report.goldens else ["FAIL  no golden restoration was compared: the files come first"]
-    verdict = "is what was packed" if report.ok else "does not hold; copy or export it again"
+    skipped = [] if report.goldens else ["FAIL  no golden restoration was compared: file checks failed"]
+    verdict = "is what was packed" if report.ok else "differs from what was packed; copy or export it again"
     return [*files, *goldens, *skipped, f"{folder} {verdict}"]

@@ -1,26 +1,23 @@
-"""What damages a photo: one module per family of damage, and `tasks`, which draws strengths at random.
+"""Damage to photos: one module per family of damage, and `tasks`, which draws strengths at random.
 
-Every function takes and returns a float picture, (H, W, 3) float32 in [0, 1], and keeps its size (but `shrink` and
-`enlarge`). Whatever is random is drawn from the `numpy.random.Generator` that is passed in: the same generator state
-gives the same damage. Where light is mixed, it is linear light (`light` and `encoded` convert). NumPy is enough but for
-what paints or compresses, which takes Pillow when it is called: training may go on where there is none.
+Every function takes and returns a `FloatImage` in [0, 1] and keeps its size (but for `shrink` and `enlarge`). All
+randomness is drawn from the `numpy.random.Generator` that is passed in: the same generator state causes the same
+damage. Light is mixed as linear light (`srgb_to_linear` and `linear_to_srgb` convert).
 """
 
+from .cleanup import mixed_v1
 from .compression import Subsampling, jpeg
-from .filters import gaussian_blur
-from .light import Picture, quantize
+from .filters import enlarge, gaussian_blur, shrink
+from .grain import gaussian_noise, poisson_noise
 from .masks import Thickness, brush_mask
-from .mixed import mixed_v1
-from .noise import gaussian_noise, poisson_noise
-from .resizing import enlarge, shrink
+from .srgb import quantize
 from .tasks import SHRINKS, TASKS
-from .windows import Shrink, Task, Window
+from .windows import ShrinkTask, Task, Window
 
 __all__ = [
     "SHRINKS",
     "TASKS",
-    "Picture",
-    "Shrink",
+    "ShrinkTask",
     "Subsampling",
     "Task",
     "Thickness",

@@ -1,4 +1,4 @@
-"""What the years do to a print: grain, casts and scratches. Pictures are (H, W, 3) in [0, 1]."""
+"""The ageing of a print: grain, casts and scratches. Images are (H, W, 3) in [0, 1]."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ import math
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageDraw
 
+from ..arrays import FloatImage, Plane
 from .filters import gaussian_blur
-from .light import LUMA, Picture, Plane, blend
+from .srgb import LUMA, blend
 from .windows import Part
 
 __all__ = ["grained", "scratches", "toned"]
 
-FINE = 4  # lines are drawn this many times larger, so that they may be thinner than a pixel
+_FINE = 4  # lines are drawn this many times larger, so that they may be thinner than a pixel
 
 
-def toned(picture: Picture, colour: NDArray[np.float32], amount: float) -> Picture:
+def toned(image: FloatImage, colour: NDArray[np.float32], amount: float) -> FloatImage:
     """Mix with its own grey version in a tone, such as sepia: `colour` (3,) is what white becomes; amount 0 to 1."""
-    grey = (picture @ LUMA)[..., np.newaxis]
-    return blend(picture, grey * colour, np.float32(amount))
+    grey = (image @ LUMA)[..., np.newaxis]
+    return blend(image, grey * colour, np.float32(amount))
 
 
-def grained(picture: Picture, sigma: float, size: float, rng: Generator) -> Picture:
+def grained(image: FloatImage, sigma: float, size: float, rng: Generator) -> FloatImage:
     """Film grain: grey noise of `sigma` (share of white), clumps of `size` pixels; most in mid tones. Not clipped."""
-    clumps = gaussian_blur(rng.standard_normal(picture.shape[:2], dtype=np.float32), size)
+    clumps = gaussian_blur(rng.standard_normal(image.shape[:2], dtype=np.float32), size)
     strength = np.float32(sigma / max(float(clumps.std()), 1e-6))
-    grey = np.clip(picture @ LUMA, 0, 1)
+    grey = np.clip(image @ LUMA, 0, 1)
     visible = (4 * grey * (1 - grey) + 0.2) / 1.2
-    return (picture + (strength * clumps * visible)[..., np.newaxis]).astype(np.float32)
+    return (image + (strength * clumps * visible)[..., np.newaxis]).astype(np.float32)
 
 
 def scratches(part: Part, count: int, length: float, wander: float, rng: Generator) -> Plane:
-    """Fine lines in [0, 1], as many as that in the whole picture: about `length` pixels long and mostly upright.
+    """Fine lines in [0, 1], `count` in the whole image, about `length` pixels long and mostly upright, in a part of it.
 
-    Those in a part of the picture are returned. wander: standard deviation of the direction along the line, in radians;
-    a large one gives hairs.
+    wander: standard deviation of the direction along the line, in radians; large values look like hairs.
     """
-    from PIL import Image, ImageDraw
-
     height, width, rows, columns = part
-    canvas = Image.new("L", (FINE * (columns.stop - columns.start), FINE * (rows.stop - rows.start)))
+    canvas = Pillow.new("L", (_FINE * (columns.stop - columns.start), _FINE * (rows.stop - rows.start)))
     pen = ImageDraw.Draw(canvas)
     for _ in range(count):
         line = _wandering(height, width, length * rng.uniform(0.3, 1), wander, rng)
-        points = FINE * (line - (columns.start, rows.start))
+        points = _FINE * (line - (columns.start, rows.start))
         strength = int(rng.integers(120, 256))
-        pen.line([tuple(point) for point in points.tolist()], strength, int(rng.integers(2, FINE + 3)))
-    small = canvas.reduce(FINE)
+        pen.line([tuple(point) for point in points.tolist()], strength, int(rng.integers(2, _FINE + 3)))
+    small = canvas.reduce(_FINE)
     return np.asarray(small, np.float32) / np.float32(255)
 
 

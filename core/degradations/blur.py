@@ -1,6 +1,7 @@
-"""Blur that varies over the picture: motion during the exposure, and distance from the plane of focus.
+"""Blur: kernels (odd-sized squares of weights with sum 1), and blur that varies over the image.
 
-Both work on linear light, as the sensor does that adds it up.
+Blur that varies is motion during the exposure, and distance from the plane of focus. Both work on linear light, which
+is what the sensor adds up.
 """
 
 from __future__ import annotations
@@ -12,17 +13,49 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from . import kernels
+from ..arrays import FloatImage, Plane
 from .filters import convolve
-from .light import Plane
 
-__all__ = ["defocused", "drift", "moved", "path_kernel", "shake"]
-
-Path = NDArray[np.float64]  # (instants, 2): y, x in pixels, equally spaced in time
+__all__ = ["defocused", "disc", "drift", "gaussian", "generalized", "moved", "path_kernel", "plateau", "shake", "sinc"]
 
 
-def shake(length: float, restlessness: float, rng: Generator, instants: int = 128) -> Path:
-    """The path of a hand-held camera, `length` pixels long: it turns at random, and hurries and lingers.
+_Path = NDArray[np.float64]  # (instants, 2): y, x in pixels, equally spaced in time
+
+
+def disc(radius: float) -> Plane:
+    """A point out of focus: a disc of `radius` pixels with an edge one pixel wide."""
+    reach = math.ceil(radius)
+    offsets = np.arange(-reach, reach + 1)
+    return _normalized(np.clip(radius + 0.5 - np.hypot(offsets, offsets[:, np.newaxis]), 0, 1))
+
+
+def gaussian(size: int, sigma: tuple[float, float], angle: float) -> Plane:
+    """Gaussian with standard deviations `sigma` (pixels) along its axes, the first at `angle` (radians)."""
+    return generalized(size, sigma, angle, 1.0)
+
+
+def generalized(size: int, sigma: tuple[float, float], angle: float, shape: float) -> Plane:
+    """exp(-d**shape / 2) of the squared distance d: pointed for shape < 1, flat-topped for shape > 1."""
+    return _normalized(np.exp(-0.5 * _distance(size, sigma, angle) ** shape))
+
+
+def plateau(size: int, sigma: tuple[float, float], angle: float, shape: float) -> Plane:
+    """1 / (1 + d**shape) of the squared distance d: a flat middle with long tails."""
+    return _normalized(1 / (1 + _distance(size, sigma, angle) ** shape))
+
+
+def sinc(size: int, cutoff: float) -> Plane:
+    """Circular low-pass filter, which rings as sharpening does: c * J1(c * r) / (2 pi r), c in radians per pixel."""
+    offsets = np.arange(size // 2 + 1)
+    radius = np.hypot(offsets, offsets[:, np.newaxis])
+    quarter = cutoff * _bessel_j1(cutoff * radius) / (2 * np.pi * np.maximum(radius, 1))
+    quarter[0, 0] = cutoff**2 / (4 * np.pi)
+    mirrored = np.abs(np.arange(size) - size // 2)
+    return _normalized(quarter[np.ix_(mirrored, mirrored)])
+
+
+def shake(length: float, restlessness: float, rng: Generator, instants: int = 128) -> _Path:
+    """The path of a hand-held camera, `length` pixels long: its direction and speed vary at random.
 
     restlessness: standard deviation of the turn over the whole exposure, in radians; 0 is a straight line.
     """
@@ -33,13 +66,13 @@ def shake(length: float, restlessness: float, rng: Generator, instants: int = 12
     return np.cumsum(steps, axis=0) * (length / pace.sum())
 
 
-def drift(length: float, rng: Generator, instants: int = 128) -> Path:
-    """Steady motion along a line of `length` pixels, as of a thing that moves through the picture."""
+def drift(length: float, rng: Generator, instants: int = 128) -> _Path:
+    """Steady motion along a line of `length` pixels, as of an object that moves through the image."""
     angle = rng.uniform(0, 2 * math.pi)
     return np.linspace(0, length, instants)[:, np.newaxis] * np.array([math.sin(angle), math.cos(angle)])
 
 
-def path_kernel(path: Path, size: int) -> Plane:
+def path_kernel(path: _Path, size: int) -> Plane:
     """The blur of a path: (size, size), adds up to 1. Centred on its mean; what reaches beyond `size` is pulled in.
 
     Each instant is spread over the four pixels around it.
@@ -56,34 +89,53 @@ def path_kernel(path: Path, size: int) -> Plane:
     return (kernel[:size, :size] / kernel[:size, :size].sum()).astype(np.float32)
 
 
-def moved(light: NDArray[np.float32], regions: Sequence[tuple[Plane, Plane]]) -> NDArray[np.float32]:
+def moved(linear: FloatImage, regions: Sequence[tuple[Plane, Plane]]) -> FloatImage:
     """Blur each region (its share of every pixel, its kernel) on its own; the shares add up to 1. (H, W, 3)."""
-    out = np.zeros_like(light)
+    out = np.zeros_like(linear)
     for share, kernel in regions:
-        out += share[..., np.newaxis] * convolve(light, kernel)
+        out += share[..., np.newaxis] * convolve(linear, kernel)
     return out
 
 
-def defocused(light: NDArray[np.float32], depth: Plane, radii: Sequence[float]) -> NDArray[np.float32]:
-    """Blur by distance; what is nearer covers what is behind. (H, W, 3).
+def defocused(linear: FloatImage, depth: Plane, radii: Sequence[float]) -> FloatImage:
+    """Blur by distance; near things cover far ones. (H, W, 3).
 
-    depth: in [0, 1], larger is farther. It is cut into equal layers, one for each of `radii`, nearest first: the discs,
-    in pixels, by which they are blurred with their coverage, before they are laid over one another from far to near.
-    What hides behind an edge is not in the photo: there the visible part of the layer stands for it, so that near
-    things in focus keep clean outlines.
+    depth: in [0, 1], larger is farther. It is cut into equal layers, one for each of `radii` (of the discs, in pixels),
+    nearest first. Each layer is blurred together with its coverage, then all are composed from far to near. What an
+    edge hides is not in the photo: the visible part of the layer stands in for it, so that near things in focus keep
+    clean outlines.
     """
     slices = np.minimum((depth * len(radii)).astype(np.intp), len(radii) - 1)
     result = np.zeros((*depth.shape, 4), np.float32)
     for index, radius in reversed(list(enumerate(radii))):
         inside = slices == index
         if inside.any():
-            layer = _layer(light, inside, radius)
+            layer = _layer(linear, inside, radius)
             result = layer + (1 - layer[..., 3:]) * result
     return (result[..., :3] / np.maximum(result[..., 3:], 1e-3)).astype(np.float32)
 
 
-def _layer(light: NDArray[np.float32], inside: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
+def _distance(size: int, sigma: tuple[float, float], angle: float) -> NDArray[np.float64]:
+    """Squared distance from the middle, in standard deviations."""
+    offsets = np.arange(size) - size // 2
+    y, x = offsets[:, np.newaxis], offsets
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = y * math.cos(angle) - x * math.sin(angle)
+    return (along / sigma[0]) ** 2 + (across / sigma[1]) ** 2
+
+
+def _bessel_j1(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bessel's integral by the trapezoidal rule, exact to rounding for |x| < 60 because the integrand is periodic."""
+    turn = (np.arange(96) + 0.5) * (np.pi / 96)
+    return np.cos(turn - x[..., np.newaxis] * np.sin(turn)).mean(axis=-1)
+
+
+def _normalized(kernel: NDArray[np.float64]) -> Plane:
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _layer(linear: FloatImage, inside: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
     """Light and coverage of one layer out of focus: (H, W, 4)."""
     share = inside[..., np.newaxis].astype(np.float32)
-    layer = np.concatenate([light * share, share], axis=2)
-    return layer if radius < 0.5 else np.maximum(convolve(layer, kernels.disc(radius)), 0)
+    layer = np.concatenate([linear * share, share], axis=2)
+    return layer if radius < 0.5 else np.maximum(convolve(layer, disc(radius)), 0)

@@ -1,97 +1,181 @@
-"""Filters that several damages share. Edges are replicated; size and dtype are kept."""
+"""Filters that several damages share, and changes of size: antialiased bicubic as MATLAB's imresize, and simpler ways.
+
+Filters replicate the edges and keep size and dtype.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import math
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .light import Picture, Plane, blend
+from ..arrays import FloatImage, Floats, Plane
+from .srgb import blend
 from .windows import Window
 
-__all__ = ["convolve", "convolve_inside", "gaussian_blur", "mirrored", "sample", "softened"]
+__all__ = [
+    "Kernel",
+    "convolve",
+    "convolve_inside",
+    "enlarge",
+    "gaussian_blur",
+    "mirrored",
+    "resize",
+    "sample",
+    "shrink",
+    "softened",
+]
 
-Array: TypeAlias = NDArray[np.float32]  # (H, W) or (H, W, C)
+
+Kernel: TypeAlias = Literal["area", "bilinear", "bicubic"]
+
+_EVERY = slice(None)
+_SUPPORT = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0}  # radius of each kernel, in pixels
 
 
-def gaussian_blur(picture: Array, sigma: float) -> Array:
+def gaussian_blur(image: Floats, sigma: float) -> Floats:
     """Blur with a Gaussian of standard deviation `sigma` pixels."""
     radius = int(np.ceil(3 * sigma))
     if radius == 0:
-        return picture
+        return image
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
-        picture = _correlate(picture, kernel, axis)
-    return picture
+        image = _correlate(image, kernel, axis)
+    return image
 
 
-def softened(window: Window, sigma: float) -> Picture:
+def softened(window: Window, sigma: float) -> FloatImage:
     """A window of a photo that was blurred with a Gaussian of `sigma` pixels."""
     wide = window.widened(int(np.ceil(3 * sigma)))
     return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
 
 
-def _correlate(picture: Array, kernel: Array, axis: int) -> Array:
+def convolve(image: Floats, kernel: Plane) -> Floats:
+    """Filter with any odd-sized kernel, through the Fourier transform."""
+    return convolve_inside(_replicated(image, *(size // 2 for size in kernel.shape)), kernel)
+
+
+def convolve_inside(image: Floats, kernel: Plane) -> Floats:
+    """Filter where the whole kernel fits: smaller than the image by the kernel's size less one."""
+    height, width = (_fast_size(size) for size in image.shape[:2])
+    response = np.fft.rfft2(kernel, (height, width))
+    spectrum = np.fft.rfft2(image, (height, width), axes=(0, 1))
+    spectrum *= response.reshape(response.shape + (1,) * (image.ndim - 2))
+    whole = np.fft.irfft2(spectrum, (height, width), axes=(0, 1))
+    top, left = (size - 1 for size in kernel.shape)
+    return whole[top : image.shape[0], left : image.shape[1]].astype(np.float32)
+
+
+def sample(image: FloatImage, y: Floats, x: Floats) -> Floats:
+    """The image at fractional positions y, x (any equal shape S), bilinear, mirrored at the edges: (*S, 3)."""
+    y, x = (mirrored(at, size) for at, size in zip((y, x), image.shape, strict=False))
+    top, left = y.astype(np.intp), x.astype(np.intp)
+    bottom = np.minimum(top + 1, image.shape[0] - 1)
+    right = np.minimum(left + 1, image.shape[1] - 1)
+    down, across = (y - top)[..., np.newaxis], (x - left)[..., np.newaxis]
+    upper = blend(image[top, left], image[top, right], across)
+    lower = blend(image[bottom, left], image[bottom, right], across)
+    return blend(upper, lower, down)
+
+
+def mirrored(at: Floats, size: int) -> Floats:
+    """Positions folded back into [0, size - 1]."""
+    last = np.float32(max(size - 1, 1))
+    folded = last - np.abs(np.mod(at, 2 * last) - last)
+    return np.clip(folded, 0, size - 1).astype(np.float32)
+
+
+def shrink(image: FloatImage, factor: int) -> FloatImage:
+    """(H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3): antialiased bicubic. May overshoot [0, 1] slightly."""
+    for axis in (0, 1):
+        image = _resampled(image, axis, -(-image.shape[axis] // factor), 1 / factor, "bicubic", True)
+    return image
+
+
+def enlarge(image: FloatImage, factor: int) -> FloatImage:
+    """(H, W, 3) -> (factor * H, factor * W, 3): bicubic. May overshoot [0, 1] slightly."""
+    for axis in (0, 1):
+        image = _resampled(image, axis, factor * image.shape[axis], float(factor), "bicubic", True)
+    return image
+
+
+def resize(
+    image: FloatImage,
+    height: int,
+    width: int,
+    kernel: Kernel,
+    *,
+    antialias: bool,
+    rows: slice = _EVERY,
+    columns: slice = _EVERY,
+) -> FloatImage:
+    """To any size. Without `antialias` a shrinking kernel is not widened: it samples points, as fast software does.
+
+    rows, columns: the part of the result to compute, with the same bits as in the whole.
+    """
+    for axis, (size, part) in enumerate(((height, rows), (width, columns))):
+        image = _resampled(image, axis, size, size / image.shape[axis], kernel, antialias, part)
+    return image
+
+
+def _correlate(image: Floats, kernel: Floats, axis: int) -> Floats:
     radius = len(kernel) // 2
-    padded = _replicated(picture, radius if axis == 0 else 0, radius if axis == 1 else 0)
-    size = picture.shape[axis]
-    out, product = np.zeros_like(picture), np.empty_like(picture)
+    padded = _replicated(image, radius if axis == 0 else 0, radius if axis == 1 else 0)
+    size = image.shape[axis]
+    out, product = np.zeros_like(image), np.empty_like(image)
     for i, weight in enumerate(kernel):
         np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
         out += product
     return out
 
 
-def _replicated(picture: Array, rows: int, columns: int) -> Array:
-    """The picture with its edges repeated `rows` times above and below, `columns` times left and right."""
-    return np.pad(picture, [(rows, rows), (columns, columns)] + [(0, 0)] * (picture.ndim - 2), mode="edge")
-
-
-def convolve(picture: Array, kernel: Plane) -> Array:
-    """Filter with any odd-sized kernel, through the Fourier transform."""
-    return convolve_inside(_replicated(picture, *(size // 2 for size in kernel.shape)), kernel)
-
-
-def convolve_inside(picture: Array, kernel: Plane) -> Array:
-    """Filter where the whole kernel fits: smaller than the picture by the kernel's size less one."""
-    height, width = (_fast_size(size) for size in picture.shape[:2])
-    response = np.fft.rfft2(kernel, (height, width))
-    spectrum = np.fft.rfft2(picture, (height, width), axes=(0, 1))
-    spectrum *= response.reshape(response.shape + (1,) * (picture.ndim - 2))
-    whole = np.fft.irfft2(spectrum, (height, width), axes=(0, 1))
-    top, left = (size - 1 for size in kernel.shape)
-    return whole[top : picture.shape[0], left : picture.shape[1]].astype(np.float32)
+def _replicated(image: Floats, rows: int, columns: int) -> Floats:
+    """The image with its edges repeated `rows` times above and below, `columns` times left and right."""
+    return np.pad(image, [(rows, rows), (columns, columns)] + [(0, 0)] * (image.ndim - 2), mode="edge")
 
 
 def _fast_size(size: int) -> int:
     """The next size whose only prime factors are 2, 3 and 5: others make the transform slow."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
+    return next(n for n in range(size, 2 * size + 1) if 30 ** n.bit_length() % n == 0)
 
 
-def sample(picture: Picture, y: Array, x: Array) -> Array:
-    """The picture at fractional positions y, x (any equal shape S), bilinear, mirrored at the edges: (*S, 3)."""
-    y, x = (mirrored(at, size) for at, size in zip((y, x), picture.shape, strict=False))
-    top, left = y.astype(np.intp), x.astype(np.intp)
-    bottom = np.minimum(top + 1, picture.shape[0] - 1)
-    right = np.minimum(left + 1, picture.shape[1] - 1)
-    down, across = (y - top)[..., np.newaxis], (x - left)[..., np.newaxis]
-    upper = blend(picture[top, left], picture[top, right], across)
-    lower = blend(picture[bottom, left], picture[bottom, right], across)
-    return blend(upper, lower, down)
+def _resampled(
+    image: FloatImage, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = _EVERY
+) -> FloatImage:
+    """Resize along one axis, one pass per tap of the kernel."""
+    taps = _taps(image.shape[axis], size, scale, kernel, antialias)
+    positions, weights = (each[:, part] for each in taps)  # (taps, size of the part) each
+    out = np.zeros((*image.shape[:axis], positions.shape[1], *image.shape[axis + 1 :]), np.float32)
+    for position, weight in zip(positions, weights, strict=True):
+        out += np.take(image, position, axis) * weight.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+    return out
 
 
-def mirrored(at: Array, size: int) -> Array:
-    """Positions folded back into [0, size - 1]."""
-    last = np.float32(max(size - 1, 1))
-    folded = last - np.abs(np.mod(at, 2 * last) - last)
-    return np.clip(folded, 0, size - 1).astype(np.float32)
+def _taps(length: int, size: int, scale: float, kernel: Kernel, antialias: bool) -> tuple[NDArray[np.intp], Floats]:
+    """For each of `size` new samples the old ones (mirrored at the edges) that it is made of, and their weights."""
+    stretch = max(1.0, 1 / scale) if antialias else 1.0
+    centre = (np.arange(size) + 0.5) / scale - 0.5
+    radius = _SUPPORT[kernel] * stretch
+    count = math.ceil(2 * radius) + 1
+    at = np.floor(centre - radius).astype(np.intp) + np.arange(count)[:, np.newaxis]
+    weights = _profile((at - centre) / stretch, kernel)
+    used = weights.any(axis=1)
+    at, weights = at[used], weights[used] / weights.sum(axis=0)
+    folded = np.mod(at, 2 * length)
+    return np.where(folded < length, folded, 2 * length - 1 - folded), weights.astype(np.float32)
+
+
+def _profile(x: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
+    """The kernel at distances x; bicubic is Keys' with a = -1/2 (IEEE ASSP 29, 1981)."""
+    distance = np.abs(x)
+    if kernel == "area":
+        return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
+    if kernel == "bilinear":
+        return np.maximum(1 - distance, 0)
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    return np.where(distance <= 1, near, np.where(distance <= 2, far, 0))

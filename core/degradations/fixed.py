@@ -10,21 +10,21 @@ from functools import partial
 import numpy as np
 from numpy.random import Generator
 
-from ..arrays import Image
+from ..arrays import FloatImage, Image
 from ..errors import UnknownNameError
+from .cleanup import mixed_v1
 from .compression import jpeg
 from .filters import gaussian_blur
-from .light import Picture, quantize
-from .mixed import mixed_v1
-from .noise import gaussian_noise
+from .grain import gaussian_noise
+from .srgb import quantize
 
-__all__ = ["CLEAN", "DAMAGES", "Damage", "damages_named", "image_digest"]
+__all__ = ["CLEAN", "DAMAGES", "FixedDamage", "damages_named", "image_digest"]
 
 CLEAN = "clean"
 
 
 @dataclass(frozen=True)
-class Damage:
+class FixedDamage:
     """A way to damage a photo, drawn from a generator.
 
     Attributes:
@@ -34,7 +34,7 @@ class Damage:
     """
 
     name: str
-    apply: Callable[[Picture, Generator], Picture]
+    apply: Callable[[FloatImage, Generator], FloatImage]
     sigma: float | None = None
 
     def __call__(self, pixels: Image) -> Image:
@@ -51,7 +51,7 @@ def image_digest(pixels: Image) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def damages_named(names: Iterable[str]) -> list[Damage]:
+def damages_named(names: Iterable[str]) -> list[FixedDamage]:
     """The damages of these names, in the order of `DAMAGES`. Raises UnknownNameError."""
     wanted, known = list(names), [damage.name for damage in DAMAGES]
     for name in wanted:
@@ -60,33 +60,33 @@ def damages_named(names: Iterable[str]) -> list[Damage]:
     return [damage for damage in DAMAGES if damage.name in wanted]
 
 
-def _noise(sigma: float) -> Damage:
-    return Damage(f"noise {sigma:g}", partial(_add_noise, sigma), sigma)
+def _noise(sigma: float) -> FixedDamage:
+    return FixedDamage(f"noise {sigma:g}", partial(_add_noise, sigma), sigma)
 
 
-def _add_noise(sigma: float, photo: Picture, rng: Generator) -> Picture:
+def _add_noise(sigma: float, photo: FloatImage, rng: Generator) -> FloatImage:
     return gaussian_noise(photo, sigma, rng)
 
 
-def _correlated(sigma: float, blur: float) -> Damage:
+def _correlated(sigma: float, blur: float) -> FixedDamage:
     """Gaussian noise whose pixels are correlated: blurred by `blur` pixels, then brought back to `sigma`."""
-    return Damage(f"correlated {sigma:g}", partial(_add_correlated, sigma, blur))
+    return FixedDamage(f"correlated {sigma:g}", partial(_add_correlated, sigma, blur))
 
 
-def _add_correlated(sigma: float, blur: float, photo: Picture, rng: Generator) -> Picture:
+def _add_correlated(sigma: float, blur: float, photo: FloatImage, rng: Generator) -> FloatImage:
     noise = gaussian_blur(rng.standard_normal(photo.shape, dtype=np.float32), blur)
     return np.add(photo, noise * np.float32(sigma / 255 / noise.std()), dtype=np.float32)
 
 
-def _jpeg(quality: int) -> Damage:
-    return Damage(f"JPEG {quality}", partial(_compress, quality))
+def _jpeg(quality: int) -> FixedDamage:
+    return FixedDamage(f"JPEG {quality}", partial(_compress, quality))
 
 
-def _compress(quality: int, photo: Picture, _: Generator) -> Picture:
+def _compress(quality: int, photo: FloatImage, _: Generator) -> FloatImage:
     return jpeg(photo, quality)
 
 
-def _leave(photo: Picture, _: Generator) -> Picture:
+def _leave(photo: FloatImage, _: Generator) -> FloatImage:
     return photo
 
 
@@ -94,6 +94,6 @@ DAMAGES = (
     *(_noise(sigma) for sigma in (15, 25, 50)),
     _correlated(15, blur=0.7),
     *(_jpeg(quality) for quality in (10, 20, 40)),
-    Damage("mixed", mixed_v1),
-    Damage(CLEAN, _leave),
+    FixedDamage("mixed", mixed_v1),
+    FixedDamage(CLEAN, _leave),
 )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from PIL import ImageDraw
+from PIL import Image as Pillow
+from PIL import ImageDraw
 
 __all__ = ["BRUSHES", "Brush", "Thickness", "brush_mask"]
 
@@ -41,12 +40,10 @@ def brush_mask(height: int, width: int, thickness: Thickness, rng: Generator) ->
     """(height, width), True where the photo is missing: brush strokes and boxes, in the manner of LaMa.
 
     Suvorov et al. (arXiv 2109.07161, section 3.3) paint polygonal chains with a wide brush and rectangles; the sizes
-    here are shares of the shorter side, so that a mask covers about as much of a small picture as of a large one.
+    here are shares of the shorter side, so that a mask covers about as much of a small image as of a large one.
     """
-    from PIL import Image, ImageDraw
-
     brush, short = BRUSHES[thickness], min(height, width)
-    canvas = Image.new("L", (width, height))
+    canvas = Pillow.new("L", (width, height))
     pen = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(*brush.strokes, endpoint=True)):
         points = _chain(height, width, brush, rng)
@@ -59,7 +56,7 @@ def brush_mask(height: int, width: int, thickness: Thickness, rng: Generator) ->
 
 
 def _chain(height: int, width: int, brush: Brush, rng: Generator) -> list[tuple[float, float]]:
-    """Corners (x, y) of a stroke, all within the picture; it turns back and forth."""
+    """Corners (x, y) of a stroke, all within the image; it turns back and forth."""
     x, y = rng.uniform((0, 0), (width - 1, height - 1)) if min(height, width) > 1 else (0.0, 0.0)
     points, turn = [(float(x), float(y))], rng.uniform(0, 2 * math.pi)
     for corner in range(rng.integers(*brush.corners, endpoint=True)):

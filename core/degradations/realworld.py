@@ -11,21 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from . import kernels
+from ..arrays import FloatImage, Plane
+from . import blur
 from .compression import jpeg
-from .filters import convolve
-from .light import LUMA, Picture, Plane
-from .noise import gaussian_noise, sensor_noise
-from .resizing import Kernel, resize
+from .filters import Kernel, convolve, resize
+from .grain import gaussian_noise, sensor_noise
+from .srgb import LUMA
 
-__all__ = ["FIRST", "SECOND", "Stage", "blur_kernel", "damaged", "worn_and_shrunk"]
+__all__ = ["FIRST", "SECOND", "DamageRanges", "blur_kernel", "damaged", "degrade_and_downsample"]
 
-RESIZERS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
-FINAL_SINC = 0.8  # probability of the last filter
+_RESIZERS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
+_FINAL_SINC = 0.8  # probability of the last filter
 
 
 @dataclass(frozen=True)
-class Stage:
+class DamageRanges:
     """One round of damage. Pairs are (lowest, highest) of uniform draws."""
 
     blur: float  # probability
@@ -36,76 +36,76 @@ class Stage:
     poisson: tuple[float, float]  # multiple of the shot noise of 256 photons
 
 
-FIRST = Stage(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
-SECOND = Stage(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
+FIRST = DamageRanges(1.0, (0.2, 3.0), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3.0))
+SECOND = DamageRanges(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5))
 
 
-def worn_and_shrunk(picture: Picture, factor: int, rng: Generator) -> Picture:
+def degrade_and_downsample(image: FloatImage, factor: int, rng: Generator) -> FloatImage:
     """(H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3) in [0, 1]: both stages, then the final size.
 
     The last JPEG comes before or after the last resizing and its sinc filter, each half of the time.
     """
-    height, width = (-(-size // factor) for size in picture.shape[:2])
-    worn = jpeg(damaged(picture, FIRST, picture.shape[:2], rng), *_quality(rng))
+    height, width = (-(-size // factor) for size in image.shape[:2])
+    worn = jpeg(damaged(image, FIRST, image.shape[:2], rng), *_quality(rng))
     worn = damaged(worn, SECOND, (height, width), rng)
     if rng.random() < 0.5:
         return jpeg(_finished(worn, height, width, rng), *_quality(rng))
     return _finished(jpeg(worn, *_quality(rng)), height, width, rng)
 
 
-def damaged(picture: Picture, stage: Stage, base: tuple[int, ...], rng: Generator) -> Picture:
+def damaged(image: FloatImage, ranges: DamageRanges, base: tuple[int, ...], rng: Generator) -> FloatImage:
     """Blur, resize (to a random multiple of the size `base`) and noise; in [0, 1]."""
-    if rng.random() < stage.blur:
-        picture = convolve(picture, blur_kernel(stage.sigma, rng))
-    scale = _scale(stage, rng)
+    if rng.random() < ranges.blur:
+        image = convolve(image, blur_kernel(ranges.sigma, rng))
+    scale = _scale(ranges, rng)
     height, width = (max(1, round(size * scale)) for size in base[:2])
-    picture = np.clip(_resized(picture, height, width, rng), 0, 1)
-    return np.clip(_noisy(picture, stage, rng), 0, 1)
+    image = np.clip(_resized(image, height, width, rng), 0, 1)
+    return np.clip(_noisy(image, ranges, rng), 0, 1)
 
 
-def _scale(stage: Stage, rng: Generator) -> float:
-    kind = rng.choice(3, p=stage.resize)
-    return (rng.uniform(1, stage.scale[1]), rng.uniform(stage.scale[0], 1), 1.0)[kind]
+def _scale(ranges: DamageRanges, rng: Generator) -> float:
+    kind = rng.choice(3, p=ranges.resize)
+    return (rng.uniform(1, ranges.scale[1]), rng.uniform(ranges.scale[0], 1), 1.0)[kind]
 
 
-def _resized(picture: Picture, height: int, width: int, rng: Generator) -> Picture:
-    kernel = RESIZERS[rng.integers(3)]
-    return resize(picture, height, width, kernel, antialias=kernel == "area")
+def _resized(image: FloatImage, height: int, width: int, rng: Generator) -> FloatImage:
+    kernel = _RESIZERS[rng.integers(3)]
+    return resize(image, height, width, kernel, antialias=kernel == "area")
 
 
-def _noisy(picture: Picture, stage: Stage, rng: Generator) -> Picture:
+def _noisy(image: FloatImage, ranges: DamageRanges, rng: Generator) -> FloatImage:
     grey = rng.random() < 0.4  # the same noise in all channels
     gaussian = rng.random() < 0.5
-    values = (picture @ LUMA)[..., np.newaxis] if grey else picture
+    values = (image @ LUMA)[..., np.newaxis] if grey else image
     if gaussian:
-        noisy = gaussian_noise(values, rng.uniform(*stage.gaussian), rng)
+        noisy = gaussian_noise(values, rng.uniform(*ranges.gaussian), rng)
     else:
-        noisy = sensor_noise(values, rng.uniform(*stage.poisson) ** 2 / 256, 0.0, rng)
-    return (picture + (noisy - values)).astype(np.float32)
+        noisy = sensor_noise(values, rng.uniform(*ranges.poisson) ** 2 / 256, 0.0, rng)
+    return (image + (noisy - values)).astype(np.float32)
 
 
 def blur_kernel(sigma: tuple[float, float], rng: Generator) -> Plane:
     """A random kernel of 7 to 21 pixels; `sigma` bounds its standard deviations."""
     size = 2 * int(rng.integers(3, 11)) + 1
     if rng.random() < 0.1:
-        return kernels.sinc(size, rng.uniform(math.pi / (3 if size < 13 else 5), math.pi))
+        return blur.sinc(size, rng.uniform(math.pi / (3 if size < 13 else 5), math.pi))
     family = rng.choice(3, p=(0.7, 0.15, 0.15))
     round_one = rng.random() < (0.45 / 0.7 if family == 0 else 0.8)
     first, second = rng.uniform(*sigma), rng.uniform(*sigma)
     axes, angle = (first, first if round_one else second), rng.uniform(-math.pi, math.pi)
     if family == 0:
-        return kernels.gaussian(size, axes, angle)
+        return blur.gaussian(size, axes, angle)
     if family == 1:
-        return kernels.generalized(size, axes, angle, rng.uniform(0.5, 4))
-    return kernels.plateau(size, axes, angle, rng.uniform(1, 2))
+        return blur.generalized(size, axes, angle, rng.uniform(0.5, 4))
+    return blur.plateau(size, axes, angle, rng.uniform(1, 2))
 
 
-def _finished(picture: Picture, height: int, width: int, rng: Generator) -> Picture:
-    picture = _resized(picture, height, width, rng)
-    if rng.random() < FINAL_SINC:
+def _finished(image: FloatImage, height: int, width: int, rng: Generator) -> FloatImage:
+    image = _resized(image, height, width, rng)
+    if rng.random() < _FINAL_SINC:
         size = 2 * int(rng.integers(3, 11)) + 1
-        picture = convolve(picture, kernels.sinc(size, rng.uniform(math.pi / 3, math.pi)))
-    return np.clip(picture, 0, 1)
+        image = convolve(image, blur.sinc(size, rng.uniform(math.pi / 3, math.pi)))
+    return np.clip(image, 0, 1)
 
 
 def _quality(rng: Generator) -> tuple[int]:

@@ -1,8 +1,8 @@
 """The tasks: what a model learns to undo, and how strong the damage may be.
 
-A task makes of (picture, rng) a picture of the same size and range, or a window of it; it draws its strength from the
-generator and leaves the levels of an 8-bit file. The damage itself, with its strength as an argument, is in the other
-modules.
+A task turns (image, rng) into an image of the same size and range, or a window of it; it draws its strength from the
+generator and rounds to the grey levels of an 8-bit file. The damage itself, with its strength as an argument, is in
+the other modules.
 """
 
 from __future__ import annotations
@@ -14,65 +14,62 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from . import age, blur, drops, weather
-from .camera import sensed
-from .cleanup import cleanup
+from ..arrays import FloatImage, Plane
+from . import age, blur, weather
+from .cleanup import cleanup, mixed_v1
 from .compression import Subsampling, blocks, jpeg, shifted_jpeg
-from .depth import depth_map
-from .fields import SmoothField, scattered
-from .filters import softened
-from .light import Picture, Plane, blend, encoded, light, quantize
-from .mixed import mixed_v1
-from .noise import gaussian_noise, poisson_noise
-from .realworld import worn_and_shrunk
-from .resizing import enlarge, shrink
-from .windows import Part, Shrink, Task, Window, local
+from .filters import enlarge, shrink, softened
+from .grain import gaussian_noise, poisson_noise, sensed
+from .realworld import degrade_and_downsample
+from .srgb import blend, linear_to_srgb, quantize, srgb_to_linear
+from .weather import SmoothField, depth_map, scattered
+from .windows import Part, ShrinkTask, Task, Window, local
 
 __all__ = ["SHRINKS", "TASKS"]
 
-BOKEH = 15  # pixels, the radius of the largest disc; its soft rim takes one more
-ENLARGED = 32  # pixels that super-resolution looks at around one
+_BOKEH = 15  # pixels, the radius of the largest disc; its soft rim takes one more
+_ENLARGED = 32  # pixels around one that super-resolution reads
 
 
-def _noise(picture: Picture, rng: Generator) -> Picture:
+def _noise(image: FloatImage, rng: Generator) -> FloatImage:
     """White Gaussian noise of sigma 1 to 55."""
-    return quantize(gaussian_noise(picture, rng.uniform(1, 55), rng))
+    return quantize(gaussian_noise(image, rng.uniform(1, 55), rng))
 
 
-def _realnoise(picture: Picture, rng: Generator) -> Picture:
-    """Noise of a sensor, added to the raw picture, demosaiced three times of four, and developed."""
-    return quantize(sensed(picture, 0.75, rng))
+def _realnoise(image: FloatImage, rng: Generator) -> FloatImage:
+    """Noise of a sensor, added to the raw image, demosaiced three times of four, and developed."""
+    return quantize(sensed(image, 0.75, rng))
 
 
-def _jpeg(window: Window, rng: Generator) -> Picture:
-    """Quality 5 to 95; for every third picture twice, the first time with blocks that lie elsewhere."""
+def _jpeg(window: Window, rng: Generator) -> FloatImage:
+    """Quality 5 to 95; every third image is compressed twice, the first time on another grid of blocks."""
     twice = rng.random() < 1 / 3
     wide = blocks(window, 2 if twice else 1)
-    picture = wide.pixels()
+    image = wide.pixels()
     if twice:
         down, right = (int(shift) for shift in rng.integers(0, 8, 2))
-        picture = shifted_jpeg(picture, int(rng.integers(10, 96)), down, right, _subsampling(rng))
-    return wide.cut(jpeg(picture, int(rng.integers(5, 96)), _subsampling(rng)), window)
+        image = shifted_jpeg(image, int(rng.integers(10, 96)), down, right, _subsampling(rng))
+    return wide.cut(jpeg(image, int(rng.integers(5, 96)), _subsampling(rng)), window)
 
 
 def _subsampling(rng: Generator) -> Subsampling:
     return "4:2:0" if rng.random() < 0.75 else "4:4:4"
 
 
-def _bicubic(picture: Picture, rng: Generator, *, factor: int) -> Picture:  # noqa: ARG001
-    return quantize(shrink(picture, factor))
+def _bicubic(image: FloatImage, rng: Generator, *, factor: int) -> FloatImage:  # noqa: ARG001
+    return quantize(shrink(image, factor))
 
 
-def _wild(picture: Picture, rng: Generator, *, factor: int) -> Picture:
-    return quantize(worn_and_shrunk(picture, factor, rng))
+def _wild(image: FloatImage, rng: Generator, *, factor: int) -> FloatImage:
+    return quantize(degrade_and_downsample(image, factor, rng))
 
 
-def _enlarged(picture: Picture, rng: Generator, *, small: Shrink) -> Picture:
-    height, width = picture.shape[:2]
-    return quantize(enlarge(small(picture, rng), small.factor)[:height, :width])
+def _enlarged(image: FloatImage, rng: Generator, *, small: ShrinkTask) -> FloatImage:
+    height, width = image.shape[:2]
+    return quantize(enlarge(small(image, rng), small.factor)[:height, :width])
 
 
-def _motionblur(window: Window, rng: Generator) -> Picture:
+def _motionblur(window: Window, rng: Generator) -> FloatImage:
     """A shaking camera, kernels of 15 to 61 pixels; in every second one or two regions also move on their own."""
     size = 2 * int(math.exp(rng.uniform(math.log(7), math.log(31)))) + 1
     size = max(1, min(size, (min(window.photo.shape[:2]) - 1) // 2 * 2 + 1))
@@ -81,12 +78,12 @@ def _motionblur(window: Window, rng: Generator) -> Picture:
     regions = [(share, path) for share in _regions(wide.part, int(rng.choice((1, 2, 3), p=(0.5, 0.35, 0.15))), rng)]
     regions[1:] = [(share, path + blur.drift(size * rng.uniform(0.2, 0.8), rng)) for share, _ in regions[1:]]
     kernels = [(share, blur.path_kernel(steps, size)) for share, steps in regions]
-    moved = blur.moved(light(wide.pixels()), kernels)
-    return quantize(encoded(wide.cut(moved, window)))
+    moved = blur.moved(srgb_to_linear(wide.pixels()), kernels)
+    return quantize(linear_to_srgb(wide.cut(moved, window)))
 
 
 def _regions(part: Part, count: int, rng: Generator) -> list[Plane]:
-    """Soft-edged shares of a picture that add up to 1, in a part of it."""
+    """Soft-edged shares of an image that add up to 1, in a part of it."""
     height, width, rows, columns = part
     shares = [np.ones((rows.stop - rows.start, columns.stop - columns.start), np.float32)]
     for _ in range(count - 1):
@@ -97,16 +94,16 @@ def _regions(part: Part, count: int, rng: Generator) -> list[Plane]:
     return shares
 
 
-def _defocus(window: Window, rng: Generator) -> Picture:
+def _defocus(window: Window, rng: Generator) -> FloatImage:
     """Discs of up to 2 to 15 pixels, by the distance from a plane of focus somewhere in the scene, and faint noise."""
     shortest = min(window.photo.shape[:2])
-    wide = window.widened(BOKEH + 1)
+    wide = window.widened(_BOKEH + 1)
     depth, focus = depth_map(wide, rng), rng.uniform(0, 1)
-    widest = min(rng.uniform(2, BOKEH), shortest / 2)
+    widest = min(rng.uniform(2, _BOKEH), shortest / 2)
     layers = max(2, min(shortest // 32, 6))
     off = np.abs((np.arange(layers) + 0.5) / layers - focus)
-    blurred = blur.defocused(light(wide.pixels()), depth, (off * (widest / off.max())).tolist())
-    return quantize(gaussian_noise(wide.cut(encoded(blurred), window), rng.uniform(0, 3), rng))
+    blurred = blur.defocused(srgb_to_linear(wide.pixels()), depth, (off * (widest / off.max())).tolist())
+    return quantize(gaussian_noise(wide.cut(linear_to_srgb(blurred), window), rng.uniform(0, 3), rng))
 
 
 def _streaks(height: int, width: int, count: int, rng: Generator) -> list[tuple[Plane, float]]:
@@ -121,100 +118,102 @@ def _streaks(height: int, width: int, count: int, rng: Generator) -> list[tuple[
 
 
 def _as_light(value: float) -> float:
-    return float(light(np.array(value, np.float32)))
+    return float(srgb_to_linear(np.array(value, np.float32)))
 
 
-def _rain(picture: Picture, rng: Generator) -> Picture:
+def _rain(image: FloatImage, rng: Generator) -> FloatImage:
     """One to four layers of streaks, 20 to 60 pixels long, 1 to 3 wide, within 30 degrees of the vertical."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     layers = _streaks(height, width, int(rng.integers(1, 5)), rng)
-    return quantize(encoded(weather.screened(light(picture), layers)))
+    return quantize(linear_to_srgb(weather.screened(srgb_to_linear(image), layers)))
 
 
-def _rainhaze(window: Window, rng: Generator) -> Picture:
+def _rainhaze(window: Window, rng: Generator) -> FloatImage:
     """Heavy rain (Li et al., CVPR 2019): I = t * (J + sum of streaks) + (1 - t) * A; far streaks only far away."""
     depth = depth_map(window, rng)
     near, *far = _streaks(window.height, window.width, int(rng.integers(2, 5)), rng)
-    rain = weather.lit(light(window.pixels()), [near, *((mask * depth, brightness) for mask, brightness in far)])
+    rain = weather.lit(
+        srgb_to_linear(window.pixels()), [near, *((mask * depth, brightness) for mask, brightness in far)]
+    )
     transmission = np.exp(np.float32(-rng.uniform(0.4, 1.6)) * depth)
-    return quantize(encoded(weather.hazed(rain, transmission, _air(0.5, 0.9, rng))))
+    return quantize(linear_to_srgb(weather.hazed(rain, transmission, _air(0.5, 0.9, rng))))
 
 
 def _air(lowest: float, highest: float, rng: Generator) -> NDArray[np.float32]:
     """Light of hazy air, nearly grey; the bounds are sRGB values."""
-    return light(np.clip(rng.uniform(lowest, highest) + rng.normal(0, 0.015, 3), 0, 1).astype(np.float32))
+    return srgb_to_linear(np.clip(rng.uniform(lowest, highest) + rng.normal(0, 0.015, 3), 0, 1).astype(np.float32))
 
 
-def _snow(picture: Picture, rng: Generator) -> Picture:
+def _snow(image: FloatImage, rng: Generator) -> FloatImage:
     """Flakes of up to three sizes (radius about 1, 2.5 and 6 pixels), drawn out as they fall; a tint near white."""
-    height, width = picture.shape[:2]
-    wind, seen = rng.uniform(-math.pi / 4, math.pi / 4), light(picture)
+    height, width = image.shape[:2]
+    wind, seen = rng.uniform(-math.pi / 4, math.pi / 4), srgb_to_linear(image)
     sizes = (((0.6, 1.4), 0.08), ((1.5, 3.5), 0.12), ((4.0, 8.0), 0.2))  # radius, highest coverage
     for (low, high), coverage in sizes[: int(rng.integers(1, 4))]:
         radius = rng.uniform(low, high)
         shape = weather.flake(radius, radius * rng.uniform(0, 3), wind + rng.normal(0, 0.1))
         mask = scattered(height, width, shape, rng.uniform(0.02, coverage), rng)
         seen = blend(seen, _air(0.85, 1.0, rng), mask[..., np.newaxis] * np.float32(rng.uniform(0.6, 1)))
-    return quantize(encoded(seen))
+    return quantize(linear_to_srgb(seen))
 
 
-def _haze(window: Window, rng: Generator) -> Picture:
+def _haze(window: Window, rng: Generator) -> FloatImage:
     """Indoors beta 0.6 to 1.8 and air 0.7 to 1.0, outdoors 0.04 to 0.2 over a ten times larger depth and 0.8 to 1.0."""
     indoors = rng.random() < 0.5
     strength = rng.uniform(0.6, 1.8) if indoors else 10 * rng.uniform(0.04, 0.2)
     transmission = np.exp(np.float32(-strength) * depth_map(window, rng))
     air = _air(0.7 if indoors else 0.8, 1.0, rng)
-    return quantize(encoded(weather.hazed(light(window.pixels()), transmission, air)))
+    return quantize(linear_to_srgb(weather.hazed(srgb_to_linear(window.pixels()), transmission, air)))
 
 
-def _raindrop(window: Window, rng: Generator) -> Picture:
-    """Drops of radius 8 to 40 pixels (no larger than a quarter of the picture), about one per 100 x 100 pixels."""
+def _raindrop(window: Window, rng: Generator) -> FloatImage:
+    """Drops of radius 8 to 40 pixels (no larger than a quarter of the image), about one per 100 x 100 pixels."""
     height, width = window.photo.shape[:2]
     largest = min(40.0, min(height, width) / 4)
     count = 1 + int(rng.poisson(float(height * width) / 10_000 * rng.uniform(0.3, 1.5)))
-    found = [drops.draw(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
-    return quantize(encoded(drops.refracted(window, found)))
+    found = [weather.draw_drop(height, width, (min(8.0, largest), largest), rng) for _ in range(count)]
+    return quantize(linear_to_srgb(weather.refracted(window, found)))
 
 
-def _lowlight(picture: Picture, rng: Generator) -> Picture:
+def _lowlight(image: FloatImage, rng: Generator) -> FloatImage:
     """2 to 30 % of the light, counted in photons (500 to 20 000 would be white), read noise, sRGB."""
     photons = math.exp(rng.uniform(math.log(500), math.log(20_000)))
-    dim = light(picture) * np.float32(math.exp(rng.uniform(math.log(0.02), math.log(0.3))))
+    dim = srgb_to_linear(image) * np.float32(math.exp(rng.uniform(math.log(0.02), math.log(0.3))))
     noisy = gaussian_noise(poisson_noise(dim, photons, rng), 255 * rng.uniform(0.5, 4) / photons, rng)
-    return quantize(encoded(noisy))
+    return quantize(linear_to_srgb(noisy))
 
 
-def _oldphoto(window: Window, rng: Generator) -> Picture:
+def _oldphoto(window: Window, rng: Generator) -> FloatImage:
     """Soft, grainy, faded unevenly, brown or with a cast; three times of four scratched, dusty, with hairs."""
     part = window.part
     paper = np.cumprod([rng.uniform(0.8, 0.98), rng.uniform(0.85, 0.97), rng.uniform(0.65, 0.9)]).astype(np.float32)
-    picture = softened(window, rng.uniform(0.2, 1.2))
-    picture = age.grained(picture, rng.uniform(0.01, 0.08), rng.uniform(0.3, 0.9), rng)
-    picture = age.toned(picture, paper / paper[0], 1.0 if rng.random() < 0.5 else rng.uniform(0, 0.4))
+    image = softened(window, rng.uniform(0.2, 1.2))
+    image = age.grained(image, rng.uniform(0.01, 0.08), rng.uniform(0.3, 0.9), rng)
+    image = age.toned(image, paper / paper[0], 1.0 if rng.random() < 0.5 else rng.uniform(0, 0.4))
     uneven = (
         0.5 + SmoothField.draw(part.height, part.width, max(part.height, part.width), rng).at(part)[..., np.newaxis]
     )
     dyes = np.sort(rng.uniform(0.75, 1.25, 3))[::-1].astype(np.float32)  # cyan goes first, which leaves a red cast
-    picture = blend(picture, paper, uneven * rng.uniform(0.1, 0.35) * dyes)
-    return quantize(_worn(picture, part, rng) if rng.random() < 0.75 else picture)
+    image = blend(image, paper, uneven * rng.uniform(0.1, 0.35) * dyes)
+    return quantize(_worn(image, part, rng) if rng.random() < 0.75 else image)
 
 
-def _worn(picture: Picture, part: Part, rng: Generator) -> Picture:
+def _worn(image: FloatImage, part: Part, rng: Generator) -> FloatImage:
     """Scratches, hairs and dust on a part of a photo, as many as suit the size of the whole."""
     many = 1 + float(part.height * part.width) / 20_000
     bright, dark = (np.full(3, rng.uniform(*span), np.float32) for span in ((0.85, 1.0), (0.0, 0.25)))
     upright = age.scratches(part, int(rng.poisson(1.5 * math.sqrt(many))), float(part.height), 0.03, rng)
     hairs = age.scratches(part, int(rng.poisson(0.5 * many)), 40.0, 0.6, rng)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     specks = scattered(height, width, weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
     for mask, colour in ((upright, bright), (hairs, dark), (specks, bright if rng.random() < 0.5 else dark)):
-        picture = blend(picture, colour, mask[..., np.newaxis])
-    return picture
+        image = blend(image, colour, mask[..., np.newaxis])
+    return image
 
 
 # Super-resolution: (H, W, 3) -> (ceil(H / n), ceil(W / n), 3) for the n at the end of the name.
-SHRINKS: dict[str, Shrink] = {
-    f"{name}{factor}": Shrink(partial(small, factor=factor), factor, margin=ENLARGED)
+SHRINKS: dict[str, ShrinkTask] = {
+    f"{name}{factor}": ShrinkTask(partial(small, factor=factor), factor, margin=_ENLARGED)
     for name, small in (("sr", _bicubic), ("realsr", _wild))
     for factor in (2, 4)
 }

@@ -1,20 +1,44 @@
-"""Rain, snow and haze: light that air and water add to a scene and take from it. All in linear light, (H, W, 3)."""
+"""Rain, snow, haze and raindrops on the pane, the depth that haze and defocus need, and random fields over an image.
+
+Scenes are in linear light, (H, W, 3). Drops show the scene once more, upside down and small. One photo does not show
+its depth, so a plausible one is made up.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from . import kernels
-from .filters import convolve
-from .light import Plane, blend
+from ..arrays import FloatImage, Plane
+from . import blur
+from .filters import convolve, convolve_inside, gaussian_blur, mirrored, resize, sample
+from .srgb import blend, srgb_to_linear
+from .windows import Part, Window
 
-__all__ = ["flake", "hazed", "lit", "screened", "streak"]
+__all__ = [
+    "Drop",
+    "SmoothField",
+    "depth_map",
+    "draw_drop",
+    "flake",
+    "hazed",
+    "lit",
+    "refracted",
+    "scattered",
+    "screened",
+    "streak",
+]
 
-Light = NDArray[np.float32]  # (H, W, 3)
-Colour = NDArray[np.float32]  # (3,)
+
+_BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
+_FOOTPRINT = 1.4  # how far a drop's soft edge reaches, in radii of its discs
+
+_STRIDE = 4  # the photo is read at every fourth pixel
+_CUE_CELL = 2  # of those, over which brightness is averaged
 
 
 def streak(length: float, width: float, angle: float) -> Plane:
@@ -22,43 +46,265 @@ def streak(length: float, width: float, angle: float) -> Plane:
 
     Its ends fade, its profile is a Gaussian of full width `width` at half height.
     """
-    reach = math.ceil(length / 2 + width)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    radius = math.ceil(length / 2 + width)
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     along = y * math.cos(angle) + x * math.sin(angle)
     across = x * math.cos(angle) - y * math.sin(angle)
     taper = np.clip(1 - (2 * np.abs(along) / length) ** 4, 0, 1)
     trace = np.exp(-4 * math.log(2) * (across / width) ** 2) * taper
-    wide = math.ceil(reach * abs(math.sin(angle)) + width + 1)  # cut the empty margin: the filter is faster
-    margin = max(reach - wide, 0)
+    wide = math.ceil(radius * abs(math.sin(angle)) + width + 1)  # cut the empty margin: the filter is faster
+    margin = max(radius - wide, 0)
     return trace[:, margin : trace.shape[1] - margin].astype(np.float32)
 
 
 def flake(radius: float, motion: float, angle: float) -> Plane:
     """A snowflake that falls: a soft disc of `radius` pixels drawn out over `motion` pixels; largest value 1."""
     reach = math.ceil(motion / 2)
-    disc = kernels.disc(radius)
+    disc = blur.disc(radius)
     room = np.pad(disc, math.ceil(radius / 4) + reach)
-    soft = convolve(room, kernels.gaussian(2 * math.ceil(radius / 2) + 3, (radius / 3, radius / 3), 0.0))
+    soft = convolve(room, blur.gaussian(2 * math.ceil(radius / 2) + 3, (radius / 3, radius / 3), 0.0))
     drawn = np.clip(convolve(soft, streak(motion, 1.0, angle)) if motion >= 1 else soft, 0, None)
     return drawn / drawn.max()
 
 
-def screened(light: Light, layers: list[tuple[Plane, float]]) -> Light:
+def screened(linear: FloatImage, layers: list[tuple[Plane, float]]) -> FloatImage:
     """Streaks of light over a scene, each (mask, brightness in linear light): 1 - (1 - J) * prod(1 - b * M)."""
-    dark = 1 - light.astype(np.float64)
+    dark = 1 - linear.astype(np.float64)
     for mask, brightness in layers:
         dark *= 1 - brightness * mask[..., np.newaxis]
     return (1 - dark).astype(np.float32)
 
 
-def hazed(light: Light, transmission: Plane, airlight: Colour) -> Light:
-    """Koschmieder's law: I = J * t + A * (1 - t); t (H, W) and A (3,) in [0, 1]."""
-    return blend(airlight, light, transmission[..., np.newaxis])
-
-
-def lit(light: Light, masks: list[tuple[Plane, float]]) -> Light:
+def lit(linear: FloatImage, masks: list[tuple[Plane, float]]) -> FloatImage:
     """Light added without limit, each (mask, brightness): J + sum of b * M, the heavy rain of Li et al. (CVPR 2019)."""
-    out = light.copy()
+    out = linear.copy()
     for mask, brightness in masks:
         out += np.float32(brightness) * mask[..., np.newaxis]
     return out
+
+
+def hazed(linear: FloatImage, transmission: Plane, airlight: NDArray[np.float32]) -> FloatImage:
+    """Koschmieder's law: I = J * t + A * (1 - t); t (H, W) and A (3,) in [0, 1]."""
+    return blend(airlight, linear, transmission[..., np.newaxis])
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A drop of merged discs: rows (y, x, radius) in pixels. It shows the scene `minified` times smaller."""
+
+    discs: NDArray[np.float64]
+    minified: float
+    softness: float  # width of its edge, as a share of its radius
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Mean position of its discs, weighted by their areas."""
+        areas = self.discs[:, 2] ** 2
+        y, x = (areas[:, np.newaxis] * self.discs[:, :2]).sum(axis=0) / areas.sum()
+        return float(y), float(x)
+
+    @property
+    def radius(self) -> float:
+        """Distance from the centre to the farthest rim."""
+        away = np.hypot(*(self.discs[:, :2] - self.centre).T)
+        return float((away + self.discs[:, 2]).max())
+
+
+def draw_drop(height: int, width: int, radius: tuple[float, float], rng: Generator) -> Drop:
+    """A drop somewhere in the image: one large disc and up to four smaller ones that overlap it, mostly below."""
+    largest = rng.uniform(*radius)
+    first = (rng.uniform(0, height), rng.uniform(0, width), largest)
+    discs = [first]
+    for _ in range(rng.integers(5)):
+        angle, size = rng.normal(math.pi / 2, 1.0), largest * rng.uniform(0.4, 0.9)
+        away = rng.uniform(0.5, 1.0) * largest
+        discs.append((first[0] + away * math.sin(angle), first[1] + away * math.cos(angle), size))
+    return Drop(np.array(discs), rng.uniform(2, 6), rng.uniform(0.1, 0.35))
+
+
+def refracted(window: Window, drops: list[Drop]) -> NDArray[np.float32]:
+    """Linear light of a window of a photo seen through `drops`, in the order given.
+
+    A drop, placed in the photo, shows it flipped, minified and blurred, with soft edges.
+    """
+    out = srgb_to_linear(window.pixels())
+    for drop in drops:
+        touched = _touched(drop, window)
+        if touched is not None:
+            rows, columns = touched
+            y, x = np.mgrid[rows, columns].astype(np.float32)
+            share = _share(drop, y, x)[..., np.newaxis]
+            place = np.s_[
+                rows.start - window.top : rows.stop - window.top,
+                columns.start - window.left : columns.stop - window.left,
+            ]
+            out[place] = blend(out[place], _inside(window, drop, y, x), share)
+    return out
+
+
+def depth_map(window: Window, rng: Generator) -> Plane:
+    """(height, width) in [0, 1]: the depth of a window, where the photo's nearest point has 0 and its farthest 1.
+
+    A ground that recedes upwards, hills of smooth noise, brightness (skies and far air are bright), and for two
+    images of three something dark in front. The whole photo is looked at, coarsely.
+    """
+    photo, part = window.photo[::_STRIDE, ::_STRIDE], window.part
+    bright = _brightness(Window.whole(photo).pixels())
+    coarse = Part.whole(*bright.shape[:2])
+    scene = _Scene.draw(part.height, part.width, bright, coarse, rng)
+    everywhere = scene.at(coarse)
+    low, high = float(everywhere.min()), float(everywhere.max())
+    return np.clip((scene.at(part) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SmoothField:
+    """Values in [0, 1] that vary slowly: bicubic between the numbers of a grid that spans the image."""
+
+    grid: NDArray[np.float32]  # (rows, columns, 1)
+
+    @classmethod
+    def draw(cls, height: int, width: int, cell: float, rng: Generator) -> SmoothField:
+        """Random numbers about `cell` pixels apart in an image of this size."""
+        rows, columns = (max(2, round(size / cell) + 1) for size in (height, width))
+        return cls(rng.random((rows, columns, 1), dtype=np.float32))
+
+    def at(self, part: Part) -> Plane:
+        """The values in a part of the image, which may have any size."""
+        height, width, rows, columns = part
+        field = resize(self.grid, height, width, "bicubic", antialias=False, rows=rows, columns=columns)
+        return np.clip(field[..., 0], 0, 1)
+
+
+def scattered(height: int, width: int, shape: Plane, coverage: float, rng: Generator) -> Plane:
+    """(height, width) in [0, 1]: copies of `shape` (odd-sized, largest value 1) at random places, half to full strong.
+
+    coverage: the share of the image that they would cover if they did not overlap.
+    """
+    seeds = rng.random((height + shape.shape[0] - 1, width + shape.shape[1] - 1), dtype=np.float32)
+    density = np.float32(min(coverage / float(shape.sum()), 0.5))
+    strength = np.where(seeds < density, 1 - seeds / (2 * density), 0).astype(np.float32)
+    return np.clip(convolve_inside(strength, shape), 0, 1)
+
+
+def _touched(drop: Drop, window: Window) -> tuple[slice, slice] | None:
+    """Rows and columns of the photo that a drop may change within the window, None when there are none."""
+    margin = _FOOTPRINT * drop.discs[:, 2:]
+    low = np.floor((drop.discs[:, :2] - margin).min(axis=0)).astype(int)
+    high = np.ceil((drop.discs[:, :2] + margin).max(axis=0)).astype(int) + 1
+    _, _, rows, columns = window.part
+    top, left = max(low[0], rows.start), max(low[1], columns.start)
+    bottom, right = min(high[0], rows.stop), min(high[1], columns.stop)
+    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+
+
+def _share(drop: Drop, y: Plane, x: Plane) -> Plane:
+    """How much of each pixel the drop covers. Bumps of the discs add up, so that neighbours merge smoothly."""
+    height = np.zeros(y.shape, np.float32)
+    for cy, cx, radius in drop.discs:
+        distance = ((y - np.float32(cy)) ** 2 + (x - np.float32(cx)) ** 2) / np.float32(radius**2)
+        height += np.exp(np.float32(math.log(2)) * (1 - distance)) / 2  # 1/2 on the rim of a lone disc
+    steep = np.clip((height - 0.5) / drop.softness + 0.5, 0, 1)
+    return (steep * steep * (3 - 2 * steep)).astype(np.float32)
+
+
+def _inside(window: Window, drop: Drop, y: Plane, x: Plane) -> NDArray[np.float32]:
+    """The scene as the drop shows it: turned upside down, around its centre; darker towards the upper rim.
+
+    Beyond the photo's edge the scene is not known: the view is moved inside, and minified no more than fits.
+    """
+    radius, (height, width) = drop.radius, window.photo.shape[:2]
+    minified = max(1.0, min(drop.minified, min(height, width) / (2 * radius)))
+    cy, cx = (np.float32(at) for at in drop.centre)
+    my, mx = (_within(at, minified * radius, size) for at, size in zip(drop.centre, (height, width), strict=True))
+    seen = _blurred(window, my - np.float32(minified) * (y - cy), mx - np.float32(minified) * (x - cx))
+    rim = np.clip((cy - y) / np.float32(2 * radius), 0, 1)[..., np.newaxis]
+    return (seen * (1 - 0.7 * rim)).astype(np.float32)
+
+
+def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
+    """Light of the blurred photo at positions y, x, which may lie outside it by little: its edge is mirrored."""
+    height, width = window.photo.shape[:2]
+    y, x = mirrored(y, height), mirrored(x, width)
+    top, left = int(y.min()), int(x.min())
+    seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
+    wide = seen.widened(math.ceil(3 * _BLUR), 2)
+    blurred = gaussian_blur(_halved(srgb_to_linear(wide.pixels())), _BLUR / 2)
+    across, along = (
+        ((at - np.float32(first + 0.5)) / 2).astype(np.float32, copy=False)
+        for at, first in ((y, wide.top), (x, wide.left))
+    )
+    return sample(blurred, across, along)
+
+
+def _halved(linear: FloatImage) -> FloatImage:
+    """Means of 2 x 2 pixels; the last row and column are repeated where one is missing."""
+    height, width = (size + size % 2 for size in linear.shape[:2])
+    even = np.pad(linear, ((0, height - linear.shape[0]), (0, width - linear.shape[1]), (0, 0)), mode="edge")
+    return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / np.float32(4)
+
+
+def _within(at: float, margin: float, size: int) -> np.float32:
+    """The nearest position that is `margin` away from both ends, the middle where there is none."""
+    return np.float32(size / 2 if 2 * margin >= size else min(max(at, margin), size - margin))
+
+
+def _brightness(photo: FloatImage) -> FloatImage:
+    """Mean of the three channels and of cells of the photo, (rows, columns, 1)."""
+    mean = photo.mean(axis=2, keepdims=True, dtype=np.float32)
+    rows, columns = (-(-size // _CUE_CELL) for size in photo.shape[:2])
+    return resize(mean, rows, columns, "area", antialias=True)
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """Something in front, whose outline leans on the image's own: where its field less brightness is large."""
+
+    field: SmoothField
+    level: float
+    nearness: float
+
+    def at(self, part: Part, bright: Plane) -> Plane:
+        """What depth is multiplied by."""
+        inside = np.clip((self.field.at(part) - bright / 2 - self.level) * 20 + 0.5, 0, 1)
+        return 1 - np.float32(self.nearness) * inside.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Depth as a function of the place in the photo, before it is stretched to [0, 1]."""
+
+    hills: SmoothField
+    bright: FloatImage
+    shares: tuple[np.float32, ...]  # of ground, hills and brightness
+    tilt: float
+    steepness: float
+    thing: _Thing | None
+
+    @classmethod
+    def draw(cls, height: int, width: int, bright: FloatImage, coarse: Part, rng: Generator) -> _Scene:
+        longest = max(height, width)
+        hills = SmoothField.draw(height, width, longest / rng.uniform(1.5, 4), rng)
+        shares = tuple(rng.dirichlet((2, 1, 1)).astype(np.float32))
+        tilt, steepness = rng.uniform(-math.pi / 6, math.pi / 6), rng.uniform(0.7, 2.5)
+        thing = None
+        if rng.random() < 2 / 3:
+            nearness, cell = rng.uniform(0.3, 0.8), longest / rng.uniform(1.5, 5)
+            field = SmoothField.draw(height, width, cell, rng)
+            level = float(np.quantile(field.at(coarse) - bright[..., 0] / 2, rng.uniform(0.6, 0.9)))
+            thing = _Thing(field, level, nearness)
+        return cls(hills, bright, shares, tilt, steepness, thing)
+
+    def at(self, part: Part) -> Plane:
+        height, width, rows, columns = part
+        bright = resize(self.bright, height, width, "bilinear", antialias=False, rows=rows, columns=columns)[..., 0]
+        ground, hills, brightness = self.shares
+        depth = ground * self._ground(part) + hills * self.hills.at(part) + brightness * bright
+        return (depth if self.thing is None else depth * self.thing.at(part, bright)).astype(np.float32, copy=False)
+
+    def _ground(self, part: Part) -> Plane:
+        """Rises towards the top, tilted by up to 30 degrees either way, and faster the farther it is."""
+        up = np.linspace(1, 0, part.height, dtype=np.float32)[part.rows, np.newaxis]
+        across = np.linspace(-0.5, 0.5, part.width, dtype=np.float32)[part.columns]
+        ramp = np.clip(up * np.float32(math.cos(self.tilt)) + across * np.float32(math.sin(self.tilt)), 0, 1)
+        return (ramp**self.steepness).astype(np.float32)

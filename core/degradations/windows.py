@@ -1,4 +1,4 @@
-"""A part of a photo that is to be damaged as if the whole photo had been: with what surrounds it."""
+"""Windows of a photo, damaged exactly as they would be with the whole photo: with their surroundings."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-from .light import LUMA, Picture, quantize
+from ..arrays import FloatImage, Image
+from .srgb import LUMA, quantize
 
-__all__ = ["Damage", "Part", "Shrink", "Task", "Window", "local"]
-
-Photo: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | Picture
+__all__ = ["Damage", "Part", "ShrinkTask", "Task", "Window", "local"]
 
 
 class Part(NamedTuple):
-    """Some rows and columns of a picture of `height` x `width`."""
+    """Some rows and columns of an image of `height` x `width`."""
 
     height: int
     width: int
@@ -35,7 +33,7 @@ class Part(NamedTuple):
 class Window:
     """A rectangle of `photo`, (H, W, 3) of uint8, uint16 or float32 in [0, 1]; with `grey`, of its luma."""
 
-    photo: Photo
+    photo: Image | FloatImage
     top: int
     left: int
     height: int
@@ -43,7 +41,7 @@ class Window:
     grey: bool = False
 
     @classmethod
-    def whole(cls, photo: Photo) -> Window:
+    def whole(cls, photo: Image | FloatImage) -> Window:
         """The window that shows all of a photo."""
         return cls(photo, 0, 0, photo.shape[0], photo.shape[1])
 
@@ -65,7 +63,7 @@ class Window:
         height, width = self.photo.shape[:2]
         return Part(height, width, rows, columns)
 
-    def pixels(self) -> Picture:
+    def pixels(self) -> FloatImage:
         """Its pixels, (height, width, 3) float32 in [0, 1]; a copy."""
         part = self.part
         pixels = self.photo[part.rows, part.columns].astype(np.float32, order="C")
@@ -73,13 +71,13 @@ class Window:
             pixels /= np.float32(255 if self.photo.dtype == np.uint8 else 65535)
         return quantize(np.repeat((pixels @ LUMA)[..., np.newaxis], 3, axis=2)) if self.grey else pixels
 
-    def cut(self, picture: Picture, inner: Window) -> Picture:
-        """The part of `picture`, which fills this window, that lies in `inner`."""
+    def cut(self, image: FloatImage, inner: Window) -> FloatImage:
+        """The part of `image`, which fills this window, that lies in `inner`."""
         y, x = inner.top - self.top, inner.left - self.left
-        return picture[y : y + inner.height, x : x + inner.width]
+        return image[y : y + inner.height, x : x + inner.width]
 
 
-Damage: TypeAlias = Callable[[Window, Generator], Picture]  # -> (window.height, window.width, 3)
+Damage: TypeAlias = Callable[[Window, Generator], FloatImage]  # -> (window.height, window.width, 3)
 
 
 @dataclass(frozen=True)
@@ -88,15 +86,15 @@ class Task:
 
     damage: Damage
 
-    def __call__(self, picture: Picture, rng: Generator) -> Picture:
-        """Damage a whole picture, (H, W, 3) float32 in [0, 1]."""
-        return self.damage(Window.whole(picture), rng)
+    def __call__(self, image: FloatImage, rng: Generator) -> FloatImage:
+        """Damage a whole image, (H, W, 3) float32 in [0, 1]."""
+        return self.damage(Window.whole(image), rng)
 
 
-def local(damage: Callable[[Picture, Generator], Picture], margin: int = 0, grid: int = 1) -> Task:
-    """The task of a damage to which only pixels nearer than `margin` matter, in blocks of `grid` from the corner."""
+def local(damage: Callable[[FloatImage, Generator], FloatImage], margin: int = 0, grid: int = 1) -> Task:
+    """The task of a damage that reads only pixels nearer than `margin`, in blocks of `grid` from the corner."""
 
-    def inside(window: Window, rng: Generator) -> Picture:
+    def inside(window: Window, rng: Generator) -> FloatImage:
         wide = window.widened(margin, grid)
         return wide.cut(damage(wide.pixels(), rng), window)
 
@@ -104,18 +102,18 @@ def local(damage: Callable[[Picture, Generator], Picture], margin: int = 0, grid
 
 
 @dataclass(frozen=True)
-class Shrink:
-    """Damage that leaves a picture `factor` times smaller: (H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3)."""
+class ShrinkTask:
+    """Damage that leaves an image `factor` times smaller: (H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3)."""
 
-    small: Callable[[Picture, Generator], Picture]
+    small: Callable[[FloatImage, Generator], FloatImage]
     factor: int
-    margin: int  # pixels of the large picture that matter around one
+    margin: int  # pixels of the large image that matter around one
 
-    def __call__(self, picture: Picture, rng: Generator) -> Picture:
-        """Shrink a whole picture."""
-        return self.small(picture, rng)
+    def __call__(self, image: FloatImage, rng: Generator) -> FloatImage:
+        """ShrinkTask a whole image."""
+        return self.small(image, rng)
 
-    def damage(self, window: Window, rng: Generator) -> Picture:
+    def damage(self, window: Window, rng: Generator) -> FloatImage:
         """A window of the shrunk photo, whose pixels start where those of `window` do."""
         down, right = window.top % self.factor, window.left % self.factor
         aligned = replace(window, photo=window.photo[down:, right:], top=window.top - down, left=window.left - right)

@@ -1,32 +1,14 @@
-"""Picture quality in numbers, one metric per file, NumPy only.
+"""Image quality in numbers, with NumPy only.
 
-All compute in float64 on a fixed range and take `Image`s (see `pair`); none returns NaN. Higher is better for `psnr`,
-`ssim`, `ms_ssim` and `haarpsi`, lower for the others. `niqe` looks at one picture, the rest at a picture and its truth.
+All metrics take `Image`s, compute in float64 on a fixed range (see `planes`), and never return NaN. Higher is better
+for `psnr`, `ssim` and `haarpsi`, lower for the others. `niqe` judges one image, the rest an image and its truth.
 """
 
 from __future__ import annotations
 
-from .gmsd import gmsd
-from .haarpsi import haarpsi
-from .level_error import max_level_error, p999_error
 from .lpips import LpipsWeights, lpips, read_lpips_weights
 from .niqe import NiqeModel, niqe
-from .psnr import psnr
-from .ssim import ms_ssim, ssim
+from .similarity import haarpsi, psnr, ssim
 from .swd import swd
 
-__all__ = [
-    "LpipsWeights",
-    "NiqeModel",
-    "gmsd",
-    "haarpsi",
-    "lpips",
-    "max_level_error",
-    "ms_ssim",
-    "niqe",
-    "p999_error",
-    "psnr",
-    "read_lpips_weights",
-    "ssim",
-    "swd",
-]
+__all__ = ["LpipsWeights", "NiqeModel", "haarpsi", "lpips", "niqe", "psnr", "read_lpips_weights", "ssim", "swd"]

@@ -1,30 +1,36 @@
-"""LPIPS on AlexNet: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR
-2018), for those who bring the weights: none are shipped.
+"""LPIPS on AlexNet, for those who have the weights: none are included.
 
-The weights file, .safetensors or .npz, float arrays, holds AlexNet's convolutions under their torchvision names
-(features.0.weight (64, 3, 11, 11), features.0.bias (64), ... features.10) and the linear heads under the names of
-the LPIPS authors (lin0.model.1.weight (1, 64, 1, 1), ... lin4.model.1.weight). Other arrays are ignored.
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018). The weights file,
+.safetensors or .npz, holds AlexNet's convolutions under their torchvision names (features.0.weight (64, 3, 11, 11),
+features.0.bias (64), ... features.10) and the linear heads under the names of the LPIPS authors (lin0.model.1.weight
+(1, 64, 1, 1), ... lin4.model.1.weight). Other arrays are ignored; nothing in the file is ever executed.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..arrays import Image
+from ..arrays import Field, Image
 from ..errors import UsageError
-from .pair import PEAK, Field, check_pair, check_size, planes
-from .tensor_file import read_tensors
+from .planes import PEAK, check_pair, check_size, planes
 
 __all__ = ["LpipsWeights", "lpips", "read_lpips_weights"]
+
 
 _SHIFT = np.array([-0.030, -0.088, -0.188]).reshape(3, 1, 1)
 _SCALE = np.array([0.458, 0.448, 0.450]).reshape(3, 1, 1)
 _EPSILON = 1e-10  # of the channel normalisation
+
+
+_SAFETENSORS_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,19 @@ def lpips(a: Image, b: Image, weights: LpipsWeights) -> float:
     return math.fsum(float((head * (u - v) ** 2).sum(axis=0).mean()) for head, (u, v) in zip(heads, pairs, strict=True))
 
 
+def read_lpips_weights(path: Path) -> LpipsWeights:
+    """Read a weights file as described above; UsageError says what is missing, misshapen or not finite."""
+    arrays = _read_arrays(path)
+    for name, shape in _expected().items():
+        if name not in arrays or arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+            found = f"has shape {arrays[name].shape} or NaN" if name in arrays else "is missing"
+            raise UsageError(
+                f"LPIPS weights '{path}': '{name}' {found}; expected finite values of shape {shape}; "
+                f"the file must hold {', '.join(_expected())}"
+            )
+    return LpipsWeights({name: arrays[name] for name in _expected()})
+
+
 def _activations(image: Image, weights: LpipsWeights) -> list[Field]:
     """Unit-length (over channels) activations after each ReLU, (C, H, W) each."""
     x = (planes(image) / (PEAK / 2) - 1 - _SHIFT) / _SCALE
@@ -83,19 +102,6 @@ def _convolve(x: Field, layer: _Layer, weights: LpipsWeights) -> Field:
     return out + weights.arrays[f"{layer.name}.bias"].reshape(-1, 1, 1)
 
 
-def read_lpips_weights(path: Path) -> LpipsWeights:
-    """Read a weights file as described above; UsageError says what is missing, misshapen or not finite."""
-    arrays = read_tensors(path)
-    for name, shape in _expected().items():
-        if name not in arrays or arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            found = f"has shape {arrays[name].shape} or NaN" if name in arrays else "is missing"
-            raise UsageError(
-                f"LPIPS weights '{path}': '{name}' {found}; it must be finite and of shape {shape}; "
-                f"the file must hold {', '.join(_expected())}"
-            )
-    return LpipsWeights({name: arrays[name] for name in _expected()})
-
-
 def _expected() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for i, layer in enumerate(_LAYERS):
@@ -107,3 +113,38 @@ def _expected() -> dict[str, tuple[int, ...]]:
 
 def _head(index: int) -> str:
     return f"lin{index}.model.1.weight"
+
+
+def _read_arrays(path: Path) -> dict[str, Field]:
+    """All float arrays of the file as float64; UsageError when it cannot be read as what its suffix says."""
+    readers = {".safetensors": _safetensors, ".npz": _npz}
+    if path.suffix not in readers:
+        raise UsageError(f"'{path}' cannot be read as weights; expected a .safetensors or .npz file")
+    try:
+        return readers[path.suffix](path)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"'{path}' cannot be read as {path.suffix}: {error}; expected an undamaged .safetensors or .npz file"
+        ) from error
+
+
+def _npz(path: Path) -> dict[str, Field]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name].astype(np.float64) for name in file.files if file[name].dtype.kind == "f"}
+
+
+def _safetensors(path: Path) -> dict[str, Field]:
+    """Eight bytes with the length of a JSON header, the header, the arrays one after another."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header: dict[str, Any] = dict(**json.loads(content[8:start]))
+    header.pop("__metadata__", None)
+    entries = {name: entry for name, entry in header.items() if entry["dtype"] in _SAFETENSORS_DTYPES}
+    return {name: _array(content, start, entry) for name, entry in entries.items()}
+
+
+def _array(content: bytes, start: int, entry: dict[str, Any]) -> Field:
+    shape = [int(size) for size in entry["shape"]]
+    first = int(entry["data_offsets"][0])
+    flat = np.frombuffer(content, _SAFETENSORS_DTYPES[entry["dtype"]], math.prod(shape), start + first)
+    return flat.reshape(shape).astype(np.float64)

@@ -1,8 +1,8 @@
 """NIQE: Mittal et al., "Making a 'Completely Blind' Image Quality Analyzer" (IEEE Signal Processing Letters 2013).
 
-The distance of a photo's local statistics from those of pristine photos. It sees no true photo. The model file
-`niqe.npz` beside this module is fitted by `fit_niqe` on our own photos, so values compare among themselves and not
-with those of other programs. The photo is judged in BT.601 luma of range 0..255.
+The distance of a photo's local statistics from those of pristine photos, without a true photo. `scripts/fit_niqe.py`
+fitted the model file `niqe.npz` on our own photos, so values compare among themselves and not with those of other
+programs. The photo is judged in BT.601 luma of range 0..255.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Image
+from ..arrays import Field, Image
 from ..errors import UsageError
-from .filters import gaussian_taps, smooth, valid
-from .pair import Field, check_image, check_size, luma
+from .planes import check_image, check_size, gaussian_taps, luma, smooth, valid
 
-__all__ = ["PATCH", "NiqeModel", "niqe", "patch_features"]
+__all__ = ["NIQE_PATCH", "NiqeModel", "niqe", "patch_features"]
 
-PATCH = 96  # side of a patch in pixels of the full-size photo (section 3.2)
-SCALES = 2
-WINDOW = gaussian_taps(radius=3, sigma=7 / 6)
-C = 1.0  # Eq. 1, for grey levels 0..255
-SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # neighbours whose products are modelled: right, below, diagonals
-FEATURES = 2 + 4 * len(SHIFTS)  # per scale
+NIQE_PATCH = 96  # side of a patch in pixels of the full-size photo (section 3.2)
+_SCALES = 2
+_WINDOW = gaussian_taps(radius=3, sigma=7 / 6)
+_C = 1.0  # Eq. 1, for grey levels 0..255
+_SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # neighbours whose products are modelled: right, below, diagonals
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class NiqeModel:
             return NiqeModel(file["mean"], file["covariance"], str(file["photos_sha256"]), int(file["patches"]))
 
     def save(self, path: Path) -> None:
-        """Write the model as npz without pickle; equal models give equal bytes."""
+        """Write the model as npz without pickle; equal models are written as equal bytes."""
         with path.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -66,8 +64,8 @@ def niqe(image: Image, model: NiqeModel | None = None) -> float:
     features = features[np.isfinite(features).all(axis=1)]
     if len(features) < 2:
         raise UsageError(
-            f"NIQE was given a picture with {len(features)} usable patches of {PATCH} x {PATCH} pixels; "
-            "it needs at least 2 that are not flat: use a larger or more detailed picture"
+            f"NIQE needs an image with at least 2 patches of {NIQE_PATCH} x {NIQE_PATCH} pixels that are not flat, got "
+            f"{len(features)}; use a larger or more detailed image"
         )
     model = model or _packaged()
     offset = features.mean(axis=0) - model.mean
@@ -86,26 +84,26 @@ def patch_features(image: Image) -> tuple[Field, Field]:
     Features of a patch too flat to model are NaN. Rows and columns beyond the last whole patch are left out.
     """
     check_image(image)
-    check_size("NIQE", image, PATCH)
+    check_size("NIQE", image, NIQE_PATCH)
     plane = luma(image)
-    plane = plane[: plane.shape[0] // PATCH * PATCH, : plane.shape[1] // PATCH * PATCH]
+    plane = plane[: plane.shape[0] // NIQE_PATCH * NIQE_PATCH, : plane.shape[1] // NIQE_PATCH * NIQE_PATCH]
     features: list[Field] = []
     sharpness = np.zeros(0)
-    for scale in range(SCALES):
+    for scale in range(_SCALES):
         normalised, deviation = _normalise(plane)
-        features.append(_features(_patches(normalised, PATCH >> scale)))
+        features.append(_features(_patches(normalised, NIQE_PATCH >> scale)))
         if scale == 0:
-            sharpness = _patches(deviation, PATCH).mean(axis=(1, 2))
+            sharpness = _patches(deviation, NIQE_PATCH).mean(axis=(1, 2))
         plane = _half(plane)
     return np.concatenate(features, axis=1), sharpness
 
 
 def _normalise(plane: Field) -> tuple[Field, Field]:
     """Eqs. 1 to 3: mean-subtracted, contrast-normalised coefficients and the local deviation, both (H, W)."""
-    padded = np.pad(plane, len(WINDOW) // 2, mode="edge")
-    mean = smooth(padded, WINDOW)
-    deviation = np.sqrt(np.abs(smooth(padded**2, WINDOW) - mean**2))
-    return (plane - mean) / (deviation + C), deviation
+    padded = np.pad(plane, len(_WINDOW) // 2, mode="edge")
+    mean = smooth(padded, _WINDOW)
+    deviation = np.sqrt(np.abs(smooth(padded**2, _WINDOW) - mean**2))
+    return (plane - mean) / (deviation + _C), deviation
 
 
 def _patches(plane: Field, side: int) -> Field:
@@ -127,7 +125,7 @@ def _half(plane: Field) -> Field:
 def _features(patches: Field) -> Field:
     """(N, side, side) -> (N, 18): shape and variance of the coefficients, then four moments per neighbour."""
     columns = list(_symmetric_fit(patches))
-    for shift in SHIFTS:
+    for shift in _SHIFTS:
         columns += _asymmetric_fit(patches * np.roll(patches, shift, axis=(1, 2)))
     return np.stack(columns, axis=1)
 

@@ -1,12 +1,12 @@
 """Texture distance without a trained network: sliced Wasserstein distance of Laplacian-pyramid patches.
 
-After Karras et al., "Progressive Growing of GANs" (ICLR 2018, section 5 and appendix B), made a comparison of one
-restored photo with its true photo. Each pyramid level holds the detail of one octave; its 7 x 7 x 3 patches form a
-cloud of points whose sorted projections on random directions are compared with those of the other photo, without
-regard to where a patch lies. So it asks "is there the same amount and kind of texture", not "is each pixel right":
+After Karras et al., "Progressive Growing of GANs" (ICLR 2018, section 5 and appendix B), as a comparison of one
+restored photo with its true photo. Each pyramid octave holds the detail of one octave; its 7 x 7 x 3 patches form a
+cloud of points whose sorted projections on random directions are compared with those of the other photo, wherever
+a patch lies. So it asks "is there the same amount and kind of texture", not "is each pixel right":
 smooth results are far from the truth, plausible grain is near. Differences from the paper:
 
-- Both photos are scaled by the deviations of the true photo alone, per level and channel. Scaled each by its own, as
+- Both photos are scaled by the deviations of the true photo only, per octave and channel. Scaled each by its own, as
   there, a photo with half the contrast in its details would count as equal.
 - Patches are taken at the same evenly spread places of both photos, all of them where there are few.
 - The low-pass rest is left out: it holds colour and brightness, which PSNR measures.
@@ -20,82 +20,81 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..arrays import Image
-from ..noise import normal_vector
-from .filters import smooth
-from .pair import Field, check_pair, check_size, planes
+from ..arrays import Field, Image
+from ..sampling.noise import normal_vector
+from .planes import check_pair, check_size, planes, smooth
 
 __all__ = ["swd"]
 
-LEVELS = 4  # octaves at most
-SMALLEST = 16  # shorter side of the coarsest level, pixels
-PATCH = 7
-PATCHES = 8192  # per level
-DIRECTIONS = 128
-SEED = 20180226
-TAPS = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # Burt and Adelson 1983
-FLOOR = 1.0  # grey levels; keeps a level without any texture from being divided by nothing
+_OCTAVES = 4  # octaves at most
+_SMALLEST = 16  # shorter side of the coarsest octave, pixels
+_PATCH = 7
+_PATCHES = 8192  # per octave
+_DIRECTIONS = 128
+_SEED = 20180226
+_TAPS = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # Burt and Adelson 1983
+_FLOOR = 1.0  # grey levels; keeps an octave without any texture from being divided by nothing
 _SPREAD = (0.7548776662466927, 0.5698402909980532)  # 1/g, 1/g^2 with g^3 = g + 1: evenly spread in the plane
 
 
 def swd(restored: Image, true: Image) -> float:
-    """Mean over levels and directions of the 1-Wasserstein distance, in deviations of the true photo; 0 = equal.
+    """Mean over octaves and directions of the 1-Wasserstein distance, in deviations of the true photo; 0 = equal.
 
     Sides of at least 16 pixels. Deterministic. Not symmetric: the true photo sets the scale.
     """
     check_pair(restored, true)
-    check_size("SWD", restored, SMALLEST)
-    levels = zip(_pyramid(planes(restored)), _pyramid(planes(true)), strict=True)
-    return float(np.mean([_distance(a, b) for a, b in levels]))
+    check_size("SWD", restored, _SMALLEST)
+    octaves = zip(_pyramid(planes(restored)), _pyramid(planes(true)), strict=True)
+    return float(np.mean([_distance(a, b) for a, b in octaves]))
 
 
 def _distance(a: Field, b: Field) -> float:
-    """Distance of two detail levels, (3, H, W) each."""
-    scale = np.sqrt(b.var(axis=(1, 2), keepdims=True) + FLOOR**2)
+    """Distance of two detail octaves, (3, H, W) each."""
+    scale = np.sqrt(b.var(axis=(1, 2), keepdims=True) + _FLOOR**2)
     centre = b.mean(axis=(1, 2), keepdims=True)
-    places = _places(a.shape[1] - PATCH + 1, a.shape[2] - PATCH + 1)
+    places = _places(a.shape[1] - _PATCH + 1, a.shape[2] - _PATCH + 1)
     u, v = (_projections((field - centre) / scale, places) for field in (a, b))
     return float(np.mean(np.abs(u - v)))
 
 
 def _projections(field: Field, places: tuple[NDArray[np.intp], NDArray[np.intp]]) -> Field:
-    """Sorted projections of the patches at `places`: (DIRECTIONS, N)."""
-    windows = sliding_window_view(field, (1, PATCH, PATCH))[:, :, :, 0]  # (3, H - 6, W - 6, 7, 7)
+    """Sorted projections of the patches at `places`: (_DIRECTIONS, N)."""
+    windows = sliding_window_view(field, (1, _PATCH, _PATCH))[:, :, :, 0]  # (3, H - 6, W - 6, 7, 7)
     patches = windows[:, places[0], places[1]].swapaxes(0, 1).reshape(len(places[0]), -1)
     return np.sort(_directions() @ patches.T, axis=1)
 
 
 @functools.cache
 def _directions() -> Field:
-    """Unit vectors, (DIRECTIONS, 147) float64."""
-    drawn = normal_vector(SEED, 0, DIRECTIONS * 3 * PATCH * PATCH).astype(np.float64).reshape(DIRECTIONS, -1)
+    """Unit vectors, (_DIRECTIONS, 147) float64."""
+    drawn = normal_vector(_SEED, 0, _DIRECTIONS * 3 * _PATCH * _PATCH).astype(np.float64).reshape(_DIRECTIONS, -1)
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 def _places(rows: int, columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Top-left corners of the patches: every place, or PATCHES of them evenly spread."""
-    if rows * columns <= PATCHES:
+    """Top-left corners of the patches: every place, or _PATCHES of them evenly spread."""
+    if rows * columns <= _PATCHES:
         y, x = np.divmod(np.arange(rows * columns), columns)
         return y.astype(np.intp), x.astype(np.intp)
-    count = np.arange(1, PATCHES + 1, dtype=np.float64)
+    count = np.arange(1, _PATCHES + 1, dtype=np.float64)
     y, x = (np.floor(count * step % 1 * size) for step, size in zip(_SPREAD, (rows, columns), strict=True))
     return y.astype(np.intp), x.astype(np.intp)
 
 
 def _pyramid(field: Field) -> list[Field]:
-    """Detail levels, finest first; field: (3, H, W). A level is what its 2 x 2 coarser neighbour cannot show."""
-    levels: list[Field] = []
-    while len(levels) < LEVELS and min(field.shape[1:]) >= SMALLEST:
+    """Detail octaves, finest first; field: (3, H, W). An octave is what its 2 x 2 coarser neighbour cannot show."""
+    octaves: list[Field] = []
+    while len(octaves) < _OCTAVES and min(field.shape[1:]) >= _SMALLEST:
         coarse = _blur(field)[:, ::2, ::2]
-        levels.append(field - _enlarge(coarse, field.shape))
+        octaves.append(field - _enlarge(coarse, field.shape))
         field = coarse
-    return levels
+    return octaves
 
 
 def _blur(field: Field) -> Field:
-    radius = len(TAPS) // 2
+    radius = len(_TAPS) // 2
     padded = np.pad(field, ((0, 0), (radius, radius), (radius, radius)), mode="reflect")
-    return np.stack([smooth(plane, TAPS) for plane in padded])
+    return np.stack([smooth(plane, _TAPS) for plane in padded])
 
 
 def _enlarge(coarse: Field, shape: tuple[int, ...]) -> Field:

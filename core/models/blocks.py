@@ -1,9 +1,10 @@
-"""Blocks that models share, and the U-Net they are put into.
+"""Residual blocks, and the U-Net of DTPM's networks that is built of one kind of them.
 
-`ConvBlock` is a residual pair of plain 3x3 convolutions with ReLU: what processors of phones run at full rate. The
+`ConvBlock` is a residual pair of plain 3x3 convolutions with ReLU, which phone processors run at full rate. The
 older block is "Rep-edge": the same pair, each 3x3 trained with a second, factored branch (1x1 then 3x3) whose
 product is added to the kernel in weight space, so training costs one convolution and deployment has one
-(Bhardwaj et al., "Collapsible Linear Blocks for Super-Efficient Super Resolution", MLSys 2022).
+(Bhardwaj et al., "Collapsible Linear Blocks for Super-Efficient Super Resolution", MLSys 2022). `NafBlock` is the
+block of the `base` and `paper` sizes.
 
 Tensors are (N, C, H, W); conditioning vectors (N, E).
 """
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -20,21 +22,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ...kernels.naf_block import gate, naf_block
+from ..errors import UnknownNameError, UsageError
 
 __all__ = [
     "ConvBlock",
     "ConvUnet",
     "Module",
+    "NafBlock",
+    "NafUnet",
     "RepBlock",
     "RepConv",
-    "Unet",
-    "UnetBody",
+    "RepUnet",
+    "UnetConfig",
     "conv3x3",
     "merge_branches",
+    "replace_parts",
     "replaced",
     "sinusoid",
     "weights",
+    "zero_",
 ]
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -59,10 +66,11 @@ class RepConv(nn.Module):
         nn.init.orthogonal_(self.reduce)
 
     def kernel(self) -> Tensor:
-        """The one kernel that both branches amount to, (outputs, inputs, 3, 3)."""
+        """The sum of both branches as one kernel, (outputs, inputs, 3, 3)."""
         return self.direct.weight + torch.einsum("omyx,mi->oiyx", self.expand, self.reduce)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, inputs, H, W). Returns (N, outputs, H, W)."""
         return F.conv2d(x, self.kernel(), self.direct.bias, padding=1)
 
     def merged(self) -> nn.Conv2d:
@@ -81,6 +89,13 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
+def zero_(layer: Module) -> Module:
+    """The layer itself, with all its parameters set to zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 class ConvBlock(nn.Module):
     """x + conv(relu(film(conv(x)))); without `embedding` there is no FiLM.
 
@@ -94,13 +109,12 @@ class ConvBlock(nn.Module):
         self.first = self.make(channels, hidden)
         self.second = self.make(hidden, channels)
         self.film = None if embedding is None else nn.Linear(embedding, 2 * hidden)
-        for parameter in getattr(self.second, "direct", self.second).parameters():
-            nn.init.zeros_(parameter)
+        zero_(getattr(self.second, "direct", self.second))
         if self.film is not None:
-            nn.init.zeros_(self.film.weight)
-            nn.init.zeros_(self.film.bias)
+            zero_(self.film)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """x: (N, channels, H, W); embedding: (N, E), activated. Returns the shape of x."""
         h = self.first(x)
         if self.film is not None:
             scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -109,46 +123,114 @@ class ConvBlock(nn.Module):
 
 
 class RepBlock(ConvBlock):
-    """A `ConvBlock` whose convolutions are trained with a second branch."""
+    """A `ConvBlock` whose convolutions have a second branch during training."""
 
     make = RepConv
 
 
 def weights(layer: nn.Conv2d | nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer that an op of `kernels` computes."""
+    """Weight and bias of a layer, as the ops of `kernels` take them."""
     assert layer.bias is not None
     return layer.weight, layer.bias
 
 
-class UnetBody(nn.Module):
-    """The U-Net that every block is put into; `intro` and `end` join it to pictures.
+class NafBlock(nn.Module):
+    """NAFNet's block: x + beta * spatial(film(norm(x))), then the same with gamma and a pointwise half.
 
-    widths: channels per level, finest first; blocks: per encoder level, the last entry is the middle; decoder: per
-    decoder level, coarsest first, empty for the encoder mirrored. Downs are 2x2 convolutions of stride 2, ups 1x1
-    convolutions and a pixel shuffle, skips are added. finest: downscale of the finest level, by pixel-unshuffle.
-    Raises UsageError when the lists do not fit one another.
+    Gates stand in for activations (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022); the
+    time-conditioned normalisation follows Luo et al., "Refusion" (CVPRW 2023). beta and gamma start at zero: a fresh
+    block is the identity. Without `embedding` there is no FiLM; with it, one linear layer of the gated embedding
+    (`NafUnet.activated`) returns scale and shift of both halves. The channel attention averages over the whole input,
+    so a tile of a photo gets slightly different features than the whole photo.
     """
+
+    def __init__(self, channels: int, hidden: int, embedding: int | None = None) -> None:
+        super().__init__()
+        self.film = None if embedding is None else nn.Linear(embedding // 2, 4 * channels)
+        self.spatial_norm = nn.LayerNorm(channels)  # only holds its parameters, as all layers here: the op computes
+        self.spatial_in = nn.Conv2d(channels, 2 * hidden, 1)
+        self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.attention = nn.Conv2d(hidden, hidden, 1)
+        self.spatial_out = nn.Conv2d(hidden, channels, 1)
+        self.point_norm = nn.LayerNorm(channels)
+        self.point_in = nn.Conv2d(channels, 2 * hidden, 1)
+        self.point_out = nn.Conv2d(hidden, channels, 1)
+        self.beta = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(channels, 1, 1))
+        if self.film is not None:
+            zero_(self.film)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """x: (N, channels, H, W); embedding: (N, E / 2), gated. Returns the shape of x."""
+        film = None if self.film is None else self.film(embedding)
+        return naf_block(
+            x,
+            film,
+            *weights(self.spatial_norm),
+            *weights(self.spatial_in),
+            *weights(self.depthwise),
+            *weights(self.attention),
+            *weights(self.spatial_out),
+            self.beta,
+            *weights(self.point_norm),
+            *weights(self.point_in),
+            *weights(self.point_out),
+            self.gamma,
+        )
+
+
+class ConvUnet(nn.Module):
+    """The U-Net of all DTPM networks: pixel-unshuffle by `finest`, blocks of one kind, pixel-shuffle.
+
+    Downs are 2x2 convolutions of stride 2, ups 1x1 convolutions and a pixel shuffle; skips are added. Subclasses choose
+    the block.
+    """
+
+    Block: Callable[..., nn.Module] = ConvBlock  # (channels, hidden channels, size of the embedding or None)
+    intro_side = 1  # of the first convolution's kernel
 
     def __init__(
         self,
-        intro: nn.Module,
-        end: nn.Module,
-        block: Callable[[int], nn.Module],
+        inputs: int,
+        outputs: int,
         widths: Sequence[int],
         blocks: Sequence[int],
-        decoder: Sequence[int],
-        finest: int,
+        expansion: float,
+        embedding: int | None = None,
+        decoder: Sequence[int] = (),
+        finest: int = 2,
     ) -> None:
+        """Build the network.
+
+        Args:
+            inputs: channels of the input image.
+            outputs: channels of the output image.
+            widths: channels per resolution, finest first.
+            blocks: blocks per resolution of the encoder; the last entry is the middle.
+            expansion: hidden channels of a block / its channels.
+            embedding: length of the conditioning vectors; None for a network without FiLM.
+            decoder: blocks per resolution of the decoder, coarsest first; empty: the encoder mirrored.
+            finest: downscale of the finest resolution.
+
+        Raises:
+            UsageError: the lists do not fit one another.
+        """
         super().__init__()
         decoder = decoder or blocks[-2::-1]
         if len(widths) != len(blocks) or len(decoder) != len(blocks) - 1:
             raise UsageError(
-                f"widths and blocks must have one entry per level, decoder one less, got {widths}, {blocks}, {decoder}"
+                f"widths and blocks must have one entry per resolution, decoder one less, got {widths}, {blocks}, "
+                f"{decoder}"
             )
 
         def stage(width: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList(block(width) for _ in range(count))
+            return nn.ModuleList(type(self).Block(width, int(width * expansion), embedding) for _ in range(count))
 
+        side = self.intro_side
+        intro, end = (
+            nn.Conv2d(finest**2 * inputs, widths[0], side, padding=side // 2),
+            conv3x3(widths[0], finest**2 * outputs),
+        )
         self.finest = finest
         self.intro = intro
         self.encoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[:-1], blocks[:-1], strict=True))
@@ -158,36 +240,40 @@ class UnetBody(nn.Module):
         self.decoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[-2::-1], decoder, strict=True))
         self.end = end
         self.multiple_of = finest * 2 ** (len(widths) - 1)
-        stages = [*zip(widths, blocks, strict=True), *zip(widths[-2::-1], decoder, strict=True)]
+        counts = [*zip(widths, blocks, strict=True), *zip(widths[-2::-1], decoder, strict=True)]
         scales = [finest * 2**i for i in range(len(widths))]
-        self._levels = [
+        # (channels, downscale) of the feature that leaves each block, in the order in which the blocks run.
+        self.features = [
             (width, scale)
-            for (width, count), scale in zip(stages, scales + scales[-2::-1], strict=True)
+            for (width, count), scale in zip(counts, scales + scales[-2::-1], strict=True)
             for _ in range(count)
         ]
 
-    def levels(self) -> list[tuple[int, int]]:
-        """(channels, downscale) of the feature leaving each block, in the order the blocks run."""
-        return list(self._levels)
-
     def activated(self, embedding: Tensor) -> Tensor:
-        """What the FiLM layers of the blocks see of a conditioning vector (N, E)."""
+        """The input of the blocks' FiLM layers for a conditioning vector (N, E)."""
         return F.relu(embedding)
 
     def forward(
         self,
-        picture: Tensor,
+        image: Tensor,
         embedding: Tensor | None = None,
         decoder_embedding: Tensor | None = None,
-        adapters: Sequence[nn.Module] | None = None,
+        adapters: Iterable[nn.Module] | None = None,
         guidance: Any = None,
         entry: Tensor | None = None,
     ) -> Tensor:
-        """picture: (N, inputs, H, W), H and W multiples of `multiple_of`. Returns (N, outputs, H, W).
+        """Run the network.
 
-        `embedding` conditions the encoder, `decoder_embedding` the middle and the decoder; both are `activated`.
-        `adapters`, one per block, each see the feature that leaves the block and `guidance`. `entry`, (N, widths[0],
-        H / finest, W / finest), is added to the features that enter the first block.
+        Args:
+            image: (N, inputs, H, W), H and W multiples of `multiple_of`.
+            embedding: conditions the encoder, `activated`.
+            decoder_embedding: conditions the middle and the decoder, `activated`.
+            adapters: one per block; each gets the feature that leaves its block, and `guidance`.
+            guidance: the second argument of every adapter.
+            entry: (N, widths[0], H / finest, W / finest), added to the features that enter the first block.
+
+        Returns:
+            (N, outputs, H, W).
         """
         following = iter(adapters or ())
 
@@ -198,7 +284,7 @@ class UnetBody(nn.Module):
                     x = next(following)(x, guidance)
             return x
 
-        x = self.intro(F.pixel_unshuffle(picture, self.finest))
+        x = self.intro(F.pixel_unshuffle(image, self.finest))
         if entry is not None:
             x = x + entry
         # Encoder.
@@ -215,10 +301,17 @@ class UnetBody(nn.Module):
         return F.pixel_shuffle(self.end(x), self.finest)
 
 
-class ConvUnet(UnetBody):
-    """Image in, image out: pixel-unshuffle by `finest`, the body with blocks of one kind, pixel-shuffle."""
+class RepUnet(ConvUnet):
+    """A `ConvUnet` of Rep-edge blocks."""
 
-    Block: Callable[..., nn.Module] = ConvBlock  # (channels, hidden channels, size of the embedding or None)
+    Block = RepBlock
+
+
+class NafUnet(ConvUnet):
+    """The U-Net of `base` and `paper`: `NafBlock`s from full resolution on, 3x3 convolutions at both ends."""
+
+    Block = NafBlock
+    intro_side = 3
 
     def __init__(
         self,
@@ -229,30 +322,65 @@ class ConvUnet(UnetBody):
         expansion: float,
         embedding: int | None = None,
         decoder: Sequence[int] = (),
-        finest: int = 2,
     ) -> None:
-        def block(width: int) -> nn.Module:
-            return type(self).Block(width, int(width * expansion), embedding)
+        super().__init__(inputs, outputs, widths, blocks, expansion, embedding, decoder, finest=1)
 
-        intro, end = nn.Conv2d(finest**2 * inputs, widths[0], 1), conv3x3(widths[0], finest**2 * outputs)
-        super().__init__(intro, end, block, widths, blocks, decoder, finest)
+    def activated(self, embedding: Tensor) -> Tensor:
+        """The gated conditioning vector, (N, E) -> (N, E / 2)."""
+        return gate(embedding)
 
 
-class Unet(ConvUnet):
-    """A `ConvUnet` of Rep-edge blocks."""
+BODIES: dict[str, type[ConvUnet] | type[NafUnet]] = {"conv": ConvUnet, "rep": RepUnet, "naf": NafUnet}
 
-    Block = RepBlock
+
+@dataclass(frozen=True)
+class UnetConfig:
+    """Sizes of a U-Net; what the fields mean: `ConvUnet`. Raises UnknownNameError for a body that is not in BODIES."""
+
+    body: str = "rep"  # "conv" and "rep" start at 1 / `finest` and at half of the resolution, "naf" at the full one
+    widths: tuple[int, ...] = (32, 64)
+    blocks: tuple[int, ...] = (1, 2)
+    decoder: tuple[int, ...] = ()
+    expansion: float = 1.0
+    finest: int = field(default=2, kw_only=True)  # of the body "conv"
+
+    def __post_init__(self) -> None:
+        if self.body == "naf-edge":
+            raise UsageError(
+                "the body 'naf-edge' was removed: it was slower than 'rep' in int8 and bf16 (docs/edge-blocks.md); "
+                f"train the model again with one of: {', '.join(BODIES)}"
+            )
+        if self.body not in BODIES:
+            raise UnknownNameError("body", self.body, BODIES)
+
+    def build(self, inputs: int, outputs: int, embedding: int | None = None) -> ConvUnet:
+        """The network with these channels at its ends, `embedding` as in `ConvUnet`."""
+        sizes = (inputs, outputs, self.widths, self.blocks, self.expansion, embedding, self.decoder)
+        return ConvUnet(*sizes, self.finest) if self.body == "conv" else BODIES[self.body](*sizes)
+
+
+def replace_parts(
+    module: nn.Module,
+    makers: Mapping[type[nn.Module], Callable[..., nn.Module]],
+    made: dict[nn.Module, nn.Module] | None = None,
+) -> None:
+    """Replace, in place, every part of `module` whose type is in `makers` by what its maker returns for it.
+
+    A part that is used in two places stays one. Parts of a replaced part are left to its maker.
+    """
+    made = {} if made is None else made
+    for name, child in list(module.named_children()):
+        if type(child) in makers:
+            made[child] = made.get(child) or makers[type(child)](child)
+            setattr(module, name, made[child])
+        else:
+            replace_parts(child, makers, made)
 
 
 def replaced(module: Module, makers: Mapping[type[nn.Module], Callable[..., nn.Module]]) -> Module:
-    """A copy of `module`, ready to run, in which every part of a type in `makers` is what that makes of it."""
+    """A copy of `module` in evaluation mode without gradients, with the parts that `replace_parts` replaces."""
     module = copy.deepcopy(module)
-    made: dict[nn.Module, nn.Module] = {}  # a part that stands in two places stays one
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) in makers:
-                made[child] = made.get(child) or makers[type(child)](child)
-                setattr(parent, name, made[child])
+    replace_parts(module, makers)
     return module.eval().requires_grad_(False)
 
 

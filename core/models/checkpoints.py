@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..pack.json import decode
 
 __all__ = ["Checkpoint", "check_finite", "from_dict", "load", "misfits", "save"]
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 Config = TypeVar("Config")
 
 
@@ -60,7 +61,7 @@ def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[s
 def save(path: Path, kind: str, config: object, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a checkpoint; the file appears whole or not at all. `config` is a dataclass, or what `load` made of one."""
     plain_config = config if isinstance(config, dict) else asdict(config)  # type: ignore[call-overload]
-    header = {"format": FORMAT, "kind": kind, "config": plain_config, "facts": dict(facts)}
+    header = {"format": CHECKPOINT_FORMAT, "kind": kind, "config": plain_config, "facts": dict(facts)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # The extension stays last, so that a killed run leaves nothing that looks like a checkpoint.
     temporary = path.with_name(f".{path.name}.part")
@@ -86,8 +87,10 @@ def load(path: Path, *kinds: str) -> Checkpoint:
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy or train it again") from None
     header = _header(text)
-    if header.get("format", FORMAT) != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {header['format']}, this version reads format {FORMAT}")
+    if header.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {header['format']}, this version reads format {CHECKPOINT_FORMAT}"
+        )
     if not {"format", "kind", "config", "facts"} <= set(header):
         raise CheckpointError(f"{path} is a safetensors file, but not one that pocketprior wrote")
     if kinds and header["kind"] not in kinds:
@@ -114,16 +117,10 @@ def _header(text: str | None) -> dict[str, Any]:
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build the (nested, frozen) dataclass `cls` from its `asdict` form; an unknown field is a CheckpointError."""
-    hints = get_type_hints(cls)
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    unknown = set(values) - set(names)
-    if unknown:
-        raise CheckpointError(f"unknown {cls.__name__} fields {sorted(unknown)}; valid ones: {names}")
-    return cls(**{name: _convert(hints[name], value) for name, value in values.items()})
+    """Build the (nested, frozen) dataclass `cls` from its `asdict` form; fields that came later may be missing.
 
-
-def _convert(hint: Any, value: Any) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value)
-    return tuple(value) if isinstance(value, list) else value
+    Raises:
+        CheckpointError: For an unknown field or a value of another type.
+    """
+    advice = "train it again with this version"
+    return decode(cls, dict(values), cls.__name__, error=CheckpointError, advice=advice)

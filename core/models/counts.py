@@ -1,4 +1,4 @@
-"""How many parameters and multiplications each part of a system has, without allocating any of them."""
+"""Parameters and multiply-adds of each part of a system, counted without allocating any of them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UnknownNameError
+from ..pack.systems import SYSTEMS
 from .blocks import merge_branches
 
-__all__ = ["SYSTEMS", "Costs", "count"]
-
-SYSTEMS = ("dtpm", "diffir", "gen2res")
+__all__ = ["ModelCosts", "count"]
 
 
-class Costs(NamedTuple):
-    """Costs of one configuration by part."""
+class ModelCosts(NamedTuple):
+    """ModelCosts of one configuration by part."""
 
     parameters: dict[str, int]
     macs_256: dict[str, int]  # multiply-adds of one call, for one input image of 256 x 256 pixels
 
 
-def count(model: str) -> Costs:
-    """The costs of a configuration, named "system:size", as it is deployed: re-parameterised branches are merged.
+def count(model: str) -> ModelCosts:
+    """The costs of a configuration as it is deployed: re-parameterised branches are merged.
 
     The input is a 256 x 256 image; for super-resolution that is the small image, for a semantic encoder its thumbnail.
-    Multiply-adds are those of convolutions and matrix products. Raises UnknownNameError.
+    Multiply-adds are those of convolutions and matrix products.
+
+    Args:
+        model: "system:size", such as "dtpm:mobile".
+
+    Raises:
+        UnknownNameError: for another system or size.
     """
     system, _, size = model.partition(":")
     module = _module(system)
@@ -38,7 +43,7 @@ def count(model: str) -> Costs:
     with torch.device("meta"), torch.no_grad():
         parts = module.cost_parts(module.CONFIGS[size])
         merged = {name: (merge_branches(part), inputs) for name, (part, inputs) in parts.items()}
-        return Costs(
+        return ModelCosts(
             {name: sum(p.numel() for p in part.parameters()) for name, (part, _) in merged.items()},
             {name: _macs(part, inputs) for name, (part, inputs) in merged.items()},
         )

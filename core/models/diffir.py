@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import schedule
 from ..errors import UsageError
-from ..samplers import posterior_mean
+from ..sampling import schedule
+from ..sampling.samplers import posterior_mean
 from .dirformer import Dirformer, DirformerConfig
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 CLEAN_FOLD = 4  # the ground truth is pixel-unshuffled by this: the estimators work at a quarter of its size
-LEAK = 0.1  # slope of every LeakyReLU
+LEAKY_SLOPE = 0.1  # slope of every LeakyReLU
 RMS_EPS = 1e-6  # added to a mean square
 PERIOD = 10  # the denoiser is told the time as t / (PERIOD * steps)
 
@@ -131,7 +131,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.leaky_relu(self.first(x), LEAK))
+        return x + self.second(F.leaky_relu(self.first(x), LEAKY_SLOPE))
 
 
 class UnitRms(nn.Module):
@@ -142,7 +142,7 @@ class UnitRms(nn.Module):
 
 
 def _leaky_conv(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(LEAK)]
+    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(LEAKY_SLOPE)]
 
 
 class Cpen(nn.Module):
@@ -163,7 +163,9 @@ class Cpen(nn.Module):
             *_leaky_conv(2 * width, 2 * width),
             *_leaky_conv(2 * width, pooled),
         )
-        self.head = nn.Sequential(nn.Linear(pooled, pooled), nn.LeakyReLU(LEAK), nn.Linear(pooled, config.ipr), last)
+        self.head = nn.Sequential(
+            nn.Linear(pooled, pooled), nn.LeakyReLU(LEAKY_SLOPE), nn.Linear(pooled, config.ipr), last
+        )
 
     def pooled(self, x: Tensor) -> Tensor:
         """The average of the features over the pixels, (N, 4 width)."""
@@ -175,7 +177,7 @@ class CpenS1(Cpen):
 
     def __init__(self, config: DiffirConfig) -> None:
         fold = CLEAN_FOLD // config.scale
-        last = UnitRms() if config.prior_norm else nn.LeakyReLU(LEAK)
+        last = UnitRms() if config.prior_norm else nn.LeakyReLU(LEAKY_SLOPE)
         super().__init__(config, config.inputs * fold**2 + 3 * CLEAN_FOLD**2, last)
         self.fold = fold
 
@@ -187,7 +189,7 @@ class CpenS1(Cpen):
 
 def _last(config: DiffirConfig) -> nn.Module:
     """What ends an estimate of the prior: with `prior_norm` nothing, as the sign of the prior is free."""
-    return nn.Identity() if config.prior_norm else nn.LeakyReLU(LEAK)
+    return nn.Identity() if config.prior_norm else nn.LeakyReLU(LEAKY_SLOPE)
 
 
 class CpenS2(Cpen):
@@ -216,7 +218,9 @@ class PriorDenoiser(nn.Module):
     def __init__(self, config: DiffirConfig) -> None:
         super().__init__()
         ipr = config.ipr
-        self.layers = nn.Sequential(nn.Linear(2 * ipr + 1, ipr), nn.LeakyReLU(LEAK), nn.Linear(ipr, ipr), _last(config))
+        self.layers = nn.Sequential(
+            nn.Linear(2 * ipr + 1, ipr), nn.LeakyReLU(LEAKY_SLOPE), nn.Linear(ipr, ipr), _last(config)
+        )
 
     def forward(self, condition: Tensor, time: Tensor, x: Tensor) -> Tensor:
         """condition, x: (N, ipr); time: (N, 1). Returns (N, ipr)."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...kernels import channel_attention, gated_feed_forward, modulated_norm
 from ..errors import UsageError
 
-__all__ = ["Attention", "Dirformer", "DirformerConfig", "FeedForward", "Modulation", "TransformerBlock"]
+__all__ = ["ChannelAttention", "Dirformer", "DirformerConfig", "FeedForward", "Modulation", "TransformerBlock"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _weights(mix: nn.Sequential) -> tuple[Tensor, Tensor]:
     return pointwise.weight, depthwise.weight
 
 
-class Attention(nn.Module):
+class ChannelAttention(nn.Module):
     """DMTA: attention of every channel to every other of its head, whatever the size of the picture."""
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -108,7 +108,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, channels: int, heads: int, expansion: float, ipr: int, norm_bias: bool, bias: bool) -> None:
         super().__init__()
         self.attention_norm = Modulation(channels, ipr, norm_bias, bias)
-        self.attention = Attention(channels, heads)
+        self.attention = ChannelAttention(channels, heads)
         self.forward_norm = Modulation(channels, ipr, norm_bias, bias)
         self.feed_forward = FeedForward(channels, int(channels * expansion))
 

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import group_norm_silu
-from ..entry import Entry, enter, unclipped
 from ..errors import CheckpointError, UnknownNameError, UsageError
-from ..samplers import ancestral, clipped, ddim
-from ..systems import SYSTEMS
+from ..pack.systems import SYSTEMS
+from ..sampling.samplers import ancestral, clipped, ddim
+from ..sampling.steps import EnteredChain, enter, unclipped
 from .blocks import sinusoid
 from .checkpoints import Checkpoint, from_dict, load
 from .lora import add_lora, merge_lora
@@ -38,11 +38,11 @@ __all__ = [
     "USUAL_STEPS",
     "Attention",
     "Denoiser",
+    "Downsample",
     "Gen2ResConfig",
-    "Grow",
     "NormSilu",
     "ResBlock",
-    "Shrink",
+    "Upsample",
     "build",
     "cost_parts",
     "load_base",
@@ -142,8 +142,8 @@ class ResBlock(nn.Module):
         return self.attention(self.skip(self.resample(x)) + h)
 
 
-class Shrink(nn.Module):
-    """Half the resolution by a 2x2 convolution; the counterpart of `Grow` in the compact U-Net."""
+class Downsample(nn.Module):
+    """Half the resolution by a 2x2 convolution; the counterpart of `Upsample` in the compact U-Net."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Shrink(nn.Module):
         return self.conv(x)
 
 
-class Grow(nn.Module):
+class Upsample(nn.Module):
     """Twice the resolution by a 1x1 convolution and pixel-shuffle."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -263,9 +263,9 @@ def _compact(config: Gen2ResConfig) -> _Layers:
     decoder: list[nn.Module] = []
     for width, wider in pairwise(config.widths):
         blocks = [ResBlock(config, width, width) for _ in range(config.blocks)]
-        encoder += [*blocks, Shrink(width, wider)]
+        encoder += [*blocks, Downsample(width, wider)]
         joining = ResBlock(config, 2 * width, width)
-        decoder = [Grow(wider, width), joining, *(ResBlock(config, width, width) for _ in blocks[1:]), *decoder]
+        decoder = [Upsample(wider, width), joining, *(ResBlock(config, width, width) for _ in blocks[1:]), *decoder]
     levels = len(config.widths) - 1
     lowest = config.widths[-1]
     middle: list[nn.Module] = [ResBlock(config, lowest, lowest) for _ in range(MIDDLE)]
@@ -321,7 +321,9 @@ def restore(
     return (_sampled(denoiser, photo, noise, entry, sampler) * 0.5 + 0.5).clamp(0, 1)
 
 
-def _sampled(denoiser: Denoiser, photo: Tensor, noise: Callable[[int], Tensor], entry: Entry, sampler: str) -> Tensor:
+def _sampled(
+    denoiser: Denoiser, photo: Tensor, noise: Callable[[int], Tensor], entry: EnteredChain, sampler: str
+) -> Tensor:
     """The state that is sampled from that of the photo."""
     x = math.sqrt(entry.levels[0]) * photo
     if entry.added:

@@ -1,61 +1,78 @@
-"""Which stages of training there are, and what the module of one offers."""
+"""The stages of training: for each one the checkpoints it starts from, and where it is defined.
+
+Nothing here imports PyTorch: `pocketprior train --help` reads this table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UnknownNameError
-from ..models import checkpoints
-from .photos import Data
-from .recipe import Recipe
-from .stage import Stage
 
-__all__ = ["SEMANTIC", "SYSTEMS", "StageModule", "stage_module", "thumbnail_side"]
+if TYPE_CHECKING:
+    from .loop.recipe import Recipe
+    from .loop.stage import StageDefinition
+
+__all__ = ["MODEL_SIZES", "SEMANTIC", "SYSTEMS", "StageEntry", "find_stage", "thumbnail_side"]
 
 SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
-SYSTEMS: dict[str, dict[str, str]] = {  # system -> stage -> its module
+MODEL_SIZES = {  # the names in CONFIGS of `core.models`
+    "dtpm": ("tiny", "mobile", "large", "base", "paper"),
+    "diffir": ("deblur", "sr", "sr2", "sr1", "inpainting", "inpainting-challenge", "mobile"),
+    "gen2res": ("paper", "base", "mobile"),
+}
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """One stage of a system."""
+
+    definition: str  # "module:NAME_STAGE" of its StageDefinition
+    earlier: tuple[str, ...] = ()  # kinds of the checkpoints it starts from
+    structures: bool = False  # whether the photos need structure layers
+    sized: bool = True  # whether its recipe has a `model`
+    tasked: bool = True  # whether its recipe has a `task`
+
+    def load(self) -> StageDefinition[Any]:
+        """Import the definition. Raises ModuleNotFoundError without PyTorch."""
+        module, _, name = self.definition.partition(":")
+        return getattr(import_module(module, __package__), name)
+
+
+SYSTEMS: dict[str, dict[str, StageEntry]] = {
     "dtpm": {
-        "semantic": ".semantic",
-        "predictor": ".dtpm.predictor",
-        "prior": ".dtpm.prior",
-        "adapters": ".dtpm.adapters",
-        "finish": ".dtpm.finish",
-        "delta": ".dtpm.delta",
+        "semantic": StageEntry(".dtpm.semantic:SEMANTIC_STAGE", tasked=False),
+        "predictor": StageEntry(".dtpm.predictor:PREDICTOR_STAGE"),
+        "prior": StageEntry(".dtpm.prior:PRIOR_STAGE", (SEMANTIC,), structures=True, tasked=False),
+        "adapters": StageEntry(".dtpm.adapters:ADAPTERS_STAGE", (SEMANTIC, "prior", "predictor")),
+        "finish": StageEntry(".dtpm.adapters:FINISH_STAGE", (SEMANTIC, "dtpm")),
+        "delta": StageEntry(".dtpm.predictor:DELTA_STAGE", ("dtpm",)),
     },
     "diffir": {
-        "pretrain": ".diffir.pretrain",
-        "warmup": ".diffir.warmup",
-        "joint": ".diffir.joint",
-        "adversarial": ".diffir.adversarial",
+        "pretrain": StageEntry(".diffir.regression:PRETRAIN_STAGE"),
+        "warmup": StageEntry(".diffir.regression:WARMUP_STAGE", ("diffir-pretrain",)),
+        "joint": StageEntry(".diffir.regression:JOINT_STAGE", ("diffir-pretrain", "diffir-warmup")),
+        "adversarial": StageEntry(".diffir.adversarial:ADVERSARIAL_STAGE", ("diffir-pretrain", "diffir")),
     },
     "gen2res": {
-        "base": ".gen2res.base",
-        "constrain": ".gen2res.constrain",
+        "base": StageEntry(".gen2res.base:BASE_STAGE", tasked=False),
+        "constrain": StageEntry(".gen2res.base:CONSTRAIN_STAGE", ("gen2res",), sized=False, tasked=False),
     },
 }
 
 
-class StageModule(Protocol):
-    """What the module of a stage offers."""
-
-    RECIPE: Recipe  # the default, of mobile size
-    EARLIER: tuple[str, ...]  # kinds of the checkpoints it starts from
-    STRUCTURES: bool  # whether the photos need structure layers
-    build: Callable[[Any, Mapping[str, checkpoints.Checkpoint], Data], Stage]
-
-
-def stage_module(system: str, stage: str) -> StageModule:
-    """Import the module of a stage. Raises UnknownNameError for a system or stage that does not exist."""
+def find_stage(system: str, stage: str) -> StageEntry:
+    """The entry of a stage. Raises UnknownNameError for a system or stage that does not exist."""
     if system not in SYSTEMS:
         raise UnknownNameError("system", system, SYSTEMS)
     if stage not in SYSTEMS[system]:
         raise UnknownNameError(f"stage of {system}", stage, SYSTEMS[system])
-    return import_module(SYSTEMS[system][stage], __package__)  # type: ignore[return-value]
+    return SYSTEMS[system][stage]
 
 
 def thumbnail_side(recipe: Recipe) -> int:
-    """Of the views of whole photos: what the semantic encoder takes, 0 for systems that have none."""
+    """Side of the thumbnails that the semantic encoder takes, pixels; 0 for a model without one."""
     semantic = getattr(getattr(recipe, "model", None), "semantic", None)
     return semantic.size if semantic else 0

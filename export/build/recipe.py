@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...core.errors import PackError, UsageError
-from ...core.strict_json import decode
-from ...core.training.stages import SEMANTIC, SYSTEMS, stage_module
+from ...core.pack.json import decode
+from ...core.training.stages import SEMANTIC, SYSTEMS, find_stage
 
 __all__ = ["BuildRecipe", "Distillation", "Export", "Parity", "Quantization", "kind_of", "load"]
 
@@ -80,7 +80,7 @@ class BuildRecipe:
             )
         provided = {kind_of(self.system, stage) for stage in self.train}
         for stage in self.train:
-            for kind in stage_module(self.system, stage).EARLIER:
+            for kind in find_stage(self.system, stage).earlier:
                 if kind not in provided | {SEMANTIC}:
                     raise UsageError(f"[train]: the stage '{stage}' needs a stage that gives '{kind}'; name that too")
         if self.system not in provided:

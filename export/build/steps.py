@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...core.photo_list import released_photos
-from ...core.training.stages import SEMANTIC, stage_module
+from ...core.photo.listing import released_photos
+from ...core.training.stages import SEMANTIC, find_stage
 from .recipe import BuildRecipe, kind_of
 
 __all__ = ["RUNTIMES", "Step", "steps_of"]
@@ -51,11 +51,11 @@ def steps_of(recipe: BuildRecipe, folder: Path, beside: Path) -> list[Step]:
 def _training(recipe: BuildRecipe, folder: Path, data: str) -> Iterator[Step]:
     made: dict[str, Path] = {}
     for stage in recipe.stages:
-        module, out = stage_module(recipe.system, stage), folder / "train" / stage
+        entry, out = find_stage(recipe.system, stage), folder / "train" / stage
         arguments = ["train", recipe.system, stage, "--data", data, "--out", str(out)]
-        arguments += _option("--size", recipe.size if hasattr(module.RECIPE, "model") else None)
-        arguments += _option("--task", recipe.task if hasattr(module.RECIPE, "task") else None)
-        for kind in module.EARLIER:
+        arguments += _option("--size", recipe.size if entry.sized else None)
+        arguments += _option("--task", recipe.task if entry.tasked else None)
+        for kind in entry.earlier:
             arguments += _option(f"--{kind}", str(made[kind]) if kind in made or kind != SEMANTIC else None)
         yield Step(f"train {stage}", (*arguments, *_settings(recipe.train[stage])), out / MODEL)
         made[kind_of(recipe.system, stage)] = out / MODEL

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UnknownNameError
-from ...core.tiles import LARGEST
+from ...core.restore.tiles import LARGEST_TILE
 from ..graphs import Graph
 from .package import Package, write
 from .pictures import given_pictures
@@ -65,7 +65,7 @@ def _side(multiple: int, tile: int | None) -> Callable[[], Any]:
     """Makes a height or width; free ones are objects that must not be the same for both."""
     if tile is not None:
         return lambda: tile
-    default, highest = multiple * max(1, DEFAULT // multiple), LARGEST // multiple * multiple
+    default, highest = multiple * max(1, DEFAULT // multiple), LARGEST_TILE // multiple * multiple
     return lambda: coremltools().RangeDim(multiple, highest, default=default)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import PackError
-from ...core.mlpackage import ALIGNMENT, ELEMENTS, HEADER, MODEL_PATH, RECORD, RECORD_MAGIC, WEIGHTS_VERSION
+from ...core.pack.mlpackage import ALIGNMENT, ELEMENTS, HEADER, MODEL_PATH, RECORD, RECORD_MAGIC, WEIGHTS_VERSION
 from .toolchain import coremltools
 
 __all__ = [

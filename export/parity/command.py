@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.commands.arguments import positive_number, whole_number
+from ...core.arguments import positive_number, whole_number
 from ...core.errors import UsageError
-from ...core.photo_list import released_photos
+from ...core.photo.listing import released_photos
 
 if TYPE_CHECKING:
     from ..source import Opened
@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="model.safetensors of a finished DTPM, DiffIR or Gen2Res")
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="clean photos, or folders of them")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="REFERENCE", help="the file to write (.npz)")
-    parser.add_argument("--side", type=whole_number(1), default=128, help="pixels of the square crops (%(default)s)")
+    parser.add_argument("--side", type=whole_number, default=128, help="pixels of the square crops (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(a GPU, if there is one)")
     parser.add_argument("--teacher", type=Path, help="checkpoint that the model is a few-step student of")
-    parser.add_argument("--teacher-steps", type=whole_number(1), help="sampling steps of the teacher (as in 'export')")
+    parser.add_argument("--teacher-steps", type=whole_number, help="sampling steps of the teacher (as in 'export')")
     parser.add_argument("--semantic", help="DTPM: its semantic encoder, a model.safetensors or timm:MODEL=FILE")
     parser.add_argument("--gain", type=positive_number, help="share of what the model adds, as in 'export'")
     parser.add_argument("--window", nargs=2, type=int, metavar=("EDGE", "OVERLAP"), help="tiles, as in 'export'")
-    parser.add_argument("--tile", type=whole_number(1), metavar="EDGE", help="the only size of tiles, as in 'export'")
+    parser.add_argument("--tile", type=whole_number, metavar="EDGE", help="the only size of tiles, as in 'export'")
     parser.add_argument("--steps", type=int, help="sampling steps, as in 'export'")
     parser.add_argument("--start", type=int, help="Gen2Res: level to which a photo is noised, as in 'export'")
     parser.add_argument("--sampler", help="Gen2Res: ddim or ancestral, as in 'export'")

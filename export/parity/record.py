@@ -13,14 +13,15 @@ import torch
 
 from ...core.arrays import Image
 from ...core.errors import UsageError
-from ...core.manifest import FORMAT as MANIFEST_FORMAT
-from ...core.manifest import Golden, GraphSpec, Manifest, PackedFile
 from ...core.models.eager import eager
-from ...core.noise import NOISE_SPEC
-from ...core.pipeline import Graph as Run
-from ...core.restore import Restorer, Settings, graph_names
-from ...core.systems import SYSTEMS
-from ...core.tiles import padded_size, smallest_tile
+from ...core.pack.manifest import FORMAT as MANIFEST_FORMAT
+from ...core.pack.manifest import Golden, GraphSpec, Manifest, PackedFile
+from ...core.pack.size import padded_size
+from ...core.pack.systems import SYSTEMS
+from ...core.restore.pipeline import Graph as Run
+from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
+from ...core.restore.tiles import smallest_tile
+from ...core.sampling.noise import NOISE_SPEC
 from ...kernels.select import mode
 from ...runtimes.parity.measures import measure
 from ...runtimes.parity.reference import (
@@ -129,7 +130,7 @@ def _model(opened: Opened, place: torch.device) -> _Model:
 def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
     """One photo in every form."""
     tile = _tile(model.manifest, *shot.photo.shape[:2])
-    settings = Settings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
+    settings = GoldenSettings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
     calls: dict[str, tuple[ReferenceCall, ...]] = {}
     pictures: dict[str, str] = {}
     for form in model.forms:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ...core.commands.restore import size_in_bytes
+from ...core.arguments import size_in_bytes
 from ...core.errors import UsageError
-from ...core.manifest import Limit, Manifest
-from ...core.photo_list import released_photos
+from ...core.pack.manifest import LimitOverride, Manifest
+from ...core.photo.listing import released_photos
 from ..place import check_place
 from . import plan as plans
 from .files import EMITTERS, assembled, bare, check_packages, coreml_files, filed, openvino_files, write_onnx
@@ -148,7 +148,9 @@ def _finish(args: argparse.Namespace, pack: FloatPack, chosen: Plan | str, judge
             row = _add_coreml(draft, manifest)
             rows, made, manifest = [*rows, row], [*made, row], Manifest.load(draft.folder)
         if args.budget_db < USUAL_DB:
-            limit = Limit(f"made under a budget of {args.budget_db:g} dB for the worst photo", psnr_db=args.budget_db)
+            limit = LimitOverride(
+                f"made under a budget of {args.budget_db:g} dB for the worst photo", psnr_db=args.budget_db
+            )
             manifest = dataclasses.replace(manifest, limits={**manifest.limits, "coded": limit})
         settle(draft.folder, manifest, {"plan": chosen.hash} if isinstance(chosen, Plan) else {})
         rows += _uniform(pack, judge) if args.compare else []

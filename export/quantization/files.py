@@ -11,8 +11,8 @@ from typing import NamedTuple
 import onnx
 
 from ...core.errors import UsageError
-from ...core.manifest import GraphSpec, Manifest, PackedFile
-from ...core.pack import packed_file
+from ...core.pack.manifest import GraphSpec, Manifest, PackedFile
+from ...core.pack.store import packed_file
 from ..coreml.coded import Ends
 from ..coreml.coded import emit as emit_coreml
 from ..coreml.halves import halved

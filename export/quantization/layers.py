@@ -13,10 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ...core.eight_bits import LEAST
 from ...core.errors import PackError, UsageError
-from ...core.manifest import Manifest
-from ...core.pack import check_file
+from ...core.pack.int8 import MIN_WEIGHTS
+from ...core.pack.manifest import Manifest
+from ...core.pack.store import check_file
 
 __all__ = [
     "Layer",
@@ -89,7 +89,9 @@ def layers_of(models: Mapping[str, onnx.ModelProto], manifest: Manifest) -> list
             found[digest] = known._replace(graphs=graphs, spatial=known.spatial or spatial)
             seen.add(digest)
     if not found:
-        raise PackError(f"the pack '{manifest.name}' has no layer with {LEAST} weights or more; there is nothing to do")
+        raise PackError(
+            f"the pack '{manifest.name}' has no layer with {MIN_WEIGHTS} weights or more; there is nothing to do"
+        )
     return list(found.values())
 
 
@@ -97,7 +99,7 @@ def uses(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """The nodes whose second input is the weights of a layer."""
     weights = initializers(model)
     for node in model.graph.node:
-        if node.op_type in KINDS and node.input[1] in weights and math.prod(weights[node.input[1]].dims) >= LEAST:
+        if node.op_type in KINDS and node.input[1] in weights and math.prod(weights[node.input[1]].dims) >= MIN_WEIGHTS:
             yield node
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from ...core.errors import PackError, UsageError
-from ...core.strict_json import as_text, as_tree, decode, parse
+from ...core.pack.json import as_text, as_tree, decode, parse
 from .layers import Layer, graph_levels, uses
 from .levels import GROUP, LEVELS, offered
 

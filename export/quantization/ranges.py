@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from ...core.eight_bits import BINS, Unit, reach, unit
+from ...core.pack.int8 import HISTOGRAM_BINS, QuantParams, clip_range, quant_params
 from .layers import initializers, uses
 from .samples import Feed
 
@@ -45,12 +45,12 @@ def ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Range]:
         extremes[name] = min(least, float(values.min())), max(largest, float(values.max()))
         sums[name] = sums.get(name, 0.0) + values.sum(axis=(0, *range(2, values.ndim)), dtype=np.float64)
         sizes[name] = sizes.get(name, 0) + values.size
-    counts = {name: np.zeros(BINS, np.int64) for name in watched}
+    counts = {name: np.zeros(HISTOGRAM_BINS, np.int64) for name in watched}
     for name, values in _arrays(session, watched, feeds):
-        counts[name] += np.histogram(values, BINS, extremes[name])[0]
+        counts[name] += np.histogram(values, HISTOGRAM_BINS, extremes[name])[0]
     return {
         name: Range(
-            *reach(*extremes[name], counts[name]),
+            *clip_range(*extremes[name], counts[name]),
             sizes[name],
             tuple((sums[name] * len(sums[name]) / sizes[name]).tolist()),
         )
@@ -59,9 +59,9 @@ def ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Range]:
     }
 
 
-def unit_of(values: Range) -> Unit:
+def unit_of(values: Range) -> QuantParams:
     """The unit of the codes that hold an array."""
-    return unit(values.least, values.largest)
+    return quant_params(values.least, values.largest)
 
 
 def operations(model: onnx.ModelProto, values: Mapping[str, Range]) -> dict[str, int]:

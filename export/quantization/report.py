@@ -11,9 +11,9 @@ from time import process_time
 
 import numpy as np
 
-from ...core.manifest import Manifest
 from ...core.metrics import haarpsi, psnr
-from ...core.restore import Restorer
+from ...core.pack.manifest import Manifest
+from ...core.restore.restorer import Restorer
 from .samples import Sample, forms_of
 from .solve import decibels
 from .variant import Reference
@@ -24,7 +24,8 @@ __all__ = ["Row", "best_uniform", "graph_bytes", "measure", "table"]
 @dataclass(frozen=True)
 class Row:
     """One pack in one runtime: its graphs' bytes; PSNR to the float pack in dB; PSNR in dB and HaarPSI to the truth,
-    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML."""
+    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML.
+    """
 
     name: str
     runtime: str

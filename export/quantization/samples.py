@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ...core.arrays import Image
 from ...core.degradations import TASKS, Window
-from ...core.image import read
-from ...core.manifest import Manifest
-from ...core.restore import FORMS, Graph, Restorer
+from ...core.pack.manifest import Manifest
+from ...core.photo.io import read
+from ...core.restore.restorer import FORMS, Graph, Restorer
 
 __all__ = ["Feed", "Sample", "calls", "digest", "forms_of", "samples"]
 

@@ -13,7 +13,7 @@ import onnxruntime
 from tqdm import tqdm
 
 from ...core.errors import UnknownNameError
-from ...core.restore import graph_names
+from ...core.restore.restorer import graph_names
 from .files import write_onnx
 from .layers import Layer
 from .levels import layer_bytes, offered

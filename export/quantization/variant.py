@@ -12,9 +12,9 @@ import onnx
 
 from ...core.arrays import Image
 from ...core.errors import GraphError, UsageError
-from ...core.manifest import Manifest
-from ...core.restore import Restorer, graph_names
-from ...core.verify import GoldenCheck, verify
+from ...core.pack.manifest import Manifest
+from ...core.restore.restorer import Restorer, graph_names
+from ...core.restore.selftest import GoldenCheck, verify
 from ..coreml.palette import PALETTES
 from .layers import Layer, initializers, layers_of, load_graphs, weights_digest
 from .levels import offered

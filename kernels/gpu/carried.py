@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import UsageError
-from ...core.recording import read_arrays
+from ...core.pack.store import read_arrays
 
 __all__ = [
     "FORMAT",

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...core.errors import UsageError
 from ...core.files import atomic_output
-from ...core.systems import SYSTEMS
+from ...core.pack.systems import SYSTEMS
 from .leg import hashes
 from .page import FOLDER, write_measured
 from .pieces import join

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.image import read
-from ...core.training.photos import Levels, levels
+from ...core.photo.io import read
+from ...core.training.data.photos import Pixels, to_8_bits
 from .carried import coded
 
 __all__ = ["SIDE", "centres", "squares", "write"]
@@ -18,7 +18,7 @@ __all__ = ["SIDE", "centres", "squares", "write"]
 SIDE = 256  # pixels; held-back photos are judged at this size
 
 
-def write(path: Path, photos: Iterable[Levels], limit: int) -> int:
+def write(path: Path, photos: Iterable[Pixels], limit: int) -> int:
     """Write photos, coded, as arrays of an .npz file until `limit` bytes are about to be passed; how many there are."""
     count = 0
     with path.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
@@ -32,7 +32,7 @@ def write(path: Path, photos: Iterable[Levels], limit: int) -> int:
     return count
 
 
-def squares(paths: Sequence[Path], seed: int = 0) -> Iterator[Levels]:
+def squares(paths: Sequence[Path], seed: int = 0) -> Iterator[Pixels]:
     """Random squares (SIDE, SIDE, 3) uint8: one of every photo, another of every one that holds two, and so on."""
     rng = np.random.default_rng(seed)
     left = {path: math.prod(length // SIDE for length in _photo(path).shape[:2]) for path in paths}
@@ -44,7 +44,7 @@ def squares(paths: Sequence[Path], seed: int = 0) -> Iterator[Levels]:
             yield photo[y : y + SIDE, x : x + SIDE]
 
 
-def centres(paths: Sequence[Path]) -> Iterator[Levels]:
+def centres(paths: Sequence[Path]) -> Iterator[Pixels]:
     """The centre of every photo that is large enough, (SIDE, SIDE, 3) uint8."""
     for path in paths:
         photo = _photo(path)
@@ -53,5 +53,5 @@ def centres(paths: Sequence[Path]) -> Iterator[Levels]:
             yield photo[y : y + SIDE, x : x + SIDE]
 
 
-def _photo(path: Path) -> Levels:
-    return levels(read(path).pixels, halve=True)
+def _photo(path: Path) -> Pixels:
+    return to_8_bits(read(path).pixels, halve=True)

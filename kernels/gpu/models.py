@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...core.models import diffir, dtpm, gen2res
 from ...core.models.dirformer import DirformerConfig
 from ...core.models.semantic import SemanticConfig
-from ...core.schedule import cosine, trailing
+from ...core.sampling.schedule import cosine, trailing
 from ..select import mode
 from ..timing import Time, interleaved
 from .stage import Item, LeftOutError, Setup

@@ -13,9 +13,9 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ...core.errors import UsageError
-from ...core.photo_list import released_photos
-from ...core.training.resume import STATE_NAME
-from ...core.training.stages import stage_module
+from ...core.photo.listing import released_photos
+from ...core.training.loop.resume import STATE_NAME
+from ...core.training.stages import find_stage
 from . import crops
 from .carried import FORMAT, NAME, RUN, TRAIN, VAL, Packed, hashes
 
@@ -43,7 +43,7 @@ def pack(
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / NAME).exists():
         raise UsageError(f"{folder} holds something that was not packed; give an empty folder with --carry")
-    kinds = stage_module(*stage).EARLIER
+    kinds = find_stage(*stage).earlier
     if set(earlier) != set(kinds):
         wanted = ", ".join(kinds) or "no earlier checkpoint"
         raise UsageError(f"the stage {':'.join(stage)} starts from {wanted}; give each with --earlier KIND=FILE")
@@ -67,7 +67,7 @@ def pack(
 
 def _write_run(folder: Path, run: Path, stage: tuple[str, str], settings: Sequence[str]) -> None:
     folder.mkdir()
-    recipe = type(stage_module(*stage).RECIPE).load(run / "recipe.toml").with_settings(settings)
+    recipe = type(find_stage(*stage).load().recipe).load(run / "recipe.toml").with_settings(settings)
     recipe.save(folder / "recipe.toml")
     if not (run / STATE_NAME).exists():
         return
@@ -92,7 +92,7 @@ def _write_squares(draft: Path, data: Path, limit: int) -> dict[str, int]:
 
 
 def _write_inputs(draft: Path, kinds: Sequence[str]) -> None:
-    """As `core/training/resume.py` keeps them: the run goes on from other data, and says so."""
+    """As `core/training/loop/resume.py` keeps them: the run goes on from other data, and says so."""
     paths = {"data": draft / TRAIN, "val": draft / VAL} | {kind: draft / f"{kind}.safetensors" for kind in kinds}
     inputs = {name: sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
     (draft / RUN / "inputs.json").write_text(json.dumps(inputs, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...core.errors import UsageError
 from ...core.files import atomic_output
-from ...core.systems import SYSTEMS
+from ...core.pack.systems import SYSTEMS
 
 __all__ = ["FILES", "FILE_BYTES", "cut", "join"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.models.eager import eager
+from ...core.models.deploy.rewrite import eager
 from ...core.models.gen2res import SHIPPED_BASE
 from ...export.diffir import DiffirSource
 from ...export.dtpm import DtpmSource

@@ -17,12 +17,12 @@ import torch
 from safetensors import safe_open
 
 from ...core.models import checkpoints
-from ...core.training.loop import train
-from ...core.training.photos import Data, gather
-from ...core.training.recipe import Recipe
-from ...core.training.resume import STATE_NAME
-from ...core.training.stage import Stage
-from ...core.training.stages import stage_module, thumbnail_side
+from ...core.training.data.photos import TrainingData, gather
+from ...core.training.loop.loop import train
+from ...core.training.loop.recipe import Recipe
+from ...core.training.loop.resume import STATE_NAME
+from ...core.training.loop.stage import TrainingStage
+from ...core.training.stages import find_stage, thumbnail_side
 from .carried import NAME, RUN, TRAIN, VAL, Packed, photos, unpacked
 from .pieces import cut
 from .stage import Item, LeftOutError, Setup
@@ -62,7 +62,7 @@ def _train(setup: Setup) -> Iterator[Trained]:
     if not (setup.carried / NAME).exists():
         raise LeftOutError(f"no run was carried here in {setup.carried}; scripts/gpu --pack lays one out")
     packed = unpacked(setup.carried)
-    recipe = type(stage_module(packed.system, packed.stage).RECIPE).load(setup.carried / RUN / "recipe.toml")
+    recipe = type(find_stage(packed.system, packed.stage).load().recipe).load(setup.carried / RUN / "recipe.toml")
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(shutil.copytree(setup.carried / RUN, Path(scratch) / packed.run))
@@ -101,18 +101,18 @@ def _done(state: Path) -> int:
         return int(file.get_tensor("done"))
 
 
-def _stage_and_data(setup: Setup, packed: Packed, recipe: Recipe) -> tuple[Stage, Data]:
-    module = stage_module(packed.system, packed.stage)
+def _stage_and_data(setup: Setup, packed: Packed, recipe: Recipe) -> tuple[TrainingStage, TrainingData]:
+    entry = find_stage(packed.system, packed.stage)
     train_pool, val_pool = (
         gather(
             photos(setup.carried / file),
             minimum=recipe.crop,
             side=thumbnail_side(recipe),
-            structures=module.STRUCTURES,
+            structures=entry.structures,
         )
         for file in (TRAIN, VAL)
     )
     earlier = {kind: checkpoints.load(setup.carried / file, kind) for kind, file in packed.earlier.items()}
     torch.manual_seed(recipe.seed)
-    data = Data(train_pool, val_pool)
-    return module.build(recipe, earlier, data), data
+    data = TrainingData(train_pool, val_pool)
+    return entry.load().build(recipe, earlier, data), data

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.arguments import NamedPath
 from ...core.arrays import Image, to_batch, to_image
-from ...core.commands.arguments import NamedPath
 from ...core.errors import UsageError
-from ...core.manifest import ArraySpec, GraphSpec
-from ...core.restore import Graph
+from ...core.pack.manifest import ArraySpec, GraphSpec
+from ...core.restore.restorer import Graph
 from ..check import first_line
 from ..onnxruntime import failures, open_session
 from ..options import RuntimeOptions

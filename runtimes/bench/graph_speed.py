@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import UsageError
-from ...core.manifest import GraphSpec, Manifest
 from ...core.markdown import table
+from ...core.pack.manifest import GraphSpec, Manifest
 from ...core.timing import interleaved
 from .. import open_graphs
 from ..options import CPU_RUNTIMES

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ...core.arrays import Image
-from ...core.baselines import bm3d, bm3d_version
 from ...core.errors import MissingExtraError
+from ...core.metrics.baselines import bm3d, bm3d_version
 from .photos import Trial, centres, evenly
 from .tuning import ResultCache, best_setting
 

@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ...core.arrays import Image
-from ...core.degradations.fixed import Damage
+from ...core.degradations.fixed import FixedDamage
 from ...core.errors import UsageError
-from ...core.image import is_photo, read
-from ...core.photo_list import clean_photos, damaged_photos
+from ...core.photo.io import is_photo, read
+from ...core.photo.listing import clean_photos, damaged_photos
 
 __all__ = [
     "BenchPhoto",
@@ -66,7 +66,7 @@ class Trial:
 
 
 def trials(
-    photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Iterable[Damage]
+    photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Iterable[FixedDamage]
 ) -> Iterator[Trial]:
     """The photos under each damage in turn; one trial at a time, because each holds all photos twice."""
     for damage in damages:

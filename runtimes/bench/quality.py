@@ -14,15 +14,17 @@ from tqdm import tqdm
 from ...core import metrics
 from ...core.arrays import Image
 from ...core.degradations.fixed import CLEAN, DAMAGES, image_digest
-from ...core.intervals import Difference, paired
 from ...core.metrics import read_lpips_weights
-from ...core.null import NULLS, Metric, null_result
+from ...core.metrics.baselines import NULLS, null_result
+from ...core.metrics.intervals import PairedDifference, paired
 from ..limits import NLM_GATE, TEXTURE_GATES, GateLimit
 from .methods import DTPM, INPUT, NLM, PREDICTOR, BenchMethod
 from .photos import Trial
 from .tuning import ResultCache
 
 __all__ = ["Gate", "Judge", "Measurement", "QualityResults", "capped_psnr", "compared", "gates", "mean", "run"]
+
+ImageMetric = Callable[[Image, Image], float]  # of the restored and the true photo
 
 CAP = 60.0  # dB: what an identical image has in the tables, so that every mean is a number
 QUICK = ("PSNR", "HaarPSI", "SWD")
@@ -34,7 +36,7 @@ class Judge:
     """Measures restored photos, each pair of images once."""
 
     cache: ResultCache
-    metrics: Mapping[str, Metric]  # each takes the restored and the true photo
+    metrics: Mapping[str, ImageMetric]  # each takes the restored and the true photo
     made_of: str  # hash of the code and data of the metrics
 
     @classmethod
@@ -46,7 +48,7 @@ class Judge:
             lpips: Weights of LPIPS, which is left out without them; UsageError for a file of something else.
             quick: Only the metrics of QUICK.
         """
-        table: dict[str, Metric] = {
+        table: dict[str, ImageMetric] = {
             "PSNR": capped_psnr,
             "SSIM": metrics.ssim,
             "HaarPSI": metrics.haarpsi,
@@ -180,7 +182,7 @@ def mean(
 
 def compared(
     measurements: Iterable[Measurement], metric: str, ours: str, theirs: str, damages: Collection[str]
-) -> Difference:
+) -> PairedDifference:
     """Ours minus theirs in a metric, paired by photo; several damages of a photo are averaged first.
 
     Raises:

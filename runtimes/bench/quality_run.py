@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from ...core.commands.arguments import NamedPath
+from ...core.arguments import NamedPath
 from ...core.degradations.fixed import DAMAGES, damages_named
 from ...core.errors import UnknownNameError, UsageError
 from ...core.files import write_text
-from ...core.manifest import FILE, Manifest
-from ...core.pack import default_pack
-from ...core.restore import Restorer
+from ...core.pack.manifest import FILE, Manifest
+from ...core.pack.store import default_pack
+from ...core.restore.restorer import Restorer
 from . import photos as bench_photos
 from .baseline import BaselineNetwork, method_for, opened
 from .methods import DTPM, BenchMethod, bm3d_method, nl_means_method, our_methods

@@ -12,11 +12,11 @@ from importlib.metadata import version
 from itertools import groupby
 
 from ...core.degradations.fixed import CLEAN
-from ...core.intervals import FEWEST, Difference
+from ...core.limits import FEWEST_PHOTOS
 from ...core.machine import instruction_sets, processor
-from ...core.markdown import table
-from ...core.null import NULLS
-from ...core.scatter import Panel, Point, scatter
+from ...core.markdown import Panel, Point, scatter, table
+from ...core.metrics.baselines import NULLS
+from ...core.metrics.intervals import PairedDifference
 from .methods import BM3D, DTPM, NLM, bm3d_version, opencv_version
 from .photos import REAL_NOISE, BenchPhoto
 from .quality import BETTER, CAP, Gate, Measurement, QualityResults, compared, mean
@@ -53,7 +53,8 @@ NULL_INTRODUCTION = f"""\
 Two cheap ways to add texture to the predictor's result, each with the one gain per damage at which its mean PSNR is
 that of {DTPM}: an unsharp mask (gain x the finest Laplacian band) and grey noise as strong as that band is there. The
 cells: {DTPM} minus the null opponent, mean over the photos and its 95 % interval (paired bootstrap). "better" or
-"worse" only where the interval excludes zero, from {FEWEST} photos on. "{ALL}": the mean over all damage but `{CLEAN}`
+"worse" only where the interval excludes zero, from {FEWEST_PHOTOS} photos on. "{ALL}": the mean over all damage \
+but `{CLEAN}`
 and `{REAL_NOISE}`."""
 
 PLOT = """\
@@ -169,7 +170,7 @@ def _differences(results: QualityResults, null: str, damages: Collection[str], m
     return [_verdict(metric, compared(results.measurements, metric, DTPM, null, damages)) for metric in metrics]
 
 
-def _verdict(metric: str, found: Difference) -> str:
+def _verdict(metric: str, found: PairedDifference) -> str:
     digits = TABLE_DECIMALS[metric]
     numbers = f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
     # The gain was chosen so that PSNR is equal: what is left there is no verdict.

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...core.arguments import NamedPath
 from ...core.arrays import Image
-from ...core.commands.arguments import NamedPath
 from ...core.errors import MissingExtraError, UsageError
-from ...core.manifest import Manifest
 from ...core.markdown import table
-from ...core.pack import default_pack
-from ...core.restore import Restorer
+from ...core.pack.manifest import Manifest
+from ...core.pack.store import default_pack
+from ...core.restore.restorer import Restorer
 from ...core.timing import interleaved
 from ..options import CPU_RUNTIMES
 from . import baseline

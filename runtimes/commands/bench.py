@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.commands.arguments import named_path, whole_number
+from ...core.arguments import named_path, natural_number, whole_number
 from ...core.errors import UsageError
 from ...core.files import write_text
 from ..options import ARITHMETIC, CPU_RUNTIMES
@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
     speed = kinds.add_parser("speed", help="time restoration on one thread, with baselines", allow_abbrev=False)
     speed.set_defaults(measure=_speed)
     speed.add_argument("--megapixels", type=float, default=1.0, help="size of the image (default: %(default)s)")
-    speed.add_argument("--rounds", type=whole_number(1), default=5, help="runs of each method (default: %(default)s)")
+    speed.add_argument("--rounds", type=whole_number, default=5, help="runs of each method (default: %(default)s)")
     speed.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=CPU_RUNTIMES)
     for kind in (quality, speed):
         kind.add_argument("pack", type=Path, nargs="?", help="folder of a pack (default: the embedded one)")
@@ -66,10 +66,10 @@ def _add_quality(parser: ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="a data folder with a manifest.csv: its test photos and real pairs")
     source.add_argument("--photos", type=Path, help="a folder of clean photos, which baselines are tuned on as well")
-    parser.add_argument("--limit", type=whole_number(1), help="measure only this many of the photos, evenly spaced")
+    parser.add_argument("--limit", type=whole_number, help="measure only this many of the photos, evenly spaced")
     parser.add_argument("--damages", type=_names, default=(), metavar="NAME,...", help="only these kinds of damage")
     parser.add_argument(
-        "--bm3d", type=whole_number(0), default=6, help="photos that BM3D is run on (100 s each; default: 6)"
+        "--bm3d", type=natural_number, default=6, help="photos that BM3D is run on (100 s each; default: 6)"
     )
     parser.add_argument("--quick", action="store_true", help="no classical methods; only PSNR, HaarPSI and SWD")
     parser.add_argument("--lpips", type=Path, help="weights for LPIPS (.safetensors or .npz), if you have them")
@@ -86,8 +86,8 @@ def _add_graphs(parser: ArgumentParser) -> None:
     parser.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="folders; the first is the float pack")
     parser.add_argument("--graphs", nargs="+", metavar="NAME", help="only these graphs (all)")
     parser.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=CPU_RUNTIMES)
-    parser.add_argument("--side", type=whole_number(1), default=256, help="pixels of images (default: %(default)s)")
-    parser.add_argument("--rounds", type=whole_number(1), default=9, help="calls of each graph (default: %(default)s)")
+    parser.add_argument("--side", type=whole_number, default=256, help="pixels of images (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number, default=9, help="calls of each graph (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
 
 

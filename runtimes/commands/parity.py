@@ -5,8 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from pathlib import Path
 
-from ...core.commands.arguments import whole_number
-from ...core.commands.info import add_pack, chosen_pack
+from ...core.arguments import add_pack, chosen_pack, whole_number
 from ...core.files import write_text
 from ..options import ARITHMETIC
 
@@ -38,7 +37,7 @@ def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument("--arithmetic", choices=ARITHMETIC, help="of numbers other than integers (the pack's own)")
     parser.add_argument("--float", type=Path, dest="floats", metavar="PACK", help="pack that it was quantized from")
     parser.add_argument("--layers", action="store_true", help="find the first layer over its limit")
-    parser.add_argument("--threads", type=whole_number(1), help="for one graph call (the runtime's own choice)")
+    parser.add_argument("--threads", type=whole_number, help="for one graph call (the runtime's own choice)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page with images")
@@ -48,7 +47,7 @@ def _add_table(parser: ArgumentParser) -> None:
     parser.set_defaults(act=_table)
     parser.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="folders of packs")
     parser.add_argument("--against", type=Path, nargs="+", default=[], metavar="REFERENCE", help="of their checkpoints")
-    parser.add_argument("--threads", type=whole_number(1), help="for one graph call (the runtime's own choice)")
+    parser.add_argument("--threads", type=whole_number, help="for one graph call (the runtime's own choice)")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="PAGE", help="page with marks for the table")
 
 

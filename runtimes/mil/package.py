@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from ...core.errors import PackError
-from ...core.mlpackage import MODEL_PATH
+from ...core.pack.mlpackage import MODEL_PATH
 from .features import Feature, read_feature
 from .program import MilProgram, block_of
 from .schema import Model

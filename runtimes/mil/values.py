@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import PackError
-from ...core.mlpackage import ELEMENTS, HEADER, RECORD, RECORD_MAGIC, WEIGHTS_VERSION, Element
+from ...core.pack.mlpackage import ELEMENTS, HEADER, RECORD, RECORD_MAGIC, WEIGHTS_VERSION, Element
 
 __all__ = ["Constant", "FindWeights", "TensorType", "WeightFile", "read_value", "tensor_type", "unpacked"]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ...core.arrays import Image
-from ...core.recording import Array
+from ...core.arrays import Array, Image
 from ..limits import ParityLimit
 from .measures import ArrayDifference
 

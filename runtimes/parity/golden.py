@@ -8,9 +8,9 @@ import numpy as np
 
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError
-from ...core.manifest import Golden
-from ...core.restore import Restorer
-from ...core.verify import read_golden
+from ...core.pack.manifest import Golden
+from ...core.restore.restorer import Restorer
+from ...core.restore.selftest import read_golden
 from .findings import Check, ErrorSource
 from .images import forms_of
 from .measures import as_unit, measure

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import GraphError, PackError
-from ...core.manifest import Manifest
-from ...core.restore import Graph
-from ...core.samplers import PREDICTIONS
-from ...core.systems import SYSTEMS
+from ...core.pack.manifest import Manifest
+from ...core.pack.systems import SYSTEMS
+from ...core.restore.restorer import Graph
+from ...core.sampling.samplers import PREDICTIONS
 from ..limits import ParityLimit, limit_of, sharpened
 from .findings import Check, ErrorSource
 from .measures import breach, measure, scale_of

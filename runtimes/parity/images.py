@@ -12,11 +12,12 @@ import numpy as np
 
 from ...core.arrays import Batch, Image
 from ...core.errors import GraphError, PackError
-from ...core.manifest import Manifest
-from ...core.metrics.psnr import psnr
-from ...core.pipeline import prepare, restore_tile, tiled_graphs
-from ...core.restore import Restorer
-from ...core.tiles import Box, padded_size
+from ...core.metrics.similarity import psnr
+from ...core.pack.manifest import Manifest
+from ...core.pack.size import padded_size
+from ...core.restore.pipeline import prepare, restore_tile, tiled_graphs
+from ...core.restore.restorer import Restorer
+from ...core.restore.tiles import Box
 from ..limits import ParityLimit
 from .findings import Check, ErrorBudget, ErrorSource, ImageResult
 from .measures import as_unit, breach, measure

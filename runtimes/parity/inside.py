@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ...core.arrays import Array
 from ...core.errors import GraphError, MissingExtraError
-from ...core.recording import Array
 from ..check import first_line
 from ..coreml import as_8_bits
 from ..mil import read_package

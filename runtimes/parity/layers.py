@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
+from ...core.arrays import Array
 from ...core.errors import UsageError
-from ...core.recording import Array
 from ..limits import ParityLimit
 from ..options import arithmetic_of
 from .findings import LayerDifference, LayerValue

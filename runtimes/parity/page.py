@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ...core.errors import UsageError
 from ...core.files import write_text
-from ...core.manifest import Manifest
 from ...core.markdown import table
+from ...core.pack.manifest import Manifest
 from .. import RUNTIMES
 from .findings import ErrorSource, ParityReport
 from .formats import decibels, verdict

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...core.arrays import Image
 from ...core.errors import GraphError
-from ...core.manifest import Manifest
-from ...core.restore import Graph, Restorer
+from ...core.pack.manifest import Manifest
+from ...core.restore.restorer import Graph, Restorer
 from ..limits import ParityLimit
 from .findings import Check, ErrorSource
 from .images import ImageSet, compare_images, forms_of

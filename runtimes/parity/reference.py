@@ -1,8 +1,8 @@
 """The file of a reference: every graph call of some restorations, the results, and where they were computed.
 
-An .npz file (`core/recording.py`) with `about`, a JSON text that names arrays by their keys, `seal`, the sha256 of that
-text, and the arrays. A key is the hash of an array's content: equal arrays are stored once, a changed one is found. Two
-references of the same calls have the same bytes.
+An .npz file (`core/pack/store.py`) with `about`, a JSON text that names arrays by their keys, `seal`, the sha256 of
+that text, and the arrays. A key is the hash of an array's content: equal arrays are stored once, a changed one is
+found. Two references of the same calls have the same bytes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.arrays import Image
+from ...core.arrays import Array, Image
 from ...core.errors import PackError, PackTamperedError, PackVersionError
 from ...core.files import atomic_output, failure_reason
-from ...core.manifest import Manifest, mirror
-from ...core.recording import Array, read_arrays, write_arrays
-from ...core.restore import Restorer, Settings
-from ...core.strict_json import as_text, as_tree, decode, parse
+from ...core.pack.json import as_text, as_tree, decode, parse
+from ...core.pack.manifest import Manifest, mirror
+from ...core.pack.store import read_arrays, write_arrays
+from ...core.restore.restorer import GoldenSettings, Restorer
 from ..replay import Recorder
 
 __all__ = [
@@ -90,9 +90,9 @@ class ReferenceCase:
     amount: float = 1.0
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> GoldenSettings:
         """What the restorer was given, except for the tile."""
-        return Settings(seed=self.seed, strength=self.strength, amount=self.amount)
+        return GoldenSettings(seed=self.seed, strength=self.strength, amount=self.amount)
 
 
 @dataclass(frozen=True)

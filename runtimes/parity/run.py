@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError, PackTamperedError
-from ...core.manifest import Manifest
-from ...core.pack import check_file
+from ...core.pack.manifest import Manifest
+from ...core.pack.store import check_file
 from ..limits import doubled, limit_of, task_drop_db
 from .findings import ORDER, Check, ErrorSource, LayerDifference, ParityReport, unmeasured
 from .golden import golden_source, recorded_here

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 from ...core.errors import PackError, UnknownNameError, UsageError
-from ...core.manifest import Manifest
-from ...core.restore import Graph, Restorer, graph_names
+from ...core.pack.manifest import Manifest
+from ...core.restore.restorer import Graph, Restorer, graph_names
 from .. import RUNTIMES, open_graphs
 from ..options import arithmetic_of
 from .reference import facts_of

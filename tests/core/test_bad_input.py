@@ -15,7 +15,7 @@ from photo_files import content, save
 from PIL import Image
 
 from pocketprior.core.cli import main
-from pocketprior.core.manifest import FILE, Manifest
+from pocketprior.core.pack.manifest import FILE, Manifest
 
 Arguments = list[str]
 Make = Callable[[Path, Path], Arguments]  # (folder for photos, pack that may be damaged) -> arguments
@@ -223,7 +223,7 @@ def bare(*arguments: str) -> Make:
 CASES: dict[str, tuple[Make, int, str]] = {
     "truncated": (truncated, 1, "cut.jpg: the file is damaged or incomplete"),
     "empty": (written("empty.jpg", b""), 1, "empty.jpg"),
-    "not a picture": (written("text.jpg", b"this is text, not a picture"), 1, "text.jpg"),
+    "not an image": (written("text.jpg", b"this is text, not an image"), 1, "text.jpg"),
     "wrong magic": (written("magic.png", b"\x00" * 4096), 1, "magic.png"),
     "bomb": (written("bomb.png", BOMB), 1, "bomb.png"),
     "animated": (animated, 1, "moving.webp"),
@@ -262,23 +262,27 @@ CASES: dict[str, tuple[Make, int, str]] = {
         "unknown runtime 'tpu'; choose one of: onnxruntime, openvino, replay",
     ),
     "runtime the pack is not for": (with_photo("--runtime", "replay"), 1, "has no graphs for replay; it has: onnx"),
-    "strength above one": (with_photo("--strength", "1.5"), 2, "strength 1.5 was given; choose a number from 0"),
-    "strength not a number": (with_photo("--strength", "nan"), 2, "strength nan was given"),
+    "strength above one": (with_photo("--strength", "1.5"), 2, "expected a strength from 0 (no texture) to 1, got 1.5"),
+    "strength not a number": (with_photo("--strength", "nan"), 2, "got nan"),
     "strength a word": (with_photo("--strength", "much"), 2, "--strength: invalid float value: 'much'"),
-    "seed below zero": (with_photo("--seed", "-1"), 2, "seed -1 was given"),
-    "seed too large": (with_photo("--seed", str(2**64)), 2, "choose a whole number from 0 to 2^64 - 1"),
+    "seed below zero": (with_photo("--seed", "-1"), 2, "expected a seed from 0 to 2^64 - 1, got -1"),
+    "seed too large": (with_photo("--seed", str(2**64)), 2, "expected a seed from 0 to 2^64 - 1"),
     "seed a fraction": (with_photo("--seed", "1.5"), 2, "--seed: invalid int value: '1.5'"),
-    "tile too small": (with_photo("--tile", "16"), 2, "a tile of 16 pixels was given"),
+    "tile too small": (with_photo("--tile", "16"), 2, "expected a tile of at least 76 pixels"),
     "tile a word": (with_photo("--tile", "big"), 2, "--tile: invalid int value: 'big'"),
-    "memory a word": (with_photo("--max-memory", "lots"), 2, "'lots' is no size; give a number with MB"),
-    "memory of an unknown unit": (with_photo("--max-memory", "3TB"), 2, "'3TB' is no size"),
-    "memory below zero": (with_photo("--max-memory=-1MB"), 2, "'-1MB' is no size"),
-    "too little memory": (with_photo("--max-memory", "20MB"), 2, "20 MiB of memory were allowed; a photo of 32 x 24"),
+    "memory a word": (with_photo("--max-memory", "lots"), 2, "invalid size 'lots'; give a number with MB"),
+    "memory of an unknown unit": (with_photo("--max-memory", "3TB"), 2, "invalid size '3TB'"),
+    "memory below zero": (with_photo("--max-memory=-1MB"), 2, "invalid size '-1MB'"),
+    "too little memory": (with_photo("--max-memory", "20MB"), 2, "got a limit of 20 MiB"),
     "tile and memory": (with_photo("--tile", "128", "--max-memory", "1GB"), 2, "give one of them"),
     "overwrite and resume": (with_photo("--overwrite", "--resume"), 2, "not allowed with argument --overwrite"),
     "more pixels than allowed": (with_photo("--max-pixels", "3"), 1, "--max-pixels"),
-    "no number of pixels": (with_photo("--max-pixels", "0"), 2, "'0' is no number of pixels"),
-    "quality out of range": (with_photo("--quality", "101"), 2, "'101' is no quality"),
+    "no number of pixels": (with_photo("--max-pixels", "0"), 2, "invalid number '0'"),
+    "quality out of range": (
+        with_photo("--quality", "101"),
+        2,
+        "invalid number '101'; give a whole number",
+    ),
     "unknown option": (with_photo("--fast"), 2, "unrecognized arguments: --fast; see 'pocketprior"),
     "shortened option": (with_photo("--str", "0.5"), 2, "unrecognized arguments: --str"),
     "unknown command": (bare("restor"), 2, "unknown command 'restor'; choose one of: restore, info, verify"),
@@ -328,9 +332,9 @@ CASES: dict[str, tuple[Make, int, str]] = {
         "the manifest says",
     ),
     "info on nothing": (bare("info", "/nowhere"), 1, "expected the folder of a pack"),
-    "info without a pack": (bare("info"), 2, "name the folder of a pack, or give --default"),
-    "info on two packs": (about_pack("info", None, "--default"), 2, "name the folder of a pack, or give --default"),
-    "verify without a pack": (bare("verify"), 2, "name the folder of a pack, or give --default"),
+    "info without a pack": (bare("info"), 2, "give either the folder of a pack, or --default"),
+    "info on two packs": (about_pack("info", None, "--default"), 2, "give either the folder of a pack, or --default"),
+    "verify without a pack": (bare("verify"), 2, "give either the folder of a pack, or --default"),
     "verify in an unknown runtime": (about_pack("verify", None, "--runtime", "x"), 2, "unknown runtime 'x'"),
     "verify a pack of another version": (
         about_pack("verify", in_manifest(lambda t: t.update(format="2"))),

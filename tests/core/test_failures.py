@@ -18,8 +18,8 @@ import pytest
 from photo_files import content, save
 
 from pocketprior.core.cli import main
-from pocketprior.core.image import read
-from pocketprior.core.manifest import Manifest
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.photo.io import read
 
 
 def test_a_tampered_pack_is_reported_file_by_file(pack: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +71,7 @@ def test_no_memory(
 
     save(tmp_path / "a.png")
     before = content(tmp_path)
-    monkeypatch.setattr("pocketprior.core.pipeline.to_batch", none)
+    monkeypatch.setattr("pocketprior.core.restore.pipeline.to_batch", none)
     assert main(["restore", str(tmp_path / "a.png"), "--pack", str(built_pack)]) == 1
     assert "does not fit into the memory of this machine" in capfd.readouterr().err
     assert content(tmp_path) == before
@@ -128,7 +128,7 @@ def test_ctrl_c_in_the_middle_of_a_folder(
     interrupted: subprocess.CompletedProcess[str], built_pack: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert interrupted.returncode == 130, interrupted.stderr
-    assert "of 40 photos are done and stay; --resume goes on with the others" in interrupted.stderr
+    assert "of 40 photos are done; --resume continues with the others" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     finished = sorted(tmp_path.glob("*.restored.png"))
     assert 1 <= len(finished) < 40

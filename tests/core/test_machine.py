@@ -21,7 +21,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n"
 def cpuinfo(tmp_path, monkeypatch):
     path = tmp_path / "cpuinfo"
     monkeypatch.setattr(machine, "_CPUINFO", path)
-    monkeypatch.delenv(machine.LIMIT, raising=False)
+    monkeypatch.delenv(machine.ISA_LIMIT, raising=False)
     return path
 
 
@@ -37,7 +37,7 @@ def test_what_linux_tells(cpuinfo, text, name, sets):
 
 def test_a_limit_is_told(cpuinfo, monkeypatch):
     cpuinfo.write_text(INTEL)
-    monkeypatch.setenv(machine.LIMIT, "AVX512_CORE_VNNI")
+    monkeypatch.setenv(machine.ISA_LIMIT, "AVX512_CORE_VNNI")
     assert machine.instruction_sets().endswith("AMX, ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core import texture
-from pocketprior.core.image import read
+from pocketprior.core.photo.io import read
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -42,17 +42,17 @@ def test_lines_are_solved_exactly() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (2, 2)])
 def test_smallest_photos(shape: tuple[int, int]) -> None:
-    picture = np.random.default_rng(2).random((*shape, 3), dtype=np.float32)
-    smooth = texture.structure(picture)
-    assert smooth.shape == picture.shape
+    image = np.random.default_rng(2).random((*shape, 3), dtype=np.float32)
+    smooth = texture.structure(image)
+    assert smooth.shape == image.shape
     assert np.isfinite(smooth).all()
 
 
 def test_blend_runs_from_structure_to_photo() -> None:
-    picture, smooth = np.full((2, 2, 3), 0.8, np.float32), np.full((2, 2, 3), 0.4, np.float32)
-    np.testing.assert_allclose(texture.blend(picture, smooth, 0), smooth)
-    np.testing.assert_allclose(texture.blend(picture, smooth, 1), picture)
-    np.testing.assert_allclose(texture.blend(picture, smooth, 0.25), np.float32(0.5))
+    image, smooth = np.full((2, 2, 3), 0.8, np.float32), np.full((2, 2, 3), 0.4, np.float32)
+    np.testing.assert_allclose(texture.blend(image, smooth, 0), smooth)
+    np.testing.assert_allclose(texture.blend(image, smooth, 1), image)
+    np.testing.assert_allclose(texture.blend(image, smooth, 0.25), np.float32(0.5))
 
 
 def test_real_photo_keeps_most_of_itself() -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from small import CONFIG, save_diffir, save_gen2res, save_small
 
-from pocketprior.core.training.photos import CONTEXTS, Data, Pool
-from pocketprior.distill.command import method_of, open_system
-from pocketprior.distill.stage import DistillStage
+from pocketprior.core.training.data.photos import CONTEXTS, Pool, TrainingData
+from pocketprior.distill.distill_stage import DistillStage
+from pocketprior.distill.distillation import method_of, open_system
 
 CPU = torch.device("cpu")
 QUICK = {"steps": 4, "batch": 2, "crop": 16, "save_every": 2, "warmup": 1, "precision": "fp32", "rate": 1e-3}
@@ -49,10 +49,10 @@ def build(files: dict[str, tuple[Path, str | None]], pool: Pool, tmp_path_factor
     """build(method, system, **changes of the recipe): the stage on the small pool."""
 
     def build(method: str, system: str = "dtpm", **changes: Any) -> DistillStage:
-        module = method_of(method)
-        recipe = replace(module.RECIPE, **{**QUICK, "teacher_steps": 0 if system == "diffir" else 8, **changes})
+        chosen = method_of(method)
+        recipe = replace(chosen.recipe, **{**QUICK, "teacher_steps": 0 if system == "diffir" else 8, **changes})
         torch.manual_seed(0)
         run = tmp_path_factory.mktemp("run")
-        return module.build(recipe, open_system(*files[system], recipe), Data(pool, pool), run, CPU)
+        return chosen.build(recipe, open_system(*files[system], recipe), TrainingData(pool, pool), run, CPU)
 
     return build

@@ -11,21 +11,22 @@ from small_stages import Build, batch_of
 from toy_training import record
 
 from pocketprior.core.models import checkpoints
-from pocketprior.core.models.steps import own_steps
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Assisted
-from pocketprior.distill import gates
-from pocketprior.distill.command import METHODS, method_of
+from pocketprior.core.sampling.steps import own_steps
+from pocketprior.core.training.data.photos import Pool, TrainingData
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import WithAuxiliary
+from pocketprior.distill import DISTILL_METHODS
+from pocketprior.distill import distill_stage as stages
+from pocketprior.distill.distillation import method_of
 
-PAIRS = [(method, system) for method in METHODS for system in method_of(method).SYSTEMS]
+PAIRS = [(method, system) for method in DISTILL_METHODS for system in method_of(method).systems]
 ASSISTED = ("progressive", "consistency", "one_step")
 OWN = {("quantized", "diffir"): 4}  # steps that a method keeps; others are asked for 2
 
 
 @pytest.fixture(autouse=True)
 def _one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "PHOTOS", 1)
+    monkeypatch.setattr(stages, "GATE_PHOTOS", 1)
 
 
 @pytest.mark.parametrize(("method", "system"), PAIRS)
@@ -74,13 +75,13 @@ def test_resumed_run_walks_the_same_path_whatever_learns_beside(
     for run, parts in ((tmp_path / "whole", 1), (tmp_path / "resumed", 2)):
         for part in range(parts):
             stage = build(method, sampling_steps=2)
-            assert isinstance(stage, Assisted) is (method in ASSISTED)
-            steps = train(stage, Data(pool, pool), stage.recipe, run, workers=0)
+            assert isinstance(stage, WithAuxiliary) is (method in ASSISTED)
+            steps = train(stage, TrainingData(pool, pool), stage.recipe, run, workers=0)
             if part < parts - 1:
-                assert next(steps)["step"] == 2
+                assert next(steps).step == 2
                 steps.close()
             else:
-                assert list(steps)[-1]["step"] == 4
+                assert list(steps)[-1].step == 4
     whole, resumed = record(tmp_path / "whole"), record(tmp_path / "resumed")
     assert [name for name in whole if whole[name] != resumed[name]] == []
 
@@ -88,10 +89,10 @@ def test_resumed_run_walks_the_same_path_whatever_learns_beside(
 def test_checkpoint_says_how_the_student_samples_and_where_it_is_from(build: Build, pool: Pool, tmp_path: Path) -> None:
     stage = build("unrolled", "gen2res", sampling_steps=2)
     recipe = replace(stage.recipe, steps=1, save_every=1)
-    (step,) = train(stage, Data(pool, pool), recipe, tmp_path, workers=0)
+    (step,) = train(stage, TrainingData(pool, pool), recipe, tmp_path, workers=0)
     facts = checkpoints.load(tmp_path / "model.safetensors", "gen2res").facts
     assert own_steps(facts) == stage.steps
     assert (facts["steps"], facts["method"], facts["teacher_steps"]) == (2, "unrolled", 8)
     assert facts["teacher"] == stage.system.source
-    assert facts["gates"]["val_psnr"] == pytest.approx(step["val_psnr"])
-    assert {"val_psnr", "val_niqe", "val_swd", "val_teacher_niqe", gates.LOST} <= set(step)
+    assert facts["gates"]["val_psnr"] == pytest.approx(step.figures["val_psnr"])
+    assert {"val_psnr", "val_niqe", "val_swd", "val_teacher_niqe", stages.LOST} <= set(step.figures)

@@ -14,14 +14,14 @@ from small import CALIBRATED, CONFIG, PHOTOS, SAMPLING, save_calibrated, save_sm
 
 from pocketprior.core.arrays import to_batch
 from pocketprior.core.errors import UsageError
-from pocketprior.core.manifest import Manifest
 from pocketprior.core.models.semantic import NoEncoder
-from pocketprior.core.models.steps import GAIN
-from pocketprior.core.pipeline import prepare, restore_tile, tiled_graphs
-from pocketprior.core.restore import Restorer
-from pocketprior.core.samplers import ddim
-from pocketprior.core.tiles import Box
-from pocketprior.core.verify import read_golden, verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.pipeline import prepare, restore_tile, tiled_graphs
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import read_golden, verify
+from pocketprior.core.restore.tiles import Box
+from pocketprior.core.sampling.samplers import ddim
+from pocketprior.core.sampling.steps import GAIN
 from pocketprior.export.dtpm import DtpmSource, dtpm_graphs
 from pocketprior.export.graphs import Graph
 from pocketprior.export.pack import write_pack

@@ -14,7 +14,7 @@ def small(body: str) -> Network:
     return Network(lambda: {"predictor": (DtpmPredictor(config), (torch.empty(1, 3, 16, 24),))}, "predictor")
 
 
-@pytest.mark.parametrize("body", ["rep", "naf", "naf-edge"])
+@pytest.mark.parametrize("body", ["rep", "naf"])
 def test_both_graphs_are_timed_and_are_the_same_function(body: str) -> None:
     pytest.importorskip("openvino")
     found = measure("small", naive(small(body)))

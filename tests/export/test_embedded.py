@@ -10,12 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pocketprior.core.image import read
-from pocketprior.core.manifest import Manifest
 from pocketprior.core.models import checkpoints
-from pocketprior.core.pack import default_pack
-from pocketprior.core.restore import Restorer
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.store import default_pack
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
 from pocketprior.export.dtpm import DtpmSource
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ from small import CONFIG, DIFFIR, SAMPLING, small_diffir, small_encoder, small_g
 from small_stages import MODELS
 
 from pocketprior.core.errors import UsageError
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.diffir import PERIOD
-from pocketprior.core.models.eager import eager
-from pocketprior.core.models.steps import Steps
-from pocketprior.core.samplers import ddim
-from pocketprior.core.schedule import ddpm, strided
+from pocketprior.core.sampling.samplers import ddim
+from pocketprior.core.sampling.schedule import ddpm, strided
+from pocketprior.core.sampling.steps import Steps
 from pocketprior.export import measure
 from pocketprior.export.diffir import diffir_graphs
 from pocketprior.export.dtpm import dtpm_graphs

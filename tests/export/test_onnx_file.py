@@ -10,10 +10,10 @@ import pytest
 from small import PHOTOS, source_of
 
 from pocketprior.core.errors import PackTamperedError
-from pocketprior.core.image import read
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.restore import Restorer
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
 from pocketprior.export import onnx_file
 from pocketprior.export.pack import write_pack
 

@@ -14,10 +14,10 @@ from small import save_diffir, save_small
 from pocketprior.core.cli import main
 from pocketprior.core.degradations import TASKS
 from pocketprior.core.errors import CheckpointError, PhotoWriteError, UnknownNameError, UsageError
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.restore import Restorer
-from pocketprior.core.tiles import Window
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
 from pocketprior.export.card import card
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource
@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_no_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("window", [(10, 10), (255, 32), (-256, 32), (256, -1)])
 def test_windows_that_cannot_be(tmp_path: Path, window: tuple[int, int]) -> None:
     """Before anything is traced, and as a mistake of the call."""
-    source = DiffirSource(save_diffir(tmp_path), window=Window(*window))
+    source = DiffirSource(save_diffir(tmp_path), window=TileWindow(*window))
     with pytest.raises(UsageError, match=rf"a window of {window[0]} {window[1]} was given; expected .* a multiple of"):
         write_pack(source, tmp_path / "pack", name="x", photos=PHOTOS)
 

@@ -13,13 +13,13 @@ import torch
 from pocketprior.core import cli
 from pocketprior.core.arrays import to_batch, to_image
 from pocketprior.core.errors import CheckpointError, TrainingError
-from pocketprior.core.image import read, write
-from pocketprior.core.manifest import Manifest
 from pocketprior.core.models import checkpoints, gen2res
-from pocketprior.core.noise_sigma import noise_sigma
-from pocketprior.core.photo import Photo
-from pocketprior.core.restore import Restorer
-from pocketprior.core.training.gen2res.constrain import RECIPE
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
+from pocketprior.core.restore.noise_sigma import noise_sigma
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
 from pocketprior.export.personalize import constrain
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -78,7 +78,7 @@ def test_an_album_becomes_a_pack_that_restores(pack: Path, album: Path) -> None:
 def test_the_pack_does_what_the_constrained_checkpoint_does(pack: Path) -> None:
     """The graph against the denoiser with its factors multiplied in."""
     checkpoint = checkpoints.load(pack.with_name("grandma.run") / "model.safetensors", "gen2res")
-    assert checkpoint.config["lora"] == RECIPE.rank
+    assert checkpoint.config["lora"] == CONSTRAIN_STAGE.recipe.rank
     denoiser = gen2res.build(checkpoint)
     x, t = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)), torch.tensor([0.2])
     graph = Restorer.from_pack(pack, graphs="split", threads=1).graphs["denoise"]
@@ -150,7 +150,7 @@ def test_the_card_claims_photos_for_the_base_that_comes_along_alone(pack: Path) 
 
 
 def test_a_finished_training_is_not_done_again(album: Path, base: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, steps=2).with_settings(SHORT)
+    recipe = replace(CONSTRAIN_STAGE.recipe, steps=2).with_settings(SHORT)
     photos = sorted(album.glob("*.png"))
     first = constrain(photos, base, recipe, tmp_path / "run", workers=0)
     made = first.stat().st_mtime_ns
@@ -195,7 +195,7 @@ def test_photos_that_are_too_small_are_counted(
 ) -> None:
     small = tmp_path / "small.png"
     write(Photo(np.zeros((40, 500, 3), np.uint8)), small)
-    recipe = replace(RECIPE, steps=1).with_settings(SHORT)
+    recipe = replace(CONSTRAIN_STAGE.recipe, steps=1).with_settings(SHORT)
     constrain([*sorted(album.glob("*.png")), small], base, recipe, tmp_path / "run", workers=0)
     assert "1 of 3 photos" in capsys.readouterr().err
 
@@ -203,4 +203,4 @@ def test_photos_that_are_too_small_are_counted(
 def test_without_a_base_it_says_how_to_get_one(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gen2res, "SHIPPED_BASE", tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="train gen2res base"):
-        constrain(sorted(album.glob("*.png")), None, RECIPE, tmp_path / "run")
+        constrain(sorted(album.glob("*.png")), None, CONSTRAIN_STAGE.recipe, tmp_path / "run")

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pocketprior.core.pack import default_pack
+from pocketprior.core.pack.store import default_pack
 from pocketprior.export.sharing import ALIGNMENT, Store, shared_ir, shared_onnx
 from pocketprior.runtimes.openvino import the_core
 

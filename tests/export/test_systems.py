@@ -35,18 +35,19 @@ from small import (
 from pocketprior.core.arrays import to_batch, to_image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import CheckpointError, GraphError, UnknownNameError, UsageError
-from pocketprior.core.image import read
-from pocketprior.core.manifest import GraphSpec, Manifest, PackedFile
 from pocketprior.core.models import checkpoints
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.dtpm import DenoiserConfig, PredictorConfig
-from pocketprior.core.models.eager import eager
 from pocketprior.core.models.gen2res import restore
-from pocketprior.core.noise import normal, normal_vector
-from pocketprior.core.noise_sigma import noise_sigma
-from pocketprior.core.restore import Restorer
-from pocketprior.core.schedule import ddpm
-from pocketprior.core.tiles import Window, crop, pad_to_multiple
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import GraphSpec, Manifest, PackedFile
+from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.noise_sigma import noise_sigma
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
+from pocketprior.core.restore.tiles import crop, pad_to_multiple
+from pocketprior.core.sampling.noise import normal, normal_vector
+from pocketprior.core.sampling.schedule import ddpm
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.gen2res import Gen2ResSource
@@ -110,7 +111,7 @@ def test_facts_are_those_of_the_model(pack: Path) -> None:
     if manifest.model == "diffir":
         assert manifest.tasks == ("cleanup",)
         assert manifest.state == (1, DIFFIR.ipr)
-        assert manifest.receptive_field == {"encode": Window(512, 0), "compose": WINDOW, "fused": WINDOW}
+        assert manifest.receptive_field == {"encode": TileWindow(512, 0), "compose": WINDOW, "fused": WINDOW}
         assert set(manifest.macs_per_pixel) == {"encode", "compose", "fused"}
     else:
         assert manifest.tasks == ("blind",)

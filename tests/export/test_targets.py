@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from small import PHOTOS, START, STEPS, WINDOW, save_gen2res, source_of
 
 from pocketprior.core.errors import PocketPriorError, UnknownNameError, UsageError
-from pocketprior.core.image import read
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.models.eager import eager
-from pocketprior.core.pipeline import prepare, restore_tile, tiled_graphs
-from pocketprior.core.restore import Restorer
-from pocketprior.core.tiles import Box
-from pocketprior.core.verify import verify
+from pocketprior.core.models.deploy.rewrite import eager
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.pipeline import prepare, restore_tile, tiled_graphs
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
+from pocketprior.core.restore.tiles import Box
 from pocketprior.export.gen2res import Gen2ResSource
 from pocketprior.export.pack import PRECISIONS, TARGETS, write_pack
 from pocketprior.export.source import Source

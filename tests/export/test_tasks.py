@@ -14,18 +14,18 @@ from small import CONFIG, PHOTOS, TASKS, save_diffir, save_gen2res, save_tasks
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import PackError, PackTamperedError, UnknownNameError, UsageError
-from pocketprior.core.image import read, write
-from pocketprior.core.manifest import FILE, Manifest
 from pocketprior.core.models import checkpoints
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.dtpm import MOBILE, Dtpm, DtpmConfig
-from pocketprior.core.models.eager import eager
 from pocketprior.core.models.semantic import NoEncoder
-from pocketprior.core.models.steps import GAIN
-from pocketprior.core.pack import default_pack
-from pocketprior.core.photo import Photo
-from pocketprior.core.restore import Restorer
-from pocketprior.core.schedule import cosine, trailing
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import FILE, Manifest
+from pocketprior.core.pack.store import default_pack
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
+from pocketprior.core.sampling.schedule import cosine, trailing
+from pocketprior.core.sampling.steps import GAIN
 from pocketprior.export.coreml.toolchain import coremltools
 from pocketprior.export.dtpm import DtpmSource, Sampling, dtpm_graphs
 from pocketprior.export.pack import write_pack

@@ -14,12 +14,12 @@ from small import PHOTOS, save_diffir, source_of
 from pocketprior.core.arrays import Image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import GraphError, PackError, UsageError
-from pocketprior.core.image import read
-from pocketprior.core.manifest import Manifest, Size
-from pocketprior.core.models.eager import eager
-from pocketprior.core.restore import Restorer
-from pocketprior.core.tiles import Window
-from pocketprior.core.verify import verify
+from pocketprior.core.models.deploy.rewrite import eager
+from pocketprior.core.pack.manifest import Manifest, Size
+from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
 from pocketprior.export.pack import TARGETS, write_pack
 
 TILE = 128
@@ -74,8 +74,8 @@ def test_photos_of_any_size_are_restored(fixed: Packs, system: str, runtime: str
     assert verify(fixed(system), runtime).ok
 
 
-@pytest.mark.parametrize(("system", "window"), [("dtpm", None), ("gen2res", Window(TILE, 8))])
-def test_tiles_are_those_of_free_sizes(fixed: Packs, tmp_path: Path, system: str, window: Window | None) -> None:
+@pytest.mark.parametrize(("system", "window"), [("dtpm", None), ("gen2res", TileWindow(TILE, 8))])
+def test_tiles_are_those_of_free_sizes(fixed: Packs, tmp_path: Path, system: str, window: TileWindow | None) -> None:
     """On a photo that needs no padding to the tile: of a DTPM because the reach is kept, of a Gen2Res by its window."""
     manifest, opened = Manifest.load(fixed(system)), source_of(system, tmp_path, STEPS).open()
     graphs = {name: eager(graph.module, list(graph.inputs), *graph.outputs) for name, graph in opened.graphs.items()}
@@ -91,7 +91,7 @@ def test_another_size_is_refused(fixed: Packs) -> None:
     x = np.zeros((1, 3, 64, TILE), np.float32)
     with pytest.raises(GraphError, match=r"input 'x': expected the shape \[1, 3, 128, 128\], got \[1, 3, 64, 128\]"):
         restorer.graphs["denoise"](x=x, t=np.zeros(1, np.float32))
-    with pytest.raises(UsageError, match="gives its result on tiles of 128 pixels alone"):
+    with pytest.raises(UsageError, match="runs only on tiles of 128 pixels"):
         restorer(photo(8, 8), tile=64)
 
 
@@ -100,7 +100,7 @@ def test_another_size_is_refused(fixed: Packs) -> None:
     [
         ("gen2res", 66, UsageError, "tiles of 66 pixels were asked for; choose a multiple of 4"),
         ("gen2res", 0, UsageError, "tiles of 0 pixels"),
-        ("gen2res", 24, UsageError, "a window of 24 8 was given; expected .* 36 or more, just 24"),
+        ("gen2res", 24, UsageError, "a window of 24 8 was given; expected .* 36 or more, exactly 24"),
         ("dtpm", 32, PackError, r"size: given 32, expected \d+ or more, for what the graphs see"),
     ],
 )
@@ -119,7 +119,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack, recording = str(tmp_path / "pack"), str(tmp_path / "known.npz")
     assert main(["export", checkpoint, "--data", str(photos), "-o", pack, *options]) == 0
     assert main(["info", pack]) == 0
-    assert "tiles of 64 x 64 pixels alone" in capsys.readouterr().out
+    assert "tiles only of 64 x 64 pixels" in capsys.readouterr().out
     told = ["--photos", str(PHOTOS[0]), "--side", "100", "--device", "cpu"]
     assert main(["parity", "record", checkpoint, "-o", recording, *told, *options]) == 0
     assert main(["parity", "run", pack, "--against", recording]) == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketprior.core import noise
+from pocketprior.core.sampling import noise
 
 EDGE_WORDS = [0, 1, 2, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 2, 2**32 - 1]
 TAIL = int(0.075 * 2**32)  # where the central polynomials hand over

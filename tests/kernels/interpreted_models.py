@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketprior.core.models.dirformer import Dirformer, DirformerConfig
-from pocketprior.core.models.dtpm import Adapters, Denoiser, DenoiserConfig
+from pocketprior.core.models.dtpm import Adapters, DenoiserConfig, TextureDenoiser
 from pocketprior.core.models.gen2res import Denoiser as Gen2ResDenoiser
 from pocketprior.core.models.gen2res import Gen2ResConfig
 from pocketprior.kernels import mode
@@ -28,7 +28,7 @@ class Guided(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         config = DenoiserConfig("naf", (16, 32), (1, 1), expansion=1.0, frequencies=8, embedding=8)
-        self.denoiser = Denoiser(config, 4)
+        self.denoiser = TextureDenoiser(config, 4)
         self.adapters = Adapters(self.denoiser)
 
     def forward(self, x: Tensor, base: Tensor, code: Tensor, t: Tensor) -> Tensor:

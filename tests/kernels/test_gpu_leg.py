@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.gen2res import Gen2ResConfig
-from pocketprior.core.systems import SYSTEMS
+from pocketprior.core.pack.systems import SYSTEMS
+from pocketprior.core.training.data.photos import TrainingData, gather
 from pocketprior.core.training.gen2res import base
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, gather
+from pocketprior.core.training.loop.loop import train
 from pocketprior.kernels import OPS
 from pocketprior.kernels.gpu.carried import unpacked
 from pocketprior.kernels.gpu.collect import collect
@@ -66,7 +66,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Without
     installed={"pocketprior"},
 )
 RECIPE = replace(
-    base.RECIPE,
+    base.BASE_STAGE.recipe,
     steps=2,
     batch=2,
     crop=16,
@@ -89,8 +89,8 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, photo in enumerate(photos):
         Image.fromarray(photo).save(folder / f"photos/{i}.png")
     pool = gather(photos, minimum=64, side=0, structures=False)
-    data = Data(pool, pool)
-    list(train(base.build(RECIPE, {}, data), data, RECIPE, folder / "toy", workers=0))
+    data = TrainingData(pool, pool)
+    list(train(base.BASE_STAGE.build(RECIPE, {}, data), data, RECIPE, folder / "toy", workers=0))
     options = ["--pack", "--data", folder / "photos", "--run", folder / "toy", "--carry", folder / "carried"]
     assert main(ROOT, [*map(str, options)]) == 2, "the run has done all its steps"
     assert main(ROOT, [*map(str, options), "--set", "steps=6"]) == 0

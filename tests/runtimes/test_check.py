@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import GraphError
-from pocketprior.core.manifest import ArraySpec, GraphSpec
+from pocketprior.core.pack.manifest import ArraySpec, GraphSpec
 from pocketprior.runtimes.check import checked
 
 IMAGE = ArraySpec("float32", (1, 3, "h", "w"))

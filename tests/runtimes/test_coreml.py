@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import GraphError, MissingExtraError, PackError, UsageError
-from pocketprior.core.manifest import ArraySpec, GraphSpec
+from pocketprior.core.pack.manifest import ArraySpec, GraphSpec
 from pocketprior.runtimes import coreml
 from pocketprior.runtimes.coreml import CORE_ML, INTERPRETER, engine
 from pocketprior.runtimes.mil.schema import Model
@@ -166,7 +166,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketprior.core.manifest import ArraySpec, GraphSpec
+from pocketprior.core.pack.manifest import ArraySpec, GraphSpec
 from pocketprior.runtimes import coreml
 
 image = ArraySpec("float32", (1, 3, "h", "w"))

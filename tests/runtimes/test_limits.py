@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pocketprior.core.manifest import Limit, Manifest
+from pocketprior.core.pack.manifest import LimitOverride, Manifest
 from pocketprior.runtimes.limits import (
     NLM_GATE,
     PARITY_LIMITS,
@@ -76,7 +76,8 @@ def test_every_limit_has_its_reason() -> None:
 
 
 def test_a_pack_has_its_own(manifest: Manifest) -> None:
-    own = replace(manifest, limits={"coded": Limit("sold as such", psnr_db=42.0), "task": Limit("so", drop_db=0.3)})
+    limits = {"coded": LimitOverride("sold as such", psnr_db=42.0), "task": LimitOverride("so", drop_db=0.3)}
+    own = replace(manifest, limits=limits)
     assert limit_of("coded", own) == PARITY_LIMITS["coded"]._replace(psnr_db=42, reason="sold as such")
     assert limit_of("fp32", own) == PARITY_LIMITS["fp32"]
     assert (task_drop_db(manifest), task_drop_db(own)) == (TASK_DROP_DB, 0.3)

@@ -12,7 +12,7 @@ import packs
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError, UsageError
-from pocketprior.core.manifest import ArraySpec, GraphSpec, Manifest
+from pocketprior.core.pack.manifest import ArraySpec, GraphSpec, Manifest
 from pocketprior.runtimes import onnxruntime
 from pocketprior.runtimes.options import RuntimeOptions
 

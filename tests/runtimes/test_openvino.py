@@ -15,12 +15,12 @@ import pytest
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import GraphError, MissingExtraError, PackError, UsageError
-from pocketprior.core.image import read
-from pocketprior.core.manifest import ArraySpec, GraphSpec, Manifest
 from pocketprior.core.metrics import psnr
-from pocketprior.core.pack import default_pack
-from pocketprior.core.restore import Restorer
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import ArraySpec, GraphSpec, Manifest
+from pocketprior.core.pack.store import default_pack
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
 from pocketprior.runtimes import openvino
 from pocketprior.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
 
@@ -105,8 +105,8 @@ def test_16_bit_arithmetic_is_used_or_refused() -> None:
 SIGNALLED = """
 import signal, sys
 from pathlib import Path
-from pocketprior.core.pack import default_pack
-from pocketprior.core.restore import Restorer
+from pocketprior.core.pack.store import default_pack
+from pocketprior.core.restore.restorer import Restorer
 import numpy as np
 
 def restore():

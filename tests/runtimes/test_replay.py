@@ -10,11 +10,10 @@ import packs
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.pack import packed_file
-from pocketprior.core.recording import write_arrays
-from pocketprior.core.restore import Restorer
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.store import packed_file, write_arrays
+from pocketprior.core.restore.restorer import Restorer
+from pocketprior.core.restore.selftest import verify
 from pocketprior.runtimes import replay
 
 PHOTO = packs.photo(33, 21)
@@ -64,7 +63,7 @@ def test_other_inputs_are_refused(recorded: Path, change: dict[str, float]) -> N
 def test_an_answer_is_the_callers_own(recorded: Path, manifest: Manifest) -> None:
     graph = replay.open(recorded / "calls.npz", "encode", manifest.graphs["encode"])
     live = Restorer.from_pack(recorded, threads=1).graphs["encode"]
-    from pocketprior.core.thumbnail import thumbnail
+    from pocketprior.core.photo.resize import thumbnail
 
     small = thumbnail(PHOTO, packs.SIDE)
     graph(thumbnail=small)["code"][:] = 0

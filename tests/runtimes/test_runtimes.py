@@ -10,7 +10,7 @@ import packs
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError, PackTamperedError, UnknownNameError, UsageError
-from pocketprior.core.manifest import TARGETS, Manifest
+from pocketprior.core.pack.manifest import TARGETS, Manifest
 from pocketprior.runtimes import RUNTIMES, open_graphs
 
 

@@ -17,22 +17,26 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ...degradations import Picture, gaussian_blur, gaussian_noise
+from ...arrays import FloatImage
+from ...degradations import gaussian_blur, gaussian_noise
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import MOBILE, Denoiser, DtpmConfig
-from ...samplers import ddim
-from ...schedule import SCHEDULES, trailing
+from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
+from ...sampling.samplers import ddim
+from ...sampling.schedule import SCHEDULES, trailing
 from ...texture import blend
-from ..diffusion import draw_level, mix
-from ..photos import Crop, Data, Pool, planar
-from ..recipe import Recipe
-from ..stage import Arrays, Validation
-from .codes import CODE_DROP, CODE_NOISE, draw_code, noisy_code
-from .losses import diffusion_loss, local_deviation
-from .start import frozen_encoder
-from .validation import device_of, side_by_side
+from ..data.photos import Crop, Pool, TrainingData, planar
+from ..evaluation.score import device_of, side_by_side
+from ..loop.recipe import Recipe
+from ..loop.stage import Arrays, StageDefinition, Validation, stacked
+from ..losses import diffusion_loss, draw_level, local_deviation, mix
+from .dtpm_stage import frozen_encoder
+from .semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 
-__all__ = ["EARLIER", "RECIPE", "STRUCTURES", "PriorRecipe", "PriorStage", "build", "residual_scale"]
+__all__ = ["PRIOR_STAGE", "PriorRecipe", "PriorStage", "residual_scale"]
+
+VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32
+WINDOWS = (5, 9, 17, 33)  # pixels over which local deviations are taken
+SAMPLING_STEPS = 4  # of the image that validation shows
 
 
 @dataclass(frozen=True)
@@ -44,19 +48,6 @@ class PriorRecipe(Recipe):
     code_noise: float = CODE_NOISE
     snr_cap: float = 0.0  # min-SNR weighting, 0 for none; see `diffusion_loss`
     local: float = 0.75  # share of the crops whose residual is divided by its local deviation, of calibrated models
-
-
-RECIPE = PriorRecipe(steps=60_000, rate=1.5e-3, ema=0.9995)
-EARLIER = ("semantic",)
-STRUCTURES = True
-VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32
-WINDOWS = (5, 9, 17, 33)  # pixels over which local deviations are taken
-SAMPLING_STEPS = 4  # of the picture that validation shows
-
-
-def build(recipe: PriorRecipe, earlier: Mapping[str, Checkpoint], data: Data) -> PriorStage:
-    """The stage, under the codes of the "semantic" checkpoint."""
-    return PriorStage(recipe, frozen_encoder(earlier, recipe.model), data)
 
 
 def residual_scale(pool: Pool) -> float:
@@ -73,12 +64,12 @@ class PriorStage:
 
     kind = "prior"
 
-    def __init__(self, recipe: PriorRecipe, encoder: nn.Module, data: Data) -> None:
+    def __init__(self, recipe: PriorRecipe, encoder: nn.Module, data: TrainingData) -> None:
         self.recipe, self.config = recipe, recipe.model
         self.encoder = encoder
         self.scale = residual_scale(data.train.at(0))
-        self.bars = SCHEDULES[self.config.schedule]()
-        denoiser = Denoiser(self.config.denoiser, self.config.semantic.code)
+        self.alpha_bars = SCHEDULES[self.config.schedule]()
+        denoiser = TextureDenoiser(self.config.denoiser, self.config.semantic.code)
         recipe.check_crop(denoiser.unet.multiple_of)
         self.model: nn.Module = denoiser
         self.trained = {"": 1.0}
@@ -90,7 +81,7 @@ class PriorStage:
         cut = pool.crop(crop, rng)
         return self._sample(cut, _imperfect(cut, rng), self.recipe.code_drop, self.recipe.code_noise, rng)
 
-    def _sample(self, cut: Crop, smooth: Picture, drop: float, noise: float, rng: Generator) -> Arrays:
+    def _sample(self, cut: Crop, smooth: FloatImage, drop: float, noise: float, rng: Generator) -> Arrays:
         clean, window = planar(cut.clean), 0
         if self.config.predictor.damage and rng.random() < self.recipe.local:
             window = WINDOWS[rng.integers(len(WINDOWS))]
@@ -98,7 +89,7 @@ class PriorStage:
             "window": np.array(window, np.int64),
             "clean": clean,
             "structure": planar(smooth),
-            **draw_level(self.bars, clean.shape, rng),
+            **draw_level(self.alpha_bars, clean.shape, rng),
             **draw_code(cut.thumbnail, self.config.semantic.code, drop, noise, rng),
         }
 
@@ -107,11 +98,12 @@ class PriorStage:
         return {"loss": self._error(self.model, batch, noisy_code(self.encoder, batch))}
 
     def _error(self, model: nn.Module, batch: Mapping[str, Tensor], code: Tensor) -> Tensor:
-        structure, noise, bar = (batch[name] for name in ("structure", "noise", "bar"))
+        structure, noise, alpha_bar = (batch[name] for name in ("structure", "noise", "alpha_bar"))
         residual = self._scaled(batch["clean"] - structure, batch["window"])
-        x, structure = (a.contiguous(memory_format=torch.channels_last) for a in (mix(residual, noise, bar), structure))
+        x = mix(residual, noise, alpha_bar)
+        x, structure = (a.contiguous(memory_format=torch.channels_last) for a in (x, structure))
         predicted = model(x, structure, code, batch["t"])
-        return diffusion_loss(predicted, residual, noise, bar, self.config.prediction, self.recipe.snr_cap)
+        return diffusion_loss(predicted, residual, noise, alpha_bar, self.config.prediction, self.recipe.snr_cap)
 
     def _scaled(self, residual: Tensor, windows: Tensor) -> Tensor:
         scale = residual.new_full((len(residual), 1, *residual.shape[2:]), self.scale)
@@ -124,21 +116,20 @@ class PriorStage:
         """The same loss on fixed crops, times and noise of held-back photos, with and without the code."""
         errors = torch.tensor([self._errors(model, batch) for batch in self._held_back])
         with_code, without = errors.mean(dim=0).tolist()
-        picture = self._picture(model, self._held_back[0])
         figures = {"val_loss": with_code}
         if self.config.semantic.code:
             figures["val_loss_without_code"] = without
-        return Validation(figures, picture)
+        return Validation(figures, self._images(model, self._held_back[0]))
 
     def _errors(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[float]:
         batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
         code = noisy_code(self.encoder, batch)
         return [float(self._error(model, batch, c)) for c in (code, torch.zeros_like(code))]
 
-    def _picture(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _images(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One held-back crop: its structure, the same with sampled texture, and the crop itself."""
         one = {name: tensor[:1].to(device_of(model)) for name, tensor in batch.items()}
-        levels, times = trailing(SAMPLING_STEPS, self.bars)
+        levels, times = trailing(SAMPLING_STEPS, self.alpha_bars)
         code = noisy_code(self.encoder, one)
 
         def denoise(x: Tensor, step: int) -> Tensor:
@@ -153,20 +144,17 @@ class PriorStage:
         rng = np.random.default_rng(0)
         cuts = [self.val.crop(VAL_SIDE, rng) for _ in range(VAL_CROPS)]
         samples = [self._sample(cut, cut.smooth, 0, 0, rng) for cut in cuts]
-        return [
-            {name: torch.from_numpy(np.stack([s[name] for s in samples[i : i + VAL_BATCH]])) for name in samples[0]}
-            for i in range(0, VAL_CROPS, VAL_BATCH)
-        ]
+        return [stacked(samples[i : i + VAL_BATCH]) for i in range(0, VAL_CROPS, VAL_BATCH)]
 
     def facts(self) -> dict[str, Any]:
         """The scale s of the residual."""
         return {"residual_scale": self.scale}
 
 
-def _imperfect(crop: Crop, rng: Generator) -> Picture:
+def _imperfect(crop: Crop, rng: Generator) -> FloatImage:
     """The structure of a crop, often with some texture left, sometimes blurred and noisy.
 
-    Stage II hands the prior a regression's output, which is no filter's output: it must have seen imperfect structure.
+    In stage II the prior sees the output of a regression, not of a filter, so it must learn from imperfect structure.
     """
     smooth = crop.smooth
     if rng.random() < 0.5:
@@ -174,3 +162,10 @@ def _imperfect(crop: Crop, rng: Generator) -> Picture:
     if rng.random() < 0.2:
         smooth = gaussian_noise(gaussian_blur(smooth, rng.uniform(0.3, 1.0)), rng.uniform(0, 2), rng)
     return smooth
+
+
+def _build(recipe: PriorRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PriorStage:
+    return PriorStage(recipe, frozen_encoder(earlier, recipe.model), data)
+
+
+PRIOR_STAGE = StageDefinition(PriorRecipe(steps=60_000, rate=1.5e-3, ema=0.9995), _build)

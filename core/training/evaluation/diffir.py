@@ -18,9 +18,9 @@ from ...errors import CheckpointError
 from ...models import checkpoints
 from ...models.diffir import Diffir, DiffirConfig, Teacher
 from ...models.dirformer import Dirformer
-from ...noise import normal_vector
+from ...sampling.noise import normal_vector
 from .dtpm import INPUT
-from .score import Case, Method, Row, Table, cases, measure
+from .score import EvaluationCase, MethodFigures, RestoreMethod, ResultTable, cases, measure
 
 __all__ = ["evaluate"]
 
@@ -28,7 +28,9 @@ OWN, OTHER, MEAN = "its own prior", "another photo's prior", "the mean prior"
 STUDENT, TEACHER, V1 = "stage 2", "stage 1", "V1, trained without diffusion"
 
 
-def evaluate(model_path: Path, pretrain_path: Path, photos: Sequence[Image], v1_path: Path | None = None) -> Table:
+def evaluate(
+    model_path: Path, pretrain_path: Path, photos: Sequence[Image], v1_path: Path | None = None
+) -> ResultTable:
     """Every row on the same photos (H, W, 3) uint8 with the damage of the model's task.
 
     v1_path: a "diffir" checkpoint that was trained with `model.steps=0`, if there is one. Raises CheckpointError for
@@ -48,7 +50,7 @@ def evaluate(model_path: Path, pretrain_path: Path, photos: Sequence[Image], v1_
         true = [teacher.cpen(case.image, case.clean) for case in found]
     rows += _under_priors(STUDENT, model.dirformer, found, estimated)
     rows += _under_priors(TEACHER, teacher.dirformer, found, true)
-    return Table(f"DiffIR, task `{task}`", rows, _comparisons(Table("", rows, ())))
+    return ResultTable(f"DiffIR, task `{task}`", rows, _comparisons(ResultTable("", rows, ())))
 
 
 def _student(checkpoint: checkpoints.Checkpoint) -> Diffir:
@@ -73,11 +75,13 @@ def _v1(path: Path) -> Diffir:
     return model
 
 
-def _under_priors(name: str, restore: Dirformer, found: Sequence[Case], priors: Sequence[Tensor]) -> list[Row]:
+def _under_priors(
+    name: str, restore: Dirformer, found: Sequence[EvaluationCase], priors: Sequence[Tensor]
+) -> list[MethodFigures]:
     mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
     given = {OWN: priors, OTHER: [*priors[1:], priors[0]], MEAN: [mean] * len(priors)}
 
-    def under(chosen: Sequence[Tensor]) -> Method:
+    def under(chosen: Sequence[Tensor]) -> RestoreMethod:
         prior_of = {id(case): prior for case, prior in zip(found, chosen, strict=True)}
         return lambda case: restore(case.image, prior_of[id(case)])
 
@@ -88,7 +92,7 @@ def _row(name: str, kind: str) -> str:
     return f"{name}, {kind}"
 
 
-def _comparisons(table: Table) -> list[str]:
+def _comparisons(table: ResultTable) -> list[str]:
     pairs = [(_row(STUDENT, OWN), INPUT)]
     if V1 in {row.method for row in table.rows}:
         pairs.append((_row(STUDENT, OWN), V1))

@@ -15,31 +15,23 @@ from torch import Tensor, nn
 
 from ...arrays import Image, to_batch, to_image
 from ...metrics import psnr
+from ...metrics.baselines import NULLS, null_result
 from ...models import checkpoints
 from ...models.dtpm import Dtpm, DtpmConfig
-from ...models.semantic import NoEncoder, SemanticConfig, SemanticEncoder
-from ...models.steps import GAIN, Steps, own_steps, sampled_deviation
-from ...noise import normal
-from ...null import NULLS, null_result
-from ...schedule import SCHEDULES, trailing
-from ...thumbnail import thumbnail
-from .score import Case, Row, Table, cases, measure
+from ...models.semantic import NoEncoder
+from ...photo.resize import thumbnail
+from ...sampling.noise import normal
+from ...sampling.schedule import SCHEDULES, trailing
+from ...sampling.steps import GAIN, Steps, own_steps, sampled_deviation
+from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure
 
-__all__ = ["INPUT", "PREDICTOR", "evaluate", "load_encoder", "restore"]
+__all__ = ["INPUT", "PREDICTOR", "evaluate", "restore"]
 
 INPUT, PREDICTOR = "input", "predictor alone"
 GOOD = 40.0  # dB: a photo that the predictor brings this near to the truth needs no texture
 
 
-def load_encoder(path: Path) -> SemanticEncoder:
-    """A trained semantic encoder. Raises CheckpointError."""
-    checkpoint = checkpoints.load(path, "semantic")
-    encoder = SemanticEncoder(checkpoints.from_dict(SemanticConfig, checkpoint.config))
-    encoder.load_state_dict(checkpoint.part("encoder"))
-    return encoder.eval()
-
-
-def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image]) -> Table:
+def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image]) -> ResultTable:
     """Every row on the same photos (H, W, 3) uint8, with the damage of the model's task.
 
     encoder: the semantic encoder, for models that have a code. Null opponents are made at the mean PSNR of the first
@@ -55,26 +47,26 @@ def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image
     rows += [measure(PREDICTOR, lambda case: model.predictor(case.image), found)]
     chains = _chains(model, own_steps(checkpoint.facts))
     for steps in chains:
-        gain = GAIN / sampled_deviation(checkpoint.facts, steps.count)
+        gain = GAIN / sampled_deviation(checkpoint.facts, steps.step_count)
         method = partial(restore, model, encode, steps, gain=gain)
-        rows += [measure(f"DTPM, {steps.count} steps, gain {GAIN:g}", method, found)]
+        rows += [measure(f"DTPM, {steps.step_count} steps, gain {GAIN:g}", method, found)]
     rows[2:2] = _null_rows(model, found, rows[2])
-    errors = [(steps.count, _log_errors(model, encode, steps, found, checkpoint)) for steps in chains]
-    return Table(f"DTPM, task `{task}`", rows, [*_verdicts(Table("", rows, ())), *_calibrations(errors)])
+    errors = [(steps.step_count, _log_errors(model, encode, steps, found, checkpoint)) for steps in chains]
+    return ResultTable(f"DTPM, task `{task}`", rows, [*_verdicts(ResultTable("", rows, ())), *_calibrations(errors)])
 
 
 def _chains(model: Dtpm, own: Steps | None) -> list[Steps]:
-    bars = SCHEDULES[model.config.schedule]()
-    return [own] if own else [Steps.of(*trailing(count, bars)) for count in (4, 50)]
+    alpha_bars = SCHEDULES[model.config.schedule]()
+    return [own] if own else [Steps.of(*trailing(count, alpha_bars)) for count in (4, 50)]
 
 
-def restore(model: Dtpm, encoder: nn.Module, steps: Steps, case: Case, gain: float = GAIN) -> Tensor:
+def restore(model: Dtpm, encoder: nn.Module, steps: Steps, case: EvaluationCase, gain: float = GAIN) -> Tensor:
     """The restored photo at this gain, (1, 3, H, W) in [0, 1]; H and W are multiples of `multiple_of`."""
     image, noise, code = _conditions(model, encoder, case)
     return model(image, code, noise, image.new_tensor([gain]), *steps).cpu()
 
 
-def _conditions(model: Dtpm, encoder: nn.Module, case: Case) -> tuple[Tensor, Tensor, Tensor]:
+def _conditions(model: Dtpm, encoder: nn.Module, case: EvaluationCase) -> tuple[Tensor, Tensor, Tensor]:
     """The damaged image, noise of its size and the semantic code, on the model's device."""
     height, width = case.true.shape[:2]
     size = model.config.semantic.size
@@ -84,7 +76,7 @@ def _conditions(model: Dtpm, encoder: nn.Module, case: Case) -> tuple[Tensor, Te
     return image, noise, model.encode(encoder, small)
 
 
-def _null_rows(model: Dtpm, found: Sequence[Case], ours: Row) -> Iterator[Row]:
+def _null_rows(model: Dtpm, found: Sequence[EvaluationCase], ours: MethodFigures) -> Iterator[MethodFigures]:
     """The null opponents at the mean PSNR of `ours`."""
     with torch.inference_mode():
         bases = [to_image(model.predictor(case.image).clamp(0, 1).numpy(), np.uint8) for case in found]
@@ -96,14 +88,14 @@ def _null_rows(model: Dtpm, found: Sequence[Case], ours: Row) -> Iterator[Row]:
 
 @torch.inference_mode()
 def _log_errors(
-    model: Dtpm, encoder: nn.Module, steps: Steps, found: Sequence[Case], checkpoint: checkpoints.Checkpoint
+    model: Dtpm, encoder: nn.Module, steps: Steps, found: Sequence[EvaluationCase], checkpoint: checkpoints.Checkpoint
 ) -> list[float]:
     """Per photo the logarithm of the deviation of the sampled residual over that of the true one."""
     errors = []
     for case in found:
         image, noise, code = _conditions(model, encoder, case)
         base, scale = model.predict(image)
-        deviation = sampled_deviation(checkpoint.facts, steps.count)
+        deviation = sampled_deviation(checkpoint.facts, steps.step_count)
         sampled = scale * model.residual(image, base, code, noise, *steps) / deviation
         errors.append(float((sampled.std() / (case.clean.to(base) - base).std()).log()))
     return errors
@@ -115,14 +107,14 @@ def _calibrations(errors: Sequence[tuple[int, Sequence[float]]]) -> Iterator[str
         yield f"Calibration, {steps} steps: the deviation of a photo's samples is off by {mean:.2f} in its logarithm."
 
 
-def _verdicts(table: Table) -> Iterator[str]:
+def _verdicts(table: ResultTable) -> Iterator[str]:
     few, *many = (row.method for row in table.rows if row.method.startswith("DTPM"))
     gains = [table.change("PSNR", method, INPUT) for method in (PREDICTOR, few)]
     yield f"Over the input: the predictor {gains[0]:+.2f} dB, the whole model {gains[1]:+.2f} dB."
     for other in (PREDICTOR, *NULLS):
         differences = {metric: table.difference(metric, few, other) for metric in ("SWD", "HaarPSI", "NIQE")}
-        told = (f"{m} {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for m, d in differences.items())
-        yield f"Texture, minus {other}: {', '.join(told)}; in brackets 95 % intervals over the photos."
+        parts = (f"{m} {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for m, d in differences.items())
+        yield f"Texture, minus {other}: {', '.join(parts)}; in brackets 95 % intervals over the photos."
     alone, whole = ({row.method: row for row in table.rows}[name].each["PSNR"] for name in (PREDICTOR, few))
     losses = [a - b for a, b in zip(alone, whole, strict=True) if a > GOOD]
     if losses:

@@ -1,7 +1,7 @@
-"""Gen2Res on plain noise, beside BM3D, and on albums: one photo of each is held out, the rest constrain the base.
+"""Gen2Res on plain noise, with BM3D, and on albums: one photo of each is held out, the rest constrain the base.
 
-Whether an album keeps identity is not judged: that would take features of a network that has not been trained on the
-same photos as the base, and none comes with the package.
+Whether an album keeps identity is not judged: that needs features of a network that was not trained on the same photos
+as the base, and the package includes none.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import torch
 from torch import Tensor
 
 from ...arrays import Image, to_batch
-from ...baselines import bm3d
-from ...entry import unclipped
-from ...image import is_photo, read
+from ...metrics.baselines import bm3d
 from ...models import checkpoints
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import Predictor
 from ...models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
-from ...noise import normal
-from ...noise_sigma import noise_sigma
-from ...schedule import ddpm, quadratic, strided
-from ...thumbnail import shrink
-from ..gen2res import constrain
-from ..loop import train
-from ..photos import Data, Levels, gather, levels
-from ..sources import file_hash
+from ...photo.io import is_photo, read
+from ...photo.resize import shrink
+from ...restore.noise_sigma import noise_sigma
+from ...sampling.noise import normal
+from ...sampling.schedule import ddpm, quadratic, strided
+from ...sampling.steps import unclipped
+from ..data.photos import Pixels, TrainingData, gather, to_8_bits
+from ..data.sources import file_hash
+from ..gen2res.base import CONSTRAIN_STAGE
+from ..loop.loop import CHECKPOINT_NAME, train
 from .dtpm import INPUT
-from .score import Case, Row, Table, cases, measure, square
+from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square
 
-__all__ = ["SIGMAS", "evaluate", "fitted", "noise_table", "overall"]
+__all__ = ["NOISE_SIGMAS", "evaluate", "fitted", "noise_table", "overall"]
 
-SIGMAS = (15, 25, 50)  # of plain noise, grey levels
+NOISE_SIGMAS = (15, 25, 50)  # of plain noise, grey levels
 PAPER_LEVEL = 200  # K of 1000
 DRAWS = 4  # of the damage to the held-out photo
 FREE, CONSTRAINED, REGRESSOR, TRUTH = "no album", "Gen2Res, album", "regressor alone", "the true photo"
@@ -51,17 +51,17 @@ BM3D_GIVEN, BM3D_ESTIMATED = "BM3D, sigma given", "BM3D, noise estimated"
 BM3D_UNCLIPPED = "BM3D, noise estimated, clipped values replaced"
 
 
-def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Table:
-    """White noise of `sigma` grey levels, clipped and rounded to 8 bits, on photos (H, W, 3) uint8; beside BM3D.
+def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> ResultTable:
+    """White noise of `sigma` grey levels, clipped and rounded to 8 bits, on photos (H, W, 3) uint8; BM3D as well.
 
     Raises MissingExtraError without the package bm3d.
     """
-    found = [Case(_noisy(photo, sigma, place), photo) for place, photo in enumerate(photos)]
+    found = [EvaluationCase(_noisy(photo, sigma, place), photo) for place, photo in enumerate(photos)]
     estimated = {case: noise_sigma(case.damaged) for case in found}
     by_bm3d = {case: bm3d(case.damaged, estimated[case]) for case in found}
 
-    def unclipped_bm3d(case: Case) -> Tensor:
-        """Once more, without the clipping, as far as the first result shows it."""
+    def unclipped_bm3d(case: EvaluationCase) -> Tensor:
+        """Once more, with clipped values replaced as far as the first result shows them."""
         state, clean = case.damaged / 127.5 - 1, by_bm3d[case] / 127.5 - 1
         return _batch(bm3d((unclipped(state, clean, estimated[case] / 127.5) + 1) * 127.5, estimated[case]))
 
@@ -74,7 +74,7 @@ def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Tabl
         measure(BM3D_GIVEN, lambda case: _batch(bm3d(case.damaged, sigma)), found),
         measure(BM3D_UNCLIPPED, unclipped_bm3d, found),
     ]
-    table = Table(f"Gen2Res, noise of sigma {sigma}", rows, ())
+    table = ResultTable(f"Gen2Res, noise of sigma {sigma}", rows, ())
     estimates = ", ".join(f"{estimate:.1f}" for estimate in estimated.values())
     verdicts = [
         f"The noise is estimated at {estimates}.",
@@ -94,32 +94,32 @@ def _batch(image: Image) -> Tensor:
     return torch.from_numpy(to_batch(image))
 
 
-def _restored(denoiser: Denoiser, case: Case, sigma: float) -> Tensor:
+def _restored(denoiser: Denoiser, case: EvaluationCase, sigma: float) -> Tensor:
     """Entered at the level of `sigma` grey levels."""
     chain = quadratic(USUAL_STEPS, ddpm(), NOISIEST)
     return restore(denoiser, case.image, _noise_of(case), *chain, "ddim", start_level=1.0, sigma=sigma / 255)
 
 
-def _as_published(denoiser: Denoiser, case: Case) -> Tensor:
-    """Noised to K whatever its own noise, in as many steps as `_restored` has at most."""
+def _as_published(denoiser: Denoiser, case: EvaluationCase) -> Tensor:
+    """Noised to K whatever its own noise, in the largest number of steps of `_restored`."""
     return restore(denoiser, case.image, _noise_of(case), *strided(USUAL_STEPS, ddpm(), PAPER_LEVEL), "ddim")
 
 
-def _noise_of(case: Case) -> Callable[[int], Tensor]:
+def _noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
     height, width = case.true.shape[:2]
     return lambda step: torch.from_numpy(np.ascontiguousarray(normal(0, step, (0, height), (0, width))))
 
 
-def fitted(path: Path, side: int) -> Levels:
+def fitted(path: Path, side: int) -> Pixels:
     """The photo at `path` shrunk until its shorter side is `side`, its centre square: (side, side, 3) uint8."""
-    pixels = levels(read(path).pixels, halve=False)
+    pixels = to_8_bits(read(path).pixels, halve=False)
     height, width = pixels.shape[:2]
     small = np.empty((*(round(length * side / min(height, width)) for length in (height, width)), 3), np.uint8)
     shrink(pixels, small)
     return square(small, side)
 
 
-def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, task: str, side: int) -> Table:
+def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, task: str, side: int) -> ResultTable:
     """One album: the first photo, damaged by `task`, restored with and without the others. `work`: for the run."""
     held, *others = sorted(path for path in album.iterdir() if is_photo(path))
     found = cases([fitted(held, side)] * DRAWS, task)
@@ -134,26 +134,26 @@ def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, 
         measure(CONSTRAINED, lambda case: _restored(constrained, case, noise_sigma(case.damaged)), found),
         measure(TRUTH, lambda case: case.clean, found),
     ]
-    return Table(f"Gen2Res, album `{album.name}`, task `{task}`", rows, ())
+    return ResultTable(f"Gen2Res, album `{album.name}`, task `{task}`", rows, ())
 
 
-def _constrained(base: Checkpoint, photos: Sequence[Levels], run: Path, inputs: Mapping[str, str]) -> Checkpoint:
-    """The base constrained to photos of the size that is restored; a finished run is used again."""
-    recipe = replace(constrain.RECIPE, shrink=1)
+def _constrained(base: Checkpoint, photos: Sequence[Pixels], run: Path, inputs: Mapping[str, str]) -> Checkpoint:
+    """The base constrained to photos of the size that is restored; a finished run is reused."""
+    recipe = replace(CONSTRAIN_STAGE.recipe, shrink=1)
     pool = gather(photos, minimum=recipe.crop, side=8, structures=False)
-    data = Data(pool, pool)
-    for _ in train(constrain.build(recipe, {"gen2res": base}, data), data, recipe, run, inputs=inputs):
+    data = TrainingData(pool, pool)
+    for _ in train(CONSTRAIN_STAGE.build(recipe, {"gen2res": base}, data), data, recipe, run, inputs=inputs):
         pass
-    return checkpoints.load(run / "model.safetensors", "gen2res")
+    return checkpoints.load(run / CHECKPOINT_NAME, "gen2res")
 
 
-def overall(tables: Sequence[Table]) -> Table:
+def overall(tables: Sequence[ResultTable]) -> ResultTable:
     """The means over all albums."""
     rows = [
-        Row(row.method, {metric: fmean(t.value(row.method, metric) for t in tables) for metric in row.values})
+        MethodFigures(row.method, {metric: fmean(t.value(row.method, metric) for t in tables) for metric in row.values})
         for row in tables[0].rows
     ]
-    table = Table(f"Gen2Res, mean of the {len(tables)} albums", rows, ())
+    table = ResultTable(f"Gen2Res, mean of the {len(tables)} albums", rows, ())
     changes = ", ".join(
         f"{metric} {table.change(metric, CONSTRAINED, FREE):+.3f}" for metric in ("PSNR", "NIQE", "SWD")
     )

@@ -1,4 +1,7 @@
-"""Held-back photos, the damage done to them, and what a restoration of them is worth."""
+"""Held-back photos, their damage, and the measured quality of their restoration; the tables as a page of Markdown.
+
+The page has no dates or paths: a repeated run gives the same page.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,35 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ... import metrics
 from ...arrays import Image, to_batch, to_image
 from ...degradations import TASKS
 from ...errors import UsageError
-from ...intervals import Difference, paired
+from ...markdown import table
+from ...metrics.intervals import PairedDifference, paired
+from ..losses import psnr_loss
 
-__all__ = ["METRICS", "Case", "Method", "Row", "Table", "cases", "measure", "square"]
+__all__ = [
+    "METRICS",
+    "EvaluationCase",
+    "MethodFigures",
+    "RestoreMethod",
+    "ResultTable",
+    "batch_psnr",
+    "cases",
+    "device_of",
+    "in_parts",
+    "measure",
+    "page",
+    "side_by_side",
+    "square",
+]
 
-DRAWS = 20
+DRAWS = 20  # attempts to damage a photo
+PART = 8  # photos that validation restores at once
 FROZEN = {"cleanup": "mixed-v1"}  # task -> the damage that its figures have always been of
 METRICS: dict[str, Callable[[Image, Image], float]] = {
     "PSNR": metrics.psnr,
@@ -30,11 +50,11 @@ METRICS: dict[str, Callable[[Image, Image], float]] = {
     "SWD": metrics.swd,
 }
 
-Method = Callable[["Case"], Tensor]  # the restored photo, (1, 3, H, W), any range: it is clipped
+RestoreMethod = Callable[["EvaluationCase"], Tensor]  # the restored photo, (1, 3, H, W), any range: it is clipped
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class EvaluationCase:
     """A damaged photo and the true one, (H, W, 3) uint8."""
 
     damaged: Image
@@ -52,8 +72,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Mean figures of one method, and by metric those of each photo; none of these for a mean of tables."""
+class MethodFigures:
+    """Mean figures of one method, and those of each photo by metric (not for a mean of tables)."""
 
     method: str
     values: Mapping[str, float]
@@ -61,11 +81,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The methods on the same photos, and sentences that say what the figures mean."""
+class ResultTable:
+    """The methods on the same photos, and sentences that interpret the figures."""
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[MethodFigures]
     verdicts: Sequence[str]
 
     def value(self, method: str, metric: str) -> float:
@@ -76,7 +96,7 @@ class Table:
         """How much higher `metric` is for the method `of` than for `over`."""
         return self.value(of, metric) - self.value(over, metric)
 
-    def difference(self, metric: str, of: str, over: str) -> Difference:
+    def difference(self, metric: str, of: str, over: str) -> PairedDifference:
         """`change` with its interval, from the figures of each photo. Raises KeyError as `value` does."""
         each = {row.method: row.each[metric] for row in self.rows if row.method in (of, over)}
         return paired(each[of], each[over])
@@ -92,41 +112,89 @@ def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The centre `side` x `side` of an 8-bit photo. Raises UsageError for a smaller one."""
     height, width = pixels.shape[:2]
     if min(height, width) < side:
-        raise UsageError(f"a photo of {width} x {height} pixels was given; results need at least {side} x {side}")
+        raise UsageError(f"expected photos of at least {side} x {side} pixels, got {width} x {height}")
     y, x = (height - side) // 2, (width - side) // 2
     return np.ascontiguousarray(pixels[y : y + side, x : x + side])
 
 
-def cases(photos: Iterable[Image], task: str) -> list[Case]:
-    """Each true photo (H, W, 3) uint8 with the damage of `task`, which depends on its place in the list alone.
+def cases(photos: Iterable[Image], task: str) -> list[EvaluationCase]:
+    """Each true photo (H, W, 3) uint8 with the damage of `task`, which depends only on its place in the list.
 
-    Figures of all versions are comparable: for a task whose damage was changed, that before the change is used.
-
-    A task that leaves some photos as they are is asked again: the PSNR of an undamaged input is infinite. Raises
-    UsageError where it changes nothing in `DRAWS` attempts, as many a task does to a photo of one colour.
+    If the damage of a task has changed, the earlier one is used, so that figures of all versions are comparable. If a
+    task leaves a photo unchanged, it is drawn again: the PSNR of an undamaged input is infinite. Raises UsageError if
+    it changes nothing in `DRAWS` attempts, as happens to photos of a single colour.
     """
     return [_damaged(true, FROZEN.get(task, task), i) for i, true in enumerate(photos)]
 
 
-def _damaged(true: Image, task: str, place: int) -> Case:
-    picture = true.astype(np.float32) / np.float32(255)
+def _damaged(true: Image, task: str, place: int) -> EvaluationCase:
+    image = true.astype(np.float32) / np.float32(255)
     for draw in range(DRAWS):
-        changed = np.clip(TASKS[task](picture, np.random.default_rng([2024, place, draw])), 0, 1)
+        changed = np.clip(TASKS[task](image, np.random.default_rng([2024, place, draw])), 0, 1)
         damaged = np.round(changed * 255).astype(np.uint8)
         if not np.array_equal(damaged, true):
-            return Case(damaged, true)
-    raise UsageError(f"'{task}' leaves photo {place + 1} as it is; leave this photo out")
+            return EvaluationCase(damaged, true)
+    raise UsageError(f"'{task}' leaves photo {place + 1} as it is; remove this photo")
 
 
 @torch.inference_mode()
 def measure(
-    name: str, method: Method, photos: Sequence[Case], extra: Mapping[str, Callable[[Image, Case], float]] | None = None
-) -> Row:
-    """Every metric on each photo, and its mean; `extra` measures look at the result and its case."""
+    name: str,
+    method: RestoreMethod,
+    photos: Sequence[EvaluationCase],
+    extra: Mapping[str, Callable[[Image, EvaluationCase], float]] | None = None,
+) -> MethodFigures:
+    """Every metric on each photo, and its mean; `extra` metrics take the result and its case."""
     found: list[dict[str, float]] = []
     for case in tqdm(photos, desc=name, unit="photo", disable=None):
         restored = to_image(np.ascontiguousarray(method(case).float().clamp(0, 1).numpy()), np.uint8)
         values = {metric: measured(restored, case.true) for metric, measured in METRICS.items()}
         found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
     each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
-    return Row(name, {metric: fmean(values) for metric, values in each.items()}, each)
+    return MethodFigures(name, {metric: fmean(values) for metric, values in each.items()}, each)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's weights."""
+    return next(model.parameters()).device
+
+
+def in_parts(function: Callable[..., Tensor], device: torch.device, *tensors: Tensor) -> Tensor:
+    """function(*tensors), computed on `device` for a few rows at a time; the result is on the CPU."""
+    parts = zip(*(tensor.split(PART) for tensor in tensors), strict=True)
+    return torch.cat([function(*(tensor.to(device) for tensor in part)).cpu() for part in parts])
+
+
+def batch_psnr(restored: Tensor, clean: Tensor) -> float:
+    """Mean PSNR in dB of (N, 3, H, W), clipped to [0, 1]."""
+    return -float(psnr_loss(restored.clamp(0, 1), clean))
+
+
+def side_by_side(*images: Tensor) -> Tensor:
+    """The first of each (N, 3, H, W) in a row, (3, H, k W), in [0, 1]."""
+    return torch.cat([batch[0].detach().cpu() for batch in images], dim=2).clamp(0, 1)
+
+
+DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4}  # others: 3
+
+HEAD = """\
+# Results of the three systems
+
+Made by `{command}`; do not edit.
+[cleanup.md](cleanup.md) compares the embedded pack with other programs, on test photos.
+
+- Size `mobile`, trained on a CPU for the steps given in [models.md](models.md): small networks, short runs.
+- Photos: {photos}. Damage by `core/degradations`, seeded.
+- PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD and distances: lower is better. PSNR and SSIM reward smooth
+  results; NIQE asks whether a photo looks natural at all, SWD whether it has the texture of the true one."""
+
+
+def page(command: str, photos: str, tables: Sequence[ResultTable]) -> str:
+    """The whole page; `command` made it, `photos` says on what."""
+    parts = [HEAD.format(command=command, photos=photos)]
+    for found in tables:
+        columns = list(found.rows[0].values)
+        lines = [["method", *columns]]
+        lines += [[row.method, *(f"{row.values[c]:.{DECIMALS.get(c, 3)}f}" for c in columns)] for row in found.rows]
+        parts += [f"## {found.title}", table(lines, left=1), "\n".join(f"- {v}" for v in found.verdicts)]
+    return "\n\n".join(part for part in parts if part) + "\n"

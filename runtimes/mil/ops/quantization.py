@@ -83,8 +83,10 @@ def _constant_cast(source_val: MilArray, output_dtype: str) -> MilArray:
 
 
 def _lut_to_dense(indices: MilArray, lut: MilArray, shape: Ints | None = None) -> MilArray:
-    """Entries of a table. With `shape`, the table is flat and the indices are packed bits; without, `lut` has the
-    dimensions of `indices`, in blocks of which it holds a table each, then (entries, 1).
+    """Entries of a table.
+
+    With `shape`, the table is flat and the indices are packed bits; without, `lut` has the dimensions of `indices`, in
+    blocks of which it holds a table each, then (entries, 1).
     """
     if shape is not None:
         return lut[unpacked(indices, math.prod(shape), int(math.log2(len(lut))))].reshape(shape)

@@ -1,4 +1,4 @@
-// Twin of core/noise.py, which is the specification. Only + - * / sqrt on doubles, in the order written there.
+// Twin of core/sampling/noise.py, which is the specification. Only + - * / sqrt on doubles, in the order written there.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>

@@ -1,4 +1,4 @@
-// Twin of blend in core/tiles.py.
+// Twin of blend in core/restore/tiles.py.
 #include <cstddef>
 
 #include "pocketprior/native.h"

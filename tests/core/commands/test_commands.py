@@ -11,14 +11,15 @@ import packs
 import pytest
 from PIL import Image
 
+from pocketprior.core.arguments import size_in_bytes
 from pocketprior.core.cli import main
-from pocketprior.core.commands import restore
-from pocketprior.core.compare import GAP
-from pocketprior.core.image import read, write
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.pack import default_pack
-from pocketprior.core.photo import Photo
-from pocketprior.core.restore import Restorer
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.store import default_pack
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
+from pocketprior.core.photo.resize import _GAP
+from pocketprior.core.restore import batch
+from pocketprior.core.restore.restorer import Restorer
 
 Captured = pytest.CaptureFixture[str]
 
@@ -56,10 +57,10 @@ class TestRestore:
 
     def test_compare(self, photo: Path, built_pack: Path) -> None:
         assert main(["restore", str(photo), "--pack", str(built_pack), "--compare"]) == 0
-        picture = read(photo.with_name("a.compare.png")).pixels
-        assert picture.shape == (40, 2 * 52 + GAP, 3)
-        np.testing.assert_array_equal(picture[:, :52], read(photo).pixels)
-        np.testing.assert_array_equal(picture[:, -52:], read(photo.with_name("a.restored.png")).pixels)
+        image = read(photo.with_name("a.compare.png")).pixels
+        assert image.shape == (40, 2 * 52 + _GAP, 3)
+        np.testing.assert_array_equal(image[:, :52], read(photo).pixels)
+        np.testing.assert_array_equal(image[:, -52:], read(photo.with_name("a.restored.png")).pixels)
 
     def test_json_is_all_of_stdout(self, photo: Path, built_pack: Path, capsys: Captured) -> None:
         assert main(["restore", str(photo), "--pack", str(built_pack), "--json", "--tile", "96"]) == 0
@@ -106,7 +107,7 @@ class TestRestore:
         assert main(["restore", str(photo), "--pack", str(built_pack), "--resume", "--json"]) == 0
         out, err = capsys.readouterr()
         assert json.loads(out)["photos"][0]["state"] == "kept"
-        assert "is there already and is kept" in err
+        assert "exists and is kept" in err
         assert photo.with_name("a.restored.png").read_bytes() == b"finished before"
 
     def test_notices_are_told(self, tmp_path: Path, built_pack: Path, capsys: Captured) -> None:
@@ -134,10 +135,10 @@ class TestRestore:
                 raise KeyboardInterrupt
             return write(photo, path, overwrite=overwrite, quality=quality)
 
-        monkeypatch.setattr(restore, "write", interrupted)
+        monkeypatch.setattr(batch, "write", interrupted)
         assert main(["restore", str(photo.parent), "--pack", str(built_pack), "--json"]) == 130
         out, err = capsys.readouterr()
-        assert "interrupted: 1 of 2 photos are done and stay; --resume goes on" in err
+        assert "interrupted: 1 of 2 photos are done; --resume continues" in err
         assert [one["state"] for one in json.loads(out)["photos"]] == ["restored"]
 
 
@@ -157,7 +158,7 @@ class TestRestore:
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert restore.size_in_bytes(text) == size
+    assert size_in_bytes(text) == size
 
 
 class TestInfo:

@@ -33,8 +33,8 @@ def test_table_for_people(capsys: Captured) -> None:
     [
         (["--model", "dtpm:huge"], "choose one of: dtpm:tiny, dtpm:mobile, dtpm:large, dtpm:base, dtpm:paper"),
         (["--model", "dalle:small"], "unknown system 'dalle'"),
-        (["--model", "dtpm:mobile", "--default"], "a model and a pack were given"),
-        (["some/pack", "--model", "dtpm:mobile"], "a model and a pack were given"),
+        (["--model", "dtpm:mobile", "--default"], "both a model and a pack"),
+        (["some/pack", "--model", "dtpm:mobile"], "both a model and a pack"),
     ],
 )
 def test_wrong_question_is_a_usage_error(options: list[str], message: str, capsys: Captured) -> None:

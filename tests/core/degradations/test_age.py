@@ -7,7 +7,7 @@ from pocketprior.core.degradations import age
 from pocketprior.core.degradations.windows import Part
 
 
-def test_fully_toned_picture_has_one_hue(waves) -> None:
+def test_fully_toned_image_has_one_hue(waves) -> None:
     sepia = np.array([1.0, 0.9, 0.7], np.float32)
     toned = age.toned(waves, sepia, 1.0)
     np.testing.assert_allclose(toned / toned[..., :1], np.broadcast_to(sepia, toned.shape), atol=1e-5)

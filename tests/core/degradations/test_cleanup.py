@@ -71,7 +71,7 @@ def test_hardly_damaged_photos_are_good() -> None:
     draws = errors(SLIGHT, 150)
     assert max(rms(error) for error in draws) < 7
     assert np.median([rms(error) for error in draws]) < 2.5
-    assert np.mean([rms(error) > 0 for error in draws]) > 0.75  # of a smooth picture, the weakest leave all levels
+    assert np.mean([rms(error) > 0 for error in draws]) > 0.75  # of a smooth image, the weakest leave all levels
 
 
 def test_noise_of_combinations_is_correlated() -> None:

@@ -11,9 +11,9 @@ def test_jpeg_loses_more_at_lower_quality(waves) -> None:
     assert errors[0] < errors[2]
 
 
-def seam(picture: np.ndarray) -> int:
+def seam(image: np.ndarray) -> int:
     """Column (0 to 7) of the 8x8 grid at which neighbours differ most: the block border."""
-    steps = np.abs(np.diff(picture.mean(axis=2), axis=1)).sum(axis=0)
+    steps = np.abs(np.diff(image.mean(axis=2), axis=1)).sum(axis=0)
     return int(np.argmax([steps[(column - 1) % 8 :: 8].mean() for column in range(8)]))
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import grain
-from pocketprior.core.degradations.light import LUMA
+from pocketprior.core.degradations.grain import Camera, mosaic_noise
+from pocketprior.core.degradations.srgb import LUMA
 
 SIDE = 256  # a correlation over so many samples is known to about 0.003
 
@@ -64,9 +65,9 @@ def test_chroma_noise_keeps_the_luma_and_grey_noise_has_one_value(rng) -> None:
 
 @pytest.mark.parametrize("slope", [-0.8, 0.8])
 def test_toned_noise_follows_brightness(slope: float, rng) -> None:
-    picture = np.zeros((SIDE, SIDE, 3), np.float32)
-    picture[:, SIDE // 2 :] = 1
-    dark, bright = np.split(grain.toned(grain.white(SIDE, SIDE, rng), picture, slope), 2, axis=1)
+    image = np.zeros((SIDE, SIDE, 3), np.float32)
+    image[:, SIDE // 2 :] = 1
+    dark, bright = np.split(grain.toned(grain.white(SIDE, SIDE, rng), image, slope), 2, axis=1)
     assert dark.var() == pytest.approx(1 - slope, rel=0.03)
     assert bright.var() == pytest.approx(1 + slope, rel=0.03)
 
@@ -76,3 +77,59 @@ def test_deviation_is_in_grey_levels(rng) -> None:
     assert noise.std() * 255 == pytest.approx(25, rel=1e-4)
     assert noise.dtype == np.float32
     np.testing.assert_array_equal(grain.with_deviation(np.zeros((1, 1, 3), np.float32), 25), 0)
+
+
+def test_gaussian_noise_has_the_given_sigma(rng) -> None:
+    flat = np.full((200, 200, 3), 0.5, np.float32)
+    assert (grain.gaussian_noise(flat, 25, rng) - flat).std() * 255 == pytest.approx(25, rel=0.01)
+
+
+def test_poisson_noise_has_the_variance_of_counted_photons(rng) -> None:
+    noisy = grain.poisson_noise(np.full((200, 200, 3), 0.4, np.float32), 100, rng)
+    assert noisy.mean() == pytest.approx(0.4, rel=0.01)
+    assert noisy.var() == pytest.approx(0.4 / 100, rel=0.02)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.8])
+def test_variance_of_sensor_noise_is_proportional_to_light_plus_read_noise(level: float, rng) -> None:
+    flat = np.full((300, 300, 1), level, np.float32)
+    noisy = grain.sensor_noise(flat, 0.01, 2e-4, rng)
+    assert noisy.mean() == pytest.approx(level, abs=1e-3)
+    assert noisy.var() == pytest.approx(0.01 * level + 2e-4, rel=0.03)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_developing_undoes_raw(waves, seed: int) -> None:
+    camera = Camera.draw(np.random.default_rng(seed))
+    np.testing.assert_allclose(camera.developed(camera.raw(waves)), waves, atol=4e-4)  # a tenth of a grey level
+
+
+def test_raw_is_dark_and_in_range() -> None:
+    """White needs no more than the sensor holds, so that nothing is clipped on the way."""
+    for seed in range(20):
+        raw = Camera.draw(np.random.default_rng(seed)).raw(np.ones((2, 2, 3), np.float32))
+        assert raw.min() > 0
+        assert raw.max() <= 1
+
+
+def test_grey_light_reaches_all_colours_of_the_sensor_alike(rng) -> None:
+    camera = Camera.draw(rng)
+    np.testing.assert_allclose(camera.overlap.sum(axis=1), 1, atol=1e-6)
+    developed = camera.developed(camera.raw(np.full((1, 1, 3), 0.6, np.float32)))
+    assert np.ptp(developed) < 1e-5
+
+
+def test_demosaiced_noise_is_what_bilinear_interpolation_makes(rng) -> None:
+    noise = rng.standard_normal((12, 14, 3), dtype=np.float32)
+    done = mosaic_noise(noise)
+    np.testing.assert_allclose(done[2, 4, 0], noise[2, 4, 0], atol=1e-6)  # its own site
+    np.testing.assert_allclose(done[2, 5, 0], (noise[2, 4, 0] + noise[2, 6, 0]) / 2, atol=1e-6)
+    np.testing.assert_allclose(done[3, 5, 0], noise[2:5:2, 4:7:2, 0].mean(), atol=1e-6)
+    cross = [noise[3, 4, 1], noise[5, 4, 1], noise[4, 3, 1], noise[4, 5, 1]]
+    np.testing.assert_allclose(done[4, 4, 1], np.mean(cross), atol=1e-6)
+    np.testing.assert_allclose(done[5, 5, 2], noise[5, 5, 2], atol=1e-6)
+
+
+def test_demosaiced_noise_is_coupled_in_space(rng) -> None:
+    done = mosaic_noise(rng.standard_normal((128, 128, 3), dtype=np.float32))
+    assert np.corrcoef(done[:, :-1, 0].ravel(), done[:, 1:, 0].ravel())[0, 1] > 0.3

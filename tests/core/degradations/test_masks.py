@@ -20,7 +20,7 @@ def test_thicker_brushes_hide_more() -> None:
 
 
 @pytest.mark.parametrize("thickness", BRUSHES)
-def test_small_and_large_pictures_are_hidden_alike(thickness) -> None:
+def test_small_and_large_images_are_hidden_alike(thickness) -> None:
     assert np.mean(shares(64, thickness)) == pytest.approx(np.mean(shares(256, thickness)), rel=0.35)
 
 

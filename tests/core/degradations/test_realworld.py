@@ -6,10 +6,10 @@ import pytest
 from pocketprior.core.degradations import realworld
 
 
-@pytest.mark.parametrize("stage", [realworld.FIRST, realworld.SECOND], ids=["first", "second"])
-def test_probabilities_add_up_and_ranges_rise(stage: realworld.Stage) -> None:
-    assert sum(stage.resize) == pytest.approx(1)
-    for low, high in (stage.sigma, stage.scale, stage.gaussian, stage.poisson):
+@pytest.mark.parametrize("ranges", [realworld.FIRST, realworld.SECOND], ids=["first", "second"])
+def test_probabilities_add_up_and_ranges_rise(ranges: realworld.DamageRanges) -> None:
+    assert sum(ranges.resize) == pytest.approx(1)
+    for low, high in (ranges.sigma, ranges.scale, ranges.gaussian, ranges.poisson):
         assert low < high
 
 
@@ -31,9 +31,9 @@ def test_scales_are_those_of_the_stage() -> None:
 
 @pytest.mark.parametrize(("size", "factor"), [((64, 48), 2), ((63, 47), 4), ((1, 1), 4), ((3, 40), 2)])
 def test_result_has_the_small_size_and_range(waves, size: tuple[int, int], factor: int) -> None:
-    picture = waves[: size[0], : size[1]]
+    image = waves[: size[0], : size[1]]
     for seed in range(12):
-        small = realworld.worn_and_shrunk(picture, factor, np.random.default_rng(seed))
+        small = realworld.degrade_and_downsample(image, factor, np.random.default_rng(seed))
         assert small.shape == (-(-size[0] // factor), -(-size[1] // factor), 3)
         assert small.dtype == np.float32
         assert small.min() >= 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketprior.core.degradations import SHRINKS, TASKS, mixed_v1
-from pocketprior.core.degradations.light import light
+from pocketprior.core.degradations.srgb import srgb_to_linear
 
 NAMES = (
     *(
@@ -88,7 +88,7 @@ def test_task_does_damage(task: str) -> None:
 
 @pytest.mark.parametrize("name", SHRINKS)
 @pytest.mark.parametrize("size", [(64, 48), (13, 7), (1, 1)])
-def test_shrinks_give_the_small_picture(name: str, size: tuple[int, int]) -> None:
+def test_shrinks_give_the_small_image(name: str, size: tuple[int, int]) -> None:
     factor = int(name[-1])
     first, second = (SHRINKS[name](photo(*size), np.random.default_rng(5)) for _ in range(2))
     assert first.shape == (-(-size[0] // factor), -(-size[1] // factor), 3)
@@ -101,7 +101,8 @@ def test_shrinks_give_the_small_picture(name: str, size: tuple[int, int]) -> Non
 def test_low_light_keeps_2_to_30_percent() -> None:
     grey = np.full((64, 64, 3), 0.8, np.float32)
     shares = [
-        light(TASKS["lowlight"](grey, np.random.default_rng(seed))).mean() / light(grey).mean() for seed in range(40)
+        srgb_to_linear(TASKS["lowlight"](grey, np.random.default_rng(seed))).mean() / srgb_to_linear(grey).mean()
+        for seed in range(40)
     ]
     assert 0.015 < min(shares) < 0.05
     assert 0.15 < max(shares) < 0.31
@@ -118,7 +119,7 @@ def test_weather_adds_light_and_low_light_takes_it() -> None:
 def test_motion_blur_keeps_the_mean_of_light() -> None:
     for seed in range(5):
         blurred = TASKS["motionblur"](photo(96, 96), np.random.default_rng(seed))
-        assert light(blurred).mean() == pytest.approx(light(photo(96, 96)).mean(), rel=0.1)
+        assert srgb_to_linear(blurred).mean() == pytest.approx(srgb_to_linear(photo(96, 96)).mean(), rel=0.1)
 
 
 def test_mixed_v1_draws_what_it_always_drew() -> None:

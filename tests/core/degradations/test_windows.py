@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import SHRINKS, TASKS, Window
-from pocketprior.core.degradations.depth import depth_map
 from pocketprior.core.degradations.filters import softened
-from pocketprior.core.degradations.light import LUMA
+from pocketprior.core.degradations.srgb import LUMA
+from pocketprior.core.degradations.weather import depth_map
 from pocketprior.core.degradations.windows import local
 
 HEIGHT, WIDTH = 210, 150
@@ -97,9 +97,9 @@ def test_widened_windows_stay_in_the_photo_and_keep_to_the_grid(photo: np.ndarra
 def test_local_damage_sees_its_margin_and_no_more(photo: np.ndarray) -> None:
     seen = []
 
-    def note(picture: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        seen.append(picture.shape)
-        return picture
+    def note(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+        seen.append(image.shape)
+        return image
 
     damaged = local(note, margin=5).damage(window(photo, (70, 41)), np.random.default_rng(0))
     assert seen == [(58, 50, 3)]

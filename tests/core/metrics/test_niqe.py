@@ -7,7 +7,7 @@ import pytest
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.metrics import NiqeModel, niqe
-from pocketprior.core.metrics.niqe import PATCH, _asymmetric_fit, _half, _symmetric_fit, patch_features
+from pocketprior.core.metrics.niqe import NIQE_PATCH, _asymmetric_fit, _half, _symmetric_fit, patch_features
 
 
 def generalised_gaussian(shape: float, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_asymmetric_fit_finds_all_four(shape, left, right):
     assert mean == pytest.approx(expected, rel=0.03)
 
 
-def test_half_keeps_flat_and_linear_pictures():
+def test_half_keeps_flat_and_linear_images():
     assert _half(np.full((8, 12), 3.0)) == pytest.approx(np.full((4, 6), 3.0))
     ramp = np.broadcast_to(np.arange(32.0), (32, 32))
     assert _half(ramp)[:, 2:-2] == pytest.approx(np.broadcast_to(np.arange(16) * 2 + 0.5, (16, 16))[:, 2:-2])
@@ -48,7 +48,7 @@ def test_features_are_of_whole_patches(photo):
     features, sharpness = patch_features(photo)
     assert features.shape == (6, 36)
     assert sharpness.shape == (6,)
-    corner, _ = patch_features(photo[: 2 * PATCH, : 3 * PATCH])
+    corner, _ = patch_features(photo[: 2 * NIQE_PATCH, : 3 * NIQE_PATCH])
     assert np.array_equal(features, corner)
 
 
@@ -66,25 +66,25 @@ def test_does_not_change_with_the_colours_of_equal_luma(photo):
 
 def test_flat_patches_are_left_out(photo):
     bordered = photo.copy()
-    bordered[: PATCH + 3] = 128  # the window of 7 x 7 reaches 3 pixels into the next patch
+    bordered[: NIQE_PATCH + 3] = 128  # the window of 7 x 7 reaches 3 pixels into the next patch
     features, _ = patch_features(bordered)
     assert np.isnan(features[:3]).any(axis=1).all()
     assert np.isfinite(niqe(bordered))
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((95, 300, 3), np.uint8), "at least 96 x 96"),
-        (np.zeros((96, 191, 3), np.uint8), "0 usable patches"),
-        (np.full((300, 300, 3), 255, np.uint8), "0 usable patches"),
+        (np.zeros((96, 191, 3), np.uint8), "not flat, got 0"),
+        (np.full((300, 300, 3), 255, np.uint8), "not flat, got 0"),
         (np.zeros((300, 300, 3)), "uint8 or uint16"),
     ],
     ids=["small", "black", "white", "float"],
 )
-def test_refuses_what_it_cannot_judge(picture, message):
+def test_refuses_what_it_cannot_judge(image, message):
     with pytest.raises(UsageError, match=message):
-        niqe(picture)
+        niqe(image)
 
 
 def test_model_file_round_trip(tmp_path, photo):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.metrics import swd
-from pocketprior.core.metrics.swd import PATCHES, _places, _pyramid
+from pocketprior.core.metrics.swd import _PATCHES, _places, _pyramid
 
 
 def test_identity_and_determinism(photo, damage):
@@ -53,7 +53,7 @@ def test_pyramid_has_a_level_per_octave(size, levels):
     assert len(_pyramid(np.zeros((3, *size)))) == levels
 
 
-def test_pyramid_of_a_smooth_picture_is_empty():
+def test_pyramid_of_a_smooth_image_is_empty():
     ramp = np.broadcast_to(np.arange(64.0), (3, 64, 64))
     assert _pyramid(ramp)[0][:, :, 4:-4] == pytest.approx(0)
 
@@ -61,9 +61,9 @@ def test_pyramid_of_a_smooth_picture_is_empty():
 def test_places_are_all_or_evenly_spread():
     assert len(set(zip(*_places(9, 30), strict=True))) == 270
     y, x = _places(400, 500)
-    assert len(y) == PATCHES
+    assert len(y) == _PATCHES
     assert (y.min(), x.min()) >= (0, 0)
     assert y.max() < 400
     assert x.max() < 500
     counts, _, _ = np.histogram2d(y, x, bins=8)
-    assert counts.min() > 0.9 * PATCHES / 64
+    assert counts.min() > 0.9 * _PATCHES / 64

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.models.blocks import RepBlock, RepConv, Unet, sinusoid
+from pocketprior.core.models.blocks import ConvUnet, NafBlock, NafUnet, RepBlock, RepConv, RepUnet, sinusoid
+from pocketprior.kernels.naf_block import gate
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> None:
@@ -31,37 +34,77 @@ def test_factored_branch_is_a_convolution_after_a_convolution() -> None:
 
 
 @pytest.mark.parametrize("embedding", [None, 6])
-def test_fresh_block_is_the_identity(embedding: int | None) -> None:
-    x = torch.randn(2, 8, 5, 5)
-    vector = None if embedding is None else torch.randn(2, embedding)
-    torch.testing.assert_close(RepBlock(8, 4, embedding)(x, vector), x, rtol=0, atol=0)
+@pytest.mark.parametrize(("block", "gated"), [(RepBlock, 1), (NafBlock, 2)])
+def test_fresh_block_is_the_identity(block: Callable[..., torch.nn.Module], gated: int, embedding: int | None) -> None:
+    x = torch.randn(2, 8, 5, 3)
+    vector = None if embedding is None else torch.randn(2, embedding // gated)
+    torch.testing.assert_close(block(8, 8, embedding)(x, vector), x, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("widths", "blocks"), [((8,), (2,)), ((8, 12), (1, 2)), ((4, 8, 12), (1, 2, 1))])
-def test_unet_keeps_the_size_and_lists_its_blocks(widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
-    net = Unet(6, 3, widths, blocks, 0.5, embedding=4)
-    side = net.multiple_of * 3
-    vector = torch.randn(2, 4)
-    seen = []
+class Spy(torch.nn.Module):
+    """An adapter that notes channels and downscale of the feature it gets."""
 
-    class Spy(torch.nn.Module):
-        def forward(self, h: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
-            seen.append((h.shape[1], guidance.shape[2] // h.shape[2]))
-            return h
+    def __init__(self, seen: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.seen = seen
 
-    levels = net.levels()
-    spies = [Spy() for _ in levels]
-    out = net(torch.randn(2, 6, side, side), vector, vector, spies, torch.randn(2, 3, side, side))
-    assert out.shape == (2, 3, side, side)
-    assert seen == levels
+    def forward(self, h: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
+        self.seen.append((h.shape[1], guidance.shape[2] // h.shape[2]))
+        return h
+
+
+@pytest.mark.parametrize(("kind", "gated"), [(RepUnet, 1), (NafUnet, 2)])
+@pytest.mark.parametrize(
+    ("widths", "blocks", "decoder"),
+    [((8,), (2,), ()), ((8, 12), (1, 2), ()), ((4, 8, 12), (1, 2, 1), ()), ((4, 8, 16), (1, 3, 1), (2, 1))],
+)
+def test_unet_keeps_the_size_and_lists_its_features(
+    kind: type[ConvUnet | NafUnet],
+    gated: int,
+    widths: tuple[int, ...],
+    blocks: tuple[int, ...],
+    decoder: tuple[int, ...],
+) -> None:
+    net = kind(6, 3, widths, blocks, 1.0, embedding=4, decoder=decoder)
+    height, width = net.multiple_of * 3, net.multiple_of * 5
+    vector, seen = torch.randn(2, 4 // gated), list[tuple[int, int]]()
+    spies = [Spy(seen) for _ in net.features]
+    out = net(torch.randn(2, 6, height, width), vector, vector, spies, torch.randn(2, 3, height, width))
+    assert out.shape == (2, 3, height, width)
+    assert seen == net.features
+    assert len(seen) == sum(blocks) + sum(decoder or blocks[:-1])
 
 
 def test_unet_refuses_unequal_lists() -> None:
-    with pytest.raises(UsageError, match="one entry per level"):
-        Unet(3, 3, (8, 16), (1,), 1.0)
+    with pytest.raises(UsageError, match="one entry per resolution"):
+        RepUnet(3, 3, (8, 16), (1,), 1.0)
+    with pytest.raises(UsageError, match="decoder one less"):
+        NafUnet(3, 3, (4, 8), (1, 1), 1.0, decoder=(1, 1))
 
 
 def test_sinusoid_tells_times_apart() -> None:
     codes = sinusoid(torch.tensor([0.25, 0.5, 0.75, 1.0]), 64)
     assert codes.shape == (4, 64)
     assert torch.pdist(codes).min() > 1
+
+
+def test_gate_multiplies_the_halves() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(1, 4, 1, 1)
+    assert gate(x).flatten().tolist() == [3, 8]
+
+
+@pytest.mark.parametrize("channels", [8, 48])
+def test_naf_block_has_the_parameters_of_the_published_one(channels: int) -> None:
+    assert sum(p.numel() for p in NafBlock(channels, channels).parameters()) == 7 * channels**2 + 33 * channels
+
+
+def test_both_halves_of_a_naf_block_see_the_embedding() -> None:
+    block = NafBlock(4, 4, embedding=6)
+    randomize(block)
+    x, vector = torch.randn(1, 4, 5, 5), torch.ones(1, 3)
+    with torch.no_grad():
+        for shut in (block.beta, block.gamma):
+            kept = shut.clone()
+            shut.zero_()
+            assert not torch.equal(block(x, vector), block(x, -vector))
+            shut.copy_(kept)

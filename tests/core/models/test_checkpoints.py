@@ -110,5 +110,5 @@ def test_nan_weight_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_field_lists_the_valid_ones() -> None:
-    with pytest.raises(CheckpointError, match=r"\['colour'\]; valid ones: .*'schedule'"):
+    with pytest.raises(CheckpointError, match=r"unknown field 'colour'; valid fields are: .*schedule"):
         checkpoints.from_dict(DtpmConfig, {"colour": 1})

@@ -10,7 +10,8 @@ from importlib import import_module
 import pytest
 
 from pocketprior.core.errors import UnknownNameError
-from pocketprior.core.models.counts import SYSTEMS, Costs, count
+from pocketprior.core.models.counts import ModelCosts, count
+from pocketprior.core.pack.systems import SYSTEMS
 
 STAGE_TWO = ("cpen_s2", "denoiser", "dirformer")  # the parts of DiffIR that restore
 
@@ -39,7 +40,7 @@ PUBLISHED: dict[str, list[tuple[tuple[str, ...], float | None, float | None]]] =
 
 
 @pytest.fixture(scope="module")
-def costs() -> dict[str, Costs]:
+def costs() -> dict[str, ModelCosts]:
     """Of every configuration there is."""
     sizes = {system: import_module(f"pocketprior.core.models.{system}").CONFIGS for system in SYSTEMS}
     names = [f"{system}:{size}" for system, configs in sizes.items() for size in configs]
@@ -47,7 +48,7 @@ def costs() -> dict[str, Costs]:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_costs_are_those_of_the_paper(name: str, costs: dict[str, Costs]) -> None:
+def test_costs_are_those_of_the_paper(name: str, costs: dict[str, ModelCosts]) -> None:
     for parts, parameters, macs in PUBLISHED[name]:
         if parameters is not None:
             assert sum(costs[name].parameters[p] for p in parts) == pytest.approx(parameters, rel=0.01), parts
@@ -57,18 +58,18 @@ def test_costs_are_those_of_the_paper(name: str, costs: dict[str, Costs]) -> Non
             assert sum(costs[name].macs_256[p] for p in parts) == pytest.approx(macs, rel=tolerance), parts
 
 
-def test_inpainting_has_as_many_parameters_as_its_paper_rounds_to(costs: dict[str, Costs]) -> None:
+def test_inpainting_has_as_many_parameters_as_its_paper_rounds_to(costs: dict[str, ModelCosts]) -> None:
     assert round(sum(costs["diffir:inpainting"].parameters[p] for p in STAGE_TWO) / 1e6) == 26
 
 
 @pytest.mark.parametrize(("size", "budget"), [("tiny", 25), ("mobile", 70), ("large", 250)])
-def test_sizes_stay_in_their_budgets(size: str, budget: int, costs: dict[str, Costs]) -> None:
+def test_sizes_stay_in_their_budgets(size: str, budget: int, costs: dict[str, ModelCosts]) -> None:
     """kMAC per pixel, all parts and one denoising step; the default's weights, twice in 16 bits, fit 8 MB."""
     assert sum(costs[f"dtpm:{size}"].macs_256.values()) <= budget * 1000 * 256**2
     assert 4 * sum(costs["dtpm:mobile"].parameters.values()) <= 8e6
 
 
-def test_every_part_of_every_configuration_has_both_numbers(costs: dict[str, Costs]) -> None:
+def test_every_part_of_every_configuration_has_both_numbers(costs: dict[str, ModelCosts]) -> None:
     assert costs.keys() > PUBLISHED.keys()
     for parameters, macs in costs.values():
         assert parameters.keys() == macs.keys()

@@ -22,7 +22,7 @@ from pocketprior.core.models.diffir import (
     cost_parts,
 )
 from pocketprior.core.models.dirformer import DirformerConfig
-from pocketprior.core.samplers import posterior_mean
+from pocketprior.core.sampling.samplers import posterior_mean
 
 BODY = DirformerConfig(width=8, blocks=(1, 1), heads=(1, 2), refinement=0)
 TINY = DiffirConfig(ipr=8, cpen=CpenConfig(width=4, blocks=1), dirformer=BODY)

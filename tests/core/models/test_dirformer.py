@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.models.dirformer import Attention, Dirformer, DirformerConfig, Modulation
+from pocketprior.core.models.dirformer import ChannelAttention, Dirformer, DirformerConfig, Modulation
 
 
 def tiny(**changes) -> DirformerConfig:
@@ -34,7 +34,7 @@ def test_modulation_with_bias_starts_around_the_norm() -> None:
 
 def test_attention_is_that_of_normalised_rows() -> None:
     """Dividing the map by the rows' lengths equals attention of rows of length one, as it is written in the paper."""
-    attention, x = Attention(8, 2), torch.randn(2, 8, 5, 7)
+    attention, x = ChannelAttention(8, 2), torch.randn(2, 8, 5, 7)
     torch.nn.init.uniform_(attention.temperature, 0.5, 5)
     q, k, v = (part(x).reshape(2, 2, 4, 35) for part in (attention.q, attention.k, attention.v))
     scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * attention.temperature
@@ -43,7 +43,7 @@ def test_attention_is_that_of_normalised_rows() -> None:
 
 
 def test_attention_of_nothing_is_finite() -> None:
-    assert Attention(4, 1)(torch.zeros(1, 4, 3, 3)).isfinite().all()
+    assert ChannelAttention(4, 1)(torch.zeros(1, 4, 3, 3)).isfinite().all()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

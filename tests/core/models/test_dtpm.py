@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from pocketprior.core.errors import UnknownNameError, UsageError
+from pocketprior.core.models.checkpoints import from_dict
 from pocketprior.core.models.dtpm import (
     CONFIGS,
     FIRST_MOBILE,
@@ -14,21 +15,15 @@ from pocketprior.core.models.dtpm import (
     DenoiserConfig,
     Dtpm,
     DtpmConfig,
-    GuidanceAdapter,
     PredictorConfig,
-    SharedAdapter,
 )
 from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
-from pocketprior.core.schedule import SCHEDULES, cosine, trailing
+from pocketprior.core.models.texture_prior import GuidanceAdapter, SharedAdapter
+from pocketprior.core.sampling.schedule import SCHEDULES, cosine, trailing
 
 NAF = DtpmConfig(
     PredictorConfig("naf", (4, 8, 16), (1, 1, 1), (2, 1)),
     DenoiserConfig("naf", (8, 16, 32), (1, 2, 1), (1, 1), 1.0, frequencies=8, embedding=16, adapter_minimum=4),
-    SemanticConfig(size=16, code=64, widths=(8, 8)),
-)
-EDGE = DtpmConfig(
-    PredictorConfig("naf-edge", (4, 8), (1, 1)),
-    DenoiserConfig("naf-edge", (8, 16), (1, 2), frequencies=8, embedding=16, adapter_minimum=4),
     SemanticConfig(size=16, code=64, widths=(8, 8)),
 )
 LEVELS, TIMES = trailing(4, cosine())
@@ -45,12 +40,12 @@ def shaken(config: DtpmConfig) -> Dtpm:
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture(params=[FIRST_MOBILE, NAF, EDGE, MOBILE], ids=["rep", "naf", "naf-edge", "conv"])
+@pytest.fixture(params=[FIRST_MOBILE, NAF, MOBILE], ids=["rep", "naf", "conv"])
 def model(request: pytest.FixtureRequest) -> Dtpm:
     return shaken(request.param)
 
 
-@pytest.fixture(params=[FIRST_MOBILE, NAF, EDGE], ids=["rep", "naf", "naf-edge"])
+@pytest.fixture(params=[FIRST_MOBILE, NAF], ids=["rep", "naf"])
 def coded(request: pytest.FixtureRequest) -> Dtpm:
     """A model with a semantic code, a plain predictor and the paper's adapters."""
     return shaken(request.param)
@@ -179,6 +174,11 @@ def test_unknown_option_lists_the_valid_ones(name: str) -> None:
         DtpmConfig(**{name: "odd"})
     with pytest.raises(UnknownNameError, match="unknown body 'odd'; choose one of: conv, rep, naf"):
         PredictorConfig("odd")
+
+
+def test_removed_body_says_why_and_what_to_do() -> None:
+    with pytest.raises(UsageError, match=r"'naf-edge' was removed: it was slower than 'rep'.* one of: conv, rep, naf"):
+        from_dict(DtpmConfig, asdict(FIRST_MOBILE) | {"predictor": {"body": "naf-edge"}})
 
 
 def test_sizes_differ_in_width_alone() -> None:

@@ -12,7 +12,7 @@ from pocketprior.core.errors import CheckpointError, UnknownNameError, UsageErro
 from pocketprior.core.models import checkpoints, gen2res
 from pocketprior.core.models.gen2res import CONFIGS, Denoiser, Gen2ResConfig, NormSilu, build, merged, restore
 from pocketprior.core.models.lora import Factors
-from pocketprior.core.schedule import ddpm, quadratic, strided
+from pocketprior.core.sampling.schedule import ddpm, quadratic, strided
 
 BARS = ddpm()
 ADM = Gen2ResConfig(widths=(8, 16, 16), blocks=1, attention=(4,), embedding=16, groups=4, dropout=0.0)

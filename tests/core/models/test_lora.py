@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pocketprior.core.models.blocks import RepBlock, merge_branches
+from pocketprior.core.models.deploy.rewrite import rewritten
 from pocketprior.core.models.lora import Factors, LowRank, add_lora, factor_names, is_factor, merge_lora
-from pocketprior.core.models.rewrite import rewritten
 
 
 @pytest.fixture

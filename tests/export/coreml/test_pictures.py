@@ -14,10 +14,10 @@ from small import PHOTOS, save_diffir, source_of
 from pocketprior.core.arrays import to_batch
 from pocketprior.core.cli import main
 from pocketprior.core.errors import UsageError
-from pocketprior.core.image import read
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.systems import IMAGE
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.systems import IMAGE
+from pocketprior.core.photo.io import read
+from pocketprior.core.restore.selftest import verify
 from pocketprior.export.coreml.package import Package
 from pocketprior.export.coreml.pictures import given_pictures
 from pocketprior.export.coreml.toolchain import coremltools

@@ -11,7 +11,7 @@ from planted import facts
 from recordings import accused
 from small import PHOTOS, source_of
 
-from pocketprior.core.manifest import Manifest
+from pocketprior.core.pack.manifest import Manifest
 from pocketprior.export.pack import write_pack
 from pocketprior.export.parity.record import record
 from pocketprior.export.parity.shots import settings_of, shots

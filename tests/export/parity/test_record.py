@@ -12,7 +12,7 @@ from small import PHOTOS, START, save_diffir, save_gen2res, save_small, small_di
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import UsageError
-from pocketprior.core.restore import Restorer
+from pocketprior.core.restore.restorer import Restorer
 from pocketprior.export.diffir import DiffirSource
 from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.gen2res import Gen2ResSource

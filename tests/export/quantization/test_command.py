@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.cli import main
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.selftest import verify
 from pocketprior.export.quantization.plan import load
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from small import PHOTOS, source_of
 
 from pocketprior.core.cli import main
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.verify import verify
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.selftest import verify
 from pocketprior.export.pack import write_pack
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}

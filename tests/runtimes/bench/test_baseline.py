@@ -9,7 +9,7 @@ import packs
 import pytest
 from onnx import helper
 
-from pocketprior.core.commands.arguments import NamedPath
+from pocketprior.core.arguments import NamedPath
 from pocketprior.core.degradations.fixed import damages_named
 from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.baseline import estimated_sigma, method_for, opened, restored

@@ -8,7 +8,7 @@ import packs
 import pytest
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.manifest import Manifest
+from pocketprior.core.pack.manifest import Manifest
 from pocketprior.runtimes.bench import graph_speed
 from pocketprior.runtimes.bench.graph_speed import GraphRun, graph_table, inputs, measure_graphs
 

@@ -6,7 +6,7 @@ import numpy as np
 import packs
 import pytest
 
-from pocketprior.core.degradations.fixed import DAMAGES, Damage
+from pocketprior.core.degradations.fixed import DAMAGES, FixedDamage
 from pocketprior.core.errors import MissingExtraError
 from pocketprior.core.metrics import psnr
 from pocketprior.runtimes.bench import methods
@@ -76,7 +76,7 @@ def test_settings_are_not_shared_between_damages(monkeypatch, cache):
     monkeypatch.setattr(methods, "NLM_WINDOWS", ((3, 7),))
     monkeypatch.setattr(methods, "NLM_STRENGTHS", (1, 30))
     photos = [BenchPhoto("a", PHOTO)]
-    brighter, noisy = trials(photos, photos, [Damage("brighter", offset), NOISE])
+    brighter, noisy = trials(photos, photos, [FixedDamage("brighter", offset), NOISE])
     assert methods.tuned_nl_means(brighter, cache).strength == 1
     assert methods.tuned_nl_means(noisy, cache).strength == 30
 

@@ -9,7 +9,7 @@ import pytest
 
 from pocketprior.core import metrics
 from pocketprior.core.degradations.fixed import DAMAGES
-from pocketprior.core.null import NULLS
+from pocketprior.core.metrics.baselines import NULLS
 from pocketprior.runtimes.bench import methods
 from pocketprior.runtimes.bench.methods import (
     BM3D,

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pocketprior.core.degradations.fixed import DAMAGES
-from pocketprior.core.null import NULLS
+from pocketprior.core.metrics.baselines import NULLS
 from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, BenchMethod
 from pocketprior.runtimes.bench.photos import BenchPhoto
 from pocketprior.runtimes.bench.quality import Gate, Measurement, QualityResults

@@ -7,7 +7,7 @@ import numpy as np
 import packs
 import pytest
 
-from pocketprior.core.commands.arguments import NamedPath
+from pocketprior.core.arguments import NamedPath
 from pocketprior.core.errors import MissingExtraError
 from pocketprior.runtimes.bench import speed
 from pocketprior.runtimes.bench.methods import DTPM, BenchMethod

@@ -19,7 +19,7 @@ from planted import after, attribute_of_all, before, edited, facts, nth, other_o
 from recordings import accused, known_pack, record_pack
 from small import save_small
 
-from pocketprior.core.manifest import FILE
+from pocketprior.core.pack.manifest import FILE
 from pocketprior.export.dtpm import DtpmSource
 from pocketprior.export.quantization.files import write_onnx
 from pocketprior.export.quantization.samples import Sample

@@ -13,8 +13,8 @@ import packs
 import pytest
 from planted import edited, nth, weight
 
-from pocketprior.core.manifest import Manifest
-from pocketprior.core.pack import packed_file
+from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.pack.store import packed_file
 from pocketprior.runtimes.openvino import the_core
 from pocketprior.runtimes.parity.findings import ParityReport
 from pocketprior.runtimes.parity.inside import MODULE_KEY, inside_onnxruntime, inside_openvino

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.manifest import Manifest, TaskFacts
-from pocketprior.core.pack import default_pack, packed_file
+from pocketprior.core.pack.manifest import Manifest, TaskFacts
+from pocketprior.core.pack.store import default_pack, packed_file
 from pocketprior.runtimes import RUNTIMES
 from pocketprior.runtimes.parity.page import TableRow, fill, measured, table_text
 

@@ -13,8 +13,8 @@ import pytest
 import system_packs
 from recordings import accused, known_pack, record_pack
 
-from pocketprior.core import pipeline, restore, tiles
-from pocketprior.core.tiles import Box
+from pocketprior.core.restore import pipeline, restorer, tiles
+from pocketprior.core.restore.tiles import Box
 from pocketprior.runtimes import onnxruntime, openvino
 from pocketprior.runtimes.parity.run import CompareOptions, compare
 
@@ -202,35 +202,35 @@ PIPELINE = {
         "to_batch",
         lambda real: lambda image: real(image[..., ::-1]),
     ),
-    "strength ignored": Fault("pipeline", "picture, split", restore, "prepare", _job(strength=lambda _: 1.0)),
+    "strength ignored": Fault("pipeline", "picture, split", restorer, "prepare", _job(strength=lambda _: 1.0)),
     "gain doubled": Fault(
-        "pipeline", "picture, split", restore, "prepare", _job(manifest=lambda m: replace(m, gain=2 * m.gain))
+        "pipeline", "picture, split", restorer, "prepare", _job(manifest=lambda m: replace(m, gain=2 * m.gain))
     ),
-    "amount ignored": Fault("pipeline", "picture, split", restore, "prepare", _job(amount=lambda _: 1.0)),
+    "amount ignored": Fault("pipeline", "picture, split", restorer, "prepare", _job(amount=lambda _: 1.0)),
     "amount not passed on": Fault(
         "pipeline",
         "predict, call 0, input amount",
-        restore,
+        restorer,
         "prepare",
         _job(conditions=lambda c: c | {"amount": np.ones(1, np.float32)}),
         "adjustable",
     ),
     "amplitude ignored": Fault("pipeline", "picture, split", pipeline, "_textured", _plain_texture, "adjustable"),
     "stale conditions": Fault(
-        "pipeline", "input code", restore, "prepare", _job(conditions=lambda c: {n: 0 * a for n, a in c.items()})
+        "pipeline", "input code", restorer, "prepare", _job(conditions=lambda c: {n: 0 * a for n, a in c.items()})
     ),
     "clamp of the state missing": Fault(
         "pipeline", "denoise, call 1, input x", pipeline, "clipped", lambda _: lambda x: x, "gen2res"
     ),
-    "uint8 wrap": Fault("pipeline", "picture, ", restore, "to_image", _wrapped),
+    "uint8 wrap": Fault("pipeline", "picture, ", restorer, "to_image", _wrapped),
     "brightness shift of one level": Fault(
-        "pipeline", "picture, ", restore, "to_image", _painted(lambda v: v + 1 / 255)
+        "pipeline", "picture, ", restorer, "to_image", _painted(lambda v: v + 1 / 255)
     ),
-    "gamma": Fault("pipeline", "picture, ", restore, "to_image", _painted(lambda v: np.clip(v, 0, 1) ** 1.001)),
+    "gamma": Fault("pipeline", "picture, ", restorer, "to_image", _painted(lambda v: np.clip(v, 0, 1) ** 1.001)),
     "cut off where it is to be rounded": Fault(
-        "pipeline", "picture, ", restore, "to_image", _painted(lambda v: v - 0.5 / 65535)
+        "pipeline", "picture, ", restorer, "to_image", _painted(lambda v: v - 0.5 / 65535)
     ),
-    "written in BGR": Fault("pipeline", "picture, ", restore, "to_image", _painted(lambda v: v[:, ::-1])),
+    "written in BGR": Fault("pipeline", "picture, ", restorer, "to_image", _painted(lambda v: v[:, ::-1])),
 }
 
 

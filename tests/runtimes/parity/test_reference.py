@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from recordings import record_pack
 
+from pocketprior.core.arrays import Array
 from pocketprior.core.errors import PackError, PackTamperedError, PackVersionError
-from pocketprior.core.recording import Array, read_arrays, write_arrays
+from pocketprior.core.pack.store import read_arrays, write_arrays
 from pocketprior.runtimes.parity.reference import ABOUT, SEAL, ReferenceWriter, load
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 6, 0.5)]

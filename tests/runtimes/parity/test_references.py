@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from recordings import accused
 
-from pocketprior.core.pack import default_pack
-from pocketprior.core.systems import SYSTEMS
+from pocketprior.core.pack.store import default_pack
+from pocketprior.core.pack.systems import SYSTEMS
 from pocketprior.runtimes.parity.graphs import sites
 from pocketprior.runtimes.parity.reference import load
 from pocketprior.runtimes.parity.run import CompareOptions, compare

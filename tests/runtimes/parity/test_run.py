@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from recordings import accused
 
-from pocketprior.core.manifest import Limit, Manifest
-from pocketprior.core.recording import Array
+from pocketprior.core.arrays import Array
+from pocketprior.core.pack.manifest import Limit, Manifest
 from pocketprior.runtimes.parity.findings import ORDER, ParityReport
 from pocketprior.runtimes.parity.images import ImageSet, budget, task_source
 from pocketprior.runtimes.parity.reference import ParityReference, ReferenceCase, ReferenceWriter, load

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import PackError, UnknownNameError, UsageError
-from pocketprior.core.manifest import Manifest
+from pocketprior.core.pack.manifest import Manifest
 from pocketprior.runtimes.parity.page import _ways
 from pocketprior.runtimes.parity.variants import PackFolder, VariantChain, float_variant, variant_chain
 

@@ -1,4 +1,4 @@
-/* PocketPrior native functions: the C++ twins of core/noise.py, core/arrays.py and core/tiles.py.
+/* PocketPrior native functions: the C++ twins of core/sampling/noise.py, core/arrays.py and core/restore/tiles.py.
  *
  * The Python modules are the specification; every function here returns the same bits, on every machine and with every
  * thread count. Arrays are dense, in C order, and owned by the caller; output never overlaps input. No function keeps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,16 @@ from torch import nn
 from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Teacher
 from pocketprior.core.models.dirformer import DirformerConfig
-from pocketprior.core.training.diffir import adversarial, joint, pretrain, warmup
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool, TrainingData
+from pocketprior.core.training.loop.stage import TrainingStage
+from pocketprior.core.training.stages import SYSTEMS
 
 MODEL = DiffirConfig(
     ipr=8,
     cpen=CpenConfig(width=4, blocks=1),
     dirformer=DirformerConfig(width=8, blocks=(1, 1), heads=(1, 2), refinement=1, narrow=True),
 )
-STAGES: dict[str, ModuleType] = {"pretrain": pretrain, "warmup": warmup, "joint": joint, "adversarial": adversarial}
+STAGES = SYSTEMS["diffir"]
 
 
 def _checkpoint(kind: str, module: nn.Module, config: DiffirConfig) -> Checkpoint:
@@ -51,14 +50,14 @@ def pool() -> Pool:
 
 
 @pytest.fixture(scope="session")
-def build(pool: Pool) -> Callable[..., Stage]:
+def build(pool: Pool) -> Callable[..., TrainingStage]:
     """build(stage, before=..., **changes of the recipe)."""
 
-    def build(name: str, before: DiffirConfig | None = None, **changes: Any) -> Stage:
-        module = STAGES[name]
-        recipe = replace(module.RECIPE, **{"model": MODEL, "crop": 16, "precision": "fp32", **changes})
+    def build(name: str, before: DiffirConfig | None = None, **changes: Any) -> TrainingStage:
+        definition = STAGES[name].load()
+        recipe = replace(definition.recipe, **{"model": MODEL, "crop": 16, "precision": "fp32", **changes})
         torch.manual_seed(0)
         given = earlier(before or recipe.model)
-        return module.build(recipe, {kind: given[kind] for kind in module.EARLIER}, Data(pool, pool))
+        return definition.build(recipe, {kind: given[kind] for kind in STAGES[name].earlier}, TrainingData(pool, pool))
 
     return build

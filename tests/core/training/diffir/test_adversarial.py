@@ -11,16 +11,15 @@ import torch
 from small_stages import batch_of
 from toy_training import record
 
-from pocketprior.core.training.diffir.adversarial import AdversarialStage
-from pocketprior.core.training.diffir.discriminator import Discriminator, real_loss
-from pocketprior.core.training.dtpm.losses import detail_loss
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Assisted, Stage
+from pocketprior.core.training.data.photos import Pool, TrainingData
+from pocketprior.core.training.diffir.adversarial import AdversarialStage, Discriminator, real_loss
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import TrainingStage, WithAuxiliary
+from pocketprior.core.training.losses import detail_loss
 
 from .conftest import MODEL
 
-Build = Callable[..., Stage]
+Build = Callable[..., TrainingStage]
 
 
 def adversarial(build: Build, **changes: object) -> AdversarialStage:
@@ -58,7 +57,7 @@ def test_a_score_of_zero_is_undecided() -> None:
 def test_loss_adds_what_the_joint_phase_lacks(build: Build, pool: Pool) -> None:
     stage = adversarial(build, detail=0.5, adversarial=0.25)
     batch = batch_of(stage, pool)
-    state = {name: tensor.clone() for name, tensor in stage.aside.state().items()}
+    state = {name: tensor.clone() for name, tensor in stage.auxiliary.state().items()}
     with torch.no_grad():
         figures, again = stage.loss(batch), stage.loss(batch)
         made = stage.made(batch)
@@ -68,14 +67,14 @@ def test_loss_adds_what_the_joint_phase_lacks(build: Build, pool: Pool) -> None:
     joint = figures["content"] + figures["prior"]
     torch.testing.assert_close(figures["loss"], joint + 0.5 * detail + 0.25 * judged)
     assert all(torch.equal(value, again[name]) for name, value in figures.items())
-    assert all(torch.equal(tensor, stage.aside.state()[name]) for name, tensor in state.items())
+    assert all(torch.equal(tensor, stage.auxiliary.state()[name]) for name, tensor in state.items())
 
 
 def test_discriminator_learns_what_is_made_and_the_model_stays(build: Build, pool: Pool) -> None:
     stage = adversarial(build, discriminator_rate=5e-4)
     batch = batch_of(stage, pool, 4)
     before = {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}
-    found = [float(stage.aside.step(i, batch, lambda tensor: tensor)["discriminator"]) for i in range(40)]
+    found = [float(stage.auxiliary.step(i, batch, lambda tensor: tensor)["discriminator"]) for i in range(40)]
     assert found[-1] < 0.9 * found[0]
     assert all(torch.equal(before[name], tensor) for name, tensor in stage.model.state_dict().items())
 
@@ -96,15 +95,15 @@ def test_resumed_run_walks_the_same_path(build: Build, pool: Pool, tmp_path: Pat
     for run, parts in ((tmp_path / "whole", 1), (tmp_path / "resumed", 2)):
         for part in range(parts):
             stage = adversarial(build, **changes)
-            assert isinstance(stage, Assisted)
-            steps = train(stage, Data(pool, pool), stage.recipe, run, workers=0)
+            assert isinstance(stage, WithAuxiliary)
+            steps = train(stage, TrainingData(pool, pool), stage.recipe, run, workers=0)
             if part < parts - 1:
-                assert next(steps)["step"] == 2
+                assert next(steps).step == 2
                 steps.close()
             else:
                 last = list(steps)[-1]
-                assert last["step"] == 4
-                assert {"detail", "adversarial", "discriminator"} <= set(last)
+                assert last.step == 4
+                assert {"detail", "adversarial", "discriminator"} <= set(last.figures)
     assert record(tmp_path / "whole") == record(tmp_path / "resumed")
 
 
@@ -112,5 +111,5 @@ def test_growing_crops_reach_the_loss_at_their_steps(build: Build, pool: Pool, t
     stage = build("pretrain", batch=2, steps=5, save_every=5, warmup=1, grown=(24, 32), grow_every=2)
     sides: list[int] = []
     stage.model.cpen.register_forward_pre_hook(lambda _cpen, given: sides.append(given[0].shape[-1]))
-    list(train(stage, Data(pool, pool), stage.recipe, tmp_path, workers=0))
+    list(train(stage, TrainingData(pool, pool), stage.recipe, tmp_path, workers=0))
     assert sides[:5] == [16, 16, 24, 24, 32]  # then held-back photos are judged

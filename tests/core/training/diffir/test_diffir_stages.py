@@ -15,17 +15,15 @@ from small_stages import batch_of, randomize
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import Diffir, Teacher
-from pocketprior.core.schedule import diffir
-from pocketprior.core.training.diffir import joint, pretrain, warmup
-from pocketprior.core.training.diffir.samples import psnr
-from pocketprior.core.training.diffir.student import Student
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.sampling.schedule import diffir
+from pocketprior.core.training.data.photos import Pool, TrainingData
+from pocketprior.core.training.diffir.diffir_stage import Student, restored_psnr
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import TrainingStage
 
 from .conftest import MODEL, STAGES, earlier
 
-Build = Callable[..., Stage]
+Build = Callable[..., TrainingStage]
 LEARNS = {
     "pretrain": ("cpen", "dirformer"),
     "warmup": ("cpen", "denoiser"),
@@ -34,7 +32,7 @@ LEARNS = {
 }
 
 
-def reached(stage: Stage, pool: Pool) -> set[str]:
+def reached(stage: TrainingStage, pool: Pool) -> set[str]:
     """Parameters with a gradient that is not zero, all else frozen as the loop freezes it."""
     randomize(stage.model)
     stage.model.requires_grad_(False)
@@ -144,7 +142,7 @@ def test_validation_says_what_the_prior_is_worth(name: str, build: Build) -> Non
         mean = (priors[0] + priors[1]) / 2
         for key, given in {"psnr": priors, "psnr_other": priors[::-1], "psnr_mean": [mean, mean]}.items():
             values = [
-                psnr(image, stage.model.dirformer(image, prior), clean)
+                restored_psnr(image, stage.model.dirformer(image, prior), clean)
                 for (image, clean), prior in zip(stage.pairs, given, strict=True)
             ]
             assert figures[f"val_{key}"] == pytest.approx(sum(values) / 2)
@@ -176,12 +174,15 @@ def test_the_number_of_steps_is_free_after_stage_one(build: Build) -> None:
 def test_all_three_train_one_after_the_other(pool: Pool, tmp_path: Path) -> None:
     """Through the loop; each loads what the one before wrote, and all improve."""
     found, losses = {}, {}
-    for name, module in (("pretrain", pretrain), ("warmup", warmup), ("joint", joint)):
+    for name in ("pretrain", "warmup", "joint"):
         small = {"model": MODEL, "crop": 16, "batch": 4, "steps": 24, "save_every": 12, "warmup": 2, "rate": 3e-3}
-        recipe = replace(module.RECIPE, **small, ema=0.0)
+        definition = STAGES[name].load()
+        recipe = replace(definition.recipe, **small, ema=0.0)
         torch.manual_seed(0)
-        stage = module.build(recipe, found, Data(pool, pool))
-        losses[name] = [step["loss"] for step in train(stage, Data(pool, pool), recipe, tmp_path / name, workers=0)]
+        stage = definition.build(recipe, found, TrainingData(pool, pool))
+        losses[name] = [
+            step.figures["loss"] for step in train(stage, TrainingData(pool, pool), recipe, tmp_path / name, workers=0)
+        ]
         found[stage.kind] = checkpoints.load(tmp_path / name / "model.safetensors", stage.kind)
     assert found["diffir"].facts["task"] == "motionblur"
     assert all(last < first for first, last in losses.values())

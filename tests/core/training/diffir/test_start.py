@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pocketprior.core.models.diffir import CpenS1
-from pocketprior.core.training.diffir.pretrain import RECIPE, PretrainStage
-from pocketprior.core.training.diffir.start import standardise, starting_pairs
-from pocketprior.core.training.diffir.warmup import WarmupStage
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool
+from pocketprior.core.training.diffir.diffir_stage import standardise, starting_pairs
+from pocketprior.core.training.diffir.regression import PRETRAIN_STAGE, PretrainStage, WarmupStage
+from pocketprior.core.training.loop.stage import TrainingStage
 
 from .conftest import MODEL
 
 NORMED = replace(MODEL, prior_norm=True)
-SMALL = replace(RECIPE, model=NORMED, crop=32)
+SMALL = replace(PRETRAIN_STAGE.recipe, model=NORMED, crop=32)
 
 
 def between(vectors: Tensor) -> float:
@@ -57,7 +56,9 @@ def test_flat_photos_do_not_blow_it_up() -> None:
 
 
 @pytest.mark.parametrize("name", ["pretrain", "warmup"])
-def test_stages_start_with_priors_that_tell_photos_apart(name: str, build: Callable[..., Stage], pool: Pool) -> None:
+def test_stages_start_with_priors_that_tell_photos_apart(
+    name: str, build: Callable[..., TrainingStage], pool: Pool
+) -> None:
     found = {}
     for norm in (True, False):
         stage = build(name, model=replace(MODEL, prior_norm=norm))

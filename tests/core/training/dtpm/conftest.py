@@ -11,9 +11,9 @@ import pytest
 import torch
 from small_stages import CALIBRATED, MODELS, SEMANTIC, STAGES, Build, earlier
 
-from pocketprior.core.training.photos import CONTEXTS, Data, Pool
-from pocketprior.core.training.recipe import Recipe
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import CONTEXTS, Pool, TrainingData
+from pocketprior.core.training.loop.recipe import Recipe
+from pocketprior.core.training.loop.stage import TrainingStage
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +33,14 @@ def pool() -> Pool:
 def build(pool: Pool) -> Build:
     """build(stage, body, **changes of the recipe): the stage on the small pool; `model` changes the model's fields."""
 
-    def build(name: str, body: str = "rep", model: Mapping[str, Any] | None = None, **changes: Any) -> Stage:
+    def build(name: str, body: str = "rep", model: Mapping[str, Any] | None = None, **changes: Any) -> TrainingStage:
         config = replace(MODELS[body], **(model or {}))
-        module = STAGES[name]
+        definition = STAGES[name]
         crop, rate = (32, 0.0) if body in CALIBRATED else (16, 0.1)
         if name in ("adapters", "finish"):
             changes = {"predictor_rate": rate, **changes}
-        recipe: Recipe = replace(module.RECIPE, **{"model": config, "crop": crop, "precision": "fp32", **changes})
+        recipe: Recipe = replace(definition.recipe, **{"model": config, "crop": crop, "precision": "fp32", **changes})
         torch.manual_seed(0)
-        return module.build(recipe, earlier(config), Data(pool, pool))
+        return definition.build(recipe, earlier(config), TrainingData(pool, pool))
 
     return build

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import Dtpm
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool
+from pocketprior.core.training.loop.stage import TrainingStage
 
 
-def dtpm(stage: Stage) -> Dtpm:
+def dtpm(stage: TrainingStage) -> Dtpm:
     assert isinstance(stage.model, Dtpm)
     return stage.model
 
@@ -38,7 +38,7 @@ def test_perfect_prediction_leaves_the_predictors_error(prediction: str, build: 
     stage = build("adapters", model={"prediction": prediction}, content=2.0, detail=1.0, detail_until=2.0)
     batch, model = batch_of(stage, pool), dtpm(stage)
     base = model.predictor(batch["damaged"]).detach()
-    residual, bar = (batch["clean"] - base) / model.residual_scale, batch["bar"].reshape(-1, 1, 1, 1)
+    residual, bar = (batch["clean"] - base) / model.residual_scale, batch["alpha_bar"].reshape(-1, 1, 1, 1)
 
     def perfect(*_: Any) -> Tensor:
         return bar.sqrt() * batch["noise"] - (1 - bar).sqrt() * residual if prediction == "v" else residual

@@ -12,23 +12,25 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.models.checkpoints import Checkpoint, from_dict
 from pocketprior.core.models.dtpm import Dtpm, DtpmConfig, Predictor
 from pocketprior.core.models.lora import is_factor
-from pocketprior.core.training.dtpm import delta
-from pocketprior.core.training.photos import Data, Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool, TrainingData
+from pocketprior.core.training.dtpm.predictor import DELTA_STAGE
+from pocketprior.core.training.loop.stage import TrainingStage
 
 MODEL = MODELS["rep"]
 OTHER = replace(MODEL, predictor=replace(MODEL.predictor, lora=4))
-Delta = Callable[..., Stage]
+Delta = Callable[..., TrainingStage]
 
 
 @pytest.fixture
 def fresh(pool: Pool) -> Delta:
     """fresh(**changes of the recipe): the stage beside the small DTPM of another task."""
 
-    def fresh(before: Mapping[str, Checkpoint] | None = None, **changes: Any) -> Stage:
+    def fresh(before: Mapping[str, Checkpoint] | None = None, **changes: Any) -> TrainingStage:
         settings = {"model": MODEL, "task": "rain", "crop": 16, "precision": "fp32", **changes}
         torch.manual_seed(0)
-        return delta.build(replace(delta.RECIPE, **settings), before or earlier(MODEL), Data(pool, pool))
+        return DELTA_STAGE.build(
+            replace(DELTA_STAGE.recipe, **settings), before or earlier(MODEL), TrainingData(pool, pool)
+        )
 
     return fresh
 
@@ -60,13 +62,13 @@ def test_the_rank_is_that_of_the_recipe(fresh: Delta) -> None:
 
 
 def test_what_it_cannot_start_from(fresh: Delta) -> None:
-    with pytest.raises(UsageError, match="was trained for 'cleanup' itself; name another --task"):
+    with pytest.raises(UsageError, match="was trained for 'cleanup' itself; give another --task"):
         fresh(task="cleanup")
     wider = replace(MODEL, predictor=replace(MODEL.predictor, widths=(8, 12)))
     with pytest.raises(UsageError, match=r"--set model\.predictor\.widths=8,8"):
         fresh(model=wider)
     shared = {"dtpm": checkpoint("dtpm", OTHER, Dtpm(OTHER), task="cleanup")}
-    with pytest.raises(UsageError, match="shares the predictor of another task itself"):
+    with pytest.raises(UsageError, match="shares the predictor of another task"):
         fresh(shared, model=OTHER)
 
 

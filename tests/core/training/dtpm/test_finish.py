@@ -8,9 +8,9 @@ from small_stages import MODELS, Build, batch_of, earlier
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import Dtpm
-from pocketprior.core.schedule import cosine, trailing
-from pocketprior.core.training.dtpm import finish
-from pocketprior.core.training.photos import Data, Pool
+from pocketprior.core.sampling.schedule import cosine, trailing
+from pocketprior.core.training.data.photos import Pool, TrainingData
+from pocketprior.core.training.dtpm.adapters import FINISH_STAGE
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -51,17 +51,17 @@ def test_a_few_steps_lower_the_error_of_the_restored_picture(build: Build, pool:
 
 
 def test_model_of_another_task_is_refused(pool: Pool) -> None:
-    recipe = replace(finish.RECIPE, model=MODELS["rep"], task="denoise")
+    recipe = replace(FINISH_STAGE.recipe, model=MODELS["rep"], task="denoise")
     with pytest.raises(UsageError, match="trained for 'cleanup', not 'denoise'"):
-        finish.build(recipe, earlier(MODELS["rep"]), Data(pool, pool))
+        FINISH_STAGE.build(recipe, earlier(MODELS["rep"]), TrainingData(pool, pool))
 
 
 def test_nothing_to_hold_the_picture_is_refused() -> None:
     with pytest.raises(UsageError, match="psnr or l1 must be above 0"):
-        replace(finish.RECIPE, psnr=0.0)
+        replace(FINISH_STAGE.recipe, psnr=0.0)
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_number_of_sampling_steps_is_checked_before_anything_is_loaded(steps: int) -> None:
     with pytest.raises(UsageError, match=r"sampling_steps must be in 1\.\.1000"):
-        replace(finish.RECIPE, sampling_steps=steps)
+        replace(FINISH_STAGE.recipe, sampling_steps=steps)

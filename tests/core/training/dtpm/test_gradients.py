@@ -8,13 +8,13 @@ import torch
 from small_stages import CALIBRATED, MODELS, STAGES, Build, batch_of, randomize
 
 from pocketprior.core.models.dtpm import Dtpm
-from pocketprior.core.training.photos import Pool
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.data.photos import Pool
+from pocketprior.core.training.loop.stage import TrainingStage
 
 BODIES = tuple(MODELS)
 
 
-def reached(stage: Stage, pool: Pool) -> set[str]:
+def reached(stage: TrainingStage, pool: Pool) -> set[str]:
     """Names of the parameters with a gradient that is not zero, all else frozen as the loop freezes it."""
     randomize(stage.model)
     stage.model.requires_grad_(False)
@@ -25,7 +25,7 @@ def reached(stage: Stage, pool: Pool) -> set[str]:
     return {n for n, p in stage.model.named_parameters() if p.grad is not None and p.grad.any()}
 
 
-def names(stage: Stage, *parts: str) -> set[str]:
+def names(stage: TrainingStage, *parts: str) -> set[str]:
     return {n for n, _ in stage.model.named_parameters() if n.startswith(parts)}
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from small_stages import Build, batch_of
 
-from pocketprior.core.training.dtpm.losses import psnr_loss
-from pocketprior.core.training.photos import Pool
+from pocketprior.core.training.data.photos import Pool
+from pocketprior.core.training.losses import psnr_loss
 
 
 def test_fresh_predictor_is_judged_on_what_it_restores(build: Build, pool: Pool) -> None:

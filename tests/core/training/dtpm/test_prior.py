@@ -6,8 +6,8 @@ import torch
 from small_stages import Build, batch_of
 from torch import Tensor
 
+from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.dtpm.prior import residual_scale
-from pocketprior.core.training.photos import Pool
 
 
 def test_residual_has_unit_variance(build: Build, pool: Pool) -> None:
@@ -35,12 +35,12 @@ def test_perfect_prediction_costs_nothing(prediction: str, build: Build, pool: P
     stage = build("prior", model={"prediction": prediction})
     batch = batch_of(stage, pool)
     residual = (batch["clean"] - batch["structure"]) / stage.facts()["residual_scale"]
-    bar = batch["bar"].reshape(-1, 1, 1, 1)
-    velocity = bar.sqrt() * batch["noise"] - (1 - bar).sqrt() * residual
+    alpha_bar = batch["alpha_bar"].reshape(-1, 1, 1, 1)
+    velocity = alpha_bar.sqrt() * batch["noise"] - (1 - alpha_bar).sqrt() * residual
 
     def perfect(x: Tensor, structure: Tensor, code: Tensor, t: Tensor) -> Tensor:
         del structure, code, t
-        torch.testing.assert_close(x, bar.sqrt() * residual + (1 - bar).sqrt() * batch["noise"])
+        torch.testing.assert_close(x, alpha_bar.sqrt() * residual + (1 - alpha_bar).sqrt() * batch["noise"])
         return velocity if prediction == "v" else residual
 
     stage.model.forward = perfect

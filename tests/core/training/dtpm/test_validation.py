@@ -4,7 +4,8 @@ import pytest
 import torch
 from small_stages import STAGES, Build
 
-from pocketprior.core.training.dtpm.validation import calibration, in_parts, psnr, side_by_side
+from pocketprior.core.training.dtpm.dtpm_stage import calibration
+from pocketprior.core.training.evaluation.score import batch_psnr, in_parts, side_by_side
 
 FIGURES = {
     "predictor": {"val_psnr"},
@@ -21,7 +22,7 @@ def test_stage_is_judged_by_figures_and_a_picture(name: str, build: Build) -> No
         first, again = stage.validate(stage.model.eval()), stage.validate(stage.model)
     assert first.figures.keys() == FIGURES[name]
     assert first.figures == again.figures
-    (picture,) = first.pictures.values()
+    (picture,) = first.images.values()
     assert picture.shape[0] == 3
     assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 
@@ -33,8 +34,8 @@ def test_parts_are_joined_in_order() -> None:
 
 def test_psnr_is_of_the_clipped_picture() -> None:
     clean = torch.zeros(1, 3, 4, 4)
-    assert psnr(torch.full_like(clean, 0.1), clean) == pytest.approx(20, abs=0.01)
-    assert psnr(torch.full_like(clean, -0.1), clean) == pytest.approx(60, abs=0.01)
+    assert batch_psnr(torch.full_like(clean, 0.1), clean) == pytest.approx(20, abs=0.01)
+    assert batch_psnr(torch.full_like(clean, -0.1), clean) == pytest.approx(60, abs=0.01)
 
 
 def test_pictures_stand_side_by_side() -> None:

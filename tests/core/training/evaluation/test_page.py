@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from pocketprior.core.training.evaluation.page import page
-from pocketprior.core.training.evaluation.score import Row, Table
+from pocketprior.core.training.evaluation.score import MethodFigures, ResultTable, page
 
 
 def test_page_shows_every_table_with_its_verdicts() -> None:
     values = {"PSNR": 20.0, "NIQE": 3.5, "album distance": 0.25}
-    tables = [Table("One", [Row("input", values)], ["It works."]), Table("Two", [Row("input", values)], [])]
+    tables = [
+        ResultTable("One", [MethodFigures("input", values)], ["It works."]),
+        ResultTable("Two", [MethodFigures("input", values)], []),
+    ]
     text = page("pocketprior evaluate", "4 photos", tables)
     assert "| input  | 20.00 | 3.50 |          0.250 |" in text
     assert text.index("## One") < text.index("- It works.") < text.index("## Two")

@@ -6,7 +6,7 @@ import torch
 
 from pocketprior.core.degradations import TASKS
 from pocketprior.core.errors import UsageError
-from pocketprior.core.training.evaluation.score import METRICS, Row, Table, cases, measure, square
+from pocketprior.core.training.evaluation.score import METRICS, MethodFigures, ResultTable, cases, measure, square
 
 
 def photo(height: int = 200, width: int = 210) -> np.ndarray:
@@ -18,7 +18,7 @@ def photo(height: int = 200, width: int = 210) -> np.ndarray:
 def test_square_is_the_centre() -> None:
     pixels = photo(5, 8)
     assert np.array_equal(square(pixels, 4), pixels[0:4, 2:6])
-    with pytest.raises(UsageError, match="at least 9 x 9"):
+    with pytest.raises(UsageError, match="at least 9 x 9 pixels, got 8 x 5"):
         square(pixels, 9)
 
 
@@ -47,7 +47,7 @@ def test_result_out_of_range_is_clipped() -> None:
 
 
 def test_change_is_of_one_method_over_another() -> None:
-    table = Table("t", [Row("a", {"PSNR": 20.0}), Row("b", {"PSNR": 23.0})], ())
+    table = ResultTable("t", [MethodFigures("a", {"PSNR": 20.0}), MethodFigures("b", {"PSNR": 23.0})], ())
     assert table.change("PSNR", "b", "a") == 3.0
 
 
@@ -67,8 +67,10 @@ def test_differences_are_paired() -> None:
     """Photos differ by 30 dB, the methods by 0.1 dB on each: the interval is as narrow as the methods' difference."""
     first = tuple(20.0 + 5 * i for i in range(7))
     second = tuple(value + 0.1 + 0.01 * (i % 2) for i, value in enumerate(first))
-    rows = [Row(name, {"PSNR": sum(each) / 7}, {"PSNR": each}) for name, each in (("a", first), ("b", second))]
-    table = Table("t", rows, ())
+    rows = [
+        MethodFigures(name, {"PSNR": sum(each) / 7}, {"PSNR": each}) for name, each in (("a", first), ("b", second))
+    ]
+    table = ResultTable("t", rows, ())
     found = table.difference("PSNR", "b", "a")
     assert found.mean == pytest.approx(table.change("PSNR", "b", "a"))
     assert 0.1 < found.low < found.mean < found.high < 0.11

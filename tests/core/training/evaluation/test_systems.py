@@ -13,19 +13,20 @@ from small import CONFIG, save_small
 
 from pocketprior.core.arrays import to_image
 from pocketprior.core.errors import CheckpointError
-from pocketprior.core.image import read
 from pocketprior.core.metrics import psnr
+from pocketprior.core.metrics.baselines import NULLS
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import CONFIGS as DIFFIR
 from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Teacher
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
-from pocketprior.core.noise import normal_vector
-from pocketprior.core.null import NULLS
+from pocketprior.core.models.semantic import encoder_of
+from pocketprior.core.photo.io import read
+from pocketprior.core.sampling.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
 from pocketprior.core.training.evaluation.score import cases, square
-from pocketprior.core.training.gen2res import constrain
+from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 METHODS = {
@@ -66,7 +67,7 @@ def photos() -> list[np.ndarray]:
 
 def test_dtpm(photos: list[np.ndarray], tmp_path: Path) -> None:
     model, semantic = save_small(tmp_path)
-    table = dtpm.evaluate(model, dtpm.load_encoder(semantic), photos)
+    table = dtpm.evaluate(model, encoder_of(checkpoints.load(semantic, "semantic")), photos)
     assert [row.method for row in table.rows] == METHODS["dtpm"]
     assert len({row.values["PSNR"] for row in table.rows if row.method not in NULLS}) == len(table.rows) - len(NULLS)
     said = "\n".join(table.verdicts)
@@ -129,8 +130,8 @@ def test_gen2res(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     config = replace(GEN2RES["mobile"], widths=(8, 8), groups=4, embedding=16)
     checkpoints.save(tmp_path / "base.safetensors", "gen2res", config, Denoiser(config).state_dict(), {})
-    recipe = replace(constrain.RECIPE, steps=2, batch=2, crop=16, rank=2, save_every=2, precision="fp32")
-    monkeypatch.setattr(constrain, "RECIPE", recipe)
+    recipe = replace(CONSTRAIN_STAGE.recipe, steps=2, batch=2, crop=16, rank=2, save_every=2, precision="fp32")
+    monkeypatch.setattr(gen2res, "CONSTRAIN_STAGE", replace(CONSTRAIN_STAGE, recipe=recipe))
     table = gen2res.evaluate(
         EXAMPLES,
         tmp_path / "base.safetensors",

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.core.image import read
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.gen2res import CONFIGS, Denoiser
-from pocketprior.core.training import photos
+from pocketprior.core.photo.io import read
+from pocketprior.core.training.data import photos
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 TINY = replace(CONFIGS["mobile"], widths=(8, 16, 16), embedding=16, groups=4)

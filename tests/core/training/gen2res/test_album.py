@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.gen2res import Denoiser, build
-from pocketprior.core.schedule import ddpm
-from pocketprior.core.training.gen2res.album import Album, draw, guided_steps, nudge, pictures
+from pocketprior.core.sampling.schedule import ddpm
+from pocketprior.core.training.gen2res.album import Album, album_images, draw, guided_steps, nudge
 
 BARS = ddpm()
 SHAPE = (1, 3, 16, 24)
@@ -127,20 +127,20 @@ def test_no_gradient_is_left_behind(denoiser: Denoiser, photo: Tensor) -> None:
 
 
 def test_a_picture_does_not_depend_on_those_beside_it(denoiser: Denoiser, photo: Tensor) -> None:
-    together = dict(pictures(denoiser, photo, SHORT, [0, 1, 2], batch=3))
-    alone = dict(pictures(denoiser, photo, SHORT, [1], batch=1))
+    together = dict(album_images(denoiser, photo, SHORT, [0, 1, 2], batch=3))
+    alone = dict(album_images(denoiser, photo, SHORT, [1], batch=1))
     assert set(together) == {0, 1, 2}
     assert together[1].shape == (16, 24, 3)
     assert int(np.abs(together[1].astype(int) - alone[1]).max()) <= 1
     assert not np.array_equal(together[0], together[1])
-    np.testing.assert_array_equal(dict(pictures(denoiser, photo, SHORT, [1], batch=1))[1], alone[1])
+    np.testing.assert_array_equal(dict(album_images(denoiser, photo, SHORT, [1], batch=1))[1], alone[1])
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"start": 1001}, r"1 \.\. 1000"),
-        ({"start": 200, "steps": 201}, r"1 \.\. 200"),
+        ({"start": 1001}, r"1\.\.1000"),
+        ({"start": 200, "steps": 201}, r"1\.\.200"),
         ({"count": 0}, "at least 1"),
         ({"skip": -1}, "at least 0"),
         ({"seed": 2**64 - 1}, "seed"),

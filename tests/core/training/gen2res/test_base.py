@@ -12,11 +12,11 @@ import torch
 from pocketprior.core.errors import UnknownNameError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.gen2res import build as build_denoiser
-from pocketprior.core.training import photos
+from pocketprior.core.training.data import photos
 from pocketprior.core.training.gen2res import base as base_stage
-from pocketprior.core.training.gen2res import constrain
-from pocketprior.core.training.loop import train
-from pocketprior.core.training.stage import Stage
+from pocketprior.core.training.gen2res.base import BASE_STAGE, CONSTRAIN_STAGE
+from pocketprior.core.training.loop.loop import train
+from pocketprior.core.training.loop.stage import TrainingStage
 
 TINY_STEPS = {
     "steps": 3, "batch": 2, "crop": 32, "rate": 1e-3, "warmup": 0, "save_every": 3, "precision": "fp32", "ema": 0.0
@@ -28,17 +28,18 @@ def _few_held_back_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_stage, "VAL_CROPS", 4)
 
 
-def make(name: str, pool: photos.Pool, path: Path, **changes: object) -> Stage:
-    data = photos.Data(pool, pool)
+def make(name: str, pool: photos.Pool, path: Path, crop: int = 64, **changes: object) -> TrainingStage:
+    data = photos.TrainingData(pool, pool)
     torch.manual_seed(0)
     earlier = checkpoints.load(path, "gen2res")
     if name == "base":
         model = build_denoiser(earlier).config
-        return base_stage.build(replace(base_stage.RECIPE, model=replace(model, **changes)), {}, data)
-    return constrain.build(replace(constrain.RECIPE, method=name, rank=2, **changes), {"gen2res": earlier}, data)
+        return BASE_STAGE.build(replace(BASE_STAGE.recipe, crop=crop, model=replace(model, **changes)), {}, data)
+    recipe = replace(CONSTRAIN_STAGE.recipe, crop=crop, method=name, rank=2, **changes)
+    return CONSTRAIN_STAGE.build(recipe, {"gen2res": earlier}, data)
 
 
-def batch_of(stage: Stage, pool: photos.Pool, count: int = 4) -> dict[str, torch.Tensor]:
+def batch_of(stage: TrainingStage, pool: photos.Pool, count: int = 4) -> dict[str, torch.Tensor]:
     samples = [stage.draw(pool, 32, np.random.default_rng(i)) for i in range(count)]
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
@@ -49,7 +50,9 @@ def test_stage_trains_its_own_parameters_and_no_others(
 ) -> None:
     stage = make(name, pool, base)
     before = {n: t.clone() for n, t in stage.model.state_dict().items()}
-    for _ in train(stage, photos.Data(pool, pool), replace(base_stage.RECIPE, **TINY_STEPS), tmp_path, workers=0):
+    for _ in train(
+        stage, photos.TrainingData(pool, pool), replace(BASE_STAGE.recipe, **TINY_STEPS), tmp_path, workers=0
+    ):
         pass
     learnt = {n for n, p in stage.model.named_parameters() if not torch.equal(p, before[n])}
     assert learnt == {n for n in before if name != "lora" or ".factors." in n}
@@ -57,7 +60,9 @@ def test_stage_trains_its_own_parameters_and_no_others(
 
 def test_constrained_model_is_what_its_checkpoint_builds(pool: photos.Pool, base: Path, tmp_path: Path) -> None:
     stage = make("lora", pool, base)
-    for _ in train(stage, photos.Data(pool, pool), replace(base_stage.RECIPE, **TINY_STEPS), tmp_path, workers=0):
+    for _ in train(
+        stage, photos.TrainingData(pool, pool), replace(BASE_STAGE.recipe, **TINY_STEPS), tmp_path, workers=0
+    ):
         pass
     x, t = torch.randn(1, 3, 16, 16), torch.tensor([0.2])
     constrained = build_denoiser(checkpoints.load(tmp_path / "model.safetensors", "gen2res"))
@@ -105,8 +110,8 @@ def test_levels_of_a_sample_belong_together(pool: photos.Pool, base: Path) -> No
         sample = stage.draw(pool, 32, np.random.default_rng(seed))
         step = round(float(sample["t"]) * 1000)
         seen.add(step)
-        assert sample["bar"] == pytest.approx(base_stage.BARS[step - 1])
-        assert sample["before"] == pytest.approx(base_stage.BARS[step - 2] if step > 1 else 1.0)
+        assert sample["alpha_bar"] == pytest.approx(base_stage.ALPHA_BARS[step - 1])
+        assert sample["before"] == pytest.approx(base_stage.ALPHA_BARS[step - 2] if step > 1 else 1.0)
     assert seen == {1, 2, 3, 4}
 
 
@@ -115,11 +120,11 @@ def test_only_generated_albums_are_mirrored(base: Path) -> None:
     ramp = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (64, 64, 3)).copy()
     pool = photos.gather([ramp], minimum=64, side=0, structures=False)
 
-    def mirrored(stage: Stage) -> set[bool]:
+    def mirrored(stage: TrainingStage) -> set[bool]:
         squares = [stage.draw(pool, 32, np.random.default_rng(seed))["clean"] for seed in range(20)]
         return {bool(square[0, 0, 0] > square[0, 0, -1]) for square in squares}
 
-    assert constrain.RECIPE.mirror is False
+    assert CONSTRAIN_STAGE.recipe.mirror is False
     assert mirrored(make("lora", pool, base)) == {False}
     assert mirrored(make("lora", pool, base, mirror=True)) == {False, True}
     assert mirrored(make("base", pool, base)) == {False, True}
@@ -161,33 +166,29 @@ def test_validation_judges_and_pictures(pool: photos.Pool, base: Path) -> None:
         again = stage.validate(stage.model)
     assert set(found.figures) == {"val_loss", "val_mse", "val_bound"}
     assert found.figures == again.figures
-    picture = found.pictures["restored"]
+    picture = found.images["restored"]
     assert picture.shape == (3, 3 * 64, 4 * 64)
     assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 
 
 def test_rate_of_constraining_falls_in_a_line_to_nothing() -> None:
-    recipe = constrain.RECIPE
+    recipe = CONSTRAIN_STAGE.recipe
     assert [recipe.share_of_rate(step) for step in (0, 250, 500, 999)] == pytest.approx([1, 0.75, 0.5, 0.001])
 
 
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="lora, full"):
-        constrain.RECIPE.with_settings(["method=half"])
+        CONSTRAIN_STAGE.recipe.with_settings(["method=half"])
     with pytest.raises(UsageError, match=r"1\.\.1000"):
-        constrain.RECIPE.with_settings(["noisiest=1001"])
+        CONSTRAIN_STAGE.recipe.with_settings(["noisiest=1001"])
     with pytest.raises(UsageError, match="rank"):
-        constrain.RECIPE.with_settings(["rank=0"])
-    for recipe in (base_stage.RECIPE, constrain.RECIPE):
+        CONSTRAIN_STAGE.recipe.with_settings(["rank=0"])
+    for recipe in (BASE_STAGE.recipe, CONSTRAIN_STAGE.recipe):
         with pytest.raises(UsageError, match="shrink"):
             recipe.with_settings(["shrink=0"])
 
 
 @pytest.mark.parametrize("name", ["base", "lora"])
-def test_crop_that_does_not_suit_the_model_is_refused(
-    name: str, pool: photos.Pool, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = base_stage if name == "base" else constrain
-    monkeypatch.setattr(module, "RECIPE", replace(module.RECIPE, crop=36))
+def test_crop_that_does_not_suit_the_model_is_refused(name: str, pool: photos.Pool, base: Path) -> None:
     with pytest.raises(UsageError, match="crop is 36, this model needs a multiple of 8"):
-        make(name, pool, base)
+        make(name, pool, base, crop=36)

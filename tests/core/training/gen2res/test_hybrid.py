@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from pocketprior.core.schedule import ddpm
-from pocketprior.core.training.diffusion import mix
-from pocketprior.core.training.gen2res.hybrid import bound, hybrid_loss
+from pocketprior.core.sampling.schedule import ddpm
+from pocketprior.core.training.gen2res.base import hybrid_loss, variational_bound
+from pocketprior.core.training.losses import mix
 
 BARS = ddpm()
 generator = torch.Generator().manual_seed(0)
@@ -40,7 +40,7 @@ def test_bound_is_the_divergence_of_the_two_normal_distributions(step: int) -> N
     fraction = (SHARE + 1) / 2
     deviation = (fraction * math.log(large) + (1 - fraction) * math.log(small)).exp().sqrt()
     expected = kl_divergence(Normal(mean, math.sqrt(small)), Normal(mean_model, deviation)).mean() / math.log(2)
-    torch.testing.assert_close(bound(EPS, SHARE, x, CLEAN, bar, before)[0], expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(variational_bound(EPS, SHARE, x, CLEAN, bar, before)[0], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_last_step_counts_the_bits_of_the_grey_levels() -> None:
@@ -49,7 +49,9 @@ def test_last_step_counts_the_bits_of_the_grey_levels() -> None:
     x = torch.full((1, 1, 1, 256), 0.1, dtype=torch.float64)
     zero = torch.zeros_like(x)
     every = (torch.arange(256, dtype=torch.float64) / 127.5 - 1).reshape(256, 1, 1, 1)
-    bits = torch.cat([bound(zero[..., :1], zero[..., :1], x[..., :1], level[None], bar, before) for level in every])
+    bits = torch.cat(
+        [variational_bound(zero[..., :1], zero[..., :1], x[..., :1], level[None], bar, before) for level in every]
+    )
     # Levels with less than the smallest probability that is told apart count for that.
     assert float(torch.exp2(-bits).sum()) == pytest.approx(1, abs=1e-6)
 
@@ -57,7 +59,7 @@ def test_last_step_counts_the_bits_of_the_grey_levels() -> None:
 def test_bound_is_zero_for_a_perfect_denoiser_with_the_small_variance() -> None:
     bar, before = levels(300)
     x = mix(CLEAN, NOISE, bar)
-    assert float(bound(NOISE, -torch.ones_like(NOISE), x, CLEAN, bar, before)) == pytest.approx(0, abs=1e-9)
+    assert float(variational_bound(NOISE, -torch.ones_like(NOISE), x, CLEAN, bar, before)) == pytest.approx(0, abs=1e-9)
 
 
 def test_noise_learns_from_the_error_alone_and_variance_from_the_bound_alone() -> None:

@@ -1,0 +1,1 @@
+"""Exact rewriting of networks for deployment, and training under fake quantization."""

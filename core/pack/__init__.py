@@ -1,0 +1,1 @@
+"""The pack: its manifest, its rules, its files."""

@@ -1,0 +1,191 @@
+"""JSON or TOML that is exactly a tree of frozen dataclasses: nothing missing, nothing unknown, no wrong type.
+
+How the tree is written:
+
+    JSON object          dataclass, or Mapping[str, T]
+    JSON list            NamedTuple (a row of fixed length), or tuple[T, ...], or tuple[S, T]
+    number, string       int, float (a whole number is one too), str
+    null                 only where the field is `T | None`
+    one of them          where the field is `S | T`: scalars, and at most one NamedTuple, which a list tells apart
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from ..errors import PackError, PocketPriorError
+
+__all__ = ["as_text", "as_tree", "decode", "parse"]
+
+T = TypeVar("T")
+
+
+def parse(text: str, where: str) -> object:
+    """Objects, lists, numbers and strings of a JSON text; PackError, naming `where`, if it is not valid JSON."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise PackError(f"{where} is not valid JSON: {error}; export the pack again") from error
+
+
+def decode(
+    kind: type[T],
+    tree: object,
+    where: str,
+    *,
+    error: type[PocketPriorError] = PackError,
+    advice: str = "export the pack again",
+    complete: bool = False,
+) -> T:
+    """Build a dataclass from a parsed JSON or TOML tree.
+
+    Args:
+        kind: The dataclass; its fields may be dataclasses.
+        tree: What `json.loads` or `tomllib.loads` returned, or the `asdict` form of a `kind`.
+        where: The file, for messages.
+        error: What is raised.
+        advice: What the reader of a message should do about a file that is wrong.
+        complete: Whether fields that have a default must be given, too.
+
+    Raises:
+        error: For an unknown or missing field or a wrong type; it names the field, what was given and what is valid.
+    """
+    return cast(T, _Decoder(error, advice, complete).value(kind, tree, where))
+
+
+def as_tree(record: object) -> dict[str, Any]:
+    """The JSON tree of a dataclass: fields in their order, the keys of mappings sorted."""
+    return cast(dict[str, Any], _plain(record))
+
+
+def as_text(tree: dict[str, Any]) -> str:
+    """JSON text, one entry per line; the same tree always gives the same bytes."""
+    return _text(tree, "") + "\n"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"field given twice: {', '.join(twice)}")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that JSON knows")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        items = cast(Mapping[str, Any], value)
+        return {name: _plain(items[name]) for name in sorted(items)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast(tuple[Any, ...], value)]
+    return value
+
+
+def _text(value: Any, indent: str) -> str:
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = indent + "  "
+    items = cast(dict[str, Any], value).items()
+    rows = [f"{inner}{json.dumps(name)}: {_text(item, inner)}" for name, item in items]
+    return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Builds records from trees; see `decode` for the fields."""
+
+    error: type[PocketPriorError]
+    advice: str
+    complete: bool
+
+    def value(self, kind: Any, given: Any, where: str) -> Any:
+        origin, kinds = get_origin(kind), get_args(kind)
+        if is_dataclass(kind):
+            return self._record(cast(type, kind), given, where)
+        if origin is Mapping:
+            items = self._object(given, where).items()
+            return {name: self.value(kinds[1], item, f"{where}: {name}") for name, item in items}
+        if origin is tuple:
+            found = self._list(given, where)
+            each = kinds[:1] * len(found) if kinds[1:] == (...,) else kinds
+            if len(each) != len(found):
+                raise self._wrong(given, f"a list of {len(each)}", where)
+            return tuple(self.value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(each, found, strict=True)))
+        if origin in (Union, UnionType):
+            return self._union(kinds, given, where)
+        if issubclass(kind, tuple):
+            return self._row(cast(type, kind), given, where)
+        if kind is float and type(given) in (int, float):
+            if not -sys.float_info.max <= given <= sys.float_info.max:
+                raise self._wrong(given, "a finite number", where)
+            return float(given)
+        if type(given) is kind:
+            return given
+        raise self._wrong(given, kind.__name__, where)
+
+    def _record(self, kind: type, given: Any, where: str) -> Any:
+        known = get_type_hints(kind)
+        found = self._object(given, where)
+        unknown = [name for name in found if name not in known]
+        if unknown:
+            raise self.error(f"{where}: unknown field '{unknown[0]}'; valid fields are: {', '.join(known)}")
+        optional = set() if self.complete else _defaults(kind)
+        missing = [name for name in known if name not in found and name not in optional]
+        if missing:
+            raise self.error(f"{where}: the field '{missing[0]}' is missing; {self.advice}")
+        values = {name: self.value(known[name], item, f"{where}: {name}") for name, item in found.items()}
+        try:
+            return kind(**values)  # dataclasses check themselves when they are made
+        except self.error as error:
+            raise type(error)(f"{where}: {error}") from None
+
+    def _row(self, kind: type, given: Any, where: str) -> Any:
+        known = get_type_hints(kind)
+        found = self._list(given, where)
+        if len(found) != len(known):
+            raise self.error(f"{where}: given {given!r}, expected a list of {len(known)}: {', '.join(known)}")
+        pairs = zip(known.items(), found, strict=True)
+        return kind(**{name: self.value(field, item, f"{where}: {name}") for (name, field), item in pairs})
+
+    def _union(self, kinds: Sequence[Any], given: Any, where: str) -> Any:
+        if given is None and NoneType in kinds:
+            return None
+        others = [kind for kind in kinds if kind is not NoneType]
+        if len(others) == 1:
+            return self.value(others[0], given, where)
+        rows = [cast(type, kind) for kind in others if issubclass(kind, tuple)]
+        if rows and isinstance(given, list):
+            return self._row(rows[0], given, where)
+        if type(given) in others:
+            return given
+        raise self._wrong(given, " or ".join(kind.__name__ for kind in others), where)
+
+    def _object(self, given: Any, where: str) -> dict[str, Any]:
+        if isinstance(given, dict):
+            return cast(dict[str, Any], given)
+        raise self._wrong(given, "an object {...}", where)
+
+    def _list(self, given: Any, where: str) -> list[Any]:
+        if isinstance(given, list | tuple):  # a tuple where the tree is that of `asdict`
+            return list(cast(list[Any], given))
+        raise self._wrong(given, "a list [...]", where)
+
+    def _wrong(self, given: Any, expected: str, where: str) -> PocketPriorError:
+        shown = json.dumps(given, ensure_ascii=False, default=str)
+        return self.error(f"{where}: given {shown[:80]}, expected {expected}; {self.advice}")
+
+
+def _defaults(kind: type) -> set[str]:
+    """Fields that may be left out: those that came later, which older files do not have."""
+    return {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}

@@ -1,0 +1,1 @@
+"""File -> Photo -> file: reading, colour, metadata and writing of image files."""

@@ -1,0 +1,1 @@
+"""Restoring a photo with a pack."""

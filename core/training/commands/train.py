@@ -1,0 +1,101 @@
+"""`pocketprior train SYSTEM STAGE`: train one stage of one system."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from ...degradations import TASKS
+from ..data.pairs import PairUse
+from ..stages import MODEL_SIZES, SEMANTIC, SYSTEMS, StageEntry
+
+__all__ = ["add_arguments", "add_run_arguments", "run"]
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    systems = parser.add_subparsers(dest="system", required=True, help="which system to train")
+    for system, stages in SYSTEMS.items():
+        choices = systems.add_parser(system, allow_abbrev=False).add_subparsers(
+            dest="stage", required=True, help="which stage of it"
+        )
+        for stage, entry in stages.items():
+            _declare(choices.add_parser(stage, allow_abbrev=False), system, entry)
+
+
+def _declare(parser: argparse.ArgumentParser, system: str, entry: StageEntry) -> None:
+    add_run_arguments(parser)
+    for kind in entry.earlier:
+        needed = "of a model that has a semantic code" if kind == SEMANTIC else "that this stage starts from"
+        parser.add_argument(f"--{kind}", type=Path, required=kind != SEMANTIC, help=f"'{kind}' checkpoint {needed}")
+    if entry.sized:
+        parser.add_argument("--size", choices=MODEL_SIZES[system], help="size of the model")
+    if entry.tasked:
+        parser.add_argument("--task", help=f"the damage to restore: {', '.join(TASKS)}")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="start",
+        metavar="FILE",
+        help="start a new run from the weights of this checkpoint of the stage; it counts steps on from there",
+    )
+    parser.add_argument(
+        "--cool",
+        type=int,
+        metavar="STEPS",
+        help="instead: train a copy of the run for STEPS steps while its rate falls to zero, in a folder of --out",
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command that trains takes: the photos, the run folder, the recipe, the use of the machine."""
+    parser.add_argument("--data", required=True, help="folder of photos or pairs, or shards (see docs/training.md)")
+    parser.add_argument("--val", help="held-back photos, if they are not a part of --data")
+    parser.add_argument(
+        "--use",
+        choices=get_args(PairUse),
+        default="any",
+        help="pairs to train on: those whose licence allows releasing the weights (default), or research pairs as well",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
+    parser.add_argument("--recipe", type=Path, help="recipe file (.toml or .json) instead of the default recipe")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (default 1)")
+    parser.add_argument("--threads", default="auto", help="number of threads; 'auto' (default): one per idle core")
+    parser.add_argument("--minutes", type=float, help="save and stop after this time; the same command resumes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, reporting on stderr; Ctrl-C saves and says how to resume."""
+    from ..loop.resume import STATE_NAME
+    from ..runs import read_recipe, train
+
+    given = {kind: getattr(args, kind.replace("-", "_")) for kind in SYSTEMS[args.system][args.stage].earlier}
+    size, task = getattr(args, "size", None), getattr(args, "task", None)
+    recipe = read_recipe(args.system, args.stage, args.recipe, size=size, task=task, settings=args.set)
+    try:
+        for _ in train(
+            recipe,
+            system=args.system,
+            stage=args.stage,
+            data=args.data,
+            out=args.out,
+            val=args.val,
+            use=args.use,
+            earlier={kind: path for kind, path in given.items() if path is not None},
+            start=args.start,
+            cool_steps=args.cool,
+            workers=args.workers,
+            minutes=args.minutes,
+            threads=args.threads,
+        ):
+            pass
+    except KeyboardInterrupt:
+        if (args.out / STATE_NAME).exists():
+            print(f"stopped; run the same command to resume from {args.out / STATE_NAME}", file=sys.stderr)
+        return INTERRUPTED
+    return 0

@@ -1,0 +1,1 @@
+"""What training reads: photos, pairs, shards, streams."""

@@ -1,0 +1,195 @@
+"""Training from Python: `read_recipe` and `train`, which `pocketprior train` calls; and the cooling of a run.
+
+Cooling shows how good a run with a constant rate is by now: a copy of its state is trained for a few more steps while
+the rate falls to zero. The run itself stays as it is. The copy is an ordinary run: after a kill it resumes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..degradations import TASKS
+from ..errors import UnknownNameError, UsageError
+from ..models import checkpoints
+from ..models.semantic import open_semantic, semantic_file
+from .data.pairs import PairUse
+from .data.photos import TrainingData
+from .data.sources import file_hash, open_data
+from .loop.loop import SavedStep
+from .loop.loop import train as train_stage
+from .loop.processes import close, processes
+from .loop.recipe import Recipe
+from .loop.resume import COOLED_PREFIX, RECIPE_NAME, STATE_NAME, check_run, claim_run, clear_errors, steps_done
+from .loop.stage import TrainingStage
+from .loop.threads import Threads, parse_threads
+from .stages import SEMANTIC, find_stage, thumbnail_side
+
+__all__ = ["cool", "read_recipe", "run_options", "train"]
+
+
+def read_recipe(
+    system: str,
+    stage: str,
+    path: Path | None = None,
+    *,
+    size: str | None = None,
+    task: str | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """The recipe of a stage.
+
+    Args:
+        system: "dtpm", "diffir" or "gen2res".
+        stage: A stage of it; see `stages.SYSTEMS`.
+        path: A recipe file (.toml or .json); None for the stage's default, which is for models of size mobile.
+        size: Replaces the model by the one of this name in CONFIGS.
+        task: Replaces the task; one of `degradations.TASKS`.
+        settings: Changes, "name=value", applied last; see `Recipe.with_settings`.
+
+    Raises:
+        UsageError: For an unknown name or a value that does not fit.
+        TrainingError: For a file that is not a recipe of this stage.
+    """
+    default = find_stage(system, stage).load().recipe
+    recipe = type(default).load(path) if path else default
+    changes: dict[str, Any] = {}
+    if size is not None:
+        sizes = import_module(f"..models.{system}", __package__).CONFIGS
+        if size not in sizes:
+            raise UnknownNameError("size", size, sizes)
+        changes["model"] = sizes[size]
+    if task is not None:
+        changes["task"] = task
+    recipe = replace(recipe, **changes).with_settings(settings)
+    chosen = getattr(recipe, "task", None)
+    if chosen not in {None, *TASKS}:
+        raise UnknownNameError("task", str(chosen), TASKS)
+    return recipe
+
+
+def run_options(workers: int, minutes: float | None, threads: str, out: Path) -> dict[str, Any]:
+    """The options of `loop.train` for the use of the machine. Raises UsageError for numbers out of range."""
+    if workers < 0:
+        raise UsageError(f"expected 0 workers (draw in the training process) or more, got {workers}")
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"expected more than 0 minutes, got {minutes:g}")
+    return {"workers": workers, "minutes": minutes, "threads": Threads(parse_threads(threads), out)}
+
+
+def train(
+    recipe: Recipe,
+    *,
+    system: str,
+    stage: str,
+    data: str,
+    out: Path,
+    val: str | None = None,
+    use: PairUse = "any",
+    earlier: Mapping[str, str | Path] | None = None,
+    start: Path | None = None,
+    cool_steps: int | None = None,
+    workers: int = 1,
+    minutes: float | None = None,
+    threads: str = "auto",
+) -> Generator[SavedStep]:
+    """Train one stage of one system, or resume its run; yields the figures of each save.
+
+        recipe = read_recipe("dtpm", "predictor", settings=["steps=2000"])
+        for saved in train(recipe, system="dtpm", stage="predictor", data="photos", out=Path("runs/predictor")):
+            print(saved.step, saved.figures)
+
+    Args:
+        recipe: As `read_recipe` returns it.
+        system: "dtpm", "diffir" or "gen2res".
+        stage: A stage of it; see `stages.SYSTEMS`.
+        data: Folder of photos or of pairs, or shards.
+        out: The run folder; an unfinished run in it is continued.
+        val: Held-back photos if they are not a part of `data`.
+        use: Pairs to take, by their licence; see `find_pairs`.
+        earlier: Checkpoint files by kind, for a stage that starts from others.
+        start: A checkpoint of this stage, from whose weights a new run starts; it counts steps on from there.
+        cool_steps: Instead: train a copy of the run for so many steps while its rate falls to zero; see `cool`.
+        workers: Processes that draw batches; 0 to draw in this one.
+        minutes: Save the state and return after this time.
+        threads: "auto" or a number of threads.
+
+    Raises:
+        UsageError: For arguments that do not fit each other or the photos.
+        TrainingError, CheckpointError: As `loop.train` does.
+        KeyboardInterrupt: On Ctrl-C and SIGTERM, after the state is saved.
+    """
+    entry = find_stage(system, stage)
+    options = run_options(workers, minutes, threads, out)
+    paths = {kind: str(path) for kind, path in (earlier or {}).items()}
+    missing = [kind for kind in entry.earlier if kind not in {*paths, SEMANTIC}]
+    if missing:
+        raise UsageError(f"the stage '{stage}' starts from a '{missing[0]}' checkpoint; name its file")
+    try:
+        opened = {
+            kind: open_semantic(path) if kind == SEMANTIC else checkpoints.load(Path(path), kind)
+            for kind, path in paths.items()
+        }
+        photos, inputs = open_data(
+            data,
+            val,
+            use=use,
+            seed=recipe.seed,
+            crop=recipe.largest_crop,
+            side=thumbnail_side(recipe),
+            structures=entry.structures,
+        )
+        inputs |= {kind: file_hash(semantic_file(path)) for kind, path in paths.items()}
+        torch.manual_seed(recipe.seed)
+        made = entry.load().build(recipe, opened, photos)
+        if cool_steps is not None:
+            yield from cool(made, photos, recipe, out, cool_steps, inputs=inputs, **options)
+        else:
+            weights = checkpoints.load(start, made.kind) if start else None
+            yield from train_stage(made, photos, recipe, out, inputs=inputs, start=weights, **options)
+    finally:
+        close()
+
+
+def cool(
+    stage: TrainingStage,
+    data: TrainingData,
+    recipe: Recipe,
+    run: Path,
+    steps: int,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Generator[SavedStep]:
+    """Train a copy of the run `run`, whose recipe is given, for `steps` more steps; options are those of `loop.train`.
+
+    The copy is in the run's folder under the number of steps that the run has done, and draws the samples that follow.
+
+    Raises:
+        UsageError: If the rate of the run is not constant or still rises.
+        TrainingError: If the run has no state.
+    """
+    check_run(run, recipe, inputs or {})
+    done = steps_done(run)
+    if steps < 1:
+        raise UsageError(f"expected at least 1 step to cool for, got {steps}")
+    if recipe.cooldown:
+        raise UsageError(f"{run} has a cool-down of its own; only runs with --set cooldown=0 can be copied and cooled")
+    if done < recipe.warmup:
+        raise UsageError(f"{run} is at step {done} and warms up until step {recipe.warmup}; cool it later")
+    out = run / f"{COOLED_PREFIX}{done:08d}"
+    group = processes()
+    if group.is_main_process and not (out / RECIPE_NAME).exists():
+        with clear_errors(out):
+            out.mkdir(exist_ok=True)
+            shutil.copyfile(run / STATE_NAME, out / STATE_NAME)
+        end = steps_done(out) + steps  # the run may have saved since
+        claim_run(out, replace(recipe, steps=end, cooldown=steps / (end - recipe.warmup)), inputs or {})
+    group.wait_for_everyone()
+    yield from train_stage(stage, data, type(recipe).load(out / RECIPE_NAME), out, inputs=inputs, **options)

@@ -1,0 +1,1 @@
+"""The training queue of a clone: `scripts/zoo`."""
