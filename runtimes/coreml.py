@@ -20,7 +20,7 @@ from ..core.restore.restorer import Graph
 from .check import check_interface, first_line
 from .mil import MilPackage, MilProgram, read_package
 from .mil.features import Feature
-from .mil.program import MIL_ARITHMETIC
+from .mil.interpreter import MIL_ARITHMETIC
 from .options import DEFAULT_OPTIONS, RuntimeOptions
 
 __all__ = ["CORE_ML", "INTERPRETER", "TARGETS", "as_8_bits", "engine", "open"]

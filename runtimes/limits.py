@@ -19,6 +19,7 @@ class ParityLimit(NamedTuple):
     reason: str
 
 
+# By what a graph computes in; each record has its reason.
 PARITY_LIMITS = {
     "host": ParityLimit(
         100, 2e-5, 1e-6, "the same float32 arithmetic on the same numbers: one 16-bit value may round the other way"

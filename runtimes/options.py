@@ -25,7 +25,15 @@ DEFAULT_OPTIONS = RuntimeOptions()
 
 
 def arithmetic_of(precision: str, target: str) -> str:
-    """What a graph file of a precision ("fp32", "int8", "int8+bf16" ...) is computed in, other than integers."""
+    """What a graph file is computed in, other than integers.
+
+    Args:
+        precision: Of the file, as the manifest labels it: "fp32", "int8", "int8+bf16" ...
+        target: The target that the file is for.
+
+    Returns:
+        One of ARITHMETIC.
+    """
     _, plus, suffix = precision.rpartition("+")
     # Without a plus, float16 is how weights are stored; a Core ML package declares it for each of its values.
     half = suffix == "fp16" and (plus or target == "coreml")

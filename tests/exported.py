@@ -15,7 +15,7 @@ from pocketprior.export.pack import write_pack
 from pocketprior.export.parity.record import Shot, record
 from pocketprior.export.source import Source
 from pocketprior.runtimes.parity.findings import ParityReport
-from pocketprior.runtimes.parity.run import CompareOptions, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 __all__ = ["Known", "exported"]
 

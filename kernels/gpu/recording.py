@@ -21,7 +21,7 @@ from ...export.dtpm import DtpmSource
 from ...export.gen2res import Gen2ResSource
 from ...export.parity.record import Shot, record
 from ...export.source import Opened, Source
-from ...runtimes.parity.graphs import sites
+from ...runtimes.parity.graph_replay import sites
 from ...runtimes.parity.reference import ParityReference, load
 from .pieces import FILE_BYTES
 from .stage import Item, Setup

@@ -26,7 +26,7 @@ from ..check import first_line
 from ..onnxruntime import failures, open_session
 from ..options import RuntimeOptions
 from .methods import BenchMethod
-from .photos import Trial, centres
+from .trials import Trial, centres
 from .tuning import ResultCache, best_setting
 
 __all__ = ["BaselineNetwork", "estimated_sigma", "method_for", "opened", "restored"]

@@ -18,7 +18,7 @@ import numpy as np
 from ...core.arrays import Image
 from ...core.errors import MissingExtraError
 from ...core.metrics.baselines import bm3d, bm3d_version
-from .photos import Trial, centres, evenly
+from .trials import Trial, centres, evenly
 from .tuning import ResultCache, best_setting
 
 __all__ = [

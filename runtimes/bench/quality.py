@@ -19,7 +19,7 @@ from ...core.metrics.baselines import NULLS, null_result
 from ...core.metrics.intervals import PairedDifference, paired
 from ..limits import NLM_GATE, TEXTURE_GATES, GateLimit
 from .methods import DTPM, INPUT, NLM, PREDICTOR, BenchMethod
-from .photos import Trial
+from .trials import Trial
 from .tuning import ResultCache
 
 __all__ = ["Gate", "Judge", "Measurement", "QualityResults", "capped_psnr", "compared", "gates", "mean", "run"]

@@ -15,13 +15,13 @@ from ...core.files import write_text
 from ...core.pack.manifest import FILE, Manifest
 from ...core.pack.store import default_pack
 from ...core.restore.restorer import Restorer
-from . import photos as bench_photos
+from . import trials as bench_photos
 from .baseline import BaselineNetwork, method_for, opened
 from .methods import DTPM, BenchMethod, bm3d_method, nl_means_method, our_methods
-from .photos import REAL_NOISE, BenchPhoto, Trial, evenly
 from .quality import Judge, gates, run
-from .report import QualityReport, RunFacts, describe, machine, quality_speed_plot, versions
+from .quality_page import QualityReport, RunFacts, describe, machine, quality_speed_plot, versions
 from .speed import rates
+from .trials import REAL_NOISE, BenchPhoto, Trial, evenly
 from .tuning import ResultCache
 
 __all__ = ["QualityOptions", "measure_quality"]

@@ -18,7 +18,7 @@ from ...core.arrays import Image
 from ...core.degradations.fixed import image_digest
 from ...core.files import atomic_output
 from ...core.metrics import psnr
-from .photos import PhotoPair
+from .trials import BenchPair
 
 __all__ = ["ResultCache", "best_setting"]
 
@@ -66,7 +66,7 @@ class ResultCache:
 def best_setting(
     settings: Iterable[Setting],
     method: Callable[[Image, Setting], Image],
-    pairs: Sequence[PhotoPair],
+    pairs: Sequence[BenchPair],
     cache: ResultCache,
     version: str,
 ) -> tuple[float, Setting]:
@@ -89,5 +89,5 @@ def best_setting(
     return max(scores, key=itemgetter(0))
 
 
-def _score(method: Callable[[Image, Setting], Image], setting: Setting, pairs: Sequence[PhotoPair]) -> dict[str, float]:
+def _score(method: Callable[[Image, Setting], Image], setting: Setting, pairs: Sequence[BenchPair]) -> dict[str, float]:
     return {"psnr": float(np.mean([psnr(pair.true, method(pair.damaged, setting)) for pair in pairs]))}

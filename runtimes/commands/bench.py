@@ -136,7 +136,7 @@ def _graphs(args: Namespace) -> int:
 
 
 def _show(args: Namespace, timings: Sequence[SpeedTiming | GraphTiming], size: str, table: str) -> int:
-    from ..bench.report import machine
+    from ..bench.quality_page import machine
 
     if args.json:
         print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))

@@ -8,7 +8,7 @@ itself can show. The ops are those that our own writer and coremltools' conversi
 
 from __future__ import annotations
 
-from .package import MilPackage, read_package
-from .program import MilProgram, Observer
+from .interpreter import MilProgram, Observer
+from .reader import MilPackage, read_package
 
 __all__ = ["MilPackage", "MilProgram", "Observer", "read_package"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from .comparison import CompareOptions, compare
 from .findings import ParityReport
-from .run import CompareOptions, compare
 
 __all__ = ["CompareOptions", "ParityReport", "compare"]

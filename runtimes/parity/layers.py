@@ -10,7 +10,7 @@ from ...core.errors import UsageError
 from ..limits import ParityLimit
 from ..options import arithmetic_of
 from .findings import LayerDifference, LayerValue
-from .graphs import IMAGE_OUTPUTS, Site
+from .graph_replay import IMAGE_OUTPUTS, Site
 from .inside import INSIDE
 from .measures import breach, measure, scale_of
 from .reference import ParityReference

@@ -119,17 +119,17 @@ def variant_chain(
     labels = _labels(pack.manifest, target, precision)
     bases = {label.partition("+")[0] for label in labels.values()}
     narrow = {arithmetic or arithmetic_of(label, target) for label in labels.values()} - {FP32}
-    half, coded = bool(narrow) or not bases.isdisjoint(HALF_PRECISIONS), not bases <= {FP32, *HALF_PRECISIONS}
+    half, quantized = bool(narrow) or not bases.isdisjoint(HALF_PRECISIONS), not bases <= {FP32, *HALF_PRECISIONS}
     variants = _float_variants([pack, *([floats] if floats else [])], runtime, (target, *targets), list(labels))
     floating = variants[-1] if variants and variants[-1].runtime == runtime else None
-    if coded and narrow and floating:
+    if quantized and narrow and floating:
         variants.append(replace(floating, source="precision", arithmetic=min(narrow), opened={}))
-    if coded or half:
-        source = "quantization" if coded else "precision"
+    if quantized or half:
+        source = "quantization" if quantized else "precision"
         variants.append(Variant(source, pack.folder, _restricted(pack.manifest, target, labels), runtime, arithmetic))
-    kind = "coded" if coded else "half" if half else "fp32"
+    kind = "coded" if quantized else "half" if half else "fp32"
     return VariantChain(
-        variants, _missing({variant.source for variant in variants}, runtime, bool(narrow), coded), kind
+        variants, _missing({variant.source for variant in variants}, runtime, bool(narrow), quantized), kind
     )
 
 
@@ -223,7 +223,7 @@ def _restricted(manifest: Manifest, target: str, labels: Mapping[str, str]) -> M
     return replace(manifest, graphs=graphs, precision={target: labels})
 
 
-def _missing(measured: Set[str], runtime: str, narrow: bool, coded: bool) -> dict[str, str]:
+def _missing(measured: Set[str], runtime: str, narrow: bool, quantized: bool) -> dict[str, str]:
     """Why error sources were not measured."""
     no_float = "the pack has no float32 graphs; name the pack that it was made from with --float"
     same = f"{BASE} is what other runtimes are compared with"
@@ -232,6 +232,6 @@ def _missing(measured: Set[str], runtime: str, narrow: bool, coded: bool) -> dic
         "conversion": no_float,
         "runtime": same if runtime == BASE else alone,
         "precision": no_float if narrow else "nothing is computed in 16 bits",
-        "quantization": no_float if coded else "nothing has fewer than 16 bits",
+        "quantization": no_float if quantized else "nothing has fewer than 16 bits",
     }
     return {source: reasons[source] for source in ERROR_SOURCES if source not in measured}

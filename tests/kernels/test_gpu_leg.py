@@ -30,7 +30,7 @@ from pocketprior.kernels.gpu.pieces import FILE_BYTES, FILES, cut, join
 from pocketprior.kernels.gpu.recording import REFERENCES
 from pocketprior.kernels.gpu.results import NAME, Results
 from pocketprior.kernels.gpu.stage import STAGES, stage_module
-from pocketprior.runtimes.parity.graphs import sites
+from pocketprior.runtimes.parity.graph_replay import sites
 from pocketprior.runtimes.parity.reference import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from .elementwise import ELEMENTWISE
 from .quantization import QUANTIZATION
 from .reduction import REDUCTIONS
 from .shaping import SHAPING
-from .windows import WINDOWED
+from .sliding import WINDOWED
 
 __all__ = ["MIL_OPS"]
 

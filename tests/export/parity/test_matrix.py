@@ -18,7 +18,7 @@ from pocketprior.export.parity.shots import settings_of, shots
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.inside import inside_coreml
 from pocketprior.runtimes.parity.reference import load
-from pocketprior.runtimes.parity.run import CompareOptions, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 pytestmark = pytest.mark.slow  # Core ML packages of all systems take minutes to write
 

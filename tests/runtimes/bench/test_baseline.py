@@ -13,7 +13,7 @@ from pocketprior.core.arguments import NamedPath
 from pocketprior.core.degradations.fixed import damages_named
 from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.baseline import estimated_sigma, method_for, opened, restored
-from pocketprior.runtimes.bench.photos import PhotoPair, Trial
+from pocketprior.runtimes.bench.trials import BenchPair, Trial
 from pocketprior.runtimes.bench.tuning import ResultCache
 
 PHOTO = packs.photo(40, 54)
@@ -59,7 +59,7 @@ def test_sigma_is_known_fixed_or_tuned(tmp_path, cache, value, sigma, settings):
     """The network adds sigma: on photos that are 25 grey levels too dark the best one is 25."""
     network = opened(given(networks.brighter_by_sigma(tmp_path / "n.onnx"), value))
     bright = np.clip(PHOTO, 40, 200)
-    trial = Trial("noise 30", 30.0, [], [PhotoPair("a", bright, bright - np.uint8(25))])
+    trial = Trial("noise 30", 30.0, [], [BenchPair("a", bright, bright - np.uint8(25))])
     method = method_for(network, trial, cache)
     assert method.settings == settings
     assert np.abs(method.restore(bright) - (bright + sigma)).max() <= 0.51

@@ -11,7 +11,7 @@ from pocketprior.core.errors import MissingExtraError
 from pocketprior.core.metrics import psnr
 from pocketprior.runtimes.bench import methods
 from pocketprior.runtimes.bench.methods import Nlm
-from pocketprior.runtimes.bench.photos import BenchPhoto, PhotoPair, Trial, trials
+from pocketprior.runtimes.bench.trials import BenchPair, BenchPhoto, Trial, trials
 from pocketprior.runtimes.bench.tuning import ResultCache
 
 PHOTO = packs.photo(64, 72)
@@ -43,7 +43,7 @@ def test_bm3d_denoises():
 
 def trial(damage, count, sigma=None):
     photos = [packs.photo(150, 200, seed=i) for i in range(count)]
-    return Trial(damage.name, sigma, [], [PhotoPair(str(i), photo, damage(photo)) for i, photo in enumerate(photos)])
+    return Trial(damage.name, sigma, [], [BenchPair(str(i), photo, damage(photo)) for i, photo in enumerate(photos)])
 
 
 def test_fast_nl_means_is_tuned_over_strengths_and_windows(monkeypatch, cache):
@@ -54,7 +54,7 @@ def test_fast_nl_means_is_tuned_over_strengths_and_windows(monkeypatch, cache):
         return dark + np.uint8(1 + abs(settings.strength - 4) + (settings.search != 11))
 
     monkeypatch.setattr(methods, "fast_nl_means", denoise)
-    best = methods.tuned_nl_means(Trial("any", None, [], [PhotoPair("a", dark, dark)]), cache)
+    best = methods.tuned_nl_means(Trial("any", None, [], [BenchPair("a", dark, dark)]), cache)
     assert (best.strength, best.search) == (4, 11)
 
 

@@ -10,7 +10,7 @@ import pytest
 import system_packs
 from recordings import accused, known_pack, record_pack
 
-from pocketprior.runtimes.parity.run import CompareOptions, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 RUNS = 50
 SYSTEMS = {

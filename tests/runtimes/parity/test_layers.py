@@ -16,9 +16,9 @@ from planted import edited, nth, weight
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.pack.store import packed_file
 from pocketprior.runtimes.openvino import the_core
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ParityReport
 from pocketprior.runtimes.parity.inside import MODULE_KEY, inside_onnxruntime, inside_openvino
-from pocketprior.runtimes.parity.run import CompareOptions, compare
 
 Known = tuple[Path, Path]
 

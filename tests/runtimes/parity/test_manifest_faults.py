@@ -8,7 +8,7 @@ import pytest
 from planted import facts
 from recordings import accused
 
-from pocketprior.runtimes.parity.run import CompareOptions, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 FACTS = {
     "levels": {"levels": [0.0, 0.59, 1.0]},

@@ -16,7 +16,7 @@ from recordings import accused, known_pack, record_pack
 from pocketprior.core.restore import pipeline, restorer, tiles
 from pocketprior.core.restore.tiles import Box
 from pocketprior.runtimes import onnxruntime, openvino
-from pocketprior.runtimes.parity.run import CompareOptions, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 2**40 + 1, 0.5, 0.6)]
 SYSTEMS = {

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from planted import after, edited
 
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ErrorBudget, ParityReport
 from pocketprior.runtimes.parity.formats import as_json, as_junit, as_text
 from pocketprior.runtimes.parity.html_report import as_html, distance, heat_map, histogram, waterfall, worst_spots
-from pocketprior.runtimes.parity.run import CompareOptions, compare
 
 Known = tuple[Path, Path]
 

@@ -10,7 +10,7 @@ from pocketprior.runtimes.mil.ops.elementwise import ELEMENTWISE
 from pocketprior.runtimes.mil.ops.quantization import CONSTEXPR, QUANTIZATION
 from pocketprior.runtimes.mil.ops.reduction import REDUCTIONS
 from pocketprior.runtimes.mil.ops.shaping import SHAPING
-from pocketprior.runtimes.mil.ops.windows import WINDOWED
+from pocketprior.runtimes.mil.ops.sliding import WINDOWED
 
 HERE = Path(__file__).parent
 

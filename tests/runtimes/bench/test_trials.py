@@ -9,7 +9,7 @@ from PIL import Image as PilImage
 
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.errors import UsageError
-from pocketprior.runtimes.bench.photos import (
+from pocketprior.runtimes.bench.trials import (
     REAL_NOISE,
     bench_set,
     centres,

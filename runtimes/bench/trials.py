@@ -16,8 +16,8 @@ from ...core.photo.io import is_photo, read
 from ...core.photo.listing import clean_photos, damaged_photos
 
 __all__ = [
+    "BenchPair",
     "BenchPhoto",
-    "PhotoPair",
     "Trial",
     "bench_set",
     "centres",
@@ -47,7 +47,7 @@ class BenchPhoto:
     pixels: Image
 
 
-class PhotoPair(NamedTuple):
+class BenchPair(NamedTuple):
     """A photo before and after the damage, (H, W, 3) uint8 both."""
 
     name: str
@@ -61,8 +61,8 @@ class Trial:
 
     damage: str
     sigma: float | None  # of plain white noise, in grey levels; None for other damage
-    pairs: Sequence[PhotoPair]
-    tuning: Sequence[PhotoPair]
+    pairs: Sequence[BenchPair]
+    tuning: Sequence[BenchPair]
 
 
 def trials(
@@ -71,7 +71,7 @@ def trials(
     """The photos under each damage in turn; one trial at a time, because each holds all photos twice."""
     for damage in damages:
         measured, tuning = (
-            [PhotoPair(p.name, p.pixels, damage(p.pixels)) for p in some] for some in (photos, validation)
+            [BenchPair(p.name, p.pixels, damage(p.pixels)) for p in some] for some in (photos, validation)
         )
         yield Trial(damage.name, damage.sigma, measured, tuning)
 
@@ -91,9 +91,9 @@ def real_trial(data: Path, limit: int | None = None) -> Trial:
     )
 
 
-def _pair(damaged: Path, clean: Path) -> PhotoPair:
+def _pair(damaged: Path, clean: Path) -> BenchPair:
     photo = _load(clean)
-    return PhotoPair(photo.name, photo.pixels, _load(damaged).pixels)
+    return BenchPair(photo.name, photo.pixels, _load(damaged).pixels)
 
 
 def evenly(items: Sequence[_Item], count: int | None) -> list[_Item]:
@@ -137,9 +137,9 @@ def _load(path: Path) -> BenchPhoto:
     return BenchPhoto(f"{path.parent.name}/{path.stem}", pixels)
 
 
-def centres(pairs: Sequence[PhotoPair], side: int) -> list[PhotoPair]:
+def centres(pairs: Sequence[BenchPair], side: int) -> list[BenchPair]:
     """The central squares of pairs, to tune methods on; whole photos are damaged, then cut."""
-    return [PhotoPair(pair.name, _centre(pair.true, side), _centre(pair.damaged, side)) for pair in pairs]
+    return [BenchPair(pair.name, _centre(pair.true, side), _centre(pair.damaged, side)) for pair in pairs]
 
 
 def _centre(pixels: Image, side: int) -> Image:

@@ -8,9 +8,9 @@ import pytest
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.metrics.baselines import NULLS
 from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, BenchMethod
-from pocketprior.runtimes.bench.photos import BenchPhoto
 from pocketprior.runtimes.bench.quality import Gate, Measurement, QualityResults
-from pocketprior.runtimes.bench.report import QualityReport, RunFacts, describe, machine, versions
+from pocketprior.runtimes.bench.quality_page import QualityReport, RunFacts, describe, machine, versions
+from pocketprior.runtimes.bench.trials import BenchPhoto
 
 FACTS = RunFacts(
     "pocketprior bench quality", "tiny", 4, "ab12", "a machine", "numpy 2", "2 of set", "these same photos"

@@ -18,12 +18,12 @@ from ...core.pack.manifest import Manifest
 from ...core.pack.store import check_file
 from ..limits import doubled, limit_of, task_drop_db
 from .findings import ORDER, Check, ErrorSource, LayerDifference, ParityReport, unmeasured
-from .golden import golden_source, recorded_here
-from .graphs import IMAGE_OUTPUTS, Replayed, replay, rounding, scales, sites
+from .goldens import golden_source, recorded_here
+from .graph_replay import IMAGE_OUTPUTS, Replayed, replay, rounding, scales, sites
+from .host_replay import pipeline_source
 from .images import ImageSet, budget, forms_of, forms_source, image_source, restore_all, task_source, tiling_source
 from .layers import compared, pairs
 from .measures import as_unit, breach, measure
-from .pipeline import pipeline_source
 from .reference import ParityReference, facts_of, load
 from .variants import PackFolder, Variant, VariantChain, described, float_variant, variant_chain
 

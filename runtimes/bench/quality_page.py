@@ -18,8 +18,8 @@ from ...core.markdown import Panel, Point, scatter, table
 from ...core.metrics.baselines import NULLS
 from ...core.metrics.intervals import PairedDifference
 from .methods import BM3D, DTPM, NLM, bm3d_version, opencv_version
-from .photos import REAL_NOISE, BenchPhoto
 from .quality import BETTER, CAP, Gate, Measurement, QualityResults, compared, mean
+from .trials import REAL_NOISE, BenchPhoto
 
 __all__ = ["QualityReport", "RunFacts", "describe", "machine", "quality_speed_plot", "versions"]
 

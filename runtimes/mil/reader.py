@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from ...core.errors import PackError
 from ...core.pack.mlpackage import MODEL_PATH
 from .features import Feature, read_feature
-from .program import MilProgram, block_of
+from .interpreter import MilProgram, block_of
 from .schema import Model
 from .values import FindWeights, WeightFile, tensor_type
 
