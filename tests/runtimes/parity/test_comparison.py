@@ -12,7 +12,7 @@ import pytest
 from recordings import accused
 
 from pocketprior.core.arrays import Array
-from pocketprior.core.pack.manifest import Limit, Manifest
+from pocketprior.core.pack.manifest import LimitOverride, Manifest
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ORDER, ParityReport
 from pocketprior.runtimes.parity.images import ImageSet, budget, task_source
@@ -154,5 +154,5 @@ def test_a_budget_adds_up() -> None:
 
 def test_limits_of_the_pack(known: Known) -> None:
     manifest = Manifest.load(known[0])
-    replace(manifest, limits={"fp32": Limit("it cannot be", psnr_db=400.0)}).save(known[0])
+    replace(manifest, limits={"fp32": LimitOverride("it cannot be", psnr_db=400.0)}).save(known[0])
     assert run(known, runtime="openvino").first[0].limit.reason == "it cannot be"
