@@ -14,7 +14,7 @@ import torch
 from ...core.arrays import Image
 from ...core.errors import UsageError
 from ...core.models.deploy.rewrite import eager
-from ...core.pack.manifest import FORMAT as MANIFEST_FORMAT
+from ...core.pack.manifest import MANIFEST_FORMAT
 from ...core.pack.manifest import Golden, GraphSpec, Manifest, PackedFile
 from ...core.pack.size import padded_size
 from ...core.pack.systems import SYSTEMS
