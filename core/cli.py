@@ -34,7 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
     "distill": ("distill.commands.distill", "make a few-step student of a trained model"),
     "export": ("export.commands.export", "write a pack from checkpoints"),
-    "build": ("export.commands.build", "run the whole pipeline from one recipe file: train, distill, export, quantize, parity"),
+    "build": (
+        "export.commands.build",
+        "run the whole pipeline from one recipe file",
+    ),
     "quantize": ("export.commands.quantize", "make a pack of fewer bits, under a budget on the image"),
     "personalize": ("export.commands.personalize", "fine-tune on an album of one subject and export a pack"),
 }

@@ -15,9 +15,9 @@ from pocketprior.core.pack.manifest import Manifest
 from pocketprior.export.reference.record import record_shots, settings_of, shots
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.coreml import INTERPRETER, engine
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.inside import inside_coreml
 from pocketprior.runtimes.parity.reference import load
-from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 pytestmark = pytest.mark.slow  # Core ML packages of all systems take minutes to write
 
