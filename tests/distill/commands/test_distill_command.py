@@ -120,6 +120,9 @@ def test_recipe_takes_steps_task_and_settings_in_this_order() -> None:
 
 @pytest.mark.parametrize("command", ["distill", "bench students"])
 def test_help_needs_no_torch(command: str) -> None:
-    code = f"import sys; sys.modules['torch'] = None; from pocketprior.core.cli import main; main([*'{command}'.split(), '--help'])"
+    code = (
+        "import sys; sys.modules['torch'] = None; from pocketprior.core.cli import main; "
+        f"main([*'{command}'.split(), '--help'])"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert f"usage: pocketprior {command}" in said
