@@ -1,7 +1,7 @@
-"""The command line: a table of commands, each imported only when it is asked for.
+"""The command line: a table of commands, each imported only when it runs.
 
-A command is a module with `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done, 1 a job failed or a
-check did not hold, 2 the call is wrong, 130 interrupted. Logs go to stderr, what a program reads (--json) to stdout.
+A command is a module with `add_arguments(parser)` and `run(args) -> exit code`. Exit codes: 0 done, 1 a job or a check
+failed, 2 the call is wrong, 130 interrupted. Logs go to stderr, output for programs (--json) to stdout.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
     "distill": ("distill.commands.distill", "make a few-step student of a trained model"),
     "students": ("distill.commands.students", "compare few-step students with their teachers"),
-    "export": ("export.command", "write a pack from checkpoints"),
-    "bench-rewrite": ("export.bench_rewrite", "measure what rewriting graphs for deployment is worth"),
-    "bench-design": ("export.bench_design", "choose a predictor's design: speed, size and quality of candidates"),
-    "build": ("export.build.command", "run all of it by one recipe: train, distill, export, quantize, parity"),
-    "quantize": ("export.quantization.command", "make a pack of fewer bits, under a budget on the image"),
-    "album": ("core.training.commands.album", "make pictures around one damaged photo, to personalize by"),
-    "personalize": ("export.personalize", "make a pack that knows what an album of photos shows"),
+    "export": ("export.commands.export", "write a pack from checkpoints"),
+    "bench-rewrite": ("export.commands.rewrite", "measure what rewriting graphs for deployment is worth"),
+    "bench-design": ("export.commands.design", "choose a predictor's design: speed, size and quality of candidates"),
+    "build": ("export.commands.build", "run all of it by one recipe: train, distill, export, quantize, parity"),
+    "quantize": ("export.commands.quantize", "make a pack of fewer bits, under a budget on the image"),
+    "personalize": ("export.commands.personalize", "fine-tune on an album of one subject and export a pack"),
 }
 EXTRAS = {  # what `pip install` must add for a command
     "parity": "export",
@@ -47,20 +46,19 @@ EXTRAS = {  # what `pip install` must add for a command
     "bench-design": "export,openvino",
     "build": "export,quantize,train",
     "quantize": "quantize",
-    "album": "train",
     "personalize": "export,train",
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would print and leave."""
+    """A parser that raises UsageError where argparse would print and exit."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for: that takes as long as all the rest."""
+    """An option that looks the version up only when it is used: that takes as long as all the rest."""
 
     def __call__(self, *_: object) -> NoReturn:
         from importlib.metadata import version
@@ -70,7 +68,7 @@ class _Version(argparse.Action):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. argv: without the program's name, None for that of the process."""
+    """Run one command; returns its exit code. argv: without the program's name; None for that of the process."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         return _run(arguments)
@@ -90,10 +88,10 @@ def _run(arguments: list[str]) -> int:
         raise UnknownNameError("command", name, COMMANDS)
     parser, commands = _parsers()
     if name not in COMMANDS:
-        parser.parse_args(arguments)  # leaves by --help, --version or an error: a command is required
+        parser.parse_args(arguments)  # ends with --help, --version or an error: a command is required
     if "train" in EXTRAS.get(name, ""):
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: threads that wait must not
-        os.environ.setdefault("KMP_BLOCKTIME", "0")  # spin beside the processes that draw data
+        os.environ.setdefault("KMP_BLOCKTIME", "0")  # spin next to the processes that draw data
     try:
         module = import_module(f"..{COMMANDS[name][0]}", __package__)
         module.add_arguments(commands[name])
@@ -105,14 +103,14 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parsers() -> tuple[_Parser, Mapping[str, argparse.ArgumentParser]]:
-    """The parser of the whole, and those of the commands, still without their arguments."""
+    """The main parser, and those of the commands, still without their arguments."""
     parser = _Parser(
         prog="pocketprior",
         description="Restore photos with a diffusion texture prior.",
-        epilog="'pocketprior COMMAND --help' says more about a command.",
+        epilog="'pocketprior COMMAND --help' explains a command.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command, (_, summary) in COMMANDS.items():
         commands.add_parser(command, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)

@@ -61,6 +61,7 @@ class UnknownNameError(UsageError):
     """A name that is not one of the valid ones."""
 
     def __init__(self, kind: str, given: str, valid: Iterable[str]) -> None:
+        """Name the kind of thing, what was given and what is valid."""
         super().__init__(f"unknown {kind} '{given}'; choose one of: {', '.join(valid)}")
 
 
@@ -68,6 +69,7 @@ class MissingExtraError(UsageError):
     """An optional dependency is missing."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        """Name the package, the extra that installs it, and what needs it."""
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed; "
             f"install it with: pip install 'pocketprior[{extra}]'"

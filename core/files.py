@@ -1,4 +1,4 @@
-"""Writing files so that a failure never leaves half of one."""
+"""Atomic writing of files: a failure never leaves half of one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REASONS = {
 
 
 def failure_reason(error: OSError) -> str:
-    """Say why a file could not be written and what to do; without the path, which the caller knows."""
+    """Why a file could not be written and what to do, without the path, which the caller knows."""
     fallback = f"{error.strerror or error}; choose another folder"
     return _REASONS.get(error.errno or 0, fallback)
 
@@ -52,7 +52,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one piece, in the place of an older one; UsageError, with advice, where that cannot be."""
+    """Write a text file atomically, replacing an older one. Raises UsageError, with advice, where it cannot."""
     try:
         with atomic_output(path, overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
@@ -64,13 +64,13 @@ def write_text(path: Path, text: str) -> None:
 def atomic_output(path: str | Path, *, overwrite: bool = False) -> Generator[Path]:
     """Yield the path of a temporary file that becomes `path` when the block ends well.
 
-    The block writes the yielded file, which lies beside `path` (the same disk, so that the rename is atomic),
+    The block writes the yielded file, which is next to `path` (the same disk, so that the rename is atomic),
     exists and is empty, and has the suffix of `path` for writers that look at it. At the end it is flushed to
     disk and renamed: `path` has either its old content or all of the new one. After any exception, Ctrl-C
     included, the temporary file is gone and `path` untouched. A link is followed: the link stays, what it
     points at is replaced.
 
-    Raises OSError as the system gives it (EEXIST without `overwrite`); `failure_reason` turns it into advice.
+    Raises OSError as the system does (EEXIST without `overwrite`); `failure_reason` turns it into advice.
     """
     target = Path(os.path.realpath(path))
     _check_target(target, overwrite)

@@ -1,8 +1,9 @@
-"""The C++ twins of the hot loops, where they were built (`runtimes/native`, C ABI in `native.h`).
+"""The C++ implementations of the hot loops, where they were built (`runtimes/native`, C ABI in `native.h`).
 
-`library()` finds the shared library beside this file, or wherever an editable install keeps it, and opens it with
-ctypes; the caller takes its NumPy path when there is none. The NumPy paths are the specification, the twins return the
-same bits. The calls release the interpreter lock and use as many threads as the process may use cores.
+`library()` finds the shared library next to this file, or wherever an editable install keeps it, and opens it with
+ctypes; callers use NumPy where there is none. The NumPy code is the specification, the
+library returns the same bits. The calls release the interpreter lock and use as many threads as the process may use
+cores.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _ARGUMENTS = {
 def library() -> ctypes.CDLL | None:
     """The native library with typed functions, or None where it was not built.
 
-    Raises PocketPriorError for a library that is there but cannot be used: falling back would hide a broken install.
+    Raises PocketPriorError for a library that exists but cannot be used: falling back would hide a broken install.
     """
     spec = find_spec(f"{__package__}._native")
     return None if spec is None or spec.origin is None else _open(spec.origin)

@@ -25,7 +25,7 @@ from .ddim_step import snr_loss, state_at
 from .distill_stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
-__all__ = ["METHOD", "ConsistencyRecipe", "ConsistencyStage", "SlowCopy"]
+__all__ = ["ConsistencyRecipe", "ConsistencyStage", "SlowCopy"]
 
 
 @dataclass(frozen=True)

@@ -127,21 +127,17 @@ class DiffirSystem(DistillSystem):
         noise = torch.from_numpy(normal_vector(0, 0, self.config.ipr)).to(image.device)
         return composed(image, model(image, noise)).cpu()
 
-    def timed(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `DistillSystem`."""
-        assert isinstance(model, Diffir)
-        del steps
-        fixed = fixed_diffir(model)
-        image, noise = torch.rand(1, self.config.inputs, side, side), torch.randn(1, self.config.ipr)
-        return lambda: fixed(image, noise)
-
-    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
+    def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         """As in `DistillSystem`: the diffused vector does not depend on the size of the image."""
         assert isinstance(model, Diffir)
-        del side
         fixed = fixed_diffir(model)
-        condition, noise = torch.rand(1, self.config.ipr), torch.randn(1, self.config.ipr)
-        return lambda: posterior_mean(lambda x, step: fixed.denoise(x, condition, step), noise, steps.levels)
+        image, noise = torch.rand(1, self.config.inputs, side, side), torch.randn(1, self.config.ipr)
+        condition = torch.rand(1, self.config.ipr)
+
+        def chain() -> Tensor:
+            return posterior_mean(lambda x, step: fixed.denoise(x, condition, step), noise, steps.levels)
+
+        return lambda: fixed(image, noise), chain
 
     def facts(self) -> dict[str, Any]:
         """The task."""

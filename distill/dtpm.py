@@ -101,23 +101,20 @@ class DtpmSystem(DistillSystem):
         assert isinstance(model, Dtpm)
         return evaluation.restore(model, self.encoder, steps, case)
 
-    def timed(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `DistillSystem`, without the code, which is computed once per photo."""
-        assert isinstance(model, Dtpm)
-        fixed = fixed_dtpm(model, steps)
-        image, noise = torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)
-        code, strength = torch.zeros(1, self.config.semantic.code), torch.ones(1)
-        return lambda: fixed(image, code, noise, strength)
-
-    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `DistillSystem`: without the predictor, which runs once however many steps follow."""
+    def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        """As in `DistillSystem`. The code runs once per photo and is not timed; the chain is without the predictor."""
         assert isinstance(model, Dtpm)
         fixed = fixed_dtpm(model, steps)
         image, base, noise = torch.rand(1, 3, side, side), torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)
-        code = torch.zeros(1, self.config.semantic.code)
-        return lambda: ddim(
-            lambda x, step: fixed.denoise(x, image, base, code, step), noise, steps.levels, self.config.prediction
-        )
+        code, strength = torch.zeros(1, self.config.semantic.code), torch.ones(1)
+
+        def chain() -> Tensor:
+            def denoise(x: Tensor, step: int) -> Tensor:
+                return fixed.denoise(x, image, base, code, step)
+
+            return ddim(denoise, noise, steps.levels, self.config.prediction)
+
+        return lambda: fixed(image, code, noise, strength), chain
 
     def facts(self) -> dict[str, Any]:
         """The task, and the scale of its residual."""

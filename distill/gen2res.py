@@ -98,16 +98,16 @@ class Gen2ResSystem(DistillSystem):
 
         return restore(model, image, noise, *steps, "ddim").cpu()
 
-    def timed(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `DistillSystem`."""
+    def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        """As in `DistillSystem`: the restoration is the chain."""
         assert isinstance(model, Denoiser)
         fixed = fixed_gen2res(model, steps.times)
         start = torch.randn(1, 3, side, side)
-        return lambda: ddim(lambda x, step: fixed[step](x)[:, :3], start, steps.levels, "eps", clip=clipped)
 
-    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """As in `DistillSystem`: the restoration is the chain."""
-        return self.timed(model, steps, side)
+        def chain() -> Tensor:
+            return ddim(lambda x, step: fixed[step](x)[:, :3], start, steps.levels, "eps", clip=clipped)
+
+        return chain, chain
 
     def facts(self) -> dict[str, Any]:
         """Whether the teacher knew an album, and the sampler that the steps belong to."""

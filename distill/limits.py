@@ -1,4 +1,4 @@
-"""The thresholds that students are judged by, each with its reason, and the rule that combines them.
+"""The thresholds that students are judged by, each with its reason, and the rules that use them.
 
 A student of a texture prior that loses texture gains PSNR: the mean of all plausible textures is closest to the truth.
 So a PSNR above the teacher's together with a worse NIQE or SWD is not progress, and is reported.
@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["texture_lost", "tolerated_loss"]
+__all__ = ["texture_lost", "tolerated_loss", "within_limits"]
 
-PSNR_LOSS = 0.2  # dB that a student may lose: fewer steps must not cost fidelity that anybody sees
-USUAL_TOLERANCE = 0.05  # share by which NIQE and SWD may be worse: less is no evidence of lost texture on few photos
-ONE_STEP_TOLERANCE = 0.10  # the same in one step, which cannot correct itself
-SPEEDUP, SPEEDUP_STEPS = 35, 50  # one step is to be 35 times faster than 50: 70 % of what the number of calls promises
+# dB that a student may lose: fewer steps must not cost fidelity that anybody sees.
+PSNR_LOSS = 0.2
+# The share by which NIQE and SWD may be worse: less is no evidence of lost texture on few photos.
+USUAL_TOLERANCE = 0.05
+# The same in one step, which cannot correct itself.
+ONE_STEP_TOLERANCE = 0.10
+# One step must be so many times faster than SPEEDUP_STEPS of them: 70 % of the ratio of the calls, the rest runs once.
+SPEEDUP = 35
+SPEEDUP_STEPS = 50  # those of a teacher that is not a student itself
 
 
 def tolerated_loss(steps: int) -> float:
@@ -27,3 +32,14 @@ def texture_lost(
     """Whether PSNR (dB, higher is better) rose above the teacher's while NIQE or SWD (lower is better) got worse."""
     worse = any(student[name] > (1 + tolerance) * teacher[name] for name in ("NIQE", "SWD"))
     return worse and student["PSNR"] > teacher["PSNR"]
+
+
+def within_limits(psnr_gain: float, worst_loss: float, steps: int) -> bool:
+    """Whether a student looks as its teacher does, and is as close to the truth.
+
+    Args:
+        psnr_gain: dB above the teacher's PSNR.
+        worst_loss: the larger of the relative losses in NIQE and SWD.
+        steps: of the student.
+    """
+    return psnr_gain >= -PSNR_LOSS and worst_loss <= tolerated_loss(steps)

@@ -29,7 +29,7 @@ from .ddim_step import snr_loss, state_at
 from .distill_stage import DistillMethod, DistillRecipe, DistillStage, weighted_sum
 from .system import DistillSystem, Problem
 
-__all__ = ["METHOD", "Critics", "OneStepRecipe", "OneStepStage", "PatchCritic", "high_pass"]
+__all__ = ["Critics", "OneStepRecipe", "OneStepStage", "PatchCritic", "high_pass"]
 
 LEVEL_RANGE = (0.02, 0.98)  # of the teacher's levels at which scores are compared, as shares of its steps
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)  # over 16: binomial, a standard deviation of one pixel
@@ -203,14 +203,14 @@ class Critics(AuxiliaryNetworks):
         problem = self.system.problem(batch)
         with torch.no_grad():
             made = self.sample(problem)
-            picture = problem.compose(self.student(), made)
+            image = problem.compose(self.student(), made)
         figures: dict[str, Tensor] = {}
         for i in range(self.updates):
             alpha_bar, t, noise = (batch[name][:, i] for name in ("fake_alpha_bar", "fake_t", "fake_noise"))
             score = snr_loss(
                 problem.denoise(self.fake, state_at(made, noise, alpha_bar), alpha_bar, t).clean, made, alpha_bar
             )
-            real, false = self.patch(problem.clean), self.patch(picture)
+            real, false = self.patch(problem.clean), self.patch(image)
             judged = torch.stack(
                 [(F.relu(1 - r).mean() + F.relu(1 + f).mean()) / 2 for r, f in zip(real, false, strict=True)]
             ).mean()

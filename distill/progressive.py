@@ -23,7 +23,7 @@ from .ddim_step import implied_clean, snr_loss, state_at
 from .distill_stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
-__all__ = ["METHOD", "PhaseTeacher", "ProgressiveStage"]
+__all__ = ["PhaseTeacher", "ProgressiveStage"]
 
 
 class PhaseTeacher:

@@ -25,7 +25,7 @@ from ..core.training.loop.stage import Validation
 from .distill_stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
-__all__ = ["METHOD", "QuantizedRecipe", "QuantizedStage"]
+__all__ = ["QuantizedRecipe", "QuantizedStage"]
 
 MEASURED_KEY = 2**35  # of the generators of measured crops: no sample of a training step has it
 LEAST_ERROR = 1e-12  # stands in for the error of a teacher that makes none

@@ -28,7 +28,7 @@ from ..core.training.evaluation.score import DECIMALS, EvaluationCase, MethodFig
 from ..core.training.loop.loop import CHECKPOINT_NAME
 from .distill_stage import DistillRecipe
 from .distillation import open_system
-from .limits import PSNR_LOSS, SPEEDUP, SPEEDUP_STEPS, texture_lost, tolerated_loss
+from .limits import PSNR_LOSS, SPEEDUP, SPEEDUP_STEPS, texture_lost, tolerated_loss, within_limits
 from .system import DistillSystem
 
 __all__ = ["StudentFigures", "StudentRun", "best", "collected", "cpu_seconds", "students_page"]
@@ -139,8 +139,8 @@ def _rows(
         model = system.student(student.steps.step_count).eval().requires_grad_(False)
         student.checkpoint.fill(model)
         chains.append((f"{student.method}, {_counted(student.steps)}", model, student.steps))
-    times = cpu_seconds([system.timed(model, steps, TIMED_SIDE) for _, model, steps in chains])
-    chain_times = cpu_seconds([system.timed_chain(model, steps, TIMED_SIDE) for _, model, steps in chains])
+    timed = [system.timed(model, steps, TIMED_SIDE) for _, model, steps in chains]
+    times, chain_times = (cpu_seconds(calls) for calls in zip(*timed, strict=True))
     rows = []
     for (name, model, steps), time, chain in zip(chains, times, chain_times, strict=True):
         row = measure(name, lambda case, model=model, steps=steps: system.restore(model, steps, case), found)
@@ -183,7 +183,7 @@ class StudentFigures:
 
     @property
     def psnr(self) -> float:
-        """dB above the teacher."""
+        """How many dB it is above the teacher."""
         return self.row.values["PSNR"] - self.teacher.values["PSNR"]
 
     @property
@@ -193,8 +193,8 @@ class StudentFigures:
 
     @property
     def met(self) -> bool:
-        """Whether it looks as the teacher does, and is as close to the truth, within `limits`."""
-        return self.psnr >= -PSNR_LOSS and self.worst <= tolerated_loss(self.steps)
+        """Whether it is `within_limits`."""
+        return within_limits(self.psnr, self.worst, self.steps)
 
     def sentence(self) -> str:
         """The figures and whether they are within the limits."""

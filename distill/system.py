@@ -141,12 +141,12 @@ class DistillSystem(ABC):
         """A held-back photo as a user gets it, (1, 3, H, W)."""
 
     @abstractmethod
-    def timed(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """A function that restores an image of `side` x `side` pixels as deployed: with the time path folded."""
+    def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        """Two functions to time, with the time path folded as deployed.
 
-    @abstractmethod
-    def timed_chain(self, model: nn.Module, steps: Steps, side: int) -> Callable[[], Tensor]:
-        """The chain of that restoration only: the part whose cost grows with the number of steps."""
+        The first restores an image of `side` x `side` pixels; the second only runs its chain, the part whose cost grows
+        with the number of steps.
+        """
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:

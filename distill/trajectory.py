@@ -32,7 +32,7 @@ from .ddim_step import implied_clean, snr_loss, state_at
 from .distill_stage import DistillMethod, DistillRecipe, DistillStage
 from .system import DistillSystem
 
-__all__ = ["METHOD", "STATES", "Trajectories", "TrajectoryRecipe", "TrajectoryStage", "trajectories"]
+__all__ = ["STATES", "Trajectories", "TrajectoryRecipe", "TrajectoryStage", "trajectories"]
 
 STATES, DONE = "states", "done"
 BATCH = 16  # crops that the teacher runs on at once

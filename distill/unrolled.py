@@ -20,7 +20,7 @@ from .distill_stage import DistillMethod, DistillStage, weighted_sum
 from .system import DistillSystem
 from .trajectory import STATES, TrajectoryRecipe, trajectories
 
-__all__ = ["METHOD", "UnrolledRecipe", "UnrolledStage"]
+__all__ = ["UnrolledRecipe", "UnrolledStage"]
 
 LONG = 8  # steps of the teacher above which its chain is not run again for every batch
 

@@ -1,1 +1,36 @@
-"""From a trained checkpoint to a pack: graphs per target, quantization, calibration, the writer."""
+"""From a trained checkpoint to a pack. The functions here are the public ones; each is imported when it is asked for.
+
+export       checkpoints -> pack
+quantize     float pack -> smaller pack, under a budget on the restored image
+record       checkpoint -> reference of a parity run
+build        recipe -> trained, distilled, exported, quantized and proved
+personalize  album -> a pack that knows its subject
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .personal import personalize
+    from .quantization.api import quantize
+    from .recipe.run import build
+    from .reference.record import record
+    from .writer.export import export
+
+__all__ = ["build", "export", "personalize", "quantize", "record"]
+
+_PLACES = {
+    "build": ".recipe.run",
+    "export": ".writer.export",
+    "personalize": ".personal",
+    "quantize": ".quantization.api",
+    "record": ".reference.record",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name], __package__), name)

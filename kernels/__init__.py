@@ -1,14 +1,14 @@
-"""Operations with a plain PyTorch reference and, beside it, a fused Triton twin.
+"""Operations with a plain PyTorch reference and a fused Triton implementation.
 
 Each op NAME has its own module with
 
-    NAME(...)         what models call: `select.choose` runs the reference or the twin
+    NAME(...)         what models call: `select.choose` runs the reference or the fused implementation
     reference(...)    the op in plain PyTorch. It never casts: in float64 it is the truth, in the tested dtype the
                       yardstick, and traced it is what is exported
-    fused(...)        the twin as an operator of PyTorch, with fake and autograd registrations
-    unsupported(...)  why the twin cannot take a call, or None
-    CASES             the sizes that tests and benchmarks read
-    example(case, generator)  the arguments of one call
+    fused(...)        the fused implementation as an operator of PyTorch, with fake and autograd registrations
+    unsupported(...)  why the fused implementation cannot take a call, or None
+    CASES             the shapes (N, C, H, W) that tests run
+    example(shape, generator)  the arguments of one call
 
 and its kernels in NAME_triton.py, with `forward` and `backward`, which only the op's registration imports. To add an
 op: these two files, one import line and one name in `OPS`.
@@ -36,11 +36,4 @@ __all__ = [
     "naf_block",
 ]
 
-OPS = (
-    "channel_attention",
-    "gated_feed_forward",
-    "group_norm_silu",
-    "guidance_adapter",
-    "modulated_norm",
-    "naf_block",
-)
+OPS = ("channel_attention", "gated_feed_forward", "group_norm_silu", "guidance_adapter", "modulated_norm", "naf_block")

@@ -1,4 +1,4 @@
-"""DiffIR's attention between channels: each attends to all of its head, by their cosines over the whole picture.
+"""DiffIR's attention between channels: each attends to all of its head, by their cosines over the whole image.
 
 DMTA of Xia et al., "DiffIR: Efficient Diffusion Model for Image Restoration" (ICCV 2023), Eq. 4, which is the
 transposed attention of Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration" (CVPR
@@ -7,21 +7,20 @@ transposed attention of Zamir et al., "Restormer: Efficient Transformer for High
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cases import LARGE, Case
-from .select import choose
+from .select import Shape, choose
 
 __all__ = ["CASES", "channel_attention", "example", "fused", "reference", "unsupported"]
 
-# One pixel; two pictures, and heads that are no power of two wide; odd sizes over several tiles; more channels than one
-# program gives out, in a head that is wider than it holds at once.
-CASES = (Case(1, 3, 1, 1), Case(2, 6, 1, 3), Case(1, 20, 3, 17), Case(1, 72, 1, 2), *LARGE)
+# One pixel; two images, and heads whose width is no power of two; odd sizes over several tiles; more channels than one
+# program writes, in a head that is wider than it holds at once.
+CASES = ((1, 3, 1, 1), (2, 6, 1, 3), (1, 20, 3, 17), (1, 72, 1, 2))
 SMALLEST = 1e-12  # of the product of two lengths
 WIDEST = 128  # channels of a head: one program holds its map of channels x channels
 
@@ -38,7 +37,7 @@ def reference(
     out: Tensor,
     heads: int,
 ) -> Tensor:
-    """The op in plain PyTorch."""
+    """The op in plain PyTorch; arguments as `channel_attention`."""
     n, c, h, w = x.shape
     mixes = ((q_mix, q_depth), (k_mix, k_depth), (v_mix, v_depth))
     q, k, v = (
@@ -63,10 +62,22 @@ def channel_attention(
     out: Tensor,
     heads: int,
 ) -> Tensor:
-    """out(softmax(cosine(q, k) temperature) v), where q, k and v are each a 1x1 and a depthwise 3x3 of x.
+    """Compute out(softmax(cosine(q, k) temperature) v), where q, k and v are each a 1x1 and a depthwise 3x3 of x.
 
-    x: (N, C, H, W). q_mix, k_mix, v_mix, out: (C, C, 1, 1). q_depth, k_depth, v_depth: (C, 1, 3, 3). temperature:
-    (heads, 1, 1). Returns the shape of x.
+    Args:
+        x: (N, C, H, W).
+        q_mix: 1x1 weights (C, C, 1, 1).
+        q_depth: depthwise 3x3 weights (C, 1, 3, 3).
+        k_mix: as `q_mix`.
+        k_depth: as `q_depth`.
+        v_mix: as `q_mix`.
+        v_depth: as `q_depth`.
+        temperature: factor of the cosines, (heads, 1, 1).
+        out: 1x1 weights (C, C, 1, 1).
+        heads: divides C.
+
+    Returns:
+        The shape of `x`.
     """
     return choose(
         reference, fused, unsupported, x, q_mix, q_depth, k_mix, k_depth, v_mix, v_depth, temperature, out, heads
@@ -74,31 +85,31 @@ def channel_attention(
 
 
 def unsupported(x: Tensor, *others: Tensor | int) -> str | None:
-    """Why the kernel cannot take the call, or None."""
+    """Return why the kernel cannot take the call, or None."""
     heads = others[-1]
     assert isinstance(heads, int)
     size = x.shape[1] // heads
     return f"{size} channels per head; the kernel takes up to {WIDEST}" if size > WIDEST else None
 
 
-def example(case: Case, generator: torch.Generator) -> tuple[Tensor | int, ...]:
-    """Arguments of one call, float32 on the CPU."""
-    c = case.channels
+def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | int, ...]:
+    """Return the arguments of one call, float32 on the CPU."""
+    _, c, height, width = shape
     heads = max(2 if c < 16 else 1, c // 64)
-    if case.height * case.width == 1:
-        heads = c  # cosines are 1 or -1 there whatever q and k: their gradients would be rounding errors alone
+    if height * width == 1:
+        heads = c  # every cosine is 1 or -1 there: gradients of q and k would be nothing but rounding errors
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
         return scale * torch.randn(shape, generator=generator)
 
-    # Taps near one half of the picture itself: lengths of q and k are neither near zero at a single pixel nor, for the
-    # reference's sake, is their product over 256 x 256 pixels outside float16.
+    # Taps near one half of the image itself: the lengths of q and k are not near zero at a single pixel, and their
+    # product over 256 x 256 pixels fits into float16, which the reference needs.
     centre = torch.zeros(3, 3).index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(0.5))
     mixes = [t for _ in range(3) for t in (normal(c, c, 1, 1, scale=c**-0.5), centre + normal(c, 1, 3, 3, scale=0.1))]
-    return normal(*case.shape), *mixes, 1 + 0.2 * normal(heads, 1, 1), normal(c, c, 1, 1, scale=c**-0.5), heads
+    return normal(*shape), *mixes, 1 + 0.2 * normal(heads, 1, 1), normal(c, c, 1, 1, scale=c**-0.5), heads
 
 
-# The operator is composed of one with a second result, the statistics that its backward pass takes.
+# The operator wraps one with a second result: the statistics that the backward pass needs.
 torch.library.define(
     "pocketprior::channel_attention",
     "(Tensor x, Tensor q_mix, Tensor q_depth, Tensor k_mix, Tensor k_depth, Tensor v_mix, Tensor v_depth, "
@@ -107,67 +118,50 @@ torch.library.define(
 
 
 @torch.library.impl("pocketprior::channel_attention", "CompositeImplicitAutograd")
-def _(x: Tensor, *others: Tensor | int) -> Tensor:
-    return _fused_forward(x, *others)[0]
+def _(x: Tensor, *others: Any) -> Tensor:
+    *weights, heads = others
+    return _fused_forward(x, weights, heads)[0]
 
 
 fused: Callable[..., Tensor] = torch.ops.pocketprior.channel_attention.default
-"""The twin as an operator of PyTorch; the result is channels_last."""
+"""The Triton implementation as an operator of PyTorch; the result is channels_last."""
 
 
 @torch.library.custom_op("pocketprior::channel_attention_forward", mutates_args=())
-def _fused_forward(
-    x: Tensor,
-    q_mix: Tensor,
-    q_depth: Tensor,
-    k_mix: Tensor,
-    k_depth: Tensor,
-    v_mix: Tensor,
-    v_depth: Tensor,
-    temperature: Tensor,
-    out: Tensor,
-    heads: int,
-) -> tuple[Tensor, Tensor]:
+def _fused_forward(x: Tensor, weights: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor]:
     from . import channel_attention_triton
 
-    mixes, depths = (q_mix, k_mix, v_mix), (q_depth, k_depth, v_depth)
-    return channel_attention_triton.forward(x, mixes, depths, temperature, out, heads)
+    return channel_attention_triton.forward(x, *_grouped(weights), heads, SMALLEST)
 
 
 @torch.library.custom_op("pocketprior::channel_attention_backward", mutates_args=())
 def _fused_backward(
-    dy: Tensor,
-    x: Tensor,
-    q_mix: Tensor,
-    q_depth: Tensor,
-    k_mix: Tensor,
-    k_depth: Tensor,
-    v_mix: Tensor,
-    v_depth: Tensor,
-    temperature: Tensor,
-    out: Tensor,
-    heads: int,
-    statistics: Tensor,
+    dy: Tensor, x: Tensor, weights: Sequence[Tensor], heads: int, statistics: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     from . import channel_attention_triton
 
-    mixes, depths = (q_mix, k_mix, v_mix), (q_depth, k_depth, v_depth)
-    return channel_attention_triton.backward(dy, x, mixes, depths, temperature, out, heads, statistics)
+    return channel_attention_triton.backward(dy, x, *_grouped(weights), heads, statistics, SMALLEST)
+
+
+def _grouped(weights: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor]:
+    """The 1x1 and the 3x3 of q, k and v; temperature and out."""
+    return weights[:-2:2], weights[1:-2:2], weights[-2], weights[-1]
 
 
 @_fused_forward.register_fake
-def _(x: Tensor, *others: Tensor | int) -> tuple[Tensor, Tensor]:
-    n, c, heads = x.shape[0], x.shape[1], others[-1]
-    assert isinstance(heads, int)
+def _(x: Tensor, weights: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor]:
+    del weights
+    n, c = x.shape[:2]
     statistics = x.new_empty((n, heads, c // heads + 2, c // heads), dtype=torch.float32)
     return torch.empty_like(x, memory_format=torch.channels_last), statistics
 
 
 @_fused_backward.register_fake
-def _(dy: Tensor, x: Tensor, *others: Tensor | int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    del dy
-    c, heads = x.shape[1], others[-2]
-    assert isinstance(heads, int)
+def _(
+    dy: Tensor, x: Tensor, weights: Sequence[Tensor], heads: int, statistics: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    del dy, weights, statistics
+    c = x.shape[1]
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     shapes = (3, c, c, 1, 1), (3, c, 1, 3, 3), (heads, 1, 1), (c, c, 1, 1)
     dmix, ddepth, dtemperature, dout = (x.new_empty(shape) for shape in shapes)
@@ -175,17 +169,17 @@ def _(dy: Tensor, x: Tensor, *others: Tensor | int) -> tuple[Tensor, Tensor, Ten
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.heads = inputs
+    x, weights, ctx.heads = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, output[1])
+    ctx.save_for_backward(x, *weights, output[1])
 
 
-def _gradients(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None, ...]:
-    *tensors, statistics = ctx.saved_tensors
-    dx, dmix, ddepth, dtemperature, dout = _fused_backward(dy, *tensors, ctx.heads, statistics)
+def _gradients(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | list[Tensor] | None, ...]:
+    x, *weights, statistics = ctx.saved_tensors
+    dx, dmix, ddepth, dtemperature, dout = _fused_backward(dy, x, weights, ctx.heads, statistics)
     mixes = [t for pair in zip(dmix.unbind(), ddepth.unbind(), strict=True) for t in pair]
-    return dx, *mixes, dtemperature, dout, None
+    return dx, [*mixes, dtemperature, dout], None
 
 
 _fused_forward.register_autograd(_gradients, setup_context=_save)

@@ -1,9 +1,9 @@
-"""Triton twin of `channel_attention`.
+"""Triton implementation of `channel_attention`.
 
-q, k and v before their 3x3, `hidden` (N, H, W, 3 C), come of one matrix product. What needs q, k or v takes the 3x3 of
-`hidden` as it goes, so that they are never written: the maps q k^T with the squared lengths, summed per run of tiles;
-the output, in which attention A and the last 1x1 are one product, (W_out A) v; and in the backward pass the gradients
-of W_out A and of q and k. Between them come small kernels and products of matrices of channels x channels.
+One matrix product makes `hidden` (N, H, W, 3 C): q, k and v before their 3x3. Whatever needs q, k or v computes the 3x3
+of `hidden` on the fly, so that they are never written: the maps q k^T with the squared lengths, summed per run of
+tiles; the output, in which attention A and the last 1x1 are one product, (W_out A) v; and in the backward pass the
+gradients of W_out A and of q and k. Between them run small kernels and products of channels x channels matrices.
 
 Traffic in S, the bytes of x, by count: forward 8 (x, hidden written; q and k of hidden; v of hidden and y), backward 29
 (4 for hidden again; 2, dy and v of hidden; 2, dy and dv; 4, q and k of hidden, dq and dk; 17 in `mixed_backward`). Maps
@@ -12,22 +12,21 @@ and their partial sums come on top. Kept for the backward pass: x and the maps.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .channel_attention import SMALLEST
-from .launch_triton import dot, launch
-from .mixed_triton import mixed_backward, pointwise, taps_first
-from .products_triton import products, run_length
-from .rounded_triton import rounded
-from .stencil_triton import convolved, pixel
+from .depthwise_triton import convolved, pixel, taps_first
+from .pointwise_triton import mixed_backward, pointwise, products
+from .primitives_triton import block_width, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
 
 COLUMNS = 16  # of a tile
-SHORTEST = 1e-6  # sqrt(SMALLEST): of the lengths that q and k are scaled with
 R = 16  # rows of a map that a program holds at a time
 PART = 16  # channels that products of float32 go over at a time: they keep both factors in registers
 
@@ -78,7 +77,7 @@ def _attention(statistics_ptr, temperature, i, size, SMALLEST: tl.constexpr, BLO
 def _weights_kernel(
     statistics_ptr, temperature_ptr, weights_ptr, size, SMALLEST: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """statistics (N, heads, size + 2, size) -> weights (N, heads, size, size)."""
+    """Turn statistics (N, heads, size + 2, size) into weights (N, heads, size, size)."""
     head, at = tl.program_id(1), tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
     i, j = tl.program_id(0) * R + tl.arange(0, R)[:, None], tl.arange(0, BLOCK)[None, :]
     temperature = tl.load(temperature_ptr + head).to(tl.float32)
@@ -92,7 +91,7 @@ def _apply_kernel(
     hidden_ptr, taps_ptr, map_ptr, y_ptr, height, width, C,
     INPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
 ):  # fmt: skip
-    """y = v map^T, with map (N, C, C) and v the last third of the convolved hidden."""
+    """Compute y = v map^T, with map (N, C, C) and v the last third of the convolved hidden."""
     n, blocks = tl.program_id(1).to(tl.int64), tl.cdiv(C, BLOCK_OUT)
     stride = 3 * C
     top, left, y, x = pixel(tl.program_id(0) // blocks, width, ROWS, COLUMNS)
@@ -143,14 +142,14 @@ def _weights_backward_kernel(
         weights, cosine, lengths, q_length, _ = _attention(statistics_ptr, temperature, i, size, SMALLEST, BLOCK)
         dweights = tl.load(dweights_ptr + (at * size + i) * size + j, live, 0.0)
         dscore = weights * (dweights - tl.sum(dweights * weights, axis=1, keep_dims=True))
-        # Both factors centred: what rounding adds to either mean then does not count.
+        # Both factors are centred, so that what rounding adds to either mean cancels.
         centred = cosine - tl.sum(weights * cosine, axis=1, keep_dims=True)
         dtemperature += tl.sum(tl.where(live, dscore * centred, 0.0), axis=0, keep_dims=True)
         q_power = _power_below(q_length, SHORTEST)
         dmap = dscore * temperature * (q_power * k_power / tl.maximum(lengths, SMALLEST))
         dmap = rounded(tl.where(live, dmap, 0.0), dmap_ptr.dtype.element_ty)
         tl.store(dmap_ptr + (at * size + i) * size + j, dmap, live)
-        # Of the rounded map, for what goes along q and k cancels; nothing where the lengths are clamped.
+        # From the rounded map, because what is parallel to q and k cancels; 0 where the lengths are clamped.
         dlengths = tl.where(lengths >= SMALLEST, -dmap.to(tl.float32) * cosine / (q_power * k_power), 0.0)
         dq_length = tl.sum(dlengths * k_length, axis=1, keep_dims=True)
         dk_length += tl.sum(dlengths * q_length, axis=0, keep_dims=True)
@@ -225,14 +224,20 @@ def _maps_backward_kernel(
 
 
 def forward(
-    x: Tensor, mixes: tuple[Tensor, ...], depths: tuple[Tensor, ...], temperature: Tensor, out: Tensor, heads: int
+    x: Tensor,
+    mixes: Sequence[Tensor],
+    depths: Sequence[Tensor],
+    temperature: Tensor,
+    out: Tensor,
+    heads: int,
+    smallest: float,
 ) -> tuple[Tensor, Tensor]:
     """Output, channels_last, and statistics (N, heads, c + 2, c): q k^T and the squared lengths of q and of k."""
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
     hidden, taps = pointwise(x, mixes), taps_first(depths)
     statistics = _statistics(hidden, taps, heads)
-    onto = _onto(out, _weights(statistics, temperature))
+    onto = _onto(out, _weights(statistics, temperature, smallest))
     y = torch.empty_like(x, memory_format=torch.channels_last)
     exact = x.dtype == torch.float32
     rows, part, widest = (2, PART, 64) if exact else (4, 32, 128)
@@ -249,19 +254,20 @@ def forward(
 def backward(
     dy: Tensor,
     x: Tensor,
-    mixes: tuple[Tensor, ...],
-    depths: tuple[Tensor, ...],
+    mixes: Sequence[Tensor],
+    depths: Sequence[Tensor],
     temperature: Tensor,
     out: Tensor,
     heads: int,
     statistics: Tensor,
+    smallest: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, of the three 1x1 and of the three 3x3 stacked, of temperature and out."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     n, channels, height, width = x.shape
-    size, block = channels // heads, _block(channels // heads)
+    size, block = channels // heads, block_width(channels // heads)
     hidden, taps = pointwise(x, mixes), taps_first(depths)
-    weights = _weights(statistics, temperature)
+    weights = _weights(statistics, temperature, smallest)
     onto = _onto(out, weights)
     # Of W_out A, and so of both.
     donto = products(dy.movedim(1, 3), hidden[..., 2 * channels :], taps[:, 2 * channels :])  # (N, C, C) float32
@@ -275,7 +281,7 @@ def backward(
     launch(
         _weights_backward_kernel, (heads, n),
         statistics, temperature.contiguous(), dweights, dmap, scales, dtemperature, size, channels,
-        SMALLEST=SMALLEST, SHORTEST=SHORTEST, R=R, BLOCK=block, warps=8,
+        SMALLEST=smallest, SHORTEST=math.sqrt(smallest), R=R, BLOCK=block, warps=8,
     )  # fmt: skip
     dmixed = torch.empty_like(hidden)
     rows, part = (1, PART) if x.dtype == torch.float32 else (2, block)
@@ -301,7 +307,7 @@ def _by_head(out: Tensor, heads: int) -> Tensor:
 
 
 def _onto(out: Tensor, weights: Tensor) -> Tensor:
-    """Attention and the last 1x1 as one matrix for each picture, (N, C, C)."""
+    """Attention and the last 1x1 as one matrix for each image, (N, C, C)."""
     n, heads = weights.shape[:2]
     onto = (_by_head(out, heads) @ weights).transpose(1, 2)
     return onto.reshape(n, out.shape[0], out.shape[1]).contiguous()  # a view of it where heads are one channel wide
@@ -310,7 +316,7 @@ def _onto(out: Tensor, weights: Tensor) -> Tensor:
 def _statistics(hidden: Tensor, taps: Tensor, heads: int) -> Tensor:
     n, height, width, channels = hidden.shape
     size = channels // (3 * heads)
-    block = _block(size)
+    block = block_width(size)
     rows = 4 // (1 + (block > 64)) // (1 + (hidden.dtype == torch.float32))
     run = run_length(_tiles(hidden, rows), heads * n)
     sums = hidden.new_empty((n, triton.cdiv(_tiles(hidden, rows), run), heads, size + 2, size), dtype=torch.float32)
@@ -322,22 +328,17 @@ def _statistics(hidden: Tensor, taps: Tensor, heads: int) -> Tensor:
     return sums.sum(dim=1)
 
 
-def _weights(statistics: Tensor, temperature: Tensor) -> Tensor:
+def _weights(statistics: Tensor, temperature: Tensor, smallest: float) -> Tensor:
     """Attention (N, heads, c, c) in the dtype of temperature."""
     n, heads, _, size = statistics.shape
     weights = temperature.new_empty((n, heads, size, size))
-    block = _block(size)
+    block = block_width(size)
     launch(
         _weights_kernel, (triton.cdiv(size, R), heads, n),
         statistics, temperature.contiguous(), weights, size,
-        SMALLEST=SMALLEST, R=R, BLOCK=block,
+        SMALLEST=smallest, R=R, BLOCK=block,
     )  # fmt: skip
     return weights
-
-
-def _block(size: int) -> int:
-    """Channels of a head, padded to what a product takes."""
-    return max(16, triton.next_power_of_2(size))
 
 
 def _tiles(hidden: Tensor, rows: int) -> int:

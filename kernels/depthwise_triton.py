@@ -1,24 +1,27 @@
-"""Depthwise 3x3 convolutions of channels-last pictures, zero outside: forward, gradients, and with NAFNet's gate.
+"""Depthwise 3x3 convolutions of channels-last images, zero outside, in two forms.
 
-A program goes down a strip of `COLUMNS` columns and reads each row once, thrice shifted: what the row adds to the row
-above, to itself and to the row below is kept in registers. So an element is read from the cache three times instead of
-nine. Sums over the pixels are written per program and added up by torch: no atomics.
+`depthwise_gate` and the backward passes go down a strip of `COLUMNS` columns per program and read each row once, in
+three shifts: registers hold what the row adds to the row above, to itself and to the row below. So an element is read
+from the cache three times instead of nine. Sums over the pixels are written per program and added up by torch: no
+atomics. Traffic by count, in units of one image of the convolved channels: `depthwise_backward` 3 (dy and x in, dx
+out), `depthwise_gate` 1.5, `depthwise_gate_backward` 2.5; the rims of the strips add to it, from the L2 cache.
 
-Traffic by count, in units of one picture of the convolved channels: `depthwise` 2, `depthwise_backward` 3 (dy and x in,
-dx out), `depthwise_gate` 1.5, `depthwise_gate_backward` 2.5; the rims of the strips come on top, from the L2 cache.
+`convolved` is for kernels that use the convolution of a tile at once and never write it. Its nine taps come from the
+cache: registers cannot be shifted in Triton.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_triton import launch
-from .rounded_triton import column_sum, rounded
+from .primitives_triton import column_sum, launch, rounded
 
-__all__ = ["depthwise", "depthwise_backward", "depthwise_gate", "depthwise_gate_backward"]
+__all__ = ["convolved", "depthwise_backward", "depthwise_gate", "depthwise_gate_backward", "pixel", "taps_first"]
 
 ROWS = 8  # of a strip: 2 more are read
 SUMMED_ROWS = 16  # of a strip that writes ten sums per channel
@@ -28,7 +31,7 @@ CHANNELS = 32  # of a strip: each of 128 threads holds four of a pixel, so that 
 
 @triton.jit
 def _strip(width, live, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """First row, the columns, and where those to the left, they and those to the right are inside the picture."""
+    """First row, the columns, and where those to the left, they and those to the right are inside the image."""
     strips = tl.cdiv(width, COLUMNS)
     x = tl.program_id(0) % strips * COLUMNS + tl.arange(0, COLUMNS)[:, None]
     masks = (x > 0) & (x <= width) & live, (x < width) & live, (x + 1 < width) & live
@@ -37,7 +40,7 @@ def _strip(width, live, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _row(row_ptr, y, height, offset, C, masks):
-    """Row y of a picture, (COLUMNS, BLOCK_C) float32: the pixels to the left, the pixels, the pixels to the right."""
+    """Row y of an image, (COLUMNS, BLOCK_C) float32: the pixels to the left, the pixels, the pixels to the right."""
     line = y + tl.arange(0, 1)[:, None]  # (1, 1): the interpreter mistakes a scalar & a block for a number
     inside = (line >= 0) & (line < height)
     left = tl.load(row_ptr + offset - C, masks[0] & inside, 0.0).to(tl.float32)
@@ -72,32 +75,9 @@ def _spread(row, above, here, start, taps):
 
 @triton.jit
 def _complete(y, top, height, mask):
-    """Where the row above row y is one of the strip and of the picture."""
+    """Where the row above row y is one of the strip and of the image."""
     line = y + tl.arange(0, 1)[:, None]
     return mask & (line > top) & (line <= height)
-
-
-@triton.jit
-def _depthwise_kernel(
-    x_ptr, w_ptr, bias_ptr, y_ptr, height, width, C,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_C: tl.constexpr, BIAS: tl.constexpr,
-):  # fmt: skip
-    n = tl.program_id(2).to(tl.int64)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
-    top, x, masks = _strip(width, c < C, ROWS, COLUMNS)
-    offset = x * C + c
-    taps = _taps(w_ptr, c, C, c < C)
-    start = tl.zeros((COLUMNS, BLOCK_C), tl.float32)
-    if BIAS:
-        start += tl.load(bias_ptr + c, c < C, 0.0).to(tl.float32)
-    above, here = start, start
-    for i in range(ROWS + 2):
-        y = top - 1 + i
-        at = (n * height + y) * width * C
-        row = _row(x_ptr + at, y, height, offset, C, masks)
-        done, above, here = _spread(row, above, here, start, taps)
-        to = y_ptr + at - width * C + offset
-        tl.store(to, rounded(done, y_ptr.dtype.element_ty), _complete(y, top, height, masks[1]))
 
 
 @triton.jit
@@ -185,23 +165,6 @@ def _gate_kernel(
         tl.store(to, column_sum(total), live)
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """conv2d(x, weight, bias, padding=1, groups=C). x: (N, C, H, W); weight: (C, 1, 3, 3); bias: (C,).
-
-    The result is channels_last.
-    """
-    x = x.contiguous(memory_format=torch.channels_last)
-    y = torch.empty_like(x, memory_format=torch.channels_last)
-    _, channels, height, width = x.shape
-    taps = _taps_first(weight)
-    launch(
-        _depthwise_kernel, _grid(x, channels, ROWS),
-        x, taps, taps if bias is None else bias.contiguous(), y, height, width, channels,
-        ROWS=ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS, BIAS=bias is not None,
-    )  # fmt: skip
-    return y
-
-
 def depthwise_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (channels_last), weight and bias, in their shapes and the dtype of x."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
@@ -211,7 +174,7 @@ def depthwise_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
     sums = x.new_empty((n * grid[0], 10, channels), dtype=torch.float32)
     launch(
         _depthwise_backward_kernel, grid,
-        dy, x, _taps_first(weight), dx, sums, height, width, channels,
+        dy, x, taps_first([weight]), dx, sums, height, width, channels,
         ROWS=SUMMED_ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS,
     )  # fmt: skip
     total = sums.sum(dim=0)
@@ -220,10 +183,16 @@ def depthwise_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
 
 
 def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """a * b, where a and b are the halves of the channels of `depthwise`, and parts of its sum over each picture.
+    """Compute a * b, where a and b are the halves of the convolved channels.
 
-    x: (N, 2C, H, W) channels_last; weight: (2C, 1, 3, 3); bias: (2C,). Returns (N, C, H, W) channels_last and
-    (N, strips, C) float32; what is summed up are the products before they are rounded.
+    Args:
+        x: (N, 2C, H, W) channels_last.
+        weight: (2C, 1, 3, 3).
+        bias: (2C,).
+
+    Returns:
+        The product (N, C, H, W) channels_last, and parts of its sum over each image, before rounding, (N, strips, C)
+        float32.
     """
     n, channels, height, width = x.shape
     half = channels // 2
@@ -232,33 +201,70 @@ def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Ten
     sums = x.new_empty((n, grid[0], half), dtype=torch.float32)
     launch(
         _gate_kernel, grid,
-        x, _taps_first(weight), bias.contiguous(), x, sums, y, sums, height, width, half,
+        x, taps_first([weight]), bias.contiguous(), x, sums, y, sums, height, width, half,
         ROWS=ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS, GRADIENT=False,
     )  # fmt: skip
     return y, sums
 
 
 def depthwise_gate_backward(dy: Tensor, shift: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Gradient of what `depthwise` gives, before the gate, (N, 2C, H, W), for the gradient dy + shift of a * b.
+    """Return the gradient (N, 2C, H, W) of the convolution's result for the gradient dy + shift of a * b.
 
-    dy: (N, C, H, W), x: (N, 2C, H, W), both channels_last; shift: (N, C) float32.
+    Args:
+        dy: (N, C, H, W) channels_last.
+        shift: (N, C) float32.
+        x: (N, 2C, H, W) channels_last.
+        weight: (2C, 1, 3, 3).
+        bias: (2C,).
     """
     _, channels, height, width = x.shape
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     launch(
         _gate_kernel, _grid(x, channels // 2, ROWS),
-        x, _taps_first(weight), bias.contiguous(), dy, shift, dx, shift, height, width, channels // 2,
+        x, taps_first([weight]), bias.contiguous(), dy, shift, dx, shift, height, width, channels // 2,
         ROWS=ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS, GRADIENT=True,
     )  # fmt: skip
     return dx
 
 
-def _taps_first(weight: Tensor) -> Tensor:
-    """(C, 1, 3, 3) -> (9, C), so that the taps of neighbouring channels are loaded at once."""
-    return weight.reshape(weight.shape[0], 9).t().contiguous()
+def taps_first(weights: Sequence[Tensor]) -> Tensor:
+    """3x3 weights (E, 1, 3, 3) -> (9, K), K the sum of all E: the taps of neighbouring channels are loaded at once."""
+    return torch.cat([weight.reshape(-1, 9) for weight in weights]).t().contiguous()
 
 
 def _grid(x: Tensor, channels: int, rows: int) -> tuple[int, int, int]:
-    """Strips of a picture, blocks of channels, pictures."""
+    """Strips of an image, blocks of channels, images."""
     n, _, height, width = x.shape
     return triton.cdiv(height, rows) * triton.cdiv(width, COLUMNS), triton.cdiv(channels, CHANNELS), n
+
+
+@triton.jit
+def pixel(tile, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Top and left of a tile, and of its pixels (ROWS * COLUMNS, 1) the row and column within the tile."""
+    across = tl.cdiv(width, COLUMNS)
+    p = tl.arange(0, ROWS * COLUMNS)[:, None]
+    return tile // across * ROWS, tile % across * COLUMNS, p // COLUMNS, p % COLUMNS
+
+
+@triton.jit
+def convolved(corner_ptr, taps_ptr, top, left, y, x, c, live, height, width, stride):
+    """Pixels (P, 1) y, x of a tile and channels (1, BLOCK) c -> (P, BLOCK) float32, zero outside the image.
+
+    corner_ptr: the pixel (top, left) of an image of `stride` channels. taps_ptr: (9, stride), at the same channel.
+    """
+    total = tl.zeros((y.shape[0], c.shape[1]), tl.float32)
+    middle = (top + y < height) & (left + x < width) & live
+    before, after = middle & (left + x > 0), middle & (left + x + 1 < width)
+    at = corner_ptr + ((y - 1) * width + x) * stride + c
+    taps_ptr += c
+    for i in range(3):  # a loop: otherwise the compiler loads all nine taps ahead and runs out of registers
+        inside = (top + y + i > 0) & (top + y + i <= height)
+        before_it = tl.load(at - stride, before & inside, 0.0).to(tl.float32)
+        total += before_it * tl.load(taps_ptr, live, 0.0).to(tl.float32)
+        itself = tl.load(at, middle & inside, 0.0).to(tl.float32)
+        total += itself * tl.load(taps_ptr + stride, live, 0.0).to(tl.float32)
+        after_it = tl.load(at + stride, after & inside, 0.0).to(tl.float32)
+        total += after_it * tl.load(taps_ptr + 2 * stride, live, 0.0).to(tl.float32)
+        at += width * stride
+        taps_ptr += 3 * stride
+    return total

@@ -1,8 +1,8 @@
-"""Triton twin of `gated_feed_forward`.
+"""Triton implementation of `gated_feed_forward`.
 
-Gate and value before their 3x3, `hidden` (N, H, W, 2 E), come of one matrix product. Where all C channels fit into one
-program, the 3x3, the gate and the last 1x1 are one kernel, and so are, in the backward pass, the gradients of gate and
-value and of the last 1x1: gated values are then never written. Wider pictures write them, for a plain matrix product.
+One matrix product makes `hidden` (N, H, W, 2 E): gate and value before their 3x3. Where all C channels fit into one
+program, one kernel does the 3x3, the gate and the last 1x1, and one computes the gradients of gate, value and the last
+1x1 in the backward pass: gated values are then never written. With more channels they are, for a plain matrix product.
 
 Traffic in S, the bytes of x, by count, for E = 2 C: forward 10 (x, hidden written; hidden and y), backward 36 (5 for
 hidden again; 9, hidden, dy and the gradients of gate and value; 22 in `mixed_backward`). Where C is too wide, 14 and
@@ -16,11 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_triton import dot, launch
-from .mixed_triton import mixed_backward, pointwise, taps_first
-from .products_triton import products, run_length
-from .rounded_triton import rounded
-from .stencil_triton import convolved, pixel
+from .depthwise_triton import convolved, pixel, taps_first
+from .pointwise_triton import mixed_backward, pointwise, products
+from .primitives_triton import block_width, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
 
@@ -45,7 +43,7 @@ def _leave_kernel(
     hidden_ptr, taps_ptr, leave_ptr, y_ptr, height, width, C, E,
     HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """y = gated leave^T, with leave (C, E)."""
+    """Compute y = gated leave^T, with leave (C, E)."""
     n = tl.program_id(1).to(tl.int64)
     top, left, y, x = pixel(tl.program_id(0), width, ROWS, COLUMNS)
     corner = (n * height + top) * width + left
@@ -67,7 +65,7 @@ def _gate_kernel(
     hidden_ptr, taps_ptr, gated_ptr, height, width, E,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """gated = gelu(gate) value, (N, H, W, E)."""
+    """Compute gated = gelu(gate) value, (N, H, W, E)."""
     n, blocks = tl.program_id(1).to(tl.int64), tl.cdiv(E, BLOCK_E)
     top, left, y, x = pixel(tl.program_id(0) // blocks, width, ROWS, COLUMNS)
     corner, first = (n * height + top) * width + left, tl.program_id(0) % blocks * BLOCK_E
@@ -131,7 +129,7 @@ def forward(x: Tensor, mixes: tuple[Tensor, Tensor], depths: tuple[Tensor, Tenso
     y = torch.empty_like(x, memory_format=torch.channels_last)
     rows = _rows(x)
     if _whole(x):
-        block = max(16, triton.next_power_of_2(channels))
+        block = block_width(channels)
         launch(
             _leave_kernel, (_tiles(x, rows), n),
             hidden, taps, by, y, height, width, channels, size,
@@ -171,7 +169,7 @@ def backward(
     launch(
         _gate_backward_kernel, (runs * blocks, n),
         dgated, hidden, taps, by, gated, dmixed, sums, height, width, channels, size,
-        TILES=run, ROWS=rows, COLUMNS=COLUMNS, BLOCK_C=max(16, triton.next_power_of_2(channels)) if whole else 16,
+        TILES=run, ROWS=rows, COLUMNS=COLUMNS, BLOCK_C=block_width(channels) if whole else 16,
         BLOCK_E=BLOCK_E, WHOLE=whole, warps=8 if whole else 4,
     )  # fmt: skip
     dleave = sums.sum(dim=(0, 1)) if whole else products(dy_pixels, gated).sum(dim=0)

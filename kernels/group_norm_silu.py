@@ -1,4 +1,4 @@
-"""Group normalisation, FiLM where given, then SiLU: what stands before each convolution of Gen2Res's residual blocks.
+"""Group normalisation, optionally FiLM, then SiLU: what precedes each convolution in Gen2Res's residual blocks.
 
 Wu and He, "Group Normalization" (ECCV 2018), Eqs. 1 and 6; the scale and shift by the time embedding ("adaptive group
 normalisation") are those of Dhariwal and Nichol, "Diffusion Models Beat GANs" (NeurIPS 2021), Section 3.1.
@@ -13,19 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cases import LARGE, SMALL, Case
-from .select import choose
+from .select import Shape, choose
 
 __all__ = ["CASES", "example", "fused", "group_norm_silu", "reference", "unsupported"]
 
 # One channel; groups of 3 and of 5 channels; more pixels than one program takes.
-CASES = (*SMALL, Case(2, 1, 6, 5), Case(2, 40, 3, 17), Case(1, 512, 5, 5), *LARGE)
+CASES = ((1, 16, 1, 1), (2, 16, 5, 7), (1, 32, 11, 13), (1, 24, 9, 3), (2, 1, 6, 5), (2, 40, 3, 17), (1, 512, 5, 5))
 EPS = 1e-5
 WIDEST = 512  # channels: one program holds whole pixels
 
 
 def reference(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> Tensor:
-    """The op in plain PyTorch."""
+    """The op in plain PyTorch; arguments as `group_norm_silu`."""
     x = F.group_norm(x, groups, weight, bias, EPS)
     if film is not None:
         scale, shift = film[:, :, None, None].chunk(2, dim=1)
@@ -34,34 +33,42 @@ def reference(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor
 
 
 def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None = None) -> Tensor:
-    """silu(group_norm(x) * (1 + scale) + shift), or silu(group_norm(x)) without `film`.
+    """Compute silu(group_norm(x) * (1 + scale) + shift), or silu(group_norm(x)) without `film`.
 
-    x: (N, C, H, W). groups: divides C. weight, bias: (C,). film: (N, 2 C), scale then shift. Returns the shape of x.
+    Args:
+        x: (N, C, H, W).
+        groups: divides C.
+        weight: (C,).
+        bias: (C,).
+        film: scale, then shift, (N, 2C).
+
+    Returns:
+        The shape of `x`.
     """
     return choose(reference, fused, unsupported, x, groups, weight, bias, film)
 
 
 def unsupported(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> str | None:
-    """Why the kernels cannot take the call, or None."""
+    """Return why the kernels cannot take the call, or None."""
     del weight, bias, film
     if x.shape[1] > WIDEST:
         return f"{x.shape[1]} channels; the kernels take up to {WIDEST}"
     return f"{x.shape[1]} channels do not divide into {groups} groups" if x.shape[1] % groups else None
 
 
-def example(case: Case, generator: torch.Generator) -> tuple[Tensor | int | None, ...]:
-    """Arguments of one call, float32 on the CPU."""
+def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | int | None, ...]:
+    """Return the arguments of one call, float32 on the CPU."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    c = case.channels
+    n, c = shape[:2]
     groups = next(g for g in (8, 4, 1) if (c % g == 0 and c // g >= 3) or g == 1)
-    film = None if c % 16 else 0.3 * normal(case.n, 2 * c)
-    return 3 + 2 * normal(*case.shape), groups, 1 + 0.2 * normal(c), 0.2 * normal(c), film
+    film = None if c % 16 else 0.3 * normal(n, 2 * c)
+    return 3 + 2 * normal(*shape), groups, 1 + 0.2 * normal(c), 0.2 * normal(c), film
 
 
-# The operator is composed of one with a second result, the statistics that its backward pass takes.
+# The operator wraps one with a second result: the statistics that the backward pass needs.
 torch.library.define(
     "pocketprior::group_norm_silu", "(Tensor x, int groups, Tensor weight, Tensor bias, Tensor? film) -> Tensor"
 )
@@ -73,14 +80,14 @@ def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None)
 
 
 fused: Callable[..., Tensor] = torch.ops.pocketprior.group_norm_silu.default
-"""The twin as an operator of PyTorch; the result is channels_last."""
+"""The Triton implementation as an operator of PyTorch; the result is channels_last."""
 
 
 @torch.library.custom_op("pocketprior::group_norm_silu_forward", mutates_args=())
 def _fused_forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> tuple[Tensor, Tensor]:
     from . import group_norm_silu_triton
 
-    return group_norm_silu_triton.forward(x, groups, weight, bias, film)
+    return group_norm_silu_triton.forward(x, groups, weight, bias, film, EPS)
 
 
 @torch.library.custom_op("pocketprior::group_norm_silu_backward", mutates_args=())

@@ -1,15 +1,17 @@
-"""Triton twin of `group_norm_silu`: statistics of tiles, their combination, one pass that applies them; the same back.
+"""Triton implementation of `group_norm_silu`.
 
-Pictures are channels-last, a matrix of pixels x channels. A program takes a tile of whole pixels of one picture, not a
-group, so that all multiprocessors work on a single picture too. Per tile and channel it gives the mean and the sum of
+One kernel takes the statistics of tiles, one combines them, one applies them; the same three in the backward pass.
+
+Images are channels-last, a matrix of pixels x channels. A program takes a tile of whole pixels of one image, not a
+group, so that even a single image occupies all multiprocessors. Per tile and channel it writes the mean and the sum of
 squares about that mean, which `_combine_kernel` joins over tiles and the channels of a group (Chan, Golub and LeVeque,
-"Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979, Eq. 2.1): exact also where the mean
-is far larger than the deviation. Groups of any size fall out, since only the small kernels know of them.
+"Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979, Eq. 2.1). This is exact even where
+the mean is far larger than the deviation. Groups can have any size, because only the small kernels know of them.
 
-Traffic in S, the bytes of x, by count: forward 3 (x; x and y), backward 5 (x and dy; x, dy and dx). What tiles hand
-over is 8 bytes per channel and tile: S / 16 or less once x is larger than 4096 elements for each of `PROGRAMS`. The
-second passes go backwards through the tiles: what the first pass read last is still in the cache. Kept for the backward
-pass: x, and mean and 1 / standard deviation of each group.
+Traffic in S, the bytes of x, by count: forward 3 (x; x and y), backward 5 (x and dy; x, dy and dx). Tiles pass on 8
+bytes per channel: S / 16 or less once x is larger than 4096 elements for each of `PROGRAMS`. The second passes go
+through the tiles in reverse: what the first pass read last is still in the cache. Kept for the backward pass: x, and
+mean and 1 / standard deviation of each group.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .group_norm_silu import EPS
-from .launch_triton import launch
+from .primitives_triton import launch
 
 __all__ = ["backward", "forward"]
 
@@ -78,10 +79,10 @@ def _combine_kernel(
 
 
 @triton.jit
-def _of_group(statistics_ptr, n, pictures, c, C, size):
+def _of_group(statistics_ptr, n, images, c, C, size):
     """Mean and 1 / deviation (1, BLOCK_C) of the groups that the channels are in."""
     at = statistics_ptr + n * (C // size) + c // size
-    return tl.load(at, c < C, 0.0), tl.load(at + pictures * (C // size), c < C, 0.0)
+    return tl.load(at, c < C, 0.0), tl.load(at + images * (C // size), c < C, 0.0)
 
 
 @triton.jit
@@ -102,13 +103,13 @@ def _forward_kernel(
     x_ptr, statistics_ptr, weight_ptr, bias_ptr, film_ptr, y_ptr, pixels, C, size,
     P: tl.constexpr, BLOCK_C: tl.constexpr, FILM: tl.constexpr,
 ):  # fmt: skip
-    pictures = tl.num_programs(1)
-    n, tile = pictures - 1 - tl.program_id(1), tl.num_programs(0) - 1 - tl.program_id(0)
+    images = tl.num_programs(1)
+    n, tile = images - 1 - tl.program_id(1), tl.num_programs(0) - 1 - tl.program_id(0)
     p, c = tl.arange(0, P)[:, None], tl.arange(0, BLOCK_C)[None, :]
     live = (p < pixels - tile * P) & (c < C)
     first = (n.to(tl.int64) * pixels + tile * P) * C
     x = tl.load(x_ptr + first + p * C + c, live, 0.0).to(tl.float32)
-    mean, inverse = _of_group(statistics_ptr, n, pictures, c, C, size)
+    mean, inverse = _of_group(statistics_ptr, n, images, c, C, size)
     weight, bias, scale, shift = _factors(weight_ptr, bias_ptr, film_ptr, n, c, C, FILM)
     z = ((x - mean) * inverse * weight + bias) * scale + shift
     y = z * tl.sigmoid(z)
@@ -130,14 +131,14 @@ def _sums_kernel(
     P: tl.constexpr, BLOCK_C: tl.constexpr, FILM: tl.constexpr,
 ):  # fmt: skip
     """Per tile and channel the sums of dz * normalised x and of dz, where z is what SiLU took."""
-    pictures = tl.num_programs(1)
+    images = tl.num_programs(1)
     n, tile = tl.program_id(1), tl.program_id(0)
     p, c = tl.arange(0, P)[:, None], tl.arange(0, BLOCK_C)[None, :]
     live = (p < pixels - tile * P) & (c < C)
     first = (n.to(tl.int64) * pixels + tile * P) * C
     x = tl.load(x_ptr + first + p * C + c, live, 0.0).to(tl.float32)
     dy = tl.load(dy_ptr + first + p * C + c, live, 0.0).to(tl.float32)
-    mean, inverse = _of_group(statistics_ptr, n, pictures, c, C, size)
+    mean, inverse = _of_group(statistics_ptr, n, images, c, C, size)
     weight, bias, scale, shift = _factors(weight_ptr, bias_ptr, film_ptr, n, c, C, FILM)
     hat, dz = _before_silu(x, dy, mean, inverse, weight, bias, scale, shift)
     to = sums_ptr + ((n.to(tl.int64) * tl.num_programs(0) + tile) * 2) * C + c
@@ -152,7 +153,7 @@ def _totals_kernel(
 ):  # fmt: skip
     """Sums of tiles (N, tiles, 2, C) -> dfilm; parts of dweight and dbias (2, N, C); what dx takes of groups."""
     n, group = tl.program_id(1), tl.program_id(0)
-    groups, pictures = tl.num_programs(0), tl.num_programs(1)
+    groups, images = tl.num_programs(0), tl.num_programs(1)
     in_group = tl.arange(0, BLOCK)[None, :]
     c = tl.where(in_group < size, group * size + in_group, C)
     with_x = tl.zeros((T, BLOCK), tl.float32)
@@ -173,11 +174,11 @@ def _totals_kernel(
         tl.store(to + C, alone.to(dfilm_ptr.dtype.element_ty), c < C)
     with_x, alone = with_x * scale, alone * scale
     tl.store(parts_ptr + n * C + c, with_x, c < C)
-    tl.store(parts_ptr + (pictures + n) * C + c, alone, c < C)
+    tl.store(parts_ptr + (images + n) * C + c, alone, c < C)
     whole = pixels * 1.0 * size
     to = means_ptr + n * groups + group
     tl.store(to, tl.sum(tl.sum(with_x * weight, axis=1) / whole, axis=0))
-    tl.store(to + groups * pictures, tl.sum(tl.sum(alone * weight, axis=1) / whole, axis=0))
+    tl.store(to + groups * images, tl.sum(tl.sum(alone * weight, axis=1) / whole, axis=0))
 
 
 @triton.jit
@@ -185,22 +186,24 @@ def _backward_kernel(
     dy_ptr, x_ptr, statistics_ptr, means_ptr, weight_ptr, bias_ptr, film_ptr, dx_ptr, pixels, C, size,
     P: tl.constexpr, BLOCK_C: tl.constexpr, FILM: tl.constexpr,
 ):  # fmt: skip
-    pictures = tl.num_programs(1)
-    n, tile = pictures - 1 - tl.program_id(1), tl.num_programs(0) - 1 - tl.program_id(0)
+    images = tl.num_programs(1)
+    n, tile = images - 1 - tl.program_id(1), tl.num_programs(0) - 1 - tl.program_id(0)
     p, c = tl.arange(0, P)[:, None], tl.arange(0, BLOCK_C)[None, :]
     live = (p < pixels - tile * P) & (c < C)
     first = (n.to(tl.int64) * pixels + tile * P) * C
     x = tl.load(x_ptr + first + p * C + c, live, 0.0).to(tl.float32)
     dy = tl.load(dy_ptr + first + p * C + c, live, 0.0).to(tl.float32)
-    mean, inverse = _of_group(statistics_ptr, n, pictures, c, C, size)
-    along, offset = _of_group(means_ptr, n, pictures, c, C, size)
+    mean, inverse = _of_group(statistics_ptr, n, images, c, C, size)
+    along, offset = _of_group(means_ptr, n, images, c, C, size)
     weight, bias, scale, shift = _factors(weight_ptr, bias_ptr, film_ptr, n, c, C, FILM)
     hat, dz = _before_silu(x, dy, mean, inverse, weight, bias, scale, shift)
     dx = (dz * weight * scale - offset - hat * along) * inverse
     tl.store(dx_ptr + first + p * C + c, dx.to(dx_ptr.dtype.element_ty), live)
 
 
-def forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
     """As `group_norm_silu`, channels_last, and mean and 1 / deviation of the groups, (2, N, groups) float32."""
     n, channels, pixels, sizes = _sizes(x)
     tiles, size = triton.cdiv(pixels, sizes["P"]), channels // groups
@@ -213,7 +216,7 @@ def forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor |
     launch(_statistics_kernel, (tiles, n), x, sums, pixels, channels, **sizes, warps=warps)
     launch(
         _combine_kernel, (groups, n), sums, statistics, pixels, tiles, channels, size,
-        P=sizes["P"], **_cells(tiles, size), EPS=EPS,
+        P=sizes["P"], **_cells(tiles, size), EPS=eps,
     )  # fmt: skip
     launch(
         _forward_kernel, (tiles, n),
@@ -255,7 +258,7 @@ def backward(
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, dict[str, int]]:
-    """N, C, pixels of a picture; pixels per program and C padded to a power of two."""
+    """N, C, pixels of an image; pixels per program and C padded to a power of two."""
     n, channels, height, width = x.shape
     block = triton.next_power_of_2(channels)
     fewest, most = ELEMENTS

@@ -7,27 +7,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cases import LARGE, Case
-from .select import choose
+from .select import Shape, choose
 
 __all__ = ["CASES", "example", "fused", "guidance_adapter", "reference", "unsupported"]
 
 # One pixel; odd sizes with borders on all sides; channels and widths that are no powers of two; the widest.
-CASES = (
-    Case(1, 16, 1, 1),
-    Case(2, 16, 5, 7),
-    Case(1, 32, 11, 13),
-    Case(1, 24, 9, 3),
-    Case(2, 100, 3, 4),
-    Case(1, 128, 4, 9),
-    *LARGE,
-)
+CASES = ((1, 16, 1, 1), (2, 16, 5, 7), (1, 32, 11, 13), (1, 24, 9, 3), (2, 100, 3, 4), (1, 128, 4, 9))
 CHANNELS, WIDTH = 128, 64  # most that the kernels take: one program holds both 1x1 convolutions
 
 
@@ -41,7 +33,7 @@ def reference(
     leave_weight: Tensor,
     leave_bias: Tensor,
 ) -> Tensor:
-    """The op in plain PyTorch."""
+    """The op in plain PyTorch; arguments as `guidance_adapter`."""
     guidance = F.conv2d(guide, guide_weight, guide_bias, padding=1)
     return h + F.conv2d(F.gelu(F.conv2d(h, enter_weight, enter_bias)) + F.gelu(guidance), leave_weight, leave_bias)
 
@@ -56,17 +48,27 @@ def guidance_adapter(
     leave_weight: Tensor,
     leave_bias: Tensor,
 ) -> Tensor:
-    """h + leave(gelu(enter(h)) + gelu(conv(guide))), gelu by the error function.
+    """Compute h + leave(gelu(enter(h)) + gelu(conv(guide))), with gelu by the error function.
 
-    h: (N, C, H, W). guide: (N, 3, H, W), centred: the convolution pads it with 0. enter_weight: (D, C, 1, 1),
-    guide_weight: (D, 3, 3, 3), leave_weight: (C, D, 1, 1); biases (D,), (D,), (C,). Returns the shape of h.
+    Args:
+        h: (N, C, H, W).
+        guide: (N, 3, H, W), centred: the convolution pads it with 0.
+        enter_weight: 1x1 (D, C, 1, 1).
+        enter_bias: (D,).
+        guide_weight: 3x3 (D, 3, 3, 3).
+        guide_bias: (D,).
+        leave_weight: 1x1 (C, D, 1, 1).
+        leave_bias: (C,).
+
+    Returns:
+        The shape of `h`.
     """
     weights = enter_weight, enter_bias, guide_weight, guide_bias, leave_weight, leave_bias
     return choose(reference, fused, unsupported, h, guide, *weights)
 
 
 def unsupported(h: Tensor, guide: Tensor, enter_weight: Tensor, *rest: Tensor) -> str | None:
-    """Why the kernels cannot take the call, or None."""
+    """Return why the kernels cannot take the call, or None."""
     del h, guide, rest
     width, channels = enter_weight.shape[:2]
     if channels > CHANNELS:
@@ -74,16 +76,16 @@ def unsupported(h: Tensor, guide: Tensor, enter_weight: Tensor, *rest: Tensor) -
     return f"{width} channels inside; the kernels take up to {WIDTH}" if width > WIDTH else None
 
 
-def example(case: Case, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Arguments of one call, float32 on the CPU."""
+def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Return the arguments of one call, float32 on the CPU."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    n, c, height, width = case.shape
+    n, c, height, width = shape
     inside = max(8, c // 4)  # as in the models
     return (
-        normal(*case.shape),
+        normal(*shape),
         normal(n, 3, height, width),
         normal(inside, c, 1, 1) * c**-0.5,
         normal(inside),
@@ -105,7 +107,7 @@ def fused(
     leave_weight: Tensor,
     leave_bias: Tensor,
 ) -> Tensor:
-    """The twin as an operator of PyTorch; the result is channels_last."""
+    """The Triton implementation as an operator of PyTorch; the result is channels_last."""
     from . import guidance_adapter_triton
 
     weights = enter_weight, enter_bias, guide_weight, guide_bias, leave_weight, leave_bias
@@ -113,22 +115,11 @@ def fused(
 
 
 @torch.library.custom_op("pocketprior::guidance_adapter_backward", mutates_args=())
-def _fused_backward(
-    dy: Tensor,
-    h: Tensor,
-    guide: Tensor,
-    enter_weight: Tensor,
-    enter_bias: Tensor,
-    guide_weight: Tensor,
-    guide_bias: Tensor,
-    leave_weight: Tensor,
-    guided: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Without `guided` the gradient of the guide is empty."""
+def _fused_backward(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tensor], guided: bool) -> list[Tensor]:
+    """Gradients in the order of the op's arguments; without `guided` that of the guide is empty."""
     from . import guidance_adapter_triton
 
-    weights = enter_weight, enter_bias, guide_weight, guide_bias, leave_weight
-    return guidance_adapter_triton.backward(dy, h, guide, *weights, guided)
+    return guidance_adapter_triton.backward(dy, h, guide, weights, guided)
 
 
 @fused.register_fake
@@ -138,25 +129,14 @@ def _(h: Tensor, guide: Tensor, *weights: Tensor) -> Tensor:
 
 
 @_fused_backward.register_fake
-def _(
-    dy: Tensor,
-    h: Tensor,
-    guide: Tensor,
-    enter_weight: Tensor,
-    enter_bias: Tensor,
-    guide_weight: Tensor,
-    guide_bias: Tensor,
-    leave_weight: Tensor,
-    guided: bool,
-) -> tuple[Tensor, ...]:
+def _(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tensor], guided: bool) -> list[Tensor]:
     del dy
-    weights = enter_weight, enter_bias, guide_weight, guide_bias, leave_weight
-    return (
+    return [
         torch.empty_like(h, memory_format=torch.channels_last),
         torch.empty_like(guide, memory_format=torch.channels_last) if guided else guide.new_empty(0),
         *(w.new_empty(w.shape) for w in weights),
         h.new_empty(h.shape[1]),
-    )
+    ]
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -166,7 +146,8 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     guided = ctx.needs_input_grad[1]
-    dh, dguide, *dweights = _fused_backward(dy, *ctx.saved_tensors, guided)
+    h, guide, *weights = ctx.saved_tensors
+    dh, dguide, *dweights = _fused_backward(dy, h, guide, weights, guided)
     return dh, dguide if guided else None, *dweights
 
 

@@ -1,20 +1,21 @@
-"""Triton twin of `guidance_adapter`: one kernel forward, two backward.
+"""Triton implementation of `guidance_adapter`: one kernel forward, two backward.
 
-Pictures are channels-last, a matrix of pixels x channels; a program holds whole pixels of the C channels of h and of
-the D hidden ones. The 3x3 convolution is a matrix product as well: of the 27 values around each pixel, gathered in the
-program and padded to 32, of which the 28th is 1, for the bias.
+Images are channels-last, a matrix of pixels x channels; a program holds whole pixels of the C channels of h and of
+the D hidden ones. The 3x3 convolution is a matrix product as well, of the 27 values around each pixel, which the
+program gathers and pads to 32; the 28th is 1, for the bias.
 
 Traffic in S, the bytes of h, by count: forward 2 (h; y) and 3 / C for the guide. Backward 3 (h and dy; dh) and 2 D / C
-for the gradient of what the 3x3 convolution gave, a picture of D channels from which the second kernel gathers the
-gradient of the guide; without need of that one both fall away. Everything inside is computed anew from h and the
-guide, which are all that is kept. Gradients of the weights are sums over pixels: in 16 bit a program goes through many
-tiles and sums in registers, C (2 D + 1) + 29 D numbers for each of at most `PROGRAMS` programs, which are added up
-afterwards. Where these sums do not fit into registers, in float32 and for many channels, the two further hidden
-gradients are written as well and multiplied by PyTorch: 2 + 4 D / C more. No atomics: the same result every time.
+for the gradient of the 3x3 convolution's result, an image of D channels from which the second kernel gathers the
+gradient of the guide; where that is not needed, both are left out. Only h and the guide are kept; everything inside is
+computed again. Gradients of the weights are sums over pixels: in 16 bit a program goes through many tiles and sums in
+registers, C (2 D + 1) + 29 D numbers for each of at most `PROGRAMS` programs, which are added up afterwards. Where
+these sums do not fit into registers, in float32 and for many channels, the other two hidden gradients are written as
+well and multiplied by PyTorch: 2 + 4 D / C more. No atomics: the same result every time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_triton import dot, launch
+from .primitives_triton import block_width, dot, launch
 
 __all__ = ["backward", "forward"]
 
@@ -33,14 +34,14 @@ TAPS = tl.constexpr(32)  # 3 channels x 3 rows x 3 columns, then 1, padded to a 
 
 @triton.jit
 def _enter(weight_ptr, c, C: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """What `enter` makes of the channels c (1, B) of h: (BLOCK_D, B)."""
+    """The weights of `enter` for the channels c (1, B) of h: (BLOCK_D, B)."""
     d = tl.arange(0, BLOCK_D)[:, None]
     return tl.load(weight_ptr + d * C + c, (d < D) & (c < C), 0.0)
 
 
 @triton.jit
 def _leave(weight_ptr, c, C: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """What `leave` makes for the channels c (B, 1) of y: (B, BLOCK_D)."""
+    """The weights of `leave` for the channels c (B, 1) of y: (B, BLOCK_D)."""
     d = tl.arange(0, BLOCK_D)[None, :]
     return tl.load(weight_ptr + c * D + d, (c < C) & (d < D), 0.0)
 
@@ -56,7 +57,7 @@ def _conv(weight_ptr, bias_ptr, D: tl.constexpr, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def _around(guide_ptr, first, pixels, height, width, P: tl.constexpr):
-    """The 3 x 3 x 3 values around each of P pixels from `first` on, 0 outside the picture, then 1; (P, TAPS)."""
+    """The 3 x 3 x 3 values around each of P pixels from `first` on, 0 outside the image, then 1; (P, TAPS)."""
     p, k = tl.arange(0, P)[:, None], tl.arange(0, TAPS)[None, :]
     row, column = (k % 9) // 3 - 1, k % 3 - 1
     y, x = ((first + p) // width) % height + row, (first + p) % width + column
@@ -111,7 +112,7 @@ def _hidden(
     h_ptr, dy_ptr, enter_ptr, leave_ptr, base, p, inside, j,
     C: tl.constexpr, D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """h and dy of BLOCK_C channels from j on, and what they add to what `enter` gave and to what `leave` takes back."""
+    """Load h and dy of BLOCK_C channels from j on; also what they add to the result of `enter` and to du."""
     c = j + tl.arange(0, BLOCK_C)
     live = inside & (c[None, :] < C)
     h = tl.load(h_ptr + base + p * C + c[None, :], live, 0.0)
@@ -127,10 +128,10 @@ def _backward_kernel(
     C: tl.constexpr, D: tl.constexpr, P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
     PART: tl.constexpr, SUMMED: tl.constexpr, GUIDED: tl.constexpr,
 ):  # fmt: skip
-    """`chunks` tiles of P pixels: dh; where SUMMED the sums of the weights' gradients, else what is hidden, for them.
+    """Of `chunks` tiles of P pixels: dh, and the sums of the weights' gradients (SUMMED) or the hidden images for them.
 
-    Hidden pictures (pixels, D) are dg, the gradient of what the 3x3 convolution gave, da, that of what `enter` gave,
-    and u, what `leave` took; dg is written where GUIDED too. BLOCK_C channels of h are taken at a time.
+    Hidden images (pixels, D) are dg, the gradient of the 3x3 convolution's result, da, that of the result of `enter`,
+    and u, the input of `leave`; GUIDED also writes dg. BLOCK_C channels of h are taken at a time.
     """
     p, d = tl.arange(0, P)[:, None], tl.arange(0, BLOCK_D)[None, :]
     if SUMMED:
@@ -140,11 +141,11 @@ def _backward_kernel(
         dconv = tl.zeros((BLOCK_D, TAPS), tl.float32)
         dleave = tl.zeros((BLOCK_C, BLOCK_D), tl.float32)
         dleave_bias = tl.zeros((1, BLOCK_C), tl.float32)
-    # What stays the same is computed anew in each round: kept throughout, it would fill the registers.
+    # Loop invariants are computed again in each round: kept throughout, they would fill the registers.
     for i in tl.range(0, chunks, disable_licm=True):
         first = (tl.program_id(0) * chunks + i) * P
         base, inside = first.to(tl.int64) * C, p < pixels - first
-        # Forward once more, and back to what is hidden. Outside the pictures dy is 0, and with it what follows.
+        # Forward once more, and back to what is hidden. Outside the images dy is 0, and with it what follows.
         around = _around(guide_ptr, first, pixels, height, width, P)
         g = dot(around, tl.trans(_conv(conv_ptr, conv_bias_ptr, D, BLOCK_D)))
         a = tl.zeros((P, BLOCK_D), tl.float32) + tl.load(enter_bias_ptr + d, d < D, 0.0).to(tl.float32)
@@ -232,23 +233,20 @@ def forward(h: Tensor, guide: Tensor, *weights: Tensor) -> Tensor:
     return y
 
 
-def backward(
-    dy: Tensor,
-    h: Tensor,
-    guide: Tensor,
-    enter_weight: Tensor,
-    enter_bias: Tensor,
-    guide_weight: Tensor,
-    guide_bias: Tensor,
-    leave_weight: Tensor,
-    guided: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of h, the guide and all weights and biases; that of the guide is empty where it is not `guided`."""
+def backward(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tensor], guided: bool) -> list[Tensor]:
+    """Return the gradients of h, the guide and all weights and biases; that of the guide is empty unless `guided`.
+
+    Args:
+        dy: (N, C, H, W).
+        h: (N, C, H, W).
+        guide: (N, 3, H, W).
+        weights: weights and biases of `enter` and the 3x3, then the weights of `leave`.
+        guided: whether the gradient of the guide is needed.
+    """
     h, guide, dy = (t.contiguous(memory_format=torch.channels_last) for t in (h, guide, dy))
-    weights = enter_weight, enter_bias, guide_weight, guide_bias, leave_weight
-    weights = tuple(w.contiguous() for w in weights)
+    weights = [w.contiguous() for w in weights]
     n, channels, height, width = h.shape
-    inside, pixels = enter_weight.shape[0], n * height * width
+    inside, pixels = weights[0].shape[0], n * height * width
     summed = h.itemsize == 2 or channels <= SUMMED
     sizes = _Sizes(64, 8, 128, 64) if summed else _Sizes(32, 8, 16, 16)
     tiles = triton.cdiv(pixels, sizes.pixels)
@@ -273,12 +271,12 @@ def backward(
         h, dy = (t.permute(0, 2, 3, 1).reshape(pixels, channels) for t in (h, dy))
         denter, denter_bias = da.T @ h, da.sum(dim=0)
         dleave, dleave_bias = dy.T @ u, dy.sum(dim=0)
-        picture = dg.reshape(n, height, width, inside).permute(0, 3, 1, 2)
-        dconv = torch.nn.grad.conv2d_weight(guide, guide_weight.shape, picture, padding=1)
+        image = dg.reshape(n, height, width, inside).permute(0, 3, 1, 2)
+        dconv = torch.nn.grad.conv2d_weight(guide, weights[2].shape, image, padding=1)
         dconv_bias = dg.sum(dim=0)
     found = denter, denter_bias, dconv, dconv_bias, dleave
     found = (t.reshape(w.shape).clone() for t, w in zip(found, weights, strict=True))
-    return dh, dguide, *found, dleave_bias.clone()
+    return [dh, dguide, *found, dleave_bias.clone()]
 
 
 def _guide(dg: Tensor, guide: Tensor, guide_weight: Tensor) -> Tensor:
@@ -286,13 +284,9 @@ def _guide(dg: Tensor, guide: Tensor, guide_weight: Tensor) -> Tensor:
     pixels, rows = dg.shape[0], 64
     launch(
         _guide_kernel, (triton.cdiv(pixels, rows),),
-        dg, guide_weight, dguide, pixels, *guide.shape[2:], D=dg.shape[1], P=rows, BLOCK_D=_padded(dg.shape[1]),
+        dg, guide_weight, dguide, pixels, *guide.shape[2:], D=dg.shape[1], P=rows, BLOCK_D=block_width(dg.shape[1]),
     )  # fmt: skip
     return dguide
-
-
-def _padded(size: int) -> int:
-    return max(16, triton.next_power_of_2(size))
 
 
 class _Sizes(NamedTuple):
@@ -305,7 +299,7 @@ class _Sizes(NamedTuple):
 
 
 def _constants(sizes: _Sizes, channels: int, inside: int) -> dict[str, int]:
-    blocks = (min(_padded(channels), size) for size in (sizes.entering, sizes.leaving))
+    blocks = (min(block_width(channels), size) for size in (sizes.entering, sizes.leaving))
     return dict(zip(("BLOCK_C", "PART"), blocks, strict=True)) | {
-        "C": channels, "D": inside, "P": sizes.pixels, "BLOCK_D": _padded(inside),
+        "C": channels, "D": inside, "P": sizes.pixels, "BLOCK_D": block_width(inside),
     }  # fmt: skip

@@ -11,18 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cases import LARGE, SMALL, Case
-from .select import choose
+from .select import Shape, choose
 
 __all__ = ["CASES", "example", "fused", "modulated_norm", "reference", "unsupported"]
 
-CASES = (*SMALL, Case(2, 48, 4, 5), *LARGE)
+CASES = ((1, 16, 1, 1), (2, 16, 5, 7), (1, 32, 11, 13), (1, 24, 9, 3), (2, 48, 4, 5))
 EPS = 1e-5
 WIDEST = 512  # channels: one program holds whole pixels
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    """The op in plain PyTorch."""
+    """The op in plain PyTorch; arguments as `modulated_norm`."""
     pixels = x.movedim(1, -1)  # in channels_last memory this moves nothing
     if bias is not None:
         y = F.layer_norm(pixels, weight.shape, weight, bias, EPS)
@@ -32,36 +31,44 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shi
 
 
 def modulated_norm(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    """layer_norm(x) * scale + shift. Without `bias` the variance is taken about the mean, but the mean stays in.
+    """Compute layer_norm(x) * scale + shift.
 
-    x: (N, C, H, W). weight, bias: (C,). scale, shift: (N, C). Returns the shape of x.
+    Args:
+        x: (N, C, H, W).
+        weight: (C,).
+        bias: (C,). None: the variance is taken about the mean, but the mean is not subtracted.
+        scale: (N, C).
+        shift: (N, C).
+
+    Returns:
+        The shape of `x`.
     """
     return choose(reference, fused, unsupported, x, weight, bias, scale, shift)
 
 
 def unsupported(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> str | None:
-    """Why the kernel cannot take the call, or None."""
+    """Return why the kernel cannot take the call, or None."""
     del weight, bias, scale, shift
     return f"{x.shape[1]} channels; the kernel takes up to {WIDEST}" if x.shape[1] > WIDEST else None
 
 
-def example(case: Case, generator: torch.Generator) -> tuple[Tensor | None, ...]:
-    """Arguments of one call, float32 on the CPU."""
+def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | None, ...]:
+    """Return the arguments of one call, float32 on the CPU."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    c = case.channels
-    bias = normal(c) if case.n > 1 else None
-    return normal(*case.shape), 1 + 0.2 * normal(c), bias, 1 + 0.2 * normal(case.n, c), normal(case.n, c)
+    n, c = shape[:2]
+    bias = normal(c) if n > 1 else None
+    return normal(*shape), 1 + 0.2 * normal(c), bias, 1 + 0.2 * normal(n, c), normal(n, c)
 
 
 @torch.library.custom_op("pocketprior::modulated_norm", mutates_args=())
 def fused(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    """The twin as an operator of PyTorch; the result is channels_last."""
+    """The Triton implementation as an operator of PyTorch; the result is channels_last."""
     from . import modulated_norm_triton
 
-    return modulated_norm_triton.forward(x, weight, bias, scale, shift)
+    return modulated_norm_triton.forward(x, weight, bias, scale, shift, EPS)
 
 
 @torch.library.custom_op("pocketprior::modulated_norm_backward", mutates_args=())
@@ -70,7 +77,7 @@ def _fused_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     from . import modulated_norm_triton
 
-    return modulated_norm_triton.backward(dy, x, weight, bias, scale)
+    return modulated_norm_triton.backward(dy, x, weight, bias, scale, EPS)
 
 
 @fused.register_fake
@@ -85,13 +92,9 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     del dy, bias
     dx = torch.empty_like(x, memory_format=torch.channels_last)
-    return (
-        dx,
-        torch.empty_like(weight),
-        torch.empty_like(weight),
-        scale.new_empty(scale.shape),
-        scale.new_empty(scale.shape),
-    )
+    dweight, dbias = (torch.empty_like(weight) for _ in range(2))
+    dscale, dshift = (scale.new_empty(scale.shape) for _ in range(2))
+    return dx, dweight, dbias, dscale, dshift
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

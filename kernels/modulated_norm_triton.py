@@ -1,6 +1,6 @@
-"""Triton twin of `modulated_norm`: one pass forward, one backward.
+"""Triton implementation of `modulated_norm`: one pass forward, one backward.
 
-Pictures are channels-last, a matrix of pixels x channels; a program holds whole pixels of one picture. Sums over the
+Images are channels-last, a matrix of pixels x channels; a program holds whole pixels of one image. Sums over the
 pixels are written per program and added up afterwards: no atomics, the same result every time.
 """
 
@@ -11,8 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_triton import launch
-from .modulated_norm import EPS
+from .primitives_triton import launch
 
 __all__ = ["backward", "forward"]
 
@@ -82,7 +81,7 @@ def _backward_kernel(
     tl.store(to + C, alone, c < C)
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     """As `modulated_norm`; the result is channels_last."""
     n, channels, pixels, block, rows = _sizes(x)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -91,13 +90,13 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift
     launch(
         _forward_kernel, (triton.cdiv(pixels, rows), n),
         x, weight, weight if bias is None else bias.contiguous(), scale, shift, y, pixels, channels,
-        P=rows, BLOCK_C=block, EPS=EPS, CENTRED=bias is not None,
+        P=rows, BLOCK_C=block, EPS=eps, CENTRED=bias is not None,
     )  # fmt: skip
     return y
 
 
 def backward(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias, scale and shift; that of a missing bias means nothing."""
     n, channels, pixels, block, rows = _sizes(x)
@@ -108,7 +107,7 @@ def backward(
     launch(
         _backward_kernel, (tiles, n),
         dy, x, weight.contiguous(), scale.contiguous(), dx, sums, pixels, channels,
-        P=rows, CHUNKS=CHUNKS, BLOCK_C=block, EPS=EPS, CENTRED=bias is not None,
+        P=rows, CHUNKS=CHUNKS, BLOCK_C=block, EPS=eps, CENTRED=bias is not None,
     )  # fmt: skip
     with_x, alone = sums.sum(dim=1).unbind(dim=1)  # (N, C)
     dweight, dbias = (with_x * scale).sum(dim=0), (alone * scale).sum(dim=0)
@@ -118,7 +117,7 @@ def backward(
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, int, int]:
-    """N, C, pixels of a picture, C padded to a power of two, pixels per program."""
+    """N, C, pixels of an image, C padded to a power of two, pixels per program."""
     n, channels, height, width = x.shape
     block = triton.next_power_of_2(channels)
     return n, channels, height * width, block, max(1, ELEMENTS // block)

@@ -13,53 +13,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cases import LARGE, SMALL, Case
-from .select import choose
+from .naf_parameters import EPS, Parameters
+from .select import Shape, choose
 
-__all__ = ["CASES", "example", "fused", "gate", "naf_block", "reference", "unsupported"]
+__all__ = ["CASES", "EPS", "Parameters", "example", "fused", "gate", "naf_block", "reference", "unsupported"]
 
-CASES = (*SMALL, Case(1, 128, 3, 5), *LARGE)
-EPS = 1e-6
+# One pixel; odd sizes with borders on all sides; more than one tile; channels that are no power of two; the widest.
+CASES = ((1, 16, 1, 1), (2, 16, 5, 7), (1, 32, 11, 13), (1, 24, 9, 3), (1, 128, 3, 5))
 WIDEST = 128  # channels: a program holds whole pixels
 DEEPEST = 256  # hidden channels
 
 
-def reference(
-    x: Tensor,
-    film: Tensor | None,
-    spatial_norm_weight: Tensor,
-    spatial_norm_bias: Tensor,
-    spatial_in_weight: Tensor,
-    spatial_in_bias: Tensor,
-    depthwise_weight: Tensor,
-    depthwise_bias: Tensor,
-    attention_weight: Tensor,
-    attention_bias: Tensor,
-    spatial_out_weight: Tensor,
-    spatial_out_bias: Tensor,
-    beta: Tensor,
-    point_norm_weight: Tensor,
-    point_norm_bias: Tensor,
-    point_in_weight: Tensor,
-    point_in_bias: Tensor,
-    point_out_weight: Tensor,
-    point_out_bias: Tensor,
-    gamma: Tensor,
-) -> Tensor:
-    """The op in plain PyTorch."""
+def reference(x: Tensor, film: Tensor | None, parameters: Parameters) -> Tensor:
+    """The op in plain PyTorch; arguments as `naf_block`."""
+    p = parameters
     films: Sequence[Tensor | None] = (None, None)
     if film is not None:
         films = film[:, :, None, None].chunk(2, dim=1)
     # Spatial half.
-    h = F.conv2d(
-        _filmed(_norm(x, spatial_norm_weight, spatial_norm_bias), films[0]), spatial_in_weight, spatial_in_bias
-    )
-    h = gate(F.conv2d(h, depthwise_weight, depthwise_bias, padding=1, groups=h.shape[1]))
-    h = h * F.conv2d(h.mean(dim=(2, 3), keepdim=True), attention_weight, attention_bias)
-    x = x + beta * F.conv2d(h, spatial_out_weight, spatial_out_bias)
+    h = _filmed(_norm(x, p.spatial_norm_weight, p.spatial_norm_bias), films[0])
+    h = F.conv2d(h, p.spatial_in_weight, p.spatial_in_bias)
+    h = gate(F.conv2d(h, p.depthwise_weight, p.depthwise_bias, padding=1, groups=h.shape[1]))
+    h = h * F.conv2d(h.mean(dim=(2, 3), keepdim=True), p.attention_weight, p.attention_bias)
+    x = x + p.beta * F.conv2d(h, p.spatial_out_weight, p.spatial_out_bias)
     # Pointwise half.
-    h = gate(F.conv2d(_filmed(_norm(x, point_norm_weight, point_norm_bias), films[1]), point_in_weight, point_in_bias))
-    return x + gamma * F.conv2d(h, point_out_weight, point_out_bias)
+    h = _filmed(_norm(x, p.point_norm_weight, p.point_norm_bias), films[1])
+    h = gate(F.conv2d(h, p.point_in_weight, p.point_in_bias))
+    return x + p.gamma * F.conv2d(h, p.point_out_weight, p.point_out_bias)
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -79,27 +59,30 @@ def gate(x: Tensor) -> Tensor:
     return first * second
 
 
-def naf_block(x: Tensor, film: Tensor | None, *parameters: Tensor) -> Tensor:
-    """The block. Returns the shape of x.
+def naf_block(x: Tensor, film: Tensor | None, parameters: Parameters) -> Tensor:
+    """Apply the block.
 
-    x: (N, C, H, W). film: (N, 4C), scale and shift of the spatial half, then of the pointwise half. parameters, in the
-    order of their use, with D hidden channels: weight and bias of the spatial norm (C,); of spatial in (2D, C, 1, 1),
-    depthwise (2D, 1, 3, 3), attention (D, D, 1, 1) and spatial out (C, D, 1, 1); beta (C, 1, 1); weight and bias of the
-    pointwise norm (C,), of point in (2D, C, 1, 1) and point out (C, D, 1, 1); gamma (C, 1, 1).
+    Args:
+        x: (N, C, H, W).
+        film: (N, 4C), scale and shift of the spatial half, then of the pointwise half; None for no FiLM.
+        parameters: weights, biases and factors, with their shapes in `Parameters`.
+
+    Returns:
+        The shape of `x`.
     """
-    return choose(reference, _first, unsupported, x, film, *parameters)
+    return choose(reference, _output, unsupported, x, film, parameters)
 
 
-def unsupported(x: Tensor, film: Tensor | None, *parameters: Tensor) -> str | None:
-    """Why the kernels cannot take the call, or None."""
+def unsupported(x: Tensor, film: Tensor | None, parameters: Parameters) -> str | None:
+    """Return why the kernels cannot take the call, or None."""
     del film
-    hidden = parameters[6].shape[0]
+    hidden = len(parameters.attention_bias)
     if x.shape[1] > WIDEST:
         return f"{x.shape[1]} channels; the kernels take up to {WIDEST}"
     return f"{hidden} hidden channels; the kernels take up to {DEEPEST}" if hidden > DEEPEST else None
 
 
-def example(case: Case, generator: torch.Generator) -> tuple[Tensor | None, ...]:
+def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor, Tensor | None, Parameters]:
     """Arguments of one call, float32 on the CPU: 24 channels without FiLM, below 24 twice as many hidden channels."""
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -108,10 +91,10 @@ def example(case: Case, generator: torch.Generator) -> tuple[Tensor | None, ...]
     def weights(outputs: int, inputs: int, side: int) -> tuple[Tensor, Tensor]:
         return normal(outputs, inputs, side, side, scale=(inputs * side**2) ** -0.5), normal(outputs, scale=0.2)
 
-    c = case.channels
+    n, c = shape[:2]
     hidden = 2 * c if c < 24 else c
     norms = [(1 + normal(c, scale=0.2), normal(c, scale=0.2)) for _ in range(2)]
-    film = None if c == 24 else normal(case.n, 4 * c, scale=0.5)
+    film = None if c == 24 else normal(n, 4 * c, scale=0.5)
     spatial = (
         *weights(2 * hidden, c, 1),
         *weights(2 * hidden, 1, 3),
@@ -120,49 +103,24 @@ def example(case: Case, generator: torch.Generator) -> tuple[Tensor | None, ...]
     )
     point = (*weights(2 * hidden, c, 1), *weights(c, hidden, 1))
     beta, gamma = normal(c, 1, 1), normal(c, 1, 1)
-    return normal(*case.shape), film, *norms[0], *spatial, beta, *norms[1], *point, gamma
+    return normal(*shape), film, Parameters(*norms[0], *spatial, beta, *norms[1], *point, gamma)
 
 
 @torch.library.custom_op("pocketprior::naf_block", mutates_args=())
-def fused(
-    x: Tensor,
-    film: Tensor | None,
-    spatial_norm_weight: Tensor,
-    spatial_norm_bias: Tensor,
-    spatial_in_weight: Tensor,
-    spatial_in_bias: Tensor,
-    depthwise_weight: Tensor,
-    depthwise_bias: Tensor,
-    attention_weight: Tensor,
-    attention_bias: Tensor,
-    spatial_out_weight: Tensor,
-    spatial_out_bias: Tensor,
-    beta: Tensor,
-    point_norm_weight: Tensor,
-    point_norm_bias: Tensor,
-    point_in_weight: Tensor,
-    point_in_bias: Tensor,
-    point_out_weight: Tensor,
-    point_out_bias: Tensor,
-    gamma: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The twin as an operator of PyTorch; the result is channels_last.
+def fused(x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The Triton implementation as an operator of PyTorch; the result is channels_last.
 
-    Besides it gives what the backward pass keeps: the gated tensor (N, hidden, H, W), and the mean of it and the scale
-    that the attention makes of the mean, (N, hidden) float32.
+    Returns:
+        The result, and what the backward pass needs: the gated tensor (N, D, H, W), its mean and the scale that the
+        attention makes of the mean, (N, D) float32.
     """
     from . import naf_block_triton
 
-    parameters = naf_block_triton.Parameters(
-        spatial_norm_weight, spatial_norm_bias, spatial_in_weight, spatial_in_bias, depthwise_weight, depthwise_bias,
-        attention_weight, attention_bias, spatial_out_weight, spatial_out_bias, beta,
-        point_norm_weight, point_norm_bias, point_in_weight, point_in_bias, point_out_weight, point_out_bias, gamma,
-    )  # fmt: skip
-    return naf_block_triton.forward(x, film, parameters)
+    return naf_block_triton.forward(x, film, Parameters(*parameters))
 
 
-def _first(*args: Tensor | None) -> Tensor:
-    return fused(*args)[0]
+def _output(x: Tensor, film: Tensor | None, parameters: Parameters) -> Tensor:
+    return fused(x, film, parameters)[0]
 
 
 @torch.library.custom_op("pocketprior::naf_block_backward", mutates_args=())
@@ -171,14 +129,14 @@ def _fused_backward(
 ) -> list[Tensor]:
     from . import naf_block_triton
 
-    return naf_block_triton.backward(dy, gated, mean, scale, x, film, naf_block_triton.Parameters(*parameters))
+    return naf_block_triton.backward(dy, gated, mean, scale, x, film, Parameters(*parameters))
 
 
 @fused.register_fake
-def _(x: Tensor, film: Tensor | None, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     del film
     n, _, height, width = x.shape
-    hidden = parameters[6].shape[0]
+    hidden = Parameters(*parameters).attention_bias.shape[0]
     gated = x.new_empty((n, height, width, hidden)).movedim(-1, 1)
     mean, scale = (x.new_empty((n, hidden), dtype=torch.float32) for _ in range(2))
     return torch.empty_like(x, memory_format=torch.channels_last), gated, mean, scale
@@ -193,17 +151,18 @@ def _(
     return [torch.empty_like(x, memory_format=torch.channels_last), dfilm, *(p.new_empty(p.shape) for p in parameters)]
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, film, parameters = inputs
     kept = output[1:]
     ctx.mark_non_differentiable(*kept)
-    ctx.set_materialize_grads(False)  # of what is kept they would be pictures of zeros
-    ctx.save_for_backward(*kept, *inputs)
+    ctx.set_materialize_grads(False)  # or images of zeros would be made for what is kept
+    ctx.save_for_backward(*kept, x, film, *parameters)
 
 
-def _gradients(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor | list[Tensor] | None, ...]:
     gated, mean, scale, x, film, *parameters = ctx.saved_tensors
     dx, dfilm, *rest = _fused_backward(dy, gated, mean, scale, x, film, parameters)
-    return dx, None if film is None else dfilm, *rest
+    return dx, None if film is None else dfilm, rest
 
 
 fused.register_autograd(_gradients, setup_context=_save)

@@ -1,4 +1,10 @@
-"""Triton twin of `naf_block`."""
+"""Triton implementation of `naf_block`.
+
+Forward: the 1x1 that enters the spatial half, with its normalisation (`pixels_triton`); the depthwise 3x3 with the gate
+(`depthwise_triton`); the attention (`naf_vectors_triton`); and one kernel, `_tail_kernel`, for all that follows.
+Backward: one kernel for that tail, then the same steps in reverse. Kept for the backward pass: x, the gated tensor and
+two vectors per image; the rest is computed again.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +16,24 @@ import triton.language as tl
 from torch import Tensor
 
 from .depthwise_triton import depthwise_backward, depthwise_gate, depthwise_gate_backward
-from .folded_triton import Folded, Leave, Norm, block, fold_leaves, fold_norms
-from .launch_triton import dot, launch
-from .naf_vectors_triton import attention, attention_backward, leave_gradients
-from .pixels_triton import (
-    EPS,
-    denormalised,
-    norm_gradients,
-    norm_pointwise,
-    norm_pointwise_backward,
-    normalised,
-    run_length,
+from .naf_parameters import EPS, Parameters
+from .naf_vectors_triton import (
+    Folded,
+    Leave,
+    Norm,
+    attention,
+    attention_backward,
+    fold_leaves,
+    fold_norms,
+    leave_gradients,
 )
-from .products_triton import products
-from .rounded_triton import column_sum, rounded
+from .pixels_triton import denormalised, norm_gradients, norm_pointwise, norm_pointwise_backward, normalised
+from .pointwise_triton import products
+from .primitives_triton import block_width, column_sum, dot, launch, rounded, run_length
 
-__all__ = ["Parameters", "backward", "forward"]
+__all__ = ["backward", "forward"]
 
 SUMMED = 1024  # channels x hidden channels up to which products are summed in registers: four such matrices
-
-
-class Parameters(NamedTuple):
-    """The parameters of the block, in the order of `naf_block`."""
-
-    spatial_norm_weight: Tensor
-    spatial_norm_bias: Tensor
-    spatial_in_weight: Tensor
-    spatial_in_bias: Tensor
-    depthwise_weight: Tensor
-    depthwise_bias: Tensor
-    attention_weight: Tensor
-    attention_bias: Tensor
-    spatial_out_weight: Tensor
-    spatial_out_bias: Tensor
-    beta: Tensor
-    point_norm_weight: Tensor
-    point_norm_bias: Tensor
-    point_in_weight: Tensor
-    point_in_bias: Tensor
-    point_out_weight: Tensor
-    point_out_bias: Tensor
-    gamma: Tensor
 
 
 @triton.jit
@@ -153,7 +136,7 @@ def _tail_backward_kernel(
                 tl.store(dw_ptr + at * 2 * H + H + (p * 2 * H + column), db, inside & (column < H))
         if not SUMMED:
             tl.store(hat_ptr + at * C + (p * C + c), hat, live)
-        # dy is read once more: kept it would take registers from the products.
+        # dy is read again: keeping it would take registers from the products.
         dy = tl.load(dy_ptr + at * C + (p * C + c), live, 0.0).to(tl.float32)
         dx = dy + denormalised(dhat, hat.to(tl.float32), inverse, C)
         tl.store(to + c, column_sum(dy), c < C)
@@ -191,7 +174,7 @@ def forward(x: Tensor, film: Tensor | None, p: Parameters) -> tuple[Tensor, Tens
     launch(
         _tail_kernel, (triton.cdiv(height * width, rows), n),
         x, gated, *spatial_out, *point_in, *point_out, y, height * width, channels, hidden,
-        P=rows, BLOCK_C=block(channels), BLOCK_H=block_h, BLOCKS=padded // block_h, EPS=EPS, warps=warps,
+        P=rows, BLOCK_C=block_width(channels), BLOCK_H=block_h, BLOCKS=padded // block_h, EPS=EPS, warps=warps,
     )  # fmt: skip
     return y, gated, mean, scale
 
@@ -214,7 +197,7 @@ def backward(
     point_leave = leave_gradients(tail.dy_k, tail.dy_sum, None, _point_out(p))
     spatial_leave = leave_gradients(tail.dx_g, tail.dx_sum, scale, _spatial_out(p))
     dscale, dmean = attention_backward(tail.dx_g, height * width, p.attention_weight, _spatial_out(p))
-    # The spatial half's beginning, whose hidden tensor is computed anew.
+    # The beginning of the spatial half, whose hidden tensor is computed again.
     h = norm_pointwise(x, spatial_in, hidden)
     dh = depthwise_gate_backward(tail.dg, dmean, h, p.depthwise_weight, p.depthwise_bias)
     dh, *depthwise = depthwise_backward(dh, h, p.depthwise_weight)
@@ -224,14 +207,14 @@ def backward(
 
 
 class _Tail(NamedTuple):
-    """What the backward pass of the tail finds; sums and products are of each picture, float32."""
+    """What the backward pass of the tail finds; sums and products are of each image, float32."""
 
     dx: Tensor  # (N, C, H, W), of what leaves the spatial half
     dg: Tensor  # (N, hidden, H, W), of the gated tensor but for what goes through the attention
     dy_sum: Tensor  # (N, C)
     dx_sum: Tensor  # (N, C)
-    dw_sum: Tensor  # (N, 2 hidden), dw is the gradient of what the gate takes
-    dy_k: Tensor  # (N, C, hidden), k is what the gate gives
+    dw_sum: Tensor  # (N, 2 hidden), dw is the gradient of the gate's inputs
+    dy_k: Tensor  # (N, C, hidden), k is the gate's result
     dx_g: Tensor  # (N, C, hidden)
     dw_hat: Tensor  # (N, 2 hidden, C)
 
@@ -241,7 +224,7 @@ def _tail_backward(
 ) -> _Tail:
     (n, channels, height, width), hidden, narrow = x.shape, gated.shape[1], x.dtype.itemsize == 2
     padded = point_in.weight.shape[-2]
-    summed = narrow and block(channels) * padded <= SUMMED
+    summed = narrow and block_width(channels) * padded <= SUMMED
     rows = 128 if channels <= 64 else 32
     rows, block_h, warps = (64, 32, 4) if summed else (rows, 16, 8) if narrow else (32, 16, 4)
     tiles = triton.cdiv(height * width, rows)
@@ -256,7 +239,7 @@ def _tail_backward(
         _tail_backward_kernel, (programs, n),
         dy, x, gated, *spatial_out, *point_in, point_out.weight,
         dx, dg, hat, k, dw, sums, found, height * width, channels, hidden,
-        P=rows, BLOCK_C=block(channels), BLOCK_H=block_h, BLOCKS=padded // block_h, TILES=run,
+        P=rows, BLOCK_C=block_width(channels), BLOCK_H=block_h, BLOCKS=padded // block_h, TILES=run,
         EPS=EPS, SUMMED=summed, warps=warps,
     )  # fmt: skip
     totals = sums.sum(dim=1).split((channels, channels, 2 * hidden), dim=1)

@@ -1,10 +1,10 @@
-"""Channels-last pictures as matrices of pixels x channels: normalisation and a 1x1 convolution in one kernel.
+"""Channels-last images as matrices of pixels x channels: normalisation and a 1x1 convolution in one kernel.
 
-Every program holds whole pixels of one picture, (P, BLOCK_C); BLOCK_C is the channels, padded to a power of two. What
-lies between the normalised pixels hat and y = W film(hat) + b is folded into W and b for each picture, so `dy^T hat`
-and the sum of dy over the pixels tell the gradients of everything but the picture.
+Every program holds whole pixels of one image, (P, BLOCK_C); BLOCK_C is the channels, padded to a power of two. What
+lies between the normalised pixels hat and y = W film(hat) + b is folded into W and b for each image, so `dy^T hat`
+and the sum of dy over the pixels determine the gradients of everything but the image.
 
-Traffic by count, in units of one picture of C channels, with 2 H = r C outputs: `norm_pointwise` 1 + r,
+Traffic by count, in units of one image of C channels, with 2 H = r C outputs: `norm_pointwise` 1 + r,
 `norm_pointwise_backward` 3 + r (dy, x and the residual in, dx out), and 2 + r where the weights are too many to sum up
 their gradients in registers: then hat is written, and read with dy once more.
 """
@@ -18,25 +18,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .folded_triton import Folded, Norm, affine, block
-from .launch_triton import dot, launch
-from .products_triton import products
-from .rounded_triton import column_sum, rounded
+from .naf_parameters import EPS
+from .naf_vectors_triton import FINISHED, Folded, Norm, affine
+from .pointwise_triton import products
+from .primitives_triton import block_width, column_sum, dot, launch, rounded, run_length
 
-__all__ = [
-    "NormGradients",
-    "denormalised",
-    "norm_gradients",
-    "norm_pointwise",
-    "norm_pointwise_backward",
-    "normalised",
-    "run_length",
-]
+__all__ = ["NormGradients", "denormalised", "norm_gradients", "norm_pointwise", "norm_pointwise_backward", "normalised"]
 
-EPS = 1e-6
-PROGRAMS = 264  # 2 for each of 132 multiprocessors; each leaves its sums of products
-LONGEST = 64  # tiles that a program goes through
-FINISHED = 8  # channels of a program that makes gradients from sums
 SUMMED = 8192  # weights up to which products are summed in registers
 
 
@@ -171,7 +159,7 @@ def _norm_gradients_kernel(
 
 
 def norm_pointwise(x: Tensor, folded: Folded, hidden: int) -> Tensor:
-    """The folded 1x1 convolution of norm(x), (N, 2 hidden, H, W). Both it and x, (N, C, H, W), are channels_last."""
+    """Apply the folded 1x1 to norm(x), x (N, C, H, W): (N, 2 hidden, H, W). Both are channels_last."""
     n, channels, height, width = x.shape
     block_c, padded = folded.weight.shape[-1], folded.weight.shape[-2]
     y = x.new_empty((n, height, width, 2 * hidden)).movedim(-1, 1)
@@ -187,7 +175,7 @@ def norm_pointwise(x: Tensor, folded: Folded, hidden: int) -> Tensor:
 def norm_pointwise_backward(
     dy: Tensor, residual: Tensor, x: Tensor, norm: Norm, folded: Folded, dfilm: Tensor | None
 ) -> tuple[Tensor, NormGradients]:
-    """Gradients of `norm_pointwise`, of which that of x is added to `residual`. Pictures are channels_last.
+    """Return the gradients of `norm_pointwise`; that of x is added to `residual`. Images are channels_last.
 
     The gradient of FiLM is written to `dfilm`, which is laid out as `norm.film`.
     """
@@ -212,9 +200,13 @@ def norm_pointwise_backward(
 
 
 def norm_gradients(found: Tensor, dy_sum: Tensor, norm: Norm, dfilm: Tensor | None) -> NormGradients:
-    """Gradients of y = W film(norm(x)) + b from sums over each picture.
+    """Return the gradients of y = W film(norm(x)) + b from float32 sums over each image.
 
-    found: dy^T hat (N, 2H, C), dy_sum: dy (N, 2H), both float32; hat is the normalised x. `dfilm` is written to.
+    Args:
+        found: dy^T hat (N, 2H, C), where hat is the normalised x.
+        dy_sum: dy (N, 2H).
+        norm: what was applied.
+        dfilm: the gradient of FiLM is written to it.
     """
     n, outputs, channels = found.shape
     gradients = NormGradients(*(torch.empty_like(t) for t in norm[:4]))
@@ -222,11 +214,6 @@ def norm_gradients(found: Tensor, dy_sum: Tensor, norm: Norm, dfilm: Tensor | No
         _norm_gradients_kernel, (triton.cdiv(channels, FINISHED),),
         found, dy_sum, *norm[:3], norm.weight if norm.film is None else norm.film,
         *gradients, norm.weight if dfilm is None else dfilm, channels, outputs, dy_sum.stride(0),
-        N=n, BLOCK_C=FINISHED, BLOCK_D=block(outputs), FILM=norm.film is not None,
+        N=n, BLOCK_C=FINISHED, BLOCK_D=block_width(outputs), FILM=norm.film is not None,
     )  # fmt: skip
     return gradients
-
-
-def run_length(tiles: int, pictures: int) -> int:
-    """Tiles that a program goes through, a power of two, so that there are programs enough for every multiprocessor."""
-    return max(1, min(LONGEST, triton.next_power_of_2(tiles * pictures // PROGRAMS + 1) // 2))

@@ -1,49 +1,65 @@
-"""The one place that decides whether an op runs as its PyTorch reference or as its Triton twin.
+"""The one place that decides whether an op runs as its PyTorch reference or as its fused Triton implementation.
 
-The decision looks at the mode and at the inputs, never at what happened before: an exception of a kernel is an error,
-and under `mode("fused")` so is an input that a kernel cannot take.
+The decision depends on the mode and on the inputs, never on what happened before: an exception in a kernel is an error,
+and under `mode("fused")` so is an input that the kernel cannot take.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "MODES", "UnsupportedError", "choose", "mode"]
+__all__ = ["DTYPES", "MODES", "Shape", "UnsupportedError", "choose", "map_tensors", "mode", "tensors_in"]
 
 MODES = ("auto", "fused", "reference")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+Shape: TypeAlias = tuple[int, int, int, int]  # (N, C, H, W)
 
 _TRITON = find_spec("triton") is not None
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own variable, which it reads when imported too
-_mode = "auto"
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton reads the same variable when it is imported
+_mode: ContextVar[str | None] = ContextVar("pocketprior.kernels.mode", default=None)
+# Threads without a mode of their own use the innermost open block: autograd runs backward passes, and the forward
+# passes that checkpointing repeats, in threads that inherit no context.
+_open: dict[object, str] = {}
+_innermost = "auto"
 
 
 class UnsupportedError(RuntimeError):
-    """`mode("fused")` was asked for, and the kernel cannot take the input; the message says why."""
+    """The kernel cannot take the input under `mode("fused")`; the message says why."""
 
 
 @contextmanager
 def mode(name: str) -> Iterator[None]:
-    """How ops run within the block, in all threads: autograd and checkpointing run theirs in others.
+    """Choose how ops run within the block.
 
-    "auto": fused on CUDA where the kernel takes the input, else the reference. "fused": fused, or UnsupportedError.
-    "reference": plain PyTorch. An export always traces the reference. Raises ValueError for another name.
+    The mode holds for this thread and for threads that have no mode of their own, such as autograd's. An export always
+    traces the reference.
+
+    Args:
+        name: "auto": fused on CUDA where the kernel takes the input, else the reference; "fused": fused, or
+            UnsupportedError; "reference": plain PyTorch.
+
+    Raises:
+        ValueError: for another name.
     """
-    global _mode
+    global _innermost
     if name not in MODES:
         raise ValueError(f"unknown mode '{name}'; choose one of: {', '.join(MODES)}")
-    before, _mode = _mode, name
+    token, block = _mode.set(name), object()
+    _open[block] = _innermost = name
     try:
         yield
     finally:
-        _mode = before
+        _mode.reset(token)
+        del _open[block]
+        _innermost = next(reversed(_open.values()), "auto")
 
 
 def choose(
@@ -52,28 +68,60 @@ def choose(
     unsupported: Callable[..., str | None],
     *args: Any,
 ) -> Tensor:
-    """Call `reference` or `fused`. `unsupported(*args)` says why the kernel cannot take the call, or None.
+    """Call `reference` or `fused` with `args`, of which the first is the tensor that decides.
 
-    Under autocast the twin gets all tensors in autocast's dtype, as a convolution does.
+    Under autocast the fused implementation gets all tensors in autocast's dtype, as a convolution does.
+
+    Args:
+        reference: the op in plain PyTorch.
+        fused: its Triton implementation.
+        unsupported: returns why the kernel cannot take the arguments, or None.
+        *args: tensors, tuples of tensors, and options of the op.
+
+    Raises:
+        UnsupportedError: under `mode("fused")`, if the kernel cannot take the arguments.
     """
-    if _mode == "reference" or torch.compiler.is_exporting():
+    current = _current()
+    if current == "reference" or torch.compiler.is_exporting():
         return reference(*args)
-    reason = _elsewhere(args[0])
+    reason = _unavailable(args[0], current)
     if reason is None:
         cast = _autocast(args)
-        reason = _against(cast) or unsupported(*cast)
+        reason = _mixed(cast) or unsupported(*cast)
         if reason is None:
             return fused(*cast)
-    if _mode == "fused":
-        raise UnsupportedError(f"{reference.__name__} cannot run fused: {reason}")
+    if current == "fused":
+        raise UnsupportedError(f"{reference.__module__.rpartition('.')[2]} cannot run fused: {reason}")
     return reference(*args)
 
 
-def _elsewhere(x: Tensor) -> str | None:
+def tensors_in(args: Sequence[Any]) -> list[Tensor]:
+    """Return the tensors among the arguments of an op, including those inside tuples, in their order."""
+    parts = (tuple(a) if isinstance(a, tuple) else (a,) for a in args)
+    return [a for part in parts for a in part if isinstance(a, Tensor)]
+
+
+def map_tensors(change: Callable[[Tensor], Tensor], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of an op with `change` applied to every tensor; named tuples keep their type."""
+
+    def changed(a: Any) -> Any:
+        if isinstance(a, tuple):
+            return type(a)(*map(changed, a))
+        return change(a) if isinstance(a, Tensor) else a
+
+    return tuple(map(changed, args))
+
+
+def _current() -> str:
+    # torch.compile guards a global but cannot trace a ContextVar.
+    return _innermost if torch.compiler.is_compiling() else _mode.get() or _innermost
+
+
+def _unavailable(x: Tensor, current: str) -> str | None:
     """Why no kernel can run here at all."""
     if not _TRITON:
         return "the package 'triton' is not installed"
-    if x.device.type != "cuda" and not (_mode == "fused" and _INTERPRETED):
+    if x.device.type != "cuda" and not (current == "fused" and _INTERPRETED):
         return f"the input is on '{x.device.type}'; kernels run on 'cuda'"
     return None
 
@@ -83,16 +131,16 @@ def _autocast(args: tuple[Any, ...]) -> tuple[Any, ...]:
     if not torch.is_autocast_enabled(device):
         return args
     dtype = torch.get_autocast_dtype(device)
-    return tuple(a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
+    return map_tensors(lambda a: a.to(dtype) if a.is_floating_point() else a, args)
 
 
-def _against(args: tuple[Any, ...]) -> str | None:
-    """What speaks against every kernel: the first argument is the one that moves the bytes."""
+def _mixed(args: tuple[Any, ...]) -> str | None:
+    """Why no kernel takes these arguments: all tensors must have the dtype and device of the first."""
     x = args[0]
     if x.dtype not in DTYPES:
         return f"the input is {x.dtype}; kernels take {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}"
-    for a in args:
-        if isinstance(a, Tensor) and (a.dtype, a.device) != (x.dtype, x.device):
+    for a in tensors_in(args):
+        if (a.dtype, a.device) != (x.dtype, x.device):
             return f"an argument is {a.dtype} on {a.device}, the input {x.dtype} on {x.device}"
     if x.numel() == 0:
         return f"the input of shape {tuple(x.shape)} is empty"

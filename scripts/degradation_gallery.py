@@ -2,7 +2,7 @@
 
 Writes `clean.jpg`, one strip of three random draws per task, `cleanup-kinds.jpg` and `cleanup-noise.jpg` (what the task
 `cleanup` draws from, and its kinds of noise), and `masks.jpg`, a thin, a medium and a thick mask for inpainting. The
-same photo gives the same files, as long as Pillow's JPEG encoder is the same.
+files depend only on the photo and on Pillow's JPEG encoder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from PIL import Image
 from pocketprior.core.arrays import FloatImage
 from pocketprior.core.degradations import grain
 from pocketprior.core.degradations.cleanup import MIXTURE
+from pocketprior.core.degradations.encoding import quantize
 from pocketprior.core.degradations.filters import resize
 from pocketprior.core.degradations.masks import Thickness, brush_mask
-from pocketprior.core.degradations.srgb import quantize
 from pocketprior.core.degradations.tasks import TASKS
-from pocketprior.core.degradations.windows import Window
+from pocketprior.core.degradations.window import Window
 from pocketprior.core.errors import PocketPriorError, UsageError
 from pocketprior.core.photo.io import read
 

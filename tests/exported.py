@@ -11,9 +11,9 @@ import packs
 from numpy.typing import NDArray
 from small import PHOTOS
 
-from pocketprior.export.pack import write_pack
-from pocketprior.export.parity.record import Shot, record
-from pocketprior.export.source import Source
+from pocketprior.export.reference.record import Shot, record_shots
+from pocketprior.export.systems.source import CheckpointSource
+from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.parity.findings import Report
 from pocketprior.runtimes.parity.run import Wanted, compare
 
@@ -31,13 +31,13 @@ class Known(NamedTuple):
         return Path(shutil.copytree(self.pack, place / "pack"))
 
 
-def exported(folder: Path, source: Source, sizes: tuple[tuple[int, int], ...]) -> Known:
-    write_pack(source, folder / "pack", name="small", photos=PHOTOS[:1])
+def exported(folder: Path, source: CheckpointSource, sizes: tuple[tuple[int, int], ...]) -> Known:
+    write_pack(source, folder / "pack", PHOTOS[:1], PackOptions(name="small"))
     shots = [
         Shot(f"photo {i}", _bright(packs.photo(*size, np.uint16, seed=i)), i + 3, (1.0, 0.5)[i % 2])
         for i, size in enumerate(sizes)
     ]
-    record(source.open(), source.digest(), shots, folder / "known.npz", device="cpu")
+    record_shots(source.open(), source.digest(), shots, folder / "known.npz", device="cpu")
     return Known(folder / "pack", folder / "known.npz")
 
 

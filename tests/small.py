@@ -17,10 +17,10 @@ from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
 from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from pocketprior.core.pack.size import TileWindow
 from pocketprior.core.sampling.schedule import cosine, trailing
-from pocketprior.export.diffir import DiffirSource
-from pocketprior.export.dtpm import DtpmSource, Sampling
-from pocketprior.export.gen2res import Gen2ResSource
-from pocketprior.export.source import Source
+from pocketprior.export.systems.diffir import DiffirSource
+from pocketprior.export.systems.dtpm import DtpmSource, Sampling
+from pocketprior.export.systems.gen2res import Gen2ResSource
+from pocketprior.export.systems.source import CheckpointSource
 
 CONFIG = DtpmConfig(
     PredictorConfig(widths=(8, 8), blocks=(1, 1)),
@@ -143,7 +143,7 @@ def save_gen2res(folder: Path, facts: Mapping[str, Any] | None = None) -> Path:
     return path
 
 
-def source_of(system: str, folder: Path, steps: int = 2) -> Source:
+def source_of(system: str, folder: Path, steps: int = 2) -> CheckpointSource:
     """What a pack of a system is written from, the checkpoint in `folder`; steps: of a DTPM."""
     if system == "dtpm":
         model, semantic = save_small(folder)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketprior.core.pack.systems import ArraySpec
-from pocketprior.export.coreml.convert import convert
-from pocketprior.export.coreml.package import Package
-from pocketprior.export.graphs import Graph, traced
+from pocketprior.export.systems.graphs import ModelGraph, traced
+from pocketprior.export.targets.coreml.convert import convert_coreml
+from pocketprior.export.targets.coreml.package import CoremlPackage
 
 MULTIPLE = 4
 PICTURE = ArraySpec("float32", (1, 3, "h", "w"))
@@ -41,12 +41,12 @@ class Network(nn.Module):
 
 
 class Made(NamedTuple):
-    graph: Graph
+    graph: ModelGraph
     folder: Path
 
     @property
-    def package(self) -> Package:
-        return Package.read(self.folder)
+    def package(self) -> CoremlPackage:
+        return CoremlPackage.read(self.folder)
 
     def inputs(self, height: int = 24, width: int = 20, seed: int = 0) -> dict[str, NDArray[np.float32]]:
         return {name: array.numpy() for name, array in self.graph.example(height, width, seed).items()}
@@ -62,6 +62,6 @@ class Made(NamedTuple):
 def make(folder: Path) -> Made:
     """The package in `folder`; always the same weights."""
     torch.manual_seed(0)
-    graph = Graph(Network().eval(), {"x": PICTURE, "t": ArraySpec("float32", (1,))}, {"restored": PICTURE})
-    convert(graph, traced(graph, MULTIPLE), folder, multiple=MULTIPLE, metadata={"answer": "42"})
+    graph = ModelGraph(Network().eval(), {"x": PICTURE, "t": ArraySpec("float32", (1,))}, {"restored": PICTURE})
+    convert_coreml(graph, traced(graph, MULTIPLE), folder, multiple=MULTIPLE, metadata={"answer": "42"})
     return Made(graph, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -74,6 +75,13 @@ def test_python_runs(code: str, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "restored.jpg").stat().st_size > 0
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_python_of_the_guides_imports_what_there_is(page: str) -> None:
+    for code in blocks(GUIDES[page], "python"):
+        imports = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), page, "exec"), {})
 
 
 @pytest.mark.parametrize("words", OURS, ids=" ".join)

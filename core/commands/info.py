@@ -11,10 +11,10 @@ from typing import Any
 
 from ..arguments import add_pack, chosen_pack
 from ..errors import MissingExtraError, UsageError
+from ..limits import LARGEST_AMOUNT
 from ..pack.json import as_tree
 from ..pack.manifest import Manifest, Size
 from ..pack.size import TileWindow
-from ..restore.restorer import LARGEST_AMOUNT
 
 __all__ = ["add_arguments", "run"]
 

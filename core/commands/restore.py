@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     restorer = Restorer.from_pack(
         args.pack, args.runtime, device=args.device, arithmetic=args.arithmetic, task=args.task
     )
-    names = ("task", "strength", "amount", "noise", "seed", "tile", "max_memory")
-    options = RestoreOptions(**{name: getattr(args, name) for name in names})
+    options: RestoreOptions = {"task": args.task, "strength": args.strength, "amount": args.amount, "noise": args.noise}
+    options |= {"seed": args.seed, "tile": args.tile, "max_memory": args.max_memory}
     restorer.check(**options)
     files = FileOptions(args.overwrite, args.resume, args.compare, args.quality, args.max_pixels)
     if left_out:

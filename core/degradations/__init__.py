@@ -6,13 +6,12 @@ damage. Light is mixed as linear light (`srgb_to_linear` and `linear_to_srgb` co
 """
 
 from .cleanup import mixed_v1
-from .compression import Subsampling, jpeg
+from .encoding import Subsampling, jpeg, quantize
 from .filters import enlarge, gaussian_blur, shrink
 from .grain import gaussian_noise, poisson_noise
 from .masks import Thickness, brush_mask
-from .srgb import quantize
 from .tasks import SHRINKS, TASKS
-from .windows import ShrinkTask, Task, Window
+from .window import ShrinkTask, Task, Window
 
 __all__ = [
     "SHRINKS",

@@ -11,9 +11,9 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 
 from ..arrays import FloatImage, Plane
+from .encoding import LUMA, blend
 from .filters import gaussian_blur
-from .srgb import LUMA, blend
-from .windows import Part
+from .window import Part
 
 __all__ = ["grained", "scratches", "toned"]
 

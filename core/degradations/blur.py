@@ -18,14 +18,13 @@ from .filters import convolve
 
 __all__ = ["defocused", "disc", "drift", "gaussian", "generalized", "moved", "path_kernel", "plateau", "shake", "sinc"]
 
-
 _Path = NDArray[np.float64]  # (instants, 2): y, x in pixels, equally spaced in time
 
 
 def disc(radius: float) -> Plane:
     """A point out of focus: a disc of `radius` pixels with an edge one pixel wide."""
-    reach = math.ceil(radius)
-    offsets = np.arange(-reach, reach + 1)
+    half = math.ceil(radius)
+    offsets = np.arange(-half, half + 1)
     return _normalized(np.clip(radius + 0.5 - np.hypot(offsets, offsets[:, np.newaxis]), 0, 1))
 
 
@@ -73,7 +72,7 @@ def drift(length: float, rng: Generator, instants: int = 128) -> _Path:
 
 
 def path_kernel(path: _Path, size: int) -> Plane:
-    """The blur of a path: (size, size), adds up to 1. Centred on its mean; what reaches beyond `size` is pulled in.
+    """The blur of a path: (size, size), adds up to 1. Centred on its mean; what lies beyond `size` is pulled in.
 
     Each instant is spread over the four pixels around it.
     """

@@ -16,14 +16,12 @@ from numpy.random import Generator
 
 from ..arrays import FloatImage
 from . import grain
-from .compression import Subsampling, blocks, jpeg, shifted_jpeg
+from .encoding import Subsampling, jpeg, quantize, shifted_jpeg
 from .filters import Kernel, gaussian_blur, resize, softened
 from .grain import gaussian_noise, poisson_noise, sensed
-from .srgb import quantize
-from .windows import Damage, Window
+from .window import Damage, Window
 
 __all__ = ["MIXTURE", "cleanup", "mixed_v1"]
-
 
 _MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
 _KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
@@ -63,12 +61,12 @@ def _white(window: Window, rng: Generator) -> FloatImage:
 
 def _compressed(window: Window, rng: Generator, lowest: int = 5) -> FloatImage:
     """One JPEG, quality `lowest` to 98."""
-    wide = blocks(window)
+    wide = window.blocks()
     return wide.cut(jpeg(wide.pixels(), int(rng.integers(lowest, 99)), _subsampling(rng)), window)
 
 
 def _untouched(window: Window, _: Generator) -> FloatImage:
-    return quantize(window.pixels())  # an 8-bit photo stays as it is
+    return quantize(window.pixels())  # an 8-bit photo stays unchanged
 
 
 def _slight(window: Window, rng: Generator) -> FloatImage:
@@ -83,7 +81,7 @@ def _slight(window: Window, rng: Generator) -> FloatImage:
 def _combined(window: Window, rng: Generator) -> FloatImage:
     """Mild blur, noise of any kind and JPEG once or twice, in this order, each present or not."""
     times = int(rng.choice(3, p=(0.4, 0.35, 0.25)))
-    wide = blocks(window) if times else window
+    wide = window.blocks() if times else window
     image = softened(wide, rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else wide.pixels()
     if times == 0 or rng.random() < 0.85:
         image = _noisy(image, rng)

@@ -13,10 +13,9 @@ from numpy.random import Generator
 from ..arrays import FloatImage, Image
 from ..errors import UnknownNameError
 from .cleanup import mixed_v1
-from .compression import jpeg
+from .encoding import jpeg, quantize
 from .filters import gaussian_blur
 from .grain import gaussian_noise
-from .srgb import quantize
 
 __all__ = ["CLEAN", "DAMAGES", "FixedDamage", "damages_named", "image_digest"]
 
@@ -38,7 +37,7 @@ class FixedDamage:
     sigma: float | None = None
 
     def __call__(self, pixels: Image) -> Image:
-        """The damaged photo, (H, W, 3) uint8 in and out; the draw depends on the photo and the name alone."""
+        """The damaged photo, (H, W, 3) uint8 in and out; the draw depends only on the photo and the name."""
         seed = int.from_bytes(hashlib.sha256(f"{self.name} {image_digest(pixels)}".encode()).digest()[:8], "big")
         photo = pixels.astype(np.float32) / np.float32(255)
         damaged = self.apply(photo, np.random.default_rng(seed))

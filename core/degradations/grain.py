@@ -15,8 +15,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Floats
+from .encoding import LUMA, linear_to_srgb, srgb_to_linear
 from .filters import Kernel, gaussian_blur, resize
-from .srgb import LUMA, linear_to_srgb, srgb_to_linear
 
 __all__ = [
     "Camera",
@@ -34,7 +34,6 @@ __all__ = [
     "white",
     "with_deviation",
 ]
-
 
 _CUBIC_RADIUS = 2  # pixels on either side that bicubic resizing reads
 
@@ -106,7 +105,7 @@ class Camera:
 
 
 def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Noise (H, W, 3) of single pixels -> as it is after bilinear demosaicing: blotchy, and coupled in space.
+    """Noise (H, W, 3) of single pixels -> the same after bilinear demosaicing: blotchy, and correlated over pixels.
 
     Only the noise is demosaiced: the photo came from a file and is as sharp as it gets.
     """

@@ -13,10 +13,9 @@ from numpy.random import Generator
 
 from ..arrays import FloatImage, Plane
 from . import blur
-from .compression import jpeg
+from .encoding import LUMA, jpeg
 from .filters import Kernel, convolve, resize
 from .grain import gaussian_noise, sensor_noise
-from .srgb import LUMA
 
 __all__ = ["FIRST", "SECOND", "DamageRanges", "blur_kernel", "damaged", "degrade_and_downsample"]
 

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from ..arrays import FloatImage, Plane
 from . import age, blur, weather
 from .cleanup import cleanup, mixed_v1
-from .compression import Subsampling, blocks, jpeg, shifted_jpeg
+from .encoding import Subsampling, blend, jpeg, linear_to_srgb, quantize, shifted_jpeg, srgb_to_linear
 from .filters import enlarge, shrink, softened
 from .grain import gaussian_noise, poisson_noise, sensed
 from .realworld import degrade_and_downsample
-from .srgb import blend, linear_to_srgb, quantize, srgb_to_linear
 from .weather import SmoothField, depth_map, scattered
-from .windows import Part, ShrinkTask, Task, Window, local
+from .window import Part, ShrinkTask, Task, Window, local
 
 __all__ = ["SHRINKS", "TASKS"]
 
@@ -44,7 +43,7 @@ def _realnoise(image: FloatImage, rng: Generator) -> FloatImage:
 def _jpeg(window: Window, rng: Generator) -> FloatImage:
     """Quality 5 to 95; every third image is compressed twice, the first time on another grid of blocks."""
     twice = rng.random() < 1 / 3
-    wide = blocks(window, 2 if twice else 1)
+    wide = window.blocks(2 if twice else 1)
     image = wide.pixels()
     if twice:
         down, right = (int(shift) for shift in rng.integers(0, 8, 2))
@@ -113,11 +112,11 @@ def _streaks(height: int, width: int, count: int, rng: Generator) -> list[tuple[
         length = float(np.clip(60 - 40 * far + rng.normal(0, 4), 20, 60))
         shape = weather.streak(length, rng.uniform(2.5, 3) - 1.5 * float(far), wind + rng.normal(0, 0.05))
         mask = scattered(height, width, shape, rng.uniform(0.03, 0.15), rng)
-        layers.append((mask, _as_light(rng.uniform(0.4, 0.9))))
+        layers.append((mask, _linear_value(rng.uniform(0.4, 0.9))))
     return layers
 
 
-def _as_light(value: float) -> float:
+def _linear_value(value: float) -> float:
     return float(srgb_to_linear(np.array(value, np.float32)))
 
 

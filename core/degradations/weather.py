@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Plane
 from . import blur
+from .encoding import blend, srgb_to_linear
 from .filters import convolve, convolve_inside, gaussian_blur, mirrored, resize, sample
-from .srgb import blend, srgb_to_linear
-from .windows import Part, Window
+from .window import Part, Window
 
 __all__ = [
     "Drop",
@@ -33,9 +33,8 @@ __all__ = [
     "streak",
 ]
 
-
 _BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
-_FOOTPRINT = 1.4  # how far a drop's soft edge reaches, in radii of its discs
+_FOOTPRINT = 1.4  # how far a drop's soft edge extends, in radii of its discs
 
 _STRIDE = 4  # the photo is read at every fourth pixel
 _CUE_CELL = 2  # of those, over which brightness is averaged
@@ -59,9 +58,9 @@ def streak(length: float, width: float, angle: float) -> Plane:
 
 def flake(radius: float, motion: float, angle: float) -> Plane:
     """A snowflake that falls: a soft disc of `radius` pixels drawn out over `motion` pixels; largest value 1."""
-    reach = math.ceil(motion / 2)
+    half = math.ceil(motion / 2)
     disc = blur.disc(radius)
-    room = np.pad(disc, math.ceil(radius / 4) + reach)
+    room = np.pad(disc, math.ceil(radius / 4) + half)
     soft = convolve(room, blur.gaussian(2 * math.ceil(radius / 2) + 3, (radius / 3, radius / 3), 0.0))
     drawn = np.clip(convolve(soft, streak(motion, 1.0, angle)) if motion >= 1 else soft, 0, None)
     return drawn / drawn.max()

@@ -25,7 +25,6 @@ from ..errors import MissingExtraError
 
 __all__ = ["NULLS", "NullResult", "bm3d", "bm3d_version", "detail", "null_result", "shaped_noise"]
 
-
 _LARGEST_GAIN = 8.0
 _BISECTIONS = 24  # more than any gain needs
 _CLOSE = 0.002  # dB: how near the mean PSNR must come

@@ -24,11 +24,9 @@ from .planes import PEAK, check_pair, check_size, planes
 
 __all__ = ["LpipsWeights", "lpips", "read_lpips_weights"]
 
-
 _SHIFT = np.array([-0.030, -0.088, -0.188]).reshape(3, 1, 1)
 _SCALE = np.array([0.458, 0.448, 0.450]).reshape(3, 1, 1)
 _EPSILON = 1e-10  # of the channel normalisation
-
 
 _SAFETENSORS_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 

@@ -151,7 +151,7 @@ def _side_variance(x: Field, side: NDArray[np.bool_]) -> Field:
 
 
 def _quotient(a: Field, b: Field) -> Field:
-    """a / b, and NaN where b is 0: a flat patch has no shape."""
+    """Quotient of a and b, NaN where b is 0: a flat patch has no shape."""
     return np.divide(a, b, out=np.full_like(a, np.nan), where=b != 0)
 
 

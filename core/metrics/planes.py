@@ -28,7 +28,6 @@ __all__ = [
     "valid",
 ]
 
-
 PEAK = 255.0
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _BT601 = (0.299, 0.587, 0.114)

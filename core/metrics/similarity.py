@@ -1,7 +1,7 @@
 """Similarity to the true photo: PSNR, SSIM and HaarPSI.
 
 SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity" (IEEE TIP 2004), the mean
-over the three colour channels, so that an error of colour counts that leaves luma as it is. HaarPSI: Reisenhofer et
+over the three colour channels, so that errors of colour without an error of luma count. HaarPSI: Reisenhofer et
 al., "A Haar Wavelet-Based Perceptual Similarity Index for Image Quality Assessment" (Signal Processing: Image
 Communication 2018, arXiv:1607.06140).
 """
@@ -16,7 +16,6 @@ from ..arrays import Field, Image
 from .planes import PEAK, check_pair, check_size, gaussian_taps, mean_2x2, planes, smooth, valid
 
 __all__ = ["haarpsi", "psnr", "ssim"]
-
 
 # SSIM
 _WINDOW = gaussian_taps(radius=5, sigma=1.5)

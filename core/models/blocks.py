@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.naf_block import gate, naf_block
+from ...kernels.naf_block import Parameters, gate, naf_block
 from ..errors import UnknownNameError, UsageError
 
 __all__ = [
@@ -163,9 +163,7 @@ class NafBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """x: (N, channels, H, W); embedding: (N, E / 2), gated. Returns the shape of x."""
         film = None if self.film is None else self.film(embedding)
-        return naf_block(
-            x,
-            film,
+        parameters = Parameters(
             *weights(self.spatial_norm),
             *weights(self.spatial_in),
             *weights(self.depthwise),
@@ -177,6 +175,7 @@ class NafBlock(nn.Module):
             *weights(self.point_out),
             self.gamma,
         )
+        return naf_block(x, film, parameters)
 
 
 class ConvUnet(nn.Module):

@@ -1,17 +1,17 @@
 """DiffIR: Efficient Diffusion Model for Image Restoration (Xia et al., ICCV 2023).
 
-Only a short vector is diffused, the prior (IPR) Z of an image. In the first stage an estimator that also sees the
-ground truth, CPEN_S1, says Z, and a transformer, the DIRformer, learns to restore under it. In the second a twin that
-sees the damaged image alone, CPEN_S2, gives a condition D under which a small network denoises Z from noise in T = 4
-steps: restored = DIRformer(image, Z^).
+Only a short vector is diffused, the prior (IPR) Z of an image. In the first stage an estimator that also gets the
+ground truth, CPEN_S1, predicts Z, and a transformer, the DIRformer, learns to restore under it. In the second a like
+estimator that only gets the damaged image, CPEN_S2, predicts a condition D under which a small network denoises Z from
+noise in T = 4 steps: restored = DIRformer(image, Z^).
 
-With `prior_norm` (ours; on at size `mobile`) Z has a root mean square of 1, what estimates it is not bounded below, and
+With `prior_norm` (ours; on at size `mobile`) Z has a root mean square of 1, its estimates are not bounded below, and
 scales in the DIRformer start around 1. In the published form the error of Z is small compared with that of the image,
-and Z tends to become the same for all photos: only what they share lets the transformer work at all.
+and Z tends to become the same for all photos: the transformer depends only on what they share.
 
-Pictures are (N, 3, H, W) in [0, 1]; an `image`, the input, is one too, or (N, 4, H, W) with the mask of what is missing
-(1 = missing) as fourth channel for inpainting. Vectors are (N, ipr). Sides are multiples of `Diffir.multiple_of`;
-whoever calls pads.
+Restored images are (N, 3, H, W) in [0, 1]; the input `image` is one too, or for inpainting (N, 4, H, W) with the mask
+of the missing pixels (1 = missing) as fourth channel. Vectors are (N, ipr). Sides are multiples of
+`Diffir.multiple_of`; the caller pads.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 CLEAN_FOLD = 4  # the ground truth is pixel-unshuffled by this: the estimators work at a quarter of its size
 LEAKY_SLOPE = 0.1  # slope of every LeakyReLU
 RMS_EPS = 1e-6  # added to a mean square
-PERIOD = 10  # the denoiser is told the time as t / (PERIOD * steps)
+PERIOD = 10  # the timestep conditioning is t / (PERIOD * steps)
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,21 @@ class DiffirConfig:
     """All parts of one DiffIR."""
 
     inputs: int = 3  # channels of the image: 3, or 4 with a mask
-    scale: int = 1  # side of the restored picture / side of the image: 1, 2 or 4
+    scale: int = 1  # side of the restored image / side of the input: 1, 2 or 4
     ipr: int = 256  # length of the prior vector
     steps: int = 4  # T of the diffusion; 0: the condition vector is the prior (ablation "no diffusion", V1)
-    prior_norm: bool = False  # True: the prior has unit rms, estimates of it any sign, what it modulates a bias
+    prior_norm: bool = False  # True: a prior of unit rms, estimates of any sign, a bias in the modulations
     cpen: CpenConfig = field(default_factory=CpenConfig)
     dirformer: DirformerConfig = field(default_factory=DirformerConfig)
 
     @property
     def multiple_of(self) -> int:
-        """What the sides of an image must be multiples of."""
+        """The sides of an image must be multiples of this."""
         return max(self.dirformer.multiple_of, CLEAN_FOLD // self.scale)
 
     def __post_init__(self) -> None:
         if self.inputs not in (3, 4):
-            raise UsageError(f"DiffIR's inputs must be 3 (a picture) or 4 (with a mask), got {self.inputs}")
+            raise UsageError(f"DiffIR's inputs must be 3 (an image) or 4 (with a mask), got {self.inputs}")
         if self.scale not in (1, 2, 4):
             raise UsageError(f"DiffIR's scale must be 1, 2 or 4, got {self.scale}")
         if self.steps < 0:
@@ -131,13 +131,15 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns the shape of x."""
         return x + self.second(F.leaky_relu(self.first(x), LEAKY_SLOPE))
 
 
 class UnitRms(nn.Module):
-    """Vectors (N, K) divided by their root mean square."""
+    """Divides vectors by their root mean square."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, K). Returns the shape of x."""
         return x * torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + RMS_EPS)
 
 
@@ -148,9 +150,9 @@ def _leaky_conv(inputs: int, outputs: int) -> list[nn.Module]:
 class Cpen(nn.Module):
     """Features at a quarter of the output's size (N, channels, h, w) -> vector (N, ipr).
 
-    Two parts, so that tiles of one photo can share one vector: `pooled` is an average over pixels, so what it gives for
-    tiles, averaged by area, is that of the whole but for what convolutions see of tile borders; `head` follows and
-    ends in `last`.
+    Two parts, so that tiles of one photo can share one vector: `pooled` is an average over pixels, so that its values
+    for tiles, averaged by area, are those of the whole photo except for the effect of tile borders on convolutions;
+    `head` follows and ends in `last`.
     """
 
     def __init__(self, config: DiffirConfig, channels: int, last: nn.Module) -> None:
@@ -173,7 +175,7 @@ class Cpen(nn.Module):
 
 
 class CpenS1(Cpen):
-    """The estimator of stage 1: it sees the ground truth. Its vector is the target of stage 2."""
+    """The estimator of stage 1, which gets the ground truth. Its vector is the target of stage 2."""
 
     def __init__(self, config: DiffirConfig) -> None:
         fold = CLEAN_FOLD // config.scale
@@ -188,12 +190,12 @@ class CpenS1(Cpen):
 
 
 def _last(config: DiffirConfig) -> nn.Module:
-    """What ends an estimate of the prior: with `prior_norm` nothing, as the sign of the prior is free."""
+    """The last layer of an estimate of the prior: with `prior_norm` none, as the sign of the prior is free."""
     return nn.Identity() if config.prior_norm else nn.LeakyReLU(LEAKY_SLOPE)
 
 
 class CpenS2(Cpen):
-    """The estimator of stage 2: it sees the image alone. Its vector is the condition of the denoiser."""
+    """The estimator of stage 2, which only gets the image. Its vector is the condition of the denoiser."""
 
     def __init__(self, config: DiffirConfig) -> None:
         fold = CLEAN_FOLD // config.scale
@@ -201,7 +203,7 @@ class CpenS2(Cpen):
         self.fold = fold
 
     def features(self, image: Tensor) -> Tensor:
-        """What is averaged over the image (N, inputs, H, W): (N, 4 width). For tiles, average by area."""
+        """The features averaged over the image (N, inputs, H, W): (N, 4 width). For tiles, average by area."""
         return self.pooled(F.pixel_unshuffle(image, self.fold))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -212,7 +214,7 @@ class CpenS2(Cpen):
 class PriorDenoiser(nn.Module):
     """(condition, t / (10 T), noisy vector) -> clean vector: two linear layers with LeakyReLU.
 
-    The paper's text says that it predicts the noise, its authors' experiments prefer the clean vector, as here.
+    In the paper's text it predicts the noise; its authors' experiments favour the clean vector, as here.
     """
 
     def __init__(self, config: DiffirConfig) -> None:
@@ -232,7 +234,7 @@ def _dirformer(config: DiffirConfig) -> Dirformer:
 
 
 def completed(image: Tensor, restored: Tensor) -> Tensor:
-    """A network's output with the known pixels of the image, if that has a mask; not clipped."""
+    """A network's output, with the known pixels of the image in their place if it has a mask; not clipped."""
     if image.shape[1] == 3:
         return restored
     mask = image[:, 3:]
@@ -240,12 +242,12 @@ def completed(image: Tensor, restored: Tensor) -> Tensor:
 
 
 def composed(image: Tensor, restored: Tensor) -> Tensor:
-    """What a user gets of a network's output: `completed`, clipped to [0, 1]."""
+    """The restored image from a network's output: `completed`, clipped to [0, 1]."""
     return completed(image, restored).clamp(0, 1)
 
 
 def sampled(denoiser: PriorDenoiser, condition: Tensor, noise: Tensor, levels: Sequence[float]) -> Tensor:
-    """The prior Z^ (N, ipr) from `noise`, (N, ipr) like the condition, by all steps of `levels`."""
+    """The prior Z^ (N, ipr) from `noise` (N, ipr) under `condition` (N, ipr), by all steps of `levels`."""
     steps = len(levels) - 1
 
     def denoise(x: Tensor, step: int) -> Tensor:
@@ -256,7 +258,7 @@ def sampled(denoiser: PriorDenoiser, condition: Tensor, noise: Tensor, levels: S
 
 
 class Teacher(nn.Module):
-    """Stage 1: CPEN_S1, which sees the ground truth, and the DIRformer that restores under its prior."""
+    """Stage 1: CPEN_S1, which gets the ground truth, and the DIRformer that restores under its prior."""
 
     def __init__(self, config: DiffirConfig) -> None:
         super().__init__()
@@ -265,12 +267,12 @@ class Teacher(nn.Module):
         self.dirformer = _dirformer(config)
 
     def forward(self, image: Tensor, clean: Tensor) -> Tensor:
-        """The restored picture, not clipped: the upper bound that stage 2 is after."""
+        """The restored image, not clipped: the upper bound for stage 2."""
         return self.dirformer(image, self.cpen(image, clean))
 
 
 class Diffir(nn.Module):
-    """Stage 2, what is deployed: CPEN_S2, the denoiser of the prior and the DIRformer.
+    """Stage 2, the deployed model: CPEN_S2, the denoiser of the prior and the DIRformer.
 
     For a photo in tiles the prior is computed once: the average by area of `cpen.features` of the tiles, `cpen.head`,
     `prior`; then every tile is restored under it.
@@ -282,8 +284,8 @@ class Diffir(nn.Module):
         self.cpen = CpenS2(config)
         self.denoiser = PriorDenoiser(config) if config.steps else None
         self.dirformer = _dirformer(config)
-        bars = schedule.diffir(config.steps) if config.steps else []
-        self.levels = (*reversed(bars), 1.0)  # abar_T .. abar_1, clean
+        alpha_bars = schedule.diffir(config.steps) if config.steps else []
+        self.levels = (*reversed(alpha_bars), 1.0)  # alpha_bar_T .. alpha_bar_1, clean
         self.multiple_of = config.multiple_of
 
     def condition(self, image: Tensor) -> Tensor:
@@ -298,10 +300,10 @@ class Diffir(nn.Module):
         return condition if self.denoiser is None else sampled(self.denoiser, condition, noise, self.levels)
 
     def restore(self, image: Tensor, prior: Tensor) -> Tensor:
-        """The restored picture (N, 3, scale H, scale W) under a prior, not clipped.
+        """The restored image (N, 3, scale H, scale W) under a prior, not clipped.
 
-        With `condition(image)` as the prior this is the ablation "no diffusion" on weights that were trained with it;
-        for weights trained without, set the configuration's `steps` to 0.
+        With `condition(image)` as the prior this is the ablation "no diffusion" on weights that were trained with
+        diffusion; for weights trained without it, set the configuration's `steps` to 0.
         """
         return self.dirformer(image, prior)
 
@@ -311,7 +313,7 @@ class Diffir(nn.Module):
 
 
 def cost_parts(config: DiffirConfig) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-    """Each part with inputs to count it on: of an image of 256 x 256 pixels, on the current default device."""
+    """Each part with inputs to count its cost on: an image of 256 x 256 pixels, on the current default device."""
     side = 256
     image, vector = torch.empty(1, config.inputs, side, side), torch.empty(1, config.ipr)
     clean = torch.empty(1, 3, side * config.scale, side * config.scale)

@@ -1,4 +1,4 @@
-"""DIRformer: the transformer of DiffIR that turns a damaged picture and its prior vector into the restored picture.
+"""DIRformer: the transformer of DiffIR that turns a damaged image and its prior vector into the restored image.
 
 A U-shaped stack of blocks of two halves, x + DMTA(LN(x), Z) and x + DGFN(LN(x), Z) (Xia et al., "DiffIR: Efficient
 Diffusion Model for Image Restoration", ICCV 2023, Eqs. 3 to 5): attention between channels and a gated feed-forward,
@@ -25,27 +25,27 @@ __all__ = ["ChannelAttention", "Dirformer", "DirformerConfig", "FeedForward", "M
 class DirformerConfig:
     """Sizes of the transformer."""
 
-    width: int = 48  # channels at the first level; they double with each level
-    blocks: tuple[int, ...] = (3, 5, 6, 6)  # per encoder level, the last entry is the middle; the decoder mirrors them
-    heads: tuple[int, ...] = (1, 2, 4, 8)  # attention heads per level
+    width: int = 48  # channels at the finest resolution; they double with each further one
+    blocks: tuple[int, ...] = (3, 5, 6, 6)  # per resolution, the last entry is the middle; the decoder mirrors them
+    heads: tuple[int, ...] = (1, 2, 4, 8)  # attention heads per resolution
     refinement: int = 4  # blocks after the decoder
     expansion: float = 2.0  # hidden channels of the feed-forward / channels
     norm_bias: bool = True  # False: the norm neither subtracts the mean nor adds a bias
     unshuffle: int = 1  # the body runs at 1/unshuffle of the input's size
-    narrow: bool = False  # True: a 1x1 brings the last decoder level from 2 width back to width
-    upsampler: bool = False  # True: the body's features are upsampled before the last convolution, not its picture
+    narrow: bool = False  # True: a 1x1 brings the finest decoder resolution from 2 width back to width
+    upsampler: bool = False  # True: the body's features are upsampled before the last convolution, not its image
 
     @property
     def multiple_of(self) -> int:
-        """What the sides of an image must be multiples of."""
+        """The sides of an image must be multiples of this."""
         return self.unshuffle * 2 ** (len(self.blocks) - 1)
 
 
 class Modulation(nn.Module):
     """norm(x) * scale + shift, both linear in the prior vector.
 
-    In the paper without bias (plain scale, not 1 + scale); with `bias`, they start around 1 and 0, so that what is
-    common to all photos need not be a part of the vector.
+    In the paper without bias (plain scale, not 1 + scale); with `bias`, they start at 1 and 0, so that the vector does
+    not have to encode what all photos have in common.
     """
 
     def __init__(self, channels: int, ipr: int, norm_bias: bool, bias: bool = False) -> None:
@@ -57,6 +57,7 @@ class Modulation(nn.Module):
                 self.linear.bias.copy_(torch.tensor([1.0, 0.0]).repeat_interleave(channels))
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
+        """x: (N, C, H, W); ipr: (N, K). Returns the shape of x."""
         scale, shift = self.linear(ipr).chunk(2, dim=1)
         return modulated_norm(x, self.norm.weight, self.norm.bias, scale, shift)
 
@@ -76,7 +77,7 @@ def _weights(mix: nn.Sequential) -> tuple[Tensor, Tensor]:
 
 
 class ChannelAttention(nn.Module):
-    """DMTA: attention of every channel to every other of its head, whatever the size of the picture."""
+    """DMTA: attention of every channel to every other of its head; its cost is linear in the number of pixels."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -86,6 +87,7 @@ class ChannelAttention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns the shape of x."""
         q, k, v = (_weights(mix) for mix in (self.q, self.k, self.v))
         return channel_attention(x, *q, *k, *v, self.temperature, self.out.weight, self.heads)
 
@@ -99,6 +101,7 @@ class FeedForward(nn.Module):
         self.leave = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns the shape of x."""
         return gated_feed_forward(x, *_weights(self.gate), *_weights(self.value), self.leave.weight)
 
 
@@ -113,6 +116,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(channels, int(channels * expansion))
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
+        """x: (N, C, H, W); ipr: (N, K). Returns the shape of x."""
         x = x + self.attention(self.attention_norm(x, ipr))
         return x + self.feed_forward(self.forward_norm(x, ipr))
 
@@ -126,7 +130,7 @@ def _up(channels: int) -> nn.Module:
 
 
 def _tail(channels: int, factor: int, upsampler: bool) -> nn.Module:
-    """Features to a picture `factor` (a power of two) times as large."""
+    """Features to an image `factor` (a power of two) times as large."""
     if not upsampler:
         last = nn.Conv2d(channels, 3 * factor**2, 3, padding=1, bias=False)
         return nn.Sequential(last, nn.PixelShuffle(factor)) if factor > 1 else last
@@ -137,48 +141,59 @@ def _tail(channels: int, factor: int, upsampler: bool) -> nn.Module:
 
 
 class Dirformer(nn.Module):
-    """image (N, inputs, H, W) in [0, 1] and prior vector (N, ipr) -> restored (N, 3, scale H, scale W), not clipped.
+    """The transformer; the image's first three channels are added to its output (nearest neighbours if scale > 1).
 
-    bias: whether scales and shifts have one, see `Modulation`.
-
-    The first three channels of the image are added to the output, enlarged to nearest neighbours where scale > 1.
-    H and W must be multiples of `multiple_of`. Raises UsageError when the lists of the configuration differ in length.
+    bias: whether scales and shifts have one, see `Modulation`. Raises UsageError when the lists of the configuration
+    differ in length.
     """
 
     def __init__(self, config: DirformerConfig, inputs: int, scale: int, ipr: int, *, bias: bool = False) -> None:
         super().__init__()
-        levels = len(config.blocks)
-        if len(config.heads) != levels:
-            raise UsageError(f"heads and blocks must have one entry per level, got {config.heads} and {config.blocks}")
+        resolutions = len(config.blocks)
+        if len(config.heads) != resolutions:
+            raise UsageError(
+                f"heads and blocks must have one entry per resolution, got {config.heads} and {config.blocks}"
+            )
 
-        def stage(width: int, level: int, count: int) -> nn.ModuleList:
-            heads = config.heads[level]
+        def stage(width: int, depth: int, count: int) -> nn.ModuleList:
+            heads = config.heads[depth]
             return nn.ModuleList(
                 TransformerBlock(width, heads, config.expansion, ipr, config.norm_bias, bias) for _ in range(count)
             )
 
-        widths = [config.width * 2**level for level in range(levels)]
+        widths = [config.width * 2**depth for depth in range(resolutions)]
         last = widths[0] if config.narrow else 2 * widths[0]
         self.scale = scale
         self.unshuffle = config.unshuffle
         self.multiple_of = config.multiple_of
         self.intro = nn.Conv2d(inputs * config.unshuffle**2, widths[0], 3, padding=1, bias=False)
-        self.encoder = nn.ModuleList(stage(widths[i], i, config.blocks[i]) for i in range(levels - 1))
+        self.encoder = nn.ModuleList(stage(widths[i], i, config.blocks[i]) for i in range(resolutions - 1))
         self.downs = nn.ModuleList(_down(width) for width in widths[:-1])
-        self.middle = stage(widths[-1], levels - 1, config.blocks[-1])
+        self.middle = stage(widths[-1], resolutions - 1, config.blocks[-1])
         self.ups = nn.ModuleList(_up(width) for width in widths[:0:-1])
-        outs = [*widths[-2:0:-1], last]  # channels of each decoder level
+        outs = [*widths[-2:0:-1], last]  # channels of each decoder depth
         self.merges = nn.ModuleList(
             nn.Conv2d(2 * width, out, 1, bias=False) if out != 2 * width else nn.Identity()
             for width, out in zip(widths[-2::-1], outs, strict=True)
         )
         self.decoder = nn.ModuleList(
-            stage(out, level, config.blocks[level]) for out, level in zip(outs, range(levels - 2, -1, -1), strict=True)
+            stage(out, depth, config.blocks[depth])
+            for out, depth in zip(outs, range(resolutions - 2, -1, -1), strict=True)
         )
         self.refinement = stage(last, 0, config.refinement)
         self.tail = _tail(last, config.unshuffle * scale, config.upsampler)
 
     def forward(self, image: Tensor, ipr: Tensor) -> Tensor:
+        """Restore images under prior vectors.
+
+        Args:
+            image: (N, inputs, H, W) in [0, 1], sides multiples of `multiple_of`.
+            ipr: (N, K).
+
+        Returns:
+            (N, 3, scale H, scale W), not clipped.
+        """
+
         def run(blocks: nn.Module, x: Tensor) -> Tensor:
             for block in blocks.children():
                 x = block(x, ipr)

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UnknownNameError, UsageError
@@ -246,29 +245,6 @@ class Dtpm(Composed):
         base, scale = self.predict(image, amount)
         residual = self.residual(image, base, code, noise, levels, times)
         return self.compose(base, scale, residual, strength, amount)
-
-    def restore(
-        self,
-        image: Tensor,
-        code: Tensor | None,
-        noises: Tensor,
-        strength: Tensor,
-        levels: Sequence[float],
-        times: Sequence[float],
-    ) -> Tensor:
-        """`forward` for images of any size, averaged over k seeds: less noise, so a higher PSNR, and less texture.
-
-        noises: (k, N, 3, H, W), standard normal. Image and noise are mirrored at the bottom and right, then cropped.
-        """
-        height, width = image.shape[2:]
-        image = self._padded(image)
-        restored = [self(image, code, self._padded(noise), strength, levels, times) for noise in noises]
-        return torch.stack(restored).mean(dim=0)[:, :, :height, :width]
-
-    def _padded(self, x: Tensor) -> Tensor:
-        below, right = (-size % self.multiple_of for size in x.shape[2:])
-        mirrored = below < x.shape[2] and right < x.shape[3]
-        return F.pad(x, (0, right, 0, below), mode="reflect" if mirrored else "replicate")
 
 
 class _Guidance(nn.Module):

@@ -1,12 +1,12 @@
 """Gen2Res: Restoration by Generation with Constrained Priors (CVPR 2024).
 
-An unconditional pixel-space diffusion model, fine-tuned on an album (a person's photos, or pictures generated around
-the damaged one), restores a photo by noising it to a middle level K and denoising from there. No pairs, no condition.
-What the paper leaves out: noise that the photo has already is counted, so that it is noised less, or not at all.
+An unconditional pixel-space diffusion model, fine-tuned on an album (a person's photos, or images generated around the
+damaged one), restores a photo by noising it to a middle level K and denoising from there. No pairs, no condition.
+Ours, and not the paper's: the noise that a photo has already is counted, so that it is noised less, or not at all.
 
 The network is the U-Net of Dhariwal and Nichol, "Diffusion Models Beat GANs" (NeurIPS 2021), with the learned variance
 of Nichol and Dhariwal, "Improved DDPM" (ICML 2021). `mobile` is a smaller U-Net of the same blocks. The sampled state
-is the picture in [-1, 1]; public pictures are in [0, 1].
+is the image in [-1, 1]; public images are in [0, 1].
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..errors import CheckpointError, UnknownNameError, UsageError
 from ..pack.systems import SYSTEMS
 from ..sampling.samplers import ancestral, clipped, ddim
 from ..sampling.steps import EnteredChain, enter, unclipped
-from .blocks import sinusoid
+from .blocks import sinusoid, zero_
 from .checkpoints import Checkpoint, from_dict, load
 from .lora import add_lora, merge_lora
 
@@ -53,20 +53,20 @@ __all__ = [
 
 
 SHIPPED_BASE = Path(__file__).parent / "weights" / "gen2res-mobile.safetensors"
-NOISIEST = 300  # level of 1000 at which a photo is entered at most: noise of 157 grey levels
+NOISIEST = 300  # of 1000 levels, the noisiest at which a photo may enter: noise of 157 grey levels
 USUAL_STEPS = 8  # from there on, of DDIM
-MIDDLE = 2  # residual blocks at the lowest level of the compact U-Net
+MIDDLE = 2  # residual blocks at the coarsest resolution of the compact U-Net
 
 
 @dataclass(frozen=True)
 class Gen2ResConfig:
     """Sizes of the denoiser."""
 
-    widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512)  # channels per level, each at half the resolution
-    blocks: int = 2  # residual blocks per level of the encoder
+    widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512)  # channels per resolution, each half of the one before
+    blocks: int = 2  # residual blocks per resolution of the encoder
     attention: tuple[int, ...] = (16,)  # downscales at which blocks are followed by attention (16 of 256 is 16x16)
-    unshuffle: int = 1  # the first level is at 1 / unshuffle of the picture's resolution
-    compact: bool = False  # one skip per level and plain resampling, instead of ADM's skip per block
+    unshuffle: int = 1  # the finest resolution is 1 / unshuffle of the image's
+    compact: bool = False  # one skip per resolution and plain resampling, instead of ADM's skip per block
     embedding: int = 512  # length of the time embedding
     groups: int = 32  # of the group normalisation
     dropout: float = 0.1
@@ -101,9 +101,10 @@ class Attention(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.project = _zeroed(nn.Conv2d(channels, channels, 1))
+        self.project = zero_(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns the shape of x."""
         # With the axis of the one head, (N, 1, H W, C): the ONNX exporter takes no other form.
         query, key, value = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=3)
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -131,7 +132,7 @@ class ResBlock(nn.Module):
         self.film = nn.Linear(config.embedding, 2 * outputs)
         self.middle = NormSilu(config.groups, outputs)
         self.dropout = nn.Dropout(config.dropout)
-        self.second = _zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.second = zero_(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.attention = Attention(config.groups, outputs) if attention else nn.Identity()
 
@@ -171,8 +172,8 @@ class Upsample(nn.Module):
 class Denoiser(nn.Module):
     """eps_theta(x_t, t) with learned variance.
 
-    `multiple_of`: what height and width of its input must be multiples of. Raises UsageError for widths that do not
-    divide into the groups of the normalisation.
+    Height and width of its input must be multiples of `multiple_of`. Raises UsageError for widths that do not divide
+    into the groups of the normalisation.
     """
 
     def __init__(self, config: Gen2ResConfig) -> None:
@@ -190,20 +191,25 @@ class Denoiser(nn.Module):
         self.decoder = nn.ModuleList(layers.decoder)
         self.kept, self.joined = layers.kept, layers.joined
         self.leave = NormSilu(config.groups, widths[0])
-        self.end = _zeroed(nn.Conv2d(widths[0], 6 * fold**2, 3, padding=1))
+        self.end = zero_(nn.Conv2d(widths[0], 6 * fold**2, 3, padding=1))
         if config.lora:
             add_lora(self, config.lora)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """x: (N, 3, H, W) state, pictures in [-1, 1]; t: (N,) in (0, 1], time / training steps.
+        """Predict the noise and the variance of the next step.
 
-        Returns (N, 6, H, W): the noise eps, then the share s of the variance's range, -1 for beta~ and 1 for beta
-        (Improved DDPM, Eq. 15, with v = (s + 1) / 2).
+        Args:
+            x: (N, 3, H, W), the state: images in [-1, 1].
+            t: (N,) in (0, 1], time / training steps.
+
+        Returns:
+            (N, 6, H, W): the noise eps, then the share s of the variance's range, -1 for beta~ and 1 for beta (Improved
+            DDPM, Eq. 15, with v = (s + 1) / 2).
         """
         return self.body(x, F.silu(self.time(sinusoid(t, self.config.embedding // 4))))
 
     def body(self, x: Tensor, time: Tensor) -> Tensor:
-        """`forward` after the time path; time: (N, embedding)."""
+        """As `forward`, from the embedded time (N, embedding) on."""
         x = self.intro(F.pixel_unshuffle(x, self.config.unshuffle))
         # Encoder.
         skips = [] if self.config.compact else [x]
@@ -230,7 +236,7 @@ class _Layers(NamedTuple):
 
 
 def _adm(config: Gen2ResConfig) -> _Layers:
-    """ADM: every output of the encoder is a skip, the decoder has one block more per level, blocks resample."""
+    """ADM: every output of the encoder is a skip, the decoder has one block more per resolution, blocks resample."""
     last = len(config.widths) - 1
     attended = [config.unshuffle * 2**i in config.attention for i in range(last + 1)]
     encoder: list[nn.Module] = []
@@ -258,7 +264,7 @@ def _adm(config: Gen2ResConfig) -> _Layers:
 
 
 def _compact(config: Gen2ResConfig) -> _Layers:
-    """One skip per level, plain resampling, as many blocks in the decoder as in the encoder; no attention."""
+    """One skip per resolution, plain resampling, as many blocks in the decoder as in the encoder; no attention."""
     encoder: list[nn.Module] = []
     decoder: list[nn.Module] = []
     for width, wider in pairwise(config.widths):
@@ -266,23 +272,16 @@ def _compact(config: Gen2ResConfig) -> _Layers:
         encoder += [*blocks, Downsample(width, wider)]
         joining = ResBlock(config, 2 * width, width)
         decoder = [Upsample(wider, width), joining, *(ResBlock(config, width, width) for _ in blocks[1:]), *decoder]
-    levels = len(config.widths) - 1
+    joins = len(config.widths) - 1
     lowest = config.widths[-1]
     middle: list[nn.Module] = [ResBlock(config, lowest, lowest) for _ in range(MIDDLE)]
-    kept = ([False] * (config.blocks - 1) + [True, False]) * levels
-    joined = ([False, True] + [False] * (config.blocks - 1)) * levels
+    kept = ([False] * (config.blocks - 1) + [True, False]) * joins
+    joined = ([False, True] + [False] * (config.blocks - 1)) * joins
     return _Layers(encoder, kept, middle, decoder, joined)
 
 
-def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution, starting at zero."""
-    for parameter in conv.parameters():
-        nn.init.zeros_(parameter)
-    return conv
-
-
 def predictions(denoiser: Denoiser, times: Sequence[float]) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
-    """What `ancestral` asks for: (x, step index) -> (eps, share of the variance's range)."""
+    """The `denoise` of `ancestral`: (x, step index) -> (eps, share of the variance's range)."""
 
     def predict(x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         eps, share = denoiser(x, x.new_full((len(x),), times[step])).chunk(2, dim=1)
@@ -302,14 +301,25 @@ def restore(
     start_level: float | None = None,
     sigma: float = 0.0,
 ) -> Tensor:
-    """Restore image (N, 3, H, W) in [0, 1], H and W multiples of `multiple_of`: enter the levels with it, denoise.
+    """Restore images: enter the levels with them, denoise. There is no guidance, as in the paper.
 
-    noise: number -> standard normal values of the shape of image; 0 is the start's, i + 1 that of step i; asked for
-    only where noise is added. levels and times as `schedule.strided` gives them from level K (the paper's K is 200 of
-    1000, all 200 steps). start_level: as in `entry.enter`; None noises the image to levels[0], as the paper does.
-    sigma: of the noise that the images have, in units of image, 0 to 1. sampler: "ancestral" with the learned variance
-    (the paper's) or "ddim", which is deterministic but for its start and needs few steps. There is no guidance (the
-    paper; published code guides unless told not to). Returns [0, 1]. Raises UnknownNameError for another sampler.
+    Args:
+        denoiser: the network.
+        image: (N, 3, H, W) in [0, 1], sides multiples of `multiple_of`.
+        noise: number -> standard normal values of the shape of image; 0 is the start's, i + 1 that of step i; only
+            called where noise is added.
+        levels: alpha_bar per step from level K, then 1.0 (the paper's K is 200 of 1000, in 200 steps).
+        times: one per step, as `schedule.strided` returns them.
+        sampler: "ancestral" with the learned variance (the paper's), or "ddim", which is deterministic but for its
+            start and needs few steps.
+        start_level: as in `steps.enter`; None noises the image to levels[0], as the paper does.
+        sigma: standard deviation of the noise that the images have, in [0, 1] units.
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+
+    Raises:
+        UnknownNameError: for another sampler.
     """
     valid = SYSTEMS["gen2res"].samplers
     if sampler not in valid:
@@ -324,7 +334,7 @@ def restore(
 def _sampled(
     denoiser: Denoiser, photo: Tensor, noise: Callable[[int], Tensor], entry: EnteredChain, sampler: str
 ) -> Tensor:
-    """The state that is sampled from that of the photo."""
+    """The end of the chain that the photo's state enters."""
     x = math.sqrt(entry.levels[0]) * photo
     if entry.added:
         x = x + entry.added * noise(0)
@@ -335,13 +345,13 @@ def _sampled(
 
 
 def load_base(path: Path | None) -> Checkpoint:
-    """The unconditional base at `path`; None for the one that comes with the package.
+    """The unconditional base at `path`; None for the one in the package.
 
     Raises CheckpointError when there is none, or the file is damaged or of another kind.
     """
     if path is None and not SHIPPED_BASE.exists():
         raise CheckpointError(
-            "no base model came with this installation; train one with 'pocketprior train gen2res base --data PHOTOS "
+            "this installation has no base model; train one with 'pocketprior train gen2res base --data PHOTOS "
             "--out RUN' and give RUN/model.safetensors with --base"
         )
     return load(path or SHIPPED_BASE, "gen2res")
@@ -358,12 +368,12 @@ def build(checkpoint: Checkpoint) -> Denoiser:
 
 
 def merged(denoiser: Denoiser) -> Denoiser:
-    """A copy whose low-rank factors are multiplied into its weights; its configuration says so."""
+    """A copy whose low-rank factors are multiplied into its weights, with `lora` 0 in its configuration."""
     plain = merge_lora(denoiser)
     plain.config = replace(denoiser.config, lora=0)
     return plain
 
 
 def cost_parts(config: Gen2ResConfig) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-    """What `info` counts: each part with its inputs for one 256x256 picture. Usable on the meta device."""
+    """Each part with inputs to count its cost on: an image of 256 x 256 pixels, on the current default device."""
     return {"denoiser": (Denoiser(config), (torch.zeros(1, 3, 256, 256), torch.ones(1)))}

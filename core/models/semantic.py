@@ -1,10 +1,10 @@
-"""The semantic code: a frozen encoder that says in one vector what a photo shows.
+"""The semantic code: one vector for what a photo shows, from a frozen encoder.
 
 DTPM (CVPR 2024) conditions its prior on the code of a frozen pretrained network. Ours is trained on our own photos
 without labels (`core.training.semantic`), so nothing is downloaded; any image network of the timm package can take its
 place, from a local file of weights: `timm:vit_base_patch32_clip_224=clip.safetensors`.
 
-An encoder is a module with a `config`, that turns a thumbnail (N, 3, size, size) in [0, 1] into a code (N, code).
+An encoder is a module with a `config` that turns a thumbnail (N, 3, size, size) in [0, 1] into a code (N, code).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class SemanticConfig:
-    """Sizes of the encoder, and whose it is."""
+    """Sizes of the encoder, and whether it is our own."""
 
-    size: int = 96  # side of the square thumbnail it looks at, pixels
+    size: int = 96  # side of the square thumbnail, pixels
     code: int = 64  # length of the code
     widths: tuple[int, ...] = (32, 64, 96, 128)  # of our own encoder: channels after each stride-2 convolution
     timm: str = ""  # name of the timm model instead of our own encoder
@@ -59,6 +59,7 @@ class NoEncoder(nn.Module):
     config = NO_SEMANTIC
 
     def forward(self, thumbnail: Tensor) -> Tensor:
+        """Return an empty code per thumbnail."""
         return thumbnail.new_zeros(len(thumbnail), 0, dtype=torch.float32)
 
 
@@ -78,6 +79,7 @@ class SemanticEncoder(nn.Module):
         self.register_buffer("scale", torch.ones(config.code))
 
     def forward(self, thumbnail: Tensor) -> Tensor:
+        """thumbnail: (N, 3, size, size) in [0, 1]. Returns the code, (N, code)."""
         x = thumbnail * 2 - 1
         for conv in self.convs:
             x = F.relu(conv(x))
@@ -96,9 +98,9 @@ class SemanticEncoder(nn.Module):
 class TimmEncoder(nn.Module):
     """The pooled feature of a timm model, each code normalised to mean 0 and variance 1.
 
-    Thumbnails of another size are resized, and all are normalised, as the model's own configuration says; they are not
-    cropped, as the code is of the whole photo. Raises MissingExtraError without timm, UnknownNameError for a model that
-    timm does not have.
+    Thumbnails of another size are resized, and all are normalised, by the model's own configuration; they are not
+    cropped, because the code describes the whole photo. Raises MissingExtraError without timm, UnknownNameError for a
+    model that timm does not have.
     """
 
     mean: Tensor
@@ -119,6 +121,7 @@ class TimmEncoder(nn.Module):
         self.config = SemanticConfig(facts["input_size"][-1], length, (), name)
 
     def forward(self, thumbnail: Tensor) -> Tensor:
+        """thumbnail: (N, 3, S, S) in [0, 1], of any size S. Returns the code, (N, code)."""
         size = (self.config.size, self.config.size)
         if thumbnail.shape[2:] != size:
             mode = "bilinear" if self.interpolation == "bilinear" else "bicubic"
@@ -145,7 +148,7 @@ def _parts(source: str) -> tuple[str, Path]:
         return "", Path(source)
     name, _, file = source.removeprefix(TIMM).partition("=")
     if not name or not file:
-        raise UsageError(f"'{source}' was given; write timm:MODEL=FILE, the model's name in timm and its safetensors")
+        raise UsageError(f"expected timm:MODEL=FILE, the model's name in timm and its safetensors, got '{source}'")
     return name, Path(file)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ..errors import PackError, PackVersionError, UnknownNameError
 from ..files import atomic_output, failure_reason
@@ -199,11 +199,10 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise PackError(f"{path} cannot be read ({error}); expected the folder of a pack") from error
         tree = parse(text, str(path))
-        given = tree.get("format") if isinstance(tree, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if given != MANIFEST_FORMAT:
+        if _format_of(tree) != MANIFEST_FORMAT:
             raise PackVersionError(
-                f"{path}: the pack has format {given!r}, this version of pocketprior reads format {MANIFEST_FORMAT}; "
-                "update pocketprior, or export the pack again"
+                f"{path}: the pack has format {_format_of(tree)!r}, this version of pocketprior reads format "
+                f"{MANIFEST_FORMAT}; update pocketprior, or export the pack again"
             )
         manifest = decode(cls, tree, str(path))
         manifest.check_present(folder)
@@ -238,7 +237,7 @@ class Manifest:
         own = vars(self.further[one]) if one in self.further else {}
         return replace(self, tasks=(one,), further={}, **own)
 
-    def alone(self) -> list[Manifest]:
+    def per_task(self) -> list[Manifest]:
         """The manifest of each task that has graphs of its own; one for all tasks where they share their graphs."""
         return [self.of(task) for task in (self.tasks if self.further else self.tasks[:1])]
 
@@ -305,3 +304,7 @@ def mirror(manifest: Manifest) -> str:
     for graph in tree["graphs"].values():
         del graph["files"], graph["parts"], graph["function"]
     return as_text(tree)
+
+
+def _format_of(tree: object) -> object:
+    return cast(dict[str, object], tree).get("format") if isinstance(tree, dict) else None

@@ -20,7 +20,6 @@ from .manifest import FILE, PackedFile
 
 __all__ = ["SHARED", "check_file", "default_pack", "packed_file", "read_arrays", "write_arrays"]
 
-
 # File of the weights that the graphs of a target share, in a pack of several tasks. Core ML packages have their own.
 SHARED = {"onnx": "onnx.bin", "openvino": "openvino.bin"}
 

@@ -40,7 +40,6 @@ __all__ = [
     "to_srgb",
 ]
 
-
 Primaries: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 Convert: TypeAlias = Callable[[Image.Image], Image.Image]
 
@@ -48,8 +47,18 @@ Convert: TypeAlias = Callable[[Image.Image], Image.Image]
 SRGB: Primaries = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), (0.3127, 0.3290))
 DISPLAY_P3: Primaries = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.3127, 0.3290))
 BT2020: Primaries = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), (0.3127, 0.3290))
-_CODED_PRIMARIES = {1: SRGB, 2: SRGB, 5: SRGB, 6: SRGB, 7: SRGB, 9: BT2020, 12: DISPLAY_P3}
-_CODED_GAMMAS = {1: None, 2: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None, 14: None, 15: None}  # None: sRGB's curve
+_PRIMARIES_BY_CODE = {1: SRGB, 2: SRGB, 5: SRGB, 6: SRGB, 7: SRGB, 9: BT2020, 12: DISPLAY_P3}
+_GAMMAS_BY_CODE = {
+    1: None,
+    2: None,
+    4: 2.2,
+    5: 2.8,
+    6: None,
+    8: 1.0,
+    13: None,
+    14: None,
+    15: None,
+}  # None: sRGB's curve
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # g, a, b, c, d of ICC.1 parametric type 3
@@ -122,9 +131,9 @@ def from_code_points(primaries: int, transfer: int) -> tuple[bytes | None, tuple
             f"it is an HDR image ({_HDR_CURVES[transfer]}), which would lose its brightness here; "
             "export it as a standard (SDR) photo first"
         )
-    if primaries not in _CODED_PRIMARIES or transfer not in _CODED_GAMMAS:
+    if primaries not in _PRIMARIES_BY_CODE or transfer not in _GAMMAS_BY_CODE:
         return None, (f"colour described by the codes {primaries}/{transfer} is not known here; taken as sRGB",)
-    space, gamma = _CODED_PRIMARIES[primaries], _CODED_GAMMAS[transfer]
+    space, gamma = _PRIMARIES_BY_CODE[primaries], _GAMMAS_BY_CODE[transfer]
     return (None if (space, gamma) == (SRGB, None) else profile(space, gamma)), ()
 
 

@@ -24,7 +24,6 @@ from .photo import GainMap, Photo
 
 __all__ = ["PLUGINS", "auxiliary_notices", "check_size", "decode", "profile"]
 
-
 PLUGINS: dict[str, type[ImageFile]] = {
     "AVIF": AvifImageFile,
     "JPEG": JpegImageFile,

@@ -22,7 +22,6 @@ from .photo import Photo, interleaved
 
 __all__ = ["FILE_FORMATS", "FileFormat", "avif", "fitted", "jpeg_file", "webp"]
 
-
 _FULL_CHROMA = "4:4:4"
 _EXIF_PREFIX = b"Exif\0\0"
 

@@ -24,7 +24,6 @@ from .photo import Photo, interleaved
 
 __all__ = ["HeifFacts", "brands", "encoded", "facts", "read"]
 
-
 _DEEP_BITS = 10  # what a 16-bit photo is written with: phones and their viewers know no more
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 

@@ -43,7 +43,6 @@ __all__ = [
     "write",
 ]
 
-
 FORMATS = tuple(FILE_FORMATS)
 READABLE = tuple(sorted(suffix for target in FILE_FORMATS.values() for suffix in target.suffixes))
 WRITABLE = READABLE
@@ -119,7 +118,7 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
     PhotoUnsupportedError (animations, pages, HDR, float, camera raw), MissingExtraError (HEIC without its extra).
     """
     if max_pixels < 1:
-        raise UsageError(f"max_pixels is {max_pixels}; expected at least 1")
+        raise UsageError(f"expected max_pixels of at least 1, got {max_pixels}")
     path = Path(path)
     with _read_errors(path), _opened(path) as file:
         photo = _finished(_decoded(file, max_pixels))
@@ -130,7 +129,7 @@ def write(photo: Photo, path: str | Path, *, overwrite: bool = False, quality: i
     """Write a photo in the format of the suffix; return notices about what that format could not hold.
 
     PNG and TIFF are lossless and keep 16 bits, HEIC keeps 10 of them, the others 8. Transparency needs a format
-    that has it. The file appears complete or not at all: it is written beside its place, flushed and renamed.
+    that has it. The file appears complete or not at all: it is written next to its place, flushed and renamed.
 
     quality: 1 to 100 for the lossy formats (default 95, AVIF 90); lossless ones have none.
 
@@ -193,7 +192,7 @@ def _opened(path: Path) -> Generator[IO[bytes]]:
     if not path.exists():
         raise PhotoReadError("there is no such file; check the path")
     if not path.is_file():
-        raise PhotoReadError("it is no regular file; give the path of a photo")
+        raise PhotoReadError("it is not a regular file; give the path of a photo")
     with open(path, "rb") as file:
         yield file
 
@@ -238,14 +237,14 @@ def _format_for(path: Path) -> str:
 
 def _quality(format: str, quality: int | None) -> int:
     if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality is {quality}; expected 1 to 100")
+        raise UsageError(f"expected a quality from 1 to 100, got {quality}")
     return quality or FILE_FORMATS[format].quality or 100
 
 
 def _check_not_source(photo: Photo, path: Path) -> None:
     source = photo.source
     if source and source.exists() and path.exists() and os.path.samefile(source, path):
-        raise PhotoWriteError(f"{path}: it is the photo itself, which is never written over; choose another name")
+        raise PhotoWriteError(f"{path}: it is the photo itself, which is never overwritten; choose another name")
 
 
 @contextmanager

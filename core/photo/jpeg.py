@@ -1,4 +1,4 @@
-"""JPEG: the pieces Pillow does not handle. Segments, IPTC, and the HDR gain map behind the photo.
+"""JPEG: the parts that Pillow does not handle. Segments, IPTC, and the HDR gain map behind the photo.
 
 ITU-T T.81 annex B (segments), CIPA DC-007 (MPF: several images in one file), Adobe's gain map specification 1.0
 (Ultra HDR), ISO 21496-1.
@@ -29,7 +29,6 @@ __all__ = [
     "settled_xmp",
     "with_gain_map_length",
 ]
-
 
 LARGEST_SEGMENT = 65533  # bytes of payload
 
@@ -79,7 +78,7 @@ def attach(jpeg: bytes, kept: GainMap) -> bytes:
 
 
 def with_gain_map_length(xmp: bytes | None, kept: GainMap) -> bytes | None:
-    """XMP whose directory of items gives the length of the gain map, which turning may have changed."""
+    """XMP whose directory of items has the length of the gain map, which turning may have changed."""
 
     def patch(item: re.Match[bytes]) -> bytes:
         return re.sub(rb"""(Item:Length\s*=\s*["'])\d+""", rb"\g<1>%d" % len(kept.jpeg), item[0])

@@ -33,7 +33,6 @@ __all__ = [
     "with_depth",
 ]
 
-
 _BAND_PIXELS = 1 << 20
 
 TRANSPOSES = {
@@ -88,7 +87,7 @@ def with_depth(samples: Image, dtype: type[np.uint8] | type[np.uint16]) -> Image
 
 @cache
 def _table(source: int, target: int) -> Image:
-    """target * i / source for i = 0 .. source, rounded half up."""
+    """Values target * i / source for i = 0 .. source, rounded half up."""
     index = np.arange(source + 1, dtype=np.int64)
     scaled = (2 * index * target + source) // (2 * source)
     return scaled.astype(np.uint8) if target < 256 else scaled.astype(np.uint16)
@@ -158,7 +157,7 @@ def fill_hidden(pixels: Image, alpha: Image) -> None:
     """Give each fully transparent pixel, in place, the colour of the nearest visible one (city-block distance).
 
     Editors leave anything there, often black: the restoration would draw it into the visible edge. The filled
-    colour stays invisible. An image without any visible pixel is left alone.
+    colour stays invisible. An image without any visible pixel stays unchanged.
 
     pixels: (H, W, 3), changed; alpha: (H, W), 0 = transparent.
     """
@@ -263,6 +262,6 @@ def _nearest_column(distance: NDArray[np.int64]) -> NDArray[np.int64]:
     mirrored = (distance[:, ::-1] - columns + width) * width + columns
     from_right = np.minimum.accumulate(mirrored, axis=1)[:, ::-1]
     left, right = from_left % width, width - 1 - from_right % width
-    reach_left = np.take_along_axis(distance, left, 1) + columns - left
-    reach_right = np.take_along_axis(distance, right, 1) + right - columns
-    return np.where(reach_left <= reach_right, left, right)
+    from_left = np.take_along_axis(distance, left, 1) + columns - left
+    from_right = np.take_along_axis(distance, right, 1) + right - columns
+    return np.where(from_left <= from_right, left, right)

@@ -78,7 +78,7 @@ def released_photos(data: Path, *, split: str) -> list[Path]:
 def photos_in(folder: Path) -> list[Path]:
     """Every photo under `folder`, listed or not, sorted by path. Raises UsageError when there is none."""
     if not folder.is_dir():
-        raise UsageError(f"'{folder}' is no folder; give a folder of photos or one with a {LIST_NAME}")
+        raise UsageError(f"'{folder}' is not a folder; give a folder of photos or one with a {LIST_NAME}")
     paths = sorted(p for p in folder.rglob("*") if is_photo(p))
     if not paths:
         raise UsageError(f"there are no photos under {folder}; give a folder of photos or one with a {LIST_NAME}")

@@ -36,7 +36,6 @@ __all__ = [
     "xmp",
 ]
 
-
 _TIFF_IPTC = 33723
 _RAW_PROFILE = "Raw profile type "  # how ImageMagick puts EXIF, IPTC, XMP into PNG text
 _PNG_XMP = "XML:com.adobe.xmp"
@@ -167,7 +166,7 @@ def upright_xmp(xmp: bytes | None) -> bytes | None:
 
 
 def without_orientation(exif: bytes) -> bytes:
-    """EXIF (as `upright` gives it) without an orientation entry, for formats that keep orientation elsewhere."""
+    """EXIF (as `upright` returns it) without an orientation entry, for formats that keep orientation elsewhere."""
     tiff = _opened(exif)
     first = tiff.get("I", 4)
     found = [entry for tag, entry in tiff.entries(first) if tag == _ORIENTATION]
@@ -180,7 +179,7 @@ def without_orientation(exif: bytes) -> bytes:
 
 
 def first_directory(exif: bytes) -> dict[int, tuple[int, int, bytes]]:
-    """tag -> (type, count, value in the byte order of `exif`) of the first directory; empty for empty EXIF.
+    """Tag -> (type, count, value in the byte order of `exif`) of the first directory; empty for empty EXIF.
 
     Values that lie outside the block are left out. Offsets to inner directories are values like others.
     """

@@ -1,4 +1,4 @@
-"""A photo in memory: what is restored, and all that its file must keep."""
+"""A photo in memory: its pixels, and everything else that its file must keep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["GainMap", "Photo", "interleaved"]
 
 @dataclass(frozen=True)
 class GainMap:
-    """The HDR gain map of a JPEG: a second JPEG that tells how much brighter each place is on an HDR screen.
+    """The HDR gain map of a JPEG: a second JPEG with how much brighter each place is on an HDR screen.
 
     Ultra HDR (Android, Adobe), ISO 21496-1 and Apple's kind differ only in the metadata, which travel inside.
     """
@@ -29,38 +29,24 @@ class GainMap:
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """Upright pixels with everything that travels beside them. Made by `core.image.read`.
+    """Upright pixels with everything that travels with them. Made by `io.read`."""
 
-    pixels    (H, W, 3) uint8 or uint16. Values are those of the file, in the colour space `icc` describes;
-              sRGB if it is None. A grey photo has three equal channels.
-    alpha     (H, W), dtype of `pixels`, 0 = transparent; None for an opaque photo. Colours are not multiplied
-              by alpha; where alpha is 0 they were replaced by the nearest visible colour.
-    grey      the file holds one channel, and so will the result
-    icc       ICC profile, bytes
-    exif      EXIF as a TIFF structure without "Exif\\0\\0"; orientation 1, no thumbnail
-    xmp       XMP packet; orientation 1
-    iptc      IPTC-IIM records
-    text      (keyword, text) pairs: PNG text, or ("Comment", ...) of a JPEG
-    dpi       pixels per inch, horizontal and vertical
-    gain_map  HDR gain map of a JPEG
-    format    of the file it came from: a name of `core.image.FORMATS`; None for a photo made in memory
-    source    the file it came from; `core.image.write` never writes over it
-    notices   what could not be kept or may surprise: sentences for the user, never to be dropped silently
-    """
-
+    # (H, W, 3) uint8 or uint16. The file's own values, in the colour space of `icc`; a grey photo has equal channels.
     pixels: Image
+    # (H, W), dtype of `pixels`, 0 = transparent; None for an opaque photo. Colours are not multiplied by alpha; where
+    # it is 0 they were replaced by the nearest visible colour.
     alpha: Image | None = None
-    grey: bool = False
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    iptc: bytes | None = None
-    text: tuple[tuple[str, str], ...] = ()
-    dpi: tuple[float, float] | None = None
-    gain_map: GainMap | None = None
-    format: str | None = None
-    source: Path | None = None
-    notices: tuple[str, ...] = ()
+    grey: bool = False  # the file holds one channel, and so will the result
+    icc: bytes | None = None  # ICC profile; None for sRGB
+    exif: bytes | None = None  # a TIFF structure, without the "Exif" prefix; orientation 1, no thumbnail
+    xmp: bytes | None = None  # XMP packet; orientation 1
+    iptc: bytes | None = None  # IPTC-IIM records
+    text: tuple[tuple[str, str], ...] = ()  # (keyword, text): PNG text, or ("Comment", ...) of a JPEG
+    dpi: tuple[float, float] | None = None  # pixels per inch, horizontal and vertical
+    gain_map: GainMap | None = None  # HDR gain map of a JPEG
+    format: str | None = None  # of the file it came from, a name of `io.FORMATS`; None for a photo made in memory
+    source: Path | None = None  # the file it came from, which `io.write` never overwrites
+    notices: tuple[str, ...] = ()  # what could not be kept or may surprise: sentences for the user, never to be dropped
 
     def __post_init__(self) -> None:
         _check_pixels(self.pixels)

@@ -18,7 +18,6 @@ from .photo import Photo, interleaved
 
 __all__ = ["check_data", "code_points", "write"]
 
-
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 _SUB = 1  # filter: difference to the pixel on the left

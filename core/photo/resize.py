@@ -17,7 +17,6 @@ from ..arrays import Batch, Field, Image
 
 __all__ = ["shrink", "side_by_side", "thumbnail"]
 
-
 _HALF_PIXELS = 12_000_000  # at most, of one half: larger photos are shown smaller
 _GAP = 8  # pixels of white between the two
 

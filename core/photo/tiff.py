@@ -1,7 +1,7 @@
 """TIFF: written here, because Pillow cannot write 16-bit colour, and in bands, because photos are large.
 
 TIFF 6.0, with Deflate and the horizontal predictor (TIFF technical note 3): every reader knows both. EXIF is a TIFF
-structure itself, so the file begins with it as it is: offsets inside it, those of maker notes included, stay true.
+structure itself, so the file begins with it, unchanged: offsets in it, those of maker notes included, stay valid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from .metadata import first_directory
 from .photo import Photo, interleaved
 
 __all__ = ["write"]
-
 
 Order: TypeAlias = Literal["<", ">"]
 TiffEntry: TypeAlias = tuple[int, int, bytes]  # type, count, value

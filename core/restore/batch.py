@@ -21,7 +21,6 @@ from .restorer import ProgressCallback, RestoreOptions, Restorer
 
 __all__ = ["FileJob", "FileOptions", "Outcome", "compare_path", "plan_jobs", "restore_files"]
 
-
 RESTORED = ".restored"  # photo.jpg -> photo.restored.jpg
 COMPARE = ".compare"
 
@@ -179,10 +178,10 @@ def _restored(
 ) -> tuple[Photo, Photo | None]:
     """The result, and both side by side; the photo itself is out of memory before anything is written."""
     photo = read(job.photo, max_pixels=files.max_pixels)
-    options = RestoreOptions(**options, progress=progress)
-    if options.get("noise") is not None:
-        options["noise"] = white_sigma(photo.pixels, options["noise"])
-    restored = restorer.photo(photo, **options)
+    noise = options.get("noise")
+    own: RestoreOptions = {**options, "progress": progress}
+    own["noise"] = None if noise is None else white_sigma(photo.pixels, noise)
+    restored = restorer.photo(photo, **own)
     if not files.compare:
         return restored, None
     both = side_by_side(photo.pixels, restored.pixels)

@@ -45,7 +45,9 @@ _Arrays = Mapping[str, NDArray[np.float32]]
 class Graph(Protocol):
     """One graph in a runtime: float32 arrays by name, in and out."""
 
-    def __call__(self, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]: ...
+    def __call__(self, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Outputs for inputs, by name."""
+        ...
 
 
 @dataclass(frozen=True)

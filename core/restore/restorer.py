@@ -18,6 +18,7 @@ import numpy as np
 
 from ..arrays import Image, to_image
 from ..errors import PackError, UnknownNameError, UsageError
+from ..limits import LARGEST_AMOUNT, LARGEST_TILE, MAX_MEMORY_BYTES, WORKING_BYTES
 from ..pack.manifest import Manifest
 from ..pack.size import TileWindow, padded_size, smallest_tile
 from ..pack.store import default_pack
@@ -25,11 +26,10 @@ from ..pack.systems import SYSTEMS
 from ..photo.photo import Photo
 from .noise_sigma import noise_sigma
 from .pipeline import Graph, prepare, restore_tile, tiled_graphs
-from .tiles import LARGEST_TILE, TilePlan, choose_tile, join, plan
+from .tiles import TilePlan, choose_tile, join, plan
 
 __all__ = [
     "FORMS",
-    "LARGEST_AMOUNT",
     "GoldenSettings",
     "Graph",
     "ProgressCallback",
@@ -40,11 +40,8 @@ __all__ = [
 ]
 
 FORMS = ("auto", "fused", "split")
-LARGEST_AMOUNT = 2  # times the damage that the model estimates
 
-MAX_MEMORY_BYTES = 2**30  # of the whole process, where the caller sets none
 PROCESS_BYTES = 160 * 2**20  # Python, NumPy, Pillow, the runtime and a pack
-WORKING_BYTES = 256 * 2**20  # least for the tiles where the caller sets no limit
 HOST_BYTES_PER_PIXEL = 144  # our own float32 arrays of a tile: image, noise, base, x, v, x0 and their temporaries
 
 ProgressCallback = Callable[[int, int], None]  # (tiles done, tiles in all)
@@ -259,7 +256,7 @@ class Restorer:
 def graph_names(manifest: Manifest, form: str) -> list[str]:
     """The graphs that one form of the restoration needs: "fused", "split", or "auto" for fused where there is one.
 
-    The predictor is always among them where the pack has it: strength 0 runs it alone.
+    The predictor is always among them where the pack has it: strength 0 runs only the predictor.
     """
     if form not in FORMS:
         raise UnknownNameError("form of the graphs", form, FORMS)

@@ -60,7 +60,7 @@ def verify(folder: Path, runtime: str = "onnxruntime") -> VerifyReport:
         return VerifyReport(runtime, files, ())
     goldens = [
         replace(check, name=f"{task.tasks[0]}/{check.name}") if manifest.further else check
-        for task in manifest.alone()
+        for task in manifest.per_task()
         for check in _goldens(folder, runtime, task)
     ]
     return VerifyReport(runtime, files, tuple(goldens))

@@ -34,7 +34,6 @@ from ..native import library
 from ..pack.size import FEATHER, padded_size, smallest_tile
 
 __all__ = [
-    "LARGEST_TILE",
     "Box",
     "Tile",
     "TilePlan",
@@ -48,7 +47,6 @@ __all__ = [
     "split",
 ]
 
-LARGEST_TILE = 4096  # pixels: the largest edge of tiles that may vary; Core ML packages have this limit
 _RAMP: NDArray[np.float32] = np.arange(1, FEATHER + 1, dtype=np.float32) / np.float32(FEATHER + 1)
 
 

@@ -62,7 +62,7 @@ VARIANCES = ("small", "large", "learned")
 
 
 def clipped(x: Array) -> Array:
-    """x limited to [-1, 1], the range of an image's state; pass it to `ddim` and `ancestral` as `clip`."""
+    """Limit x to [-1, 1], the range of an image's state; `ddim` and `ancestral` take it as `clip`."""
     return x.clip(-1, 1)
 
 

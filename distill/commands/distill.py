@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ...core.cli import INTERRUPTED
 from ...core.degradations import TASKS
+from ...core.errors import INTERRUPTED
 from ...core.training.commands.train import add_run_arguments
 from .. import DISTILL_METHODS
 

@@ -1,4 +1,4 @@
-"""`pocketprior students`: the page that compares few-step students with their teachers."""
+"""`pocketprior bench students`: the page that compares few-step students with their teachers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         task=args.task,
         side=args.side,
         photos=args.photos,
-        made_by=f"pocketprior students {options}",
+        made_by=f"pocketprior bench students {options}",
     )
     try:
         with atomic_output(args.out, overwrite=True) as temporary:

@@ -1,1 +1,1 @@
-"""Fewer bits: what each layer costs on the restored image, one plan for all layers, and its graphs for each runtime."""
+"""Quantization under a budget on the restored image: one plan for all layers, proved on photos no search has seen."""

@@ -1,4 +1,4 @@
-"""A plan: the level of every layer, for whom it was made, and its hash; and what it says to each toolchain."""
+"""A plan: the precision of every layer, the pack that it was made for, and its hash; and its forms for toolchains."""
 
 from __future__ import annotations
 
@@ -12,30 +12,26 @@ import onnx
 
 from ...core.errors import PackError, UsageError
 from ...core.pack.json import as_text, as_tree, decode, parse
-from .layers import Layer, graph_levels, uses
-from .levels import GROUP, LEVELS, offered
+from ..targets import WEIGHT_PRECISIONS
+from ..targets.weights import GROUP, WeightLayer, graph_precisions, offered, uses
 
-__all__ = ["FORMAT", "Plan", "as_coreml", "as_nncf", "as_onnx", "check", "load"]
+__all__ = ["PLAN_FORMAT", "PrecisionPlan", "as_coreml", "as_nncf", "as_onnx", "check_plan", "load_plan"]
 
-FORMAT = 1
+PLAN_FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Plan:
-    """levels: by layer; weights: sha256 of each layer's float weights, so that a plan fits one model alone.
-
-    made_for: sha256 over the graphs; samples: over the photos that were looked at. objective: "size" or "speed".
-    budget_db: PSNR to the float pack that the worst photo must keep; expected_db: what the model expects of it.
-    """
+class PrecisionPlan:
+    """The file that a search writes; its field names are the format."""
 
     format: int
-    made_for: str
-    samples: str
-    objective: str
-    budget_db: float
-    expected_db: float
-    levels: Mapping[str, str]
-    weights: Mapping[str, str]
+    made_for: str  # sha256 over the graphs and their ranges
+    samples: str  # sha256 over the photos of the search
+    objective: str  # "size" or "speed"
+    budget_db: float  # PSNR to the float pack that the worst photo must keep
+    expected_db: float  # what the model predicts for it
+    levels: Mapping[str, str]  # layer -> precision
+    weights: Mapping[str, str]  # layer -> sha256 of its float weights: a plan fits one model only
 
     def text(self) -> str:
         """JSON; the same plan always gives the same bytes."""
@@ -47,40 +43,40 @@ class Plan:
         return hashlib.sha256(self.text().encode()).hexdigest()
 
 
-def load(path: Path) -> Plan:
-    """Read a plan. Raises PackError for a file that is none, UsageError where it cannot be read."""
+def load_plan(path: Path) -> PrecisionPlan:
+    """Read a plan. Raises PackError for a file that is not a plan, UsageError if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(f"the plan '{path}' cannot be read ({error}); give a file that 'quantize' wrote") from error
-    plan = decode(Plan, parse(text, str(path)), str(path))
-    if plan.format != FORMAT:
-        raise PackError(f"{path}: the plan has format {plan.format}, this version reads {FORMAT}; search again")
+    plan = decode(PrecisionPlan, parse(text, str(path)), str(path))
+    if plan.format != PLAN_FORMAT:
+        raise PackError(f"{path}: the plan has format {plan.format}, this version reads {PLAN_FORMAT}; search again")
     return plan
 
 
-def check(plan: Plan, layers: Sequence[Layer]) -> None:
-    """Raise UsageError unless the plan is for just these layers, and each can have its level."""
+def check_plan(plan: PrecisionPlan, layers: Sequence[WeightLayer]) -> None:
+    """Raise UsageError unless the plan is for exactly these layers, and each can have its precision."""
     known = {layer.name: layer.digest for layer in layers}
     if known != dict(plan.weights) or set(plan.levels) != set(known):
-        raise UsageError("the plan was made for another model than that of the pack; search for one with this pack")
+        raise UsageError("the plan was made for another model; search for a plan with this pack")
     for layer in layers:
         if plan.levels[layer.name] not in offered(layer):
             raise UsageError(
-                f"the plan has the level '{plan.levels[layer.name]}' for the layer '{layer.name}'; it can have: "
+                f"the plan has the precision '{plan.levels[layer.name]}' for the layer '{layer.name}'; expected one of "
                 f"{', '.join(offered(layer))}"
             )
 
 
 def as_onnx(models: Mapping[str, onnx.ModelProto], by_digest: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
-    """ONNX Runtime: graph -> level -> names of the float graph's nodes, or of their outputs where they have none."""
+    """ONNX Runtime: graph -> precision -> names of the float graph's nodes, or of the outputs of unnamed ones."""
     lists: dict[str, dict[str, list[str]]] = {}
     for graph, model in models.items():
-        levels = graph_levels(model, by_digest)
+        precisions = graph_precisions(model, by_digest)
         lists[graph] = {
-            level: [node.name or node.output[0] for node in uses(model) if levels[node.input[1]] == level]
-            for level in LEVELS
-            if level in levels.values()
+            precision: [n.name or n.output[0] for n in uses(model) if precisions[n.input[1]] == precision]
+            for precision in WEIGHT_PRECISIONS
+            if precision in precisions.values()
         }
     return lists
 
@@ -89,18 +85,18 @@ def as_nncf(models: Mapping[str, onnx.ModelProto], by_digest: Mapping[str, str])
     """NNCF: graph -> names of the float graph's nodes that stay out of integer arithmetic."""
     lists = as_onnx(models, by_digest)
     return {
-        graph: sorted(name for level, names in levels.items() if level != "int8" for name in names)
-        for graph, levels in lists.items()
+        graph: sorted(name for precision, names in by_name.items() if precision != "int8" for name in names)
+        for graph, by_name in lists.items()
     }
 
 
-def as_coreml(plan: Plan) -> dict[str, Any]:
+def as_coreml(plan: PrecisionPlan) -> dict[str, Any]:
     """Core ML: layer -> the fields of its `OpLinearQuantizerConfig`; and the layers that compute in integers."""
     eight = {"mode": "linear_symmetric", "dtype": "int8", "granularity": "per_channel", "weight_threshold": 0}
     four = {**eight, "dtype": "int4", "granularity": "per_block", "block_size": GROUP}
     configs = {"w8": eight, "int8": eight, "w4": four}
     return {
         "compute_precision": "float16",
-        "weights": {layer: configs[level] for layer, level in sorted(plan.levels.items()) if level in configs},
-        "activations": sorted(layer for layer, level in plan.levels.items() if level == "int8"),
+        "weights": {layer: configs[kind] for layer, kind in sorted(plan.levels.items()) if kind in configs},
+        "activations": sorted(layer for layer, kind in plan.levels.items() if kind == "int8"),
     }

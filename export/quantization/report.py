@@ -1,4 +1,4 @@
-"""What packs at several levels are like on photos that no search has seen."""
+"""What packs restore in comparison with their float pack and with the clean photos."""
 
 from __future__ import annotations
 
@@ -8,65 +8,97 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from time import process_time
+from typing import NamedTuple
 
 import numpy as np
 
+from ...core.arrays import Image
 from ...core.metrics import haarpsi, psnr
 from ...core.pack.manifest import Manifest
 from ...core.restore.restorer import Restorer
-from .samples import Sample, forms_of
+from ..targets.calibration import DamagedPhoto, forms_of
 from .solve import decibels
-from .variant import Reference
 
-__all__ = ["Row", "best_uniform", "graph_bytes", "measure", "table"]
+__all__ = [
+    "FloatResults",
+    "PackQuality",
+    "best_uniform",
+    "errors",
+    "float_results",
+    "graph_bytes",
+    "measure_pack",
+    "quality_table",
+]
+
+
+class FloatResults(NamedTuple):
+    """What the float pack makes of each photo, in the form in which it is run."""
+
+    photos: Sequence[DamagedPhoto]
+    restored: Sequence[Image]  # (H, W, 3) uint16
 
 
 @dataclass(frozen=True)
-class Row:
+class PackQuality:
     """One pack in one runtime: its graphs' bytes; PSNR to the float pack in dB; PSNR in dB and HaarPSI to the truth,
-    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML."""
+    means over the photos; CPU seconds per megapixel, one thread, None where an interpreter stands in for Core ML.
+    """
 
     name: str
     runtime: str
-    bytes: int
-    worst_db: float
+    bytes: int  # of its graphs
+    worst_db: float  # PSNR to the float pack of the worst photo
     mean_db: float
-    psnr: float
-    haarpsi: float
-    seconds: float | None
+    psnr: float  # to the clean photos, mean, dB
+    haarpsi: float  # to the clean photos, mean
+    seconds: float | None  # CPU seconds per megapixel, one thread; None where an interpreter stands in for Core ML
+
+
+def float_results(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatResults:
+    """Restore the photos with the float pack in `folder`."""
+    restorer = Restorer.from_pack(folder, graphs=forms_of(Manifest.load(folder))[0], threads=1)
+    return FloatResults(photos, [restorer(photo.damaged, seed=photo.seed) for photo in photos])
+
+
+def errors(folder: Path, truth: FloatResults, runtime: str = "onnxruntime", form: str | None = None) -> list[float]:
+    """Mean squared difference of each restored photo from that of the float pack, on the scale 0 to 1."""
+    restorer = Restorer.from_pack(folder, runtime, form or forms_of(Manifest.load(folder))[0], threads=1)
+    return [
+        _mean_square(restorer(photo.damaged, seed=photo.seed), restored)
+        for photo, restored in zip(truth.photos, truth.restored, strict=True)
+    ]
 
 
 def graph_bytes(manifest: Manifest, target: str) -> int:
-    """Size of the files that one target is run from."""
+    """Size of the files that one target runs from."""
     files = {manifest.graph_file(name, target) for name in manifest.graphs}
     files |= {part for name in manifest.graphs for part in manifest.graph_parts(name, target)}
     return sum(file.bytes for file in files)
 
 
-def measure(name: str, folder: Path, truth: Reference, runtime: str, arithmetic: str | None = None) -> Row:
-    """Restore the samples with the pack in `folder`, in the worse of its forms as to the float pack."""
+def measure_pack(name: str, folder: Path, truth: FloatResults, runtime: str) -> PackQuality:
+    """Restore the photos with the pack in `folder`; errors are those of the worse of its forms."""
     manifest = Manifest.load(folder)
-    found = [_restored(folder, truth.samples, runtime, form, arithmetic) for form in forms_of(manifest)]
-    errors = [
-        max(_mean_square(restored[i], truth.restored[i]) for restored, _ in found) for i in range(len(truth.samples))
+    found = [_restored(folder, truth.photos, runtime, form) for form in forms_of(manifest)]
+    differences = [
+        max(_mean_square(restored[i], truth.restored[i]) for restored, _ in found) for i in range(len(truth.photos))
     ]
     restored, seconds = found[0]
-    clean = [sample.clean for sample in truth.samples]
-    target = runtime if runtime in manifest.precision else "onnx"
-    return Row(
+    clean = [photo.clean for photo in truth.photos]
+    return PackQuality(
         name=name,
-        runtime=runtime + (f" {arithmetic}" if arithmetic else ""),
-        bytes=graph_bytes(manifest, target),
-        worst_db=decibels(max(errors)),
-        mean_db=fmean(decibels(max(error, 1e-12)) for error in errors),
+        runtime=runtime,
+        bytes=graph_bytes(manifest, runtime if runtime in manifest.precision else "onnx"),
+        worst_db=decibels(max(differences)),
+        mean_db=fmean(decibels(max(difference, 1e-12)) for difference in differences),
         psnr=fmean(psnr(a, b) for a, b in zip(restored, clean, strict=True)),
         haarpsi=fmean(haarpsi(a, b) for a, b in zip(restored, clean, strict=True)),
         seconds=seconds if runtime != "coreml" or sys.platform == "darwin" else None,
     )
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A Markdown table; what is lost is lost to the first row."""
+def quality_table(rows: Sequence[PackQuality]) -> str:
+    """A Markdown table; what is lost is lost compared with the first row."""
     columns = ("graphs", "runtime", "MB", "worst dB", "mean dB", "PSNR", "lost", "HaarPSI", "lost", "CPU s/MP")
     head = f"| {' | '.join(columns)} |\n| --- | --- |{' ---: |' * 8}"
     lines = [
@@ -78,25 +110,23 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([head, *lines])
 
 
-def _restored(
-    folder: Path, samples: Sequence[Sample], runtime: str, form: str, arithmetic: str | None
-) -> tuple[list[np.ndarray], float]:
-    """The restored samples; the first, which warms up, is done once more than it is timed."""
-    restorer = Restorer.from_pack(folder, runtime, form, threads=1, arithmetic=arithmetic)
-    restorer(samples[0].damaged, seed=samples[0].seed)
+def best_uniform(rows: Mapping[str, PackQuality], budget_db: float) -> str | None:
+    """Of packs at one precision throughout, the smallest that keeps the budget."""
+    fitting = [name for name, row in rows.items() if row.worst_db >= budget_db]
+    return min(fitting, key=lambda name: rows[name].bytes, default=None)
+
+
+def _restored(folder: Path, photos: Sequence[DamagedPhoto], runtime: str, form: str) -> tuple[list[np.ndarray], float]:
+    """The restored photos, and the median of CPU seconds per megapixel; the first photo also warms up, untimed."""
+    restorer = Restorer.from_pack(folder, runtime, form, threads=1)
+    restorer(photos[0].damaged, seed=photos[0].seed)
     restored, seconds = [], []
-    for sample in samples:
+    for photo in photos:
         start = process_time()
-        restored.append(restorer(sample.damaged, seed=sample.seed))
-        seconds.append((process_time() - start) / sample.damaged[..., 0].size * 1e6)
+        restored.append(restorer(photo.damaged, seed=photo.seed))
+        seconds.append((process_time() - start) / photo.damaged[..., 0].size * 1e6)
     return restored, float(np.median(seconds))
 
 
-def _mean_square(a: np.ndarray, b: np.ndarray) -> float:
+def _mean_square(a: Image, b: Image) -> float:
     return float(np.mean(np.square((a.astype(np.float64) - b.astype(np.float64)) / np.iinfo(a.dtype).max)))
-
-
-def best_uniform(rows: Mapping[str, Row], budget_db: float) -> str | None:
-    """Of packs at one level throughout, the smallest that keeps the budget."""
-    fitting = [name for name, row in rows.items() if row.worst_db >= budget_db]
-    return min(fitting, key=lambda name: rows[name].bytes, default=None)

@@ -35,7 +35,8 @@ class Method:
 @dataclass(frozen=True)
 class GraphTiming(Method):
     """CPU milliseconds of a call in one thread, over all rounds; how many times faster it is than the float graph of
-    the same runtime: in float32, and in the best arithmetic."""
+    the same runtime: in float32, and in the best arithmetic.
+    """
 
     median: float
     fastest: float

@@ -82,7 +82,7 @@ def _add_table(parser: ArgumentParser) -> None:
 
 def _record(args: Namespace) -> int:
     # The reference is computed by PyTorch, which a runtime must not load: the module is named, not imported.
-    return int(import_module("...export.parity.command", __package__).run(args))
+    return int(import_module("...export.commands.record", __package__).run(args))
 
 
 def _run(args: Namespace) -> int:

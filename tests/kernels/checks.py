@@ -1,4 +1,4 @@
-"""What holds for every op: `run_interpreted` in Triton's interpreter, `check_ahead` for GPUs that are not here."""
+"""What holds for every op: `run_interpreted` in Triton's interpreter, `check_ahead` by compiling ahead of time."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import sys
 from pathlib import Path
 
 import torch
+from gpu import ahead
 
-from pocketprior.kernels import ahead
-from pocketprior.kernels.cases import Case
-
-# Compiling takes seconds: the narrowest, whose sums stay in registers, and the widest. `scripts/gpu --table` takes all.
+ROOT = Path(__file__).resolve().parents[2]
+# Compiling takes seconds: the narrowest, whose sums stay in registers, and the widest. The page has all sizes.
 SIZES = ((32, torch.bfloat16), (128, torch.bfloat16), (128, torch.float32))
 
 
 def interpreted(script: str, *arguments: str) -> str:
     """What a script of this folder prints in a process in which Triton interprets kernels."""
     command = [sys.executable, Path(__file__).with_name(script), *arguments]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "scripts")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -37,7 +36,7 @@ def run_interpreted(op: str) -> None:
 def check_ahead(op: str, target: str) -> None:
     """Every kernel of the op compiles for `target` in 16 and 32 bit without spilling a register."""
     for width, dtype in SIZES:
-        found = ahead.launches(op, Case(1, width, 64, 64), dtype)
+        found = ahead.launches(op, (1, width, 64, 64), dtype)
         assert found
         for launch in found:
             name = f"{launch.kernel.fn.__name__} {launch.constants} {dtype} {target}"

@@ -19,7 +19,7 @@ from pocketprior.core.models.gen2res import Denoiser as Gen2ResDenoiser
 from pocketprior.core.models.gen2res import Gen2ResConfig
 from pocketprior.kernels import mode
 
-Picture = torch.Size([1, 3, 8, 8])
+SHAPE = torch.Size([1, 3, 8, 8])
 
 
 class Guided(nn.Module):
@@ -36,12 +36,12 @@ class Guided(nn.Module):
 
 
 def models() -> dict[str, tuple[nn.Module, Sequence[Tensor]]]:
-    x, t = torch.randn(Picture), torch.full((1,), 0.5)
+    x, t = torch.randn(SHAPE), torch.full((1,), 0.5)
     dirformer = DirformerConfig(width=16, blocks=(1, 1), heads=(1, 2), refinement=1)
     gen2res = Gen2ResConfig(widths=(8, 16), blocks=1, attention=(), compact=True, embedding=16, groups=4, dropout=0.0)
     return {
-        "dtpm": (Guided(), (x, torch.rand(Picture), torch.randn(1, 4), t)),
-        "diffir": (Dirformer(dirformer, 3, 1, 8), (torch.rand(Picture), torch.randn(1, 8))),
+        "dtpm": (Guided(), (x, torch.rand(SHAPE), torch.randn(1, 4), t)),
+        "diffir": (Dirformer(dirformer, 3, 1, 8), (torch.rand(SHAPE), torch.randn(1, 8))),
         "gen2res": (Gen2ResDenoiser(gen2res), (x, t)),
     }
 

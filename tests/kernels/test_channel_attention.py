@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 from checks import check_ahead, run_interpreted
+from gpu import ahead
 
-from pocketprior.kernels import ahead
-from pocketprior.kernels.cases import Case
 from pocketprior.kernels.channel_attention import WIDEST, unsupported
 
 OP = "channel_attention"
@@ -24,7 +23,7 @@ def test_compiles_without_spills(target: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_wide_head_compiles_without_spills(target: str, dtype: torch.dtype) -> None:
     """One head over 96 channels, as in DiffIR's refinement."""
-    launches = ahead.launches(OP, Case(1, 96, 64, 64), dtype)
+    launches = ahead.launches(OP, (1, 96, 64, 64), dtype)
     assert any(launch.constants.get("BLOCK") == WIDEST for launch in launches)
     spilled = {launch.kernel.fn.__name__: ahead.compiled(launch, target).spilled for launch in launches}
     assert not any(spilled.values()), spilled

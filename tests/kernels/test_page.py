@@ -1,4 +1,4 @@
-"""docs/kernels.md tells of the kernels that there are."""
+"""docs/kernels.md describes the kernels that there are."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+from gpu import ahead
+from gpu.page import DTYPE, PAGE, WIDTHS, blocks, write
 
 from pocketprior.core.errors import UsageError
-from pocketprior.kernels import OPS, ahead
-from pocketprior.kernels.cases import Case
-from pocketprior.kernels.gpu.counted import DTYPE, WIDTHS
-from pocketprior.kernels.gpu.page import PAGE, blocks, write
+from pocketprior.kernels import OPS
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = blocks((ROOT / PAGE).read_text(encoding="utf-8"))
-STALE = "docs/kernels.md tells of other kernels than there are; run: scripts/gpu --table"
+STALE = "docs/kernels.md describes other kernels than there are; run: scripts/gpu/run tables"
 
 
 def cells(block: str, *columns: int) -> set[tuple[str, ...]]:
@@ -34,9 +33,13 @@ def test_every_kernel_is_in_the_table() -> None:
         (op, launch.kernel.fn.__name__, str(width))
         for op in OPS
         for width in WIDTHS
-        for launch in ahead.launches(op, Case(1, width, 64, 64), DTYPE)
+        for launch in ahead.launches(op, (1, width, 64, 64), DTYPE)
     }
     assert cells(BLOCKS["ahead"], 0, 1, 2) == started, STALE
+
+
+def test_the_page_has_no_other_tables() -> None:
+    assert set(BLOCKS) == {"ops", "counted", "ahead"}
 
 
 def test_nothing_in_the_table_spills_on_nvidia() -> None:
@@ -46,9 +49,9 @@ def test_nothing_in_the_table_spills_on_nvidia() -> None:
 
 def test_a_page_without_its_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / PAGE).write_text("<!-- probe -->\nold\n<!-- /probe -->\n")
-    write(tmp_path, {"probe": "new"})
-    assert blocks((tmp_path / PAGE).read_text()) == {"probe": "new"}
-    with pytest.raises(UsageError, match="<!-- bench -->"):
-        write(tmp_path, {"bench": "new"})
-    assert blocks((tmp_path / PAGE).read_text()) == {"probe": "new"}
+    (tmp_path / PAGE).write_text("<!-- counted -->\nold\n<!-- /counted -->\n")
+    write(tmp_path, {"counted": "new"})
+    assert blocks((tmp_path / PAGE).read_text()) == {"counted": "new"}
+    with pytest.raises(UsageError, match="<!-- ahead -->"):
+        write(tmp_path, {"ahead": "new"})
+    assert blocks((tmp_path / PAGE).read_text()) == {"counted": "new"}

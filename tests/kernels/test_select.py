@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ def plain(x: Tensor, factor: Tensor | None = None) -> Tensor:
     return x * 2 if factor is None else x * factor
 
 
-def twin(x: Tensor, factor: Tensor | None = None) -> Tensor:
+def kernel(x: Tensor, factor: Tensor | None = None) -> Tensor:
     del factor
     return torch.full_like(x, 7)
 
@@ -21,7 +24,7 @@ def takes_all(*_: Tensor | None) -> None:
 
 
 def choose(x: Tensor, factor: Tensor | None = None) -> float:
-    return select.choose(plain, twin, takes_all, x, factor).flatten()[0].item()
+    return select.choose(plain, kernel, takes_all, x, factor).flatten()[0].item()
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_a_cpu_tensor_runs_the_reference() -> None:
 
 
 def test_fused_on_a_cpu_says_why_not() -> None:
-    with mode("fused"), pytest.raises(UnsupportedError, match="plain cannot run fused: the input is on 'cpu'"):
+    with mode("fused"), pytest.raises(UnsupportedError, match="test_select cannot run fused: the input is on 'cpu'"):
         choose(torch.ones(1))
 
 
@@ -55,6 +58,46 @@ def test_modes_nest_and_end_with_their_block() -> None:
             raise RuntimeError("stop")
         assert choose(torch.ones(1)) == 7
     assert choose(torch.ones(1)) == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_a_mode_holds_in_threads_without_their_own() -> None:
+    """Autograd runs backward passes in such threads."""
+    with mode("fused"), ThreadPoolExecutor(1) as other:
+        assert other.submit(choose, torch.ones(1)).result() == 7
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(choose, torch.ones(1)).result() == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_threads_do_not_disturb_each_other() -> None:
+    """Two blocks that overlap without being nested; afterwards no mode is left over."""
+
+    def other() -> tuple[float, float]:
+        with mode("reference"):
+            begun.wait()
+            inside = choose(torch.ones(1))
+            ended.wait()
+        return inside, choose(torch.ones(1))
+
+    begun, ended = Barrier(2), Barrier(2)
+    with ThreadPoolExecutor(1) as pool:
+        with mode("fused"):
+            found = pool.submit(other)
+            begun.wait()
+            assert choose(torch.ones(1)) == 7
+        ended.wait()
+        assert found.result() == (2, 2)
+    assert choose(torch.ones(1)) == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_a_change_of_mode_is_seen_by_compiled_code() -> None:
+    compiled = torch.compile(lambda x: select.choose(plain, kernel, takes_all, x), backend="eager", fullgraph=True)
+    assert compiled(torch.ones(1)).item() == 2
+    with mode("fused"):
+        assert compiled(torch.ones(1)).item() == 7
+    assert compiled(torch.ones(1)).item() == 2
 
 
 @pytest.mark.usefixtures("here")
@@ -73,8 +116,8 @@ def test_input_that_no_kernel_takes(x: Tensor, factor: Tensor | None, reason: st
 
 @pytest.mark.usefixtures("here")
 def test_an_op_has_its_own_reasons() -> None:
-    with mode("fused"), pytest.raises(UnsupportedError, match="plain cannot run fused: too wide"):
-        select.choose(plain, twin, lambda *_: "too wide", torch.ones(1))
+    with mode("fused"), pytest.raises(UnsupportedError, match="test_select cannot run fused: too wide"):
+        select.choose(plain, kernel, lambda *_: "too wide", torch.ones(1))
 
 
 @pytest.mark.usefixtures("here")
@@ -110,7 +153,7 @@ def test_autocast_brings_all_tensors_to_its_dtype() -> None:
 def test_an_export_traces_the_reference() -> None:
     class Model(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return select.choose(plain, twin, takes_all, x)
+            return select.choose(plain, kernel, takes_all, x)
 
     with mode("fused"):
         program = torch.export.export(Model(), (torch.ones(3),))

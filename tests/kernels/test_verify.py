@@ -4,18 +4,18 @@ import math
 
 import pytest
 import torch
+from gpu import verify
 from torch import Tensor
 
-from pocketprior.kernels import select, verify
-from pocketprior.kernels.cases import Case
+from pocketprior.kernels import select
 
-CASE = Case(2, 16, 5, 7)
+CASE = (2, 16, 5, 7)
 
 
-def findings(monkeypatch: pytest.MonkeyPatch, twin: object) -> list[verify.Finding]:
-    """The findings with `twin` in the place of the kernel."""
+def findings(monkeypatch: pytest.MonkeyPatch, kernel: object) -> list[verify.Finding]:
+    """The findings with `kernel` in the place of the real one."""
     monkeypatch.setattr(select, "_INTERPRETED", True)
-    monkeypatch.setattr(verify.module_of("modulated_norm"), "fused", twin)
+    monkeypatch.setattr(verify.module_of("modulated_norm"), "fused", kernel)
     return verify.verify("modulated_norm", CASE, torch.float32, device="cpu")
 
 
@@ -26,28 +26,28 @@ def test_the_reference_itself_holds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_small_error_of_one_pixel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def twin(*args: Tensor) -> Tensor:
+    def kernel(*args: Tensor) -> Tensor:
         y = verify.module_of("modulated_norm").reference(*args)
         return y + torch.zeros_like(y).index_fill(3, torch.tensor([6]), 1e-5)
 
-    assert [f.what for f in findings(monkeypatch, twin) if not f.holds] == ["output"]
+    assert [f.what for f in findings(monkeypatch, kernel) if not f.holds] == ["output"]
 
 
 def test_a_missing_share_of_a_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def twin(x: Tensor, weight: Tensor, *rest: Tensor) -> Tensor:
+    def kernel(x: Tensor, weight: Tensor, *rest: Tensor) -> Tensor:
         return verify.module_of("modulated_norm").reference(x, weight.detach() + 0 * weight, *rest)
 
-    assert [f.what for f in findings(monkeypatch, twin) if not f.holds] == ["gradient 1"]
+    assert [f.what for f in findings(monkeypatch, kernel) if not f.holds] == ["gradient 1"]
 
 
 def test_memory_that_is_left_unwritten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def twin(*args: Tensor) -> Tensor:
+    def kernel(*args: Tensor) -> Tensor:
         y = verify.module_of("modulated_norm").reference(*args)
         room = torch.empty_like(y)
         room[:, :, 1:] = 0
         return y + room.detach()
 
-    assert not findings(monkeypatch, twin)[0].holds
+    assert not findings(monkeypatch, kernel)[0].holds
 
 
 @pytest.mark.parametrize("layout", verify.LAYOUTS)

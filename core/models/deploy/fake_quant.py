@@ -45,7 +45,7 @@ class QuantizedConvolution(NamedTuple):
 
 
 def quantized_array(x: Tensor, params: QuantParams) -> Tensor:
-    """x rounded to unsigned 8 bits, as ONNX's QuantizeLinear and DequantizeLinear do; no gradient outside the range."""
+    """Round x to unsigned 8 bits, as ONNX's QuantizeLinear and DequantizeLinear do; no gradient outside the range."""
     scale, zero = params
     inside = x.clamp(-zero * scale, (255 - zero) * scale)
     with torch.no_grad():

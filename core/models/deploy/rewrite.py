@@ -69,12 +69,12 @@ def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
 
 
 def _scaled_after(conv: nn.Conv2d, factor: Tensor) -> nn.Conv2d:
-    """factor * conv(x); factor: (outputs, 1, 1)."""
+    """The convolution factor * conv(x); factor: (outputs, 1, 1)."""
     return _conv(conv.weight * factor[:, None], _bias(conv) * factor[:, 0, 0])
 
 
 def _affine_before(scale: Tensor, shift: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
-    """conv of x * scale + shift, both (inputs,); exact because a 1x1 convolution does not pad."""
+    """The convolution of x * scale + shift, both (inputs,); exact because a 1x1 convolution does not pad."""
     return _conv(conv.weight * scale[:, None, None], _bias(conv) + conv.weight[:, :, 0, 0] @ shift)
 
 
@@ -150,7 +150,7 @@ class SplitNafBlock(nn.Module):
 
 
 def _filmed(x: Tensor, film: nn.Module | None, embedding: Tensor | None) -> Tensor:
-    """x * scale + shift; not 1 + scale, as the layer has it folded in."""
+    """Return x * scale + shift; not 1 + scale, as the layer has it folded in."""
     if film is None:
         return x
     scale, shift = film(embedding)[:, :, None, None].chunk(2, dim=1)

@@ -70,17 +70,18 @@ class ScaledConv(nn.Module):
         return self.shared * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (N, inputs, H, W). Returns (N, outputs, H', W')."""
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
 
 def _film_after(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> ScaledConv:
-    """conv, then x (1 + scale) + shift, as one convolution; scale, shift: (outputs,)."""
+    """The convolution, then x (1 + scale) + shift, as one; scale, shift: (outputs,)."""
     factor = 1 + scale
     return ScaledConv(conv.weight, factor.reshape(-1, 1, 1, 1), _bias(conv) * factor + shift, int(conv.padding[0]))
 
 
 def _film_before(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> ScaledConv:
-    """x (1 + scale) + shift, then an unpadded 1x1 conv, as one convolution; scale, shift: (inputs,)."""
+    """The convolution after x (1 + scale) + shift, as one; it is an unpadded 1x1; scale, shift: (inputs,)."""
     return ScaledConv(
         conv.weight, (1 + scale).reshape(1, -1, 1, 1), _bias(conv) + conv.weight[:, :, 0, 0] @ shift, padding=0
     )

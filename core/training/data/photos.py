@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ...arrays import FloatImage
 from ...degradations import TASKS, ShrinkTask, Task, Window
+from ...degradations.filters import structure
 from ...errors import TrainingError
+from ...photo.io import read
 from ...photo.resize import thumbnail
-from ...texture import structure
 from ..loop.log import bar
 
 __all__ = [
@@ -165,8 +166,6 @@ def load(
     damaged: for paired data, the damaged photo of each of `paths`. Pairs keep their size: damage is real only at its
     own scale. quiet: without progress bars. Raises TrainingError if the two photos of a pair differ in size.
     """
-    from ...photo.io import read  # training on arrays needs no photo decoder
-
     halve = not damaged
     shown = (lambda items, *_: items) if quiet else bar
     photos = [to_8_bits(read(path).pixels, halve=halve) for path in shown(paths, "photos", "photo")]

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from ...arrays import FloatImage
 from ...degradations import gaussian_blur, gaussian_noise
+from ...degradations.encoding import blend
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
 from ...sampling.samplers import ddim
 from ...sampling.schedule import SCHEDULES, trailing
-from ...texture import blend
 from ..data.photos import Crop, Pool, TrainingData, planar
 from ..evaluation.score import device_of, side_by_side
 from ..loop.recipe import Recipe
@@ -158,7 +158,7 @@ def _imperfect(crop: Crop, rng: Generator) -> FloatImage:
     """
     smooth = crop.smooth
     if rng.random() < 0.5:
-        smooth = blend(crop.clean, smooth, rng.uniform(0, 0.3))
+        smooth = blend(smooth, crop.clean, np.float32(rng.uniform(0, 0.3)))
     if rng.random() < 0.2:
         smooth = gaussian_noise(gaussian_blur(smooth, rng.uniform(0.3, 1.0)), rng.uniform(0, 2), rng)
     return smooth

@@ -9,13 +9,15 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from ...errors import MissingExtraError
 from .recipe import Recipe
@@ -27,21 +29,16 @@ LINE_EVERY = 10.0  # seconds between lines if no terminal shows a bar
 
 
 class Log:
-    """The record of a run in its folder, in which step `start` was the last one saved.
+    """The record of a run in its folder, in which step `start` was the last one saved."""
 
-    board: whether to write TensorBoard files and images too, which need further packages.
-    """
-
-    def __init__(self, run: Path, start: int, board: bool) -> None:
+    def __init__(self, run: Path, start: int) -> None:
         self.run = run
-        self._board = _board(run, start) if board else None
+        self._board = _board(run, start)
         self._drop_lines_after(start)
 
     def write(self, step: int, figures: Mapping[str, float], images: Mapping[str, Tensor]) -> None:
         """Add a line with the figures of a step, and the images, each (3, H, W) in [0, 1]."""
         self._append(step, figures)
-        if self._board is None:
-            return
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
         for name, image in images.items():
@@ -52,8 +49,7 @@ class Log:
 
     def close(self) -> None:
         """Finish the TensorBoard file."""
-        if self._board is not None:
-            self._board.close()
+        self._board.close()
 
     def _drop_lines_after(self, start: int) -> None:
         """A killed run may have written a line, or a part of one, after its last saved state."""
@@ -167,8 +163,6 @@ def _pixels(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def _png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -183,31 +177,5 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def bar(items: Iterable[Any] | None, what: str, unit: str, **options: Any) -> Any:
-    """A bar over `items`, or with None one that `update` moves on; options are tqdm's."""
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        return _NoBar(items)
+    """Return a bar over `items`, or with None one that `update` moves on; options are tqdm's."""
     return tqdm(items, what, unit=unit, disable=None, file=sys.stderr, **options)
-
-
-class _NoBar:
-    """What the package asks of a bar."""
-
-    def __init__(self, items: Iterable[Any] | None) -> None:
-        self._items = items or ()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items)
-
-    def update(self) -> None:
-        pass
-
-    def set_postfix_str(self, text: str, *, refresh: bool) -> None:
-        pass
-
-    def write(self, text: str, file: TextIO) -> None:
-        print(text, file=file)
-
-    def close(self) -> None:
-        pass

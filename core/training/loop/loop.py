@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,15 @@ from ..data.photos import TrainingData
 from ..data.stream import batches, share_of
 from .log import Log, Progress
 from .optimizers import TrainedWeights, optimizers
-from .processes import Guard, Interrupt, Processes
+from .processes import Guard, Interrupt
 from .processes import processes as start_processes
 from .recipe import Recipe
 from .resume import STATE_NAME, check_run, claim_run, clear_errors, load_state, save_state
 from .stage import TrainingStage, WithAuxiliary
 from .threads import Threads, resolve
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["CHECKPOINT_NAME", "SavedStep", "train"]
 
@@ -58,7 +61,6 @@ def train(
     inputs: Mapping[str, str] | None = None,
     workers: int = 1,
     start: checkpoints.Checkpoint | None = None,
-    board: bool = True,
     minutes: float | None = None,
     threads: Threads | None = None,
 ) -> Generator[SavedStep]:
@@ -76,7 +78,6 @@ def train(
         workers: Processes that draw batches; 0 to draw in this one.
         start: A checkpoint of this stage from whose weights a new run starts; steps, samples and hours are counted on
             from there, and the rate warms up again.
-        board: Whether to write `tensorboard/` and `pictures/`; without them PyTorch, NumPy and safetensors suffice.
         minutes: Save the state and return after this time, even if steps are left.
         threads: Sets the number of threads during the run; None leaves it unchanged.
 
@@ -107,7 +108,7 @@ def train(
     with ExitStack() as stack:
         parts = batches(stage, data.train, recipe, start=first, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
-        report = stack.enter_context(_Report(run, first, board, recipe)) if accelerator.is_main_process else None
+        report = stack.enter_context(_Report(run, first, recipe)) if accelerator.is_main_process else None
         progress = report.progress if report else None
         interrupt = stack.enter_context(Interrupt())
         used = threads.adjust() if threads else torch.get_num_threads()
@@ -184,7 +185,7 @@ class _Loss(nn.Module):
 class _Trainer:
     """A stage, prepared for the devices, with its optimiser, average and running means."""
 
-    def __init__(self, stage: TrainingStage, recipe: Recipe, accelerator: Processes) -> None:
+    def __init__(self, stage: TrainingStage, recipe: Recipe, accelerator: Accelerator) -> None:
         self.stage, self.recipe, self.accelerator = stage, recipe, accelerator
         self.bf16 = resolve(recipe.precision, accelerator.device) == "bf16"
         made = optimizers(stage, recipe, bf16=self.bf16)
@@ -360,9 +361,9 @@ class _Trainer:
 class _Report:
     """The log and the progress of a run, for the main process."""
 
-    def __init__(self, run: Path, start: int, board: bool, recipe: Recipe) -> None:
+    def __init__(self, run: Path, start: int, recipe: Recipe) -> None:
         with clear_errors(run):
-            self.log = Log(run, start, board)
+            self.log = Log(run, start)
         self.progress = Progress(start, recipe)
 
     def __enter__(self) -> _Report:

@@ -12,65 +12,37 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from importlib import import_module
 from statistics import median
 from types import FrameType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor, nn
 
 from ...errors import MissingExtraError, TrainingError, UsageError
 
-__all__ = ["Guard", "Interrupt", "Processes", "close", "processes"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Guard", "Interrupt", "close", "processes"]
 
 PATIENCE = timedelta(hours=2)  # for which processes wait while only the main one validates
 
 
-class Processes(Protocol):
-    """What the loop asks of Accelerate."""
+def processes() -> Accelerator:
+    """Return Accelerate's view of this process: one, DDP or FSDP2, on the GPU if there is one.
 
-    @property
-    def num_processes(self) -> int: ...
-    @property
-    def process_index(self) -> int: ...
-    @property
-    def is_main_process(self) -> bool: ...
-    @property
-    def device(self) -> torch.device: ...
-    def prepare(self, *args: Any) -> Any: ...
-    def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]: ...
-    def reduce(self, tensor: Any, reduction: str) -> Any: ...
-    def wait_for_everyone(self) -> None: ...
+    Precision and accumulation come from the recipe, not from the launcher.
 
-
-def processes() -> Processes:
-    """Accelerate's view of this process: one, DDP or FSDP2, on the GPU if there is one.
-
-    Precision and accumulation come from the recipe, not from the launcher. A single process works without Accelerate if
-    that is not installed. Raises MissingExtraError if several were launched without it, UsageError for FSDP version 1
-    and for unsupported engines.
+    Raises:
+        MissingExtraError: If Accelerate is not installed.
+        UsageError: For FSDP version 1 and for unsupported engines.
     """
     try:
-        import_module("accelerate")
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
     except ModuleNotFoundError as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise MissingExtraError("accelerate", "train", "training on several processes") from error
-        return _Alone()
-    return _accelerated()
-
-
-def close() -> None:
-    """End the process group that `processes` started."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _accelerated() -> Processes:
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+        raise MissingExtraError("accelerate", "train", "training") from error
 
     supported = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
     found = Accelerator(
@@ -95,34 +67,10 @@ def _asked_for(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("1", "true", "yes")
 
 
-class _Prepared(NamedTuple):
-    optimizer: torch.optim.Optimizer
-
-
-class _Alone:
-    """One process on one device."""
-
-    num_processes = 1
-    process_index = 0
-    is_main_process = True
-
-    def __init__(self) -> None:
-        self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
-
-    def prepare(self, *args: Any) -> tuple[Any, ...]:
-        module, *optimizers = args
-        return module.to(self.device), *map(_Prepared, optimizers)
-
-    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
-        del model
-        return nullcontext()
-
-    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
-        del reduction
-        return tensor
-
-    def wait_for_everyone(self) -> None:
-        pass
+def close() -> None:
+    """End the process group that `processes` started."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

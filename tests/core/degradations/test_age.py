@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import age
-from pocketprior.core.degradations.windows import Part
+from pocketprior.core.degradations.window import Part
 
 
 def test_fully_toned_image_has_one_hue(waves) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from scipy import ndimage
 
 from pocketprior.core.degradations import blur, filters
 from pocketprior.core.degradations.filters import enlarge, resize, shrink
+from pocketprior.core.photo.io import read
 
 
 def test_gaussian_blur_keeps_a_constant_and_no_blur_keeps_all(waves) -> None:
@@ -117,3 +120,49 @@ def test_area_is_the_mean_of_the_pixels(rng) -> None:
 def test_without_antialiasing_points_are_sampled(rng) -> None:
     image = rng.random((9, 9, 3), dtype=np.float32)
     np.testing.assert_allclose(resize(image, 3, 3, "bilinear", antialias=False), image[1::3, 1::3], atol=1e-6)
+
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def test_flat_photo_is_all_structure() -> None:
+    flat = np.full((17, 23, 3), 0.6, np.float32)
+    np.testing.assert_allclose(filters.structure(flat), flat, atol=1e-5)
+
+
+def test_texture_goes_and_edges_stay() -> None:
+    rng = np.random.default_rng(0)
+    step = np.zeros((64, 64, 3), np.float32)
+    step[:, 32:] = 1
+    grained = np.clip(step + 0.02 * rng.standard_normal(step.shape, dtype=np.float32), 0, 1)
+    smooth = filters.structure(grained)
+    assert smooth[:, :28].std() < 0.3 * grained[:, :28].std()
+    assert (smooth[:, 36:].mean() - smooth[:, :28].mean()) > 0.95
+
+
+def test_lines_are_solved_exactly() -> None:
+    """The tridiagonal sweep equals a dense solution of (1 + weight A) u = signal."""
+    rng = np.random.default_rng(1)
+    signal = rng.random((9, 2, 3), dtype=np.float32)
+    coupling = rng.random((8, 2), dtype=np.float32)
+    solved = filters._solve_rows(signal, coupling, 7.0)
+    for line in range(2):
+        laplacian = np.zeros((9, 9))
+        for i, c in enumerate(coupling[:, line]):
+            laplacian[i : i + 2, i : i + 2] += c * np.array([[1, -1], [-1, 1]])
+        expected = np.linalg.solve(np.eye(9) + 7.0 * laplacian, signal[:, line].astype(float))
+        np.testing.assert_allclose(solved[:, line], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (2, 2)])
+def test_smallest_photos(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(2).random((*shape, 3), dtype=np.float32)
+    smooth = filters.structure(image)
+    assert smooth.shape == image.shape
+    assert np.isfinite(smooth).all()
+
+
+def test_real_photo_keeps_most_of_itself() -> None:
+    photo = read(EXAMPLES / "dog.jpg").pixels[::2, ::2].astype(np.float32) / 255
+    error = np.square(filters.structure(photo) - photo).mean()
+    assert 24 < -10 * np.log10(error) < 34

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import grain
+from pocketprior.core.degradations.encoding import LUMA
 from pocketprior.core.degradations.grain import Camera, mosaic_noise
-from pocketprior.core.degradations.srgb import LUMA
 
 SIDE = 256  # a correlation over so many samples is known to about 0.003
 

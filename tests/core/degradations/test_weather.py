@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import weather
-from pocketprior.core.degradations.srgb import linear_to_srgb
+from pocketprior.core.degradations.encoding import linear_to_srgb
 from pocketprior.core.degradations.weather import SmoothField, depth_map, scattered
-from pocketprior.core.degradations.windows import Part, Window
+from pocketprior.core.degradations.window import Part, Window
 
 
 def test_haze_leaves_the_near_and_hides_the_far(waves) -> None:

@@ -81,5 +81,5 @@ def test_without_its_tail_it_is_the_enlarged_image(changes: dict, inputs: int, s
 
 
 def test_unequal_lists_are_refused() -> None:
-    with pytest.raises(UsageError, match="one entry per level"):
+    with pytest.raises(UsageError, match="one entry per resolution"):
         Dirformer(tiny(heads=(1,)), 3, 1, 4)

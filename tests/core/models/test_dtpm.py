@@ -148,26 +148,6 @@ def test_code_is_of_the_photo_or_of_the_estimate(coded: Dtpm) -> None:
     assert not torch.equal(estimated, encoder(thumbnail))
 
 
-def test_mean_of_seeds_is_the_mean(model: Dtpm) -> None:
-    noises, (_, image, code, _) = torch.randn(3, 2, 3, 16, 32), inputs(16, 32)
-    restored = model.restore(image, code, noises, torch.ones(2), LEVELS, TIMES)
-    each = [model(image, code, noise, torch.ones(2), LEVELS, TIMES) for noise in noises]
-    torch.testing.assert_close(restored, sum(each) / 3)
-    assert not torch.equal(each[0], each[1])
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 50), (17, 31), (16, 24)])
-def test_photos_of_any_size_are_restored(model: Dtpm, height: int, width: int) -> None:
-    noise, image, code, _ = inputs(height, width)
-    restored = model.restore(image, code, noise[None], torch.zeros(2), LEVELS, TIMES)
-    assert restored.shape == image.shape
-    rows, columns = (-(-n // model.multiple_of) * model.multiple_of for n in (height, width))
-    whole = model.restore(image, code, noise[None], torch.ones(2), LEVELS, TIMES)
-    assert whole.isfinite().all()
-    if (rows, columns) == (height, width):
-        assert torch.equal(restored, model.predictor(image).clamp(0, 1))
-
-
 @pytest.mark.parametrize("name", ["schedule", "prediction", "structure_slot", "code_of"])
 def test_unknown_option_lists_the_valid_ones(name: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown {name} 'odd'; choose one of: "):

@@ -332,7 +332,7 @@ def test_further_tasks_are_read_back_and_taken_apart(pack: Path, manifest: Manif
     assert Manifest.load(pack) == both
     assert both.of(None) == both.of("cleanup") == replace(both, tasks=("cleanup",), further={})
     assert both.of("rain") == replace(manifest, tasks=("rain",), graphs=named, residual_scale=0.125)
-    assert [one.tasks for one in both.alone()] == [("cleanup",), ("rain",)]
+    assert [one.tasks for one in both.per_task()] == [("cleanup",), ("rain",)]
     with pytest.raises(UnknownNameError, match=r"'haze'.*cleanup, rain"):
         both.of("haze")
 
@@ -340,7 +340,7 @@ def test_further_tasks_are_read_back_and_taken_apart(pack: Path, manifest: Manif
 def test_tasks_without_graphs_of_their_own_share_all(manifest: Manifest) -> None:
     both = replace(manifest, tasks=("cleanup", "rain"))
     assert both.of("rain") is both
-    assert both.alone() == [both]
+    assert both.per_task() == [both]
 
 
 def test_the_files_of_all_tasks_are_listed_and_must_be_there(pack: Path, manifest: Manifest) -> None:

@@ -61,7 +61,7 @@ def test_a_folder_without_a_list_gives_all_its_photos(tmp_path):
     (tmp_path / "text.txt").write_text("")
     with pytest.raises(UsageError, match="there are no photos under"):
         released_photos(tmp_path, split="train")
-    with pytest.raises(UsageError, match=r"text.txt' is no folder; give a folder of photos"):
+    with pytest.raises(UsageError, match=r"text.txt' is not a folder; give a folder of photos"):
         released_photos(tmp_path / "text.txt", split="train")
     (tmp_path / "a.png").write_bytes(b"")
     assert released_photos(tmp_path, split="train") == [tmp_path / "a.png"]

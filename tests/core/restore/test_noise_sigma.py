@@ -101,6 +101,6 @@ def test_nothing_is_measured_on_less_than_a_block(shape: tuple[int, int]) -> Non
 def test_it_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     image = noisy(scene(), 9)[:250, :90]
     whole = noise_sigma(image)
-    monkeypatch.setattr(module, "STRIP", 2 * module.BLOCK)
+    monkeypatch.setattr(module, "_STRIP", 2 * module._BLOCK)
     assert noise_sigma(image) == pytest.approx(whole, rel=1e-6)
     assert white_sigma(image, 9) == 9

@@ -158,17 +158,17 @@ def test_more_noise_than_the_model_counts_is_noticed(own: Restorer) -> None:
     photo = Photo(packs.photo(SIDE, SIDE))
     assert own.photo(photo, noise=80).notices == ()
     (notice,) = own.photo(photo, noise=100).notices
-    assert notice == "it has noise of about 100 grey levels, the model removes at most 92: the rest stays"
+    assert notice == "it has noise of about 100 grey levels, of which the model removes at most 92"
 
 
 @pytest.mark.parametrize("noise", [-1.0, 256.0, math.nan, math.inf])
 def test_noise_that_cannot_be_is_refused(own: Restorer, noise: float) -> None:
-    with pytest.raises(UsageError, match="choose a standard deviation from 0 to 255 grey levels"):
+    with pytest.raises(UsageError, match="expected noise of a standard deviation from 0 to 255 grey levels"):
         own(packs.photo(8, 8), noise=noise)
 
 
 def test_noise_is_refused_by_a_model_that_does_not_count_it(own: Restorer) -> None:
-    with pytest.raises(UsageError, match="'tiny-cleanup' does not count the noise of a photo: leave it out"):
+    with pytest.raises(UsageError, match="'tiny-cleanup' does not use the noise of a photo; leave the option out"):
         from_level(own, None)(packs.photo(8, 8), noise=5.0)
 
 
@@ -224,4 +224,4 @@ class TestCommand:
 
     def test_the_embedded_pack_takes_none(self, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["restore", str(photo), "--noise", "10"]) == 2
-        assert "does not count the noise of a photo" in capsys.readouterr().err
+        assert "does not use the noise of a photo" in capsys.readouterr().err

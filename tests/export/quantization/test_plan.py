@@ -6,28 +6,36 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import PackError, UsageError
-from pocketprior.export.quantization.levels import GROUP
-from pocketprior.export.quantization.plan import FORMAT, Plan, as_coreml, as_nncf, as_onnx, check, load
-from pocketprior.export.quantization.variant import FloatPack
+from pocketprior.export.quantization.plan import (
+    PLAN_FORMAT,
+    PrecisionPlan,
+    as_coreml,
+    as_nncf,
+    as_onnx,
+    check_plan,
+    load_plan,
+)
+from pocketprior.export.targets.calibration import FloatPack
+from pocketprior.export.targets.weights import GROUP
 
 
 @pytest.fixture
-def plan(opened: FloatPack) -> Plan:
+def plan(opened: FloatPack) -> PrecisionPlan:
     kinds = {layer.name: "int8" if layer.spatial else "w8" for layer in opened.layers}
     kinds[next(layer.name for layer in opened.layers if layer.spatial)] = "w4"
     weights = {layer.name: layer.digest for layer in opened.layers}
-    return Plan(FORMAT, "0" * 64, "1" * 64, "size", 42.0, 43.5, kinds, weights)
+    return PrecisionPlan(PLAN_FORMAT, "0" * 64, "1" * 64, "size", 42.0, 43.5, kinds, weights)
 
 
-def test_a_file_gives_the_same_plan(plan: Plan, opened: FloatPack, tmp_path: Path) -> None:
+def test_a_file_gives_the_same_plan(plan: PrecisionPlan, opened: FloatPack, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(plan.text())
-    again = load(tmp_path / "plan.json")
+    again = load_plan(tmp_path / "plan.json")
     assert again == plan
     assert again.hash == plan.hash
-    check(again, opened.layers)
+    check_plan(again, opened.layers)
 
 
-def test_the_hash_is_of_all_that_is_planned(plan: Plan) -> None:
+def test_the_hash_is_of_all_that_is_planned(plan: PrecisionPlan) -> None:
     name = next(iter(plan.levels))
     others = [
         replace(plan, levels={**plan.levels, name: "fp16"}),
@@ -37,24 +45,24 @@ def test_the_hash_is_of_all_that_is_planned(plan: Plan) -> None:
     assert len({plan.hash, *(other.hash for other in others)}) == 4
 
 
-def test_a_plan_of_another_model_is_refused(plan: Plan, opened: FloatPack) -> None:
+def test_a_plan_of_another_model_is_refused(plan: PrecisionPlan, opened: FloatPack) -> None:
     name = next(iter(plan.weights))
     with pytest.raises(UsageError, match="made for another model"):
-        check(replace(plan, weights={**plan.weights, name: "f" * 64}), opened.layers)
+        check_plan(replace(plan, weights={**plan.weights, name: "f" * 64}), opened.layers)
     dense = next(layer.name for layer in opened.layers if not layer.spatial)
     with pytest.raises(UsageError, match=r"the level 'int8' for the layer .*; it can have: fp32, fp16, w8"):
-        check(replace(plan, levels={**plan.levels, dense: "int8"}), opened.layers)
+        check_plan(replace(plan, levels={**plan.levels, dense: "int8"}), opened.layers)
 
 
-def test_what_is_no_plan(plan: Plan, tmp_path: Path) -> None:
+def test_what_is_no_plan(plan: PrecisionPlan, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
-        load(tmp_path / "none.json")
+        load_plan(tmp_path / "none.json")
     (tmp_path / "plan.json").write_text(replace(plan, format=7).text())
     with pytest.raises(PackError, match="format 7"):
-        load(tmp_path / "plan.json")
+        load_plan(tmp_path / "plan.json")
 
 
-def test_what_it_says_to_the_toolchains(plan: Plan, opened: FloatPack) -> None:
+def test_what_it_says_to_the_toolchains(plan: PrecisionPlan, opened: FloatPack) -> None:
     by_digest = {plan.weights[name]: level for name, level in plan.levels.items()}
     nodes = as_onnx(opened.models, by_digest)
     convolutions = [node.name or node.output[0] for node in opened.models["fused"].graph.node if node.op_type == "Conv"]

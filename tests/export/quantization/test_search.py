@@ -8,40 +8,43 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import UnknownNameError
+from pocketprior.export.limits import MARGIN_DB
 from pocketprior.export.quantization import search as module
-from pocketprior.export.quantization.memory import Memory
-from pocketprior.export.quantization.plan import check
-from pocketprior.export.quantization.search import MARGIN_DB, Found, NoPlan, fingerprint, search
+from pocketprior.export.quantization.plan import check_plan
+from pocketprior.export.quantization.report import FloatResults, errors
+from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPlan, fingerprint, search
 from pocketprior.export.quantization.solve import cost_of
-from pocketprior.export.quantization.variant import FloatPack, Reference, errors
+from pocketprior.export.targets.calibration import FloatPack
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Memory:
-    return Memory(tmp_path / "memory", "x")
+def memory(tmp_path: Path) -> Measurements:
+    return Measurements(tmp_path / "memory", "x")
 
 
 @pytest.mark.parametrize("objective", ["size", "speed"])
-def test_the_budget_is_kept(opened: FloatPack, truth: Reference, memory: Memory, objective: str) -> None:
+def test_the_budget_is_kept(opened: FloatPack, truth: FloatResults, memory: Measurements, objective: str) -> None:
     found = search(opened, truth, truth, 45, objective, memory)
-    assert isinstance(found, Found)
+    assert isinstance(found, FoundPlan)
     assert found.worst_db >= 45 + MARGIN_DB
-    check(found.plan, opened.layers)
+    check_plan(found.plan, opened.layers)
     assert set(found.plan.levels.values()) & ({"w4", "w8"} if objective == "size" else {"int8"})
 
 
-def test_a_smaller_budget_gives_no_larger_plan(opened: FloatPack, truth: Reference, memory: Memory) -> None:
+def test_a_smaller_budget_gives_no_larger_plan(opened: FloatPack, truth: FloatResults, memory: Measurements) -> None:
     costs = []
     for budget in (35, 50, 70):
         found = search(opened, truth, truth, budget, "size", memory)
-        assert isinstance(found, Found)
+        assert isinstance(found, FoundPlan)
         choices = module.sensitivity(opened, truth, "size", memory)
         costs.append(cost_of(choices, found.plan.levels))
     assert costs == sorted(costs)
     assert costs[0] < costs[-1]
 
 
-def test_where_there_is_no_plan_it_says_what_the_best_is(opened: FloatPack, truth: Reference, memory: Memory) -> None:
+def test_where_there_is_no_plan_it_says_what_the_best_is(
+    opened: FloatPack, truth: FloatResults, memory: Measurements
+) -> None:
     found = search(opened, truth, truth, 300, "size", memory)
     assert isinstance(found, NoPlan)
     assert 50 < found.best_db < 300
@@ -66,9 +69,9 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("after", [1, 5])
 def test_a_search_that_was_killed_comes_to_the_same_plan(
-    opened: FloatPack, truth: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    opened: FloatPack, truth: FloatResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    whole = search(opened, truth, truth, 45, "size", Memory(tmp_path / "whole", "x"))
+    whole = search(opened, truth, truth, 45, "size", Measurements(tmp_path / "whole", "x"))
     measured = []
 
     def counted(*arguments: object, **options: object) -> list[float]:
@@ -80,21 +83,21 @@ def test_a_search_that_was_killed_comes_to_the_same_plan(
     with monkeypatch.context() as patched:
         patched.setattr(module, "errors", counted)
         with pytest.raises(KilledError):
-            search(opened, truth, truth, 45, "size", Memory(tmp_path / "killed", "x"))
-    resumed = Memory(tmp_path / "killed", "x")
+            search(opened, truth, truth, 45, "size", Measurements(tmp_path / "killed", "x"))
+    resumed = Measurements(tmp_path / "killed", "x")
     assert len(resumed.known) == after
     again = search(opened, truth, truth, 45, "size", resumed)
-    assert isinstance(again, Found)
-    assert isinstance(whole, Found)
+    assert isinstance(again, FoundPlan)
+    assert isinstance(whole, FoundPlan)
     assert again.plan.hash == whole.plan.hash
     assert (tmp_path / "killed").read_text() == (tmp_path / "whole").read_text()
 
 
-def test_an_unknown_objective(opened: FloatPack, truth: Reference, memory: Memory) -> None:
+def test_an_unknown_objective(opened: FloatPack, truth: FloatResults, memory: Measurements) -> None:
     with pytest.raises(UnknownNameError, match="unknown objective 'beauty'; choose one of: size, speed"):
         search(opened, truth, truth, 45, "beauty", memory)
 
 
-def test_other_photos_are_another_search(opened: FloatPack, truth: Reference) -> None:
-    fewer = Reference(truth.samples[:1], truth.restored[:1])
+def test_other_photos_are_another_search(opened: FloatPack, truth: FloatResults) -> None:
+    fewer = FloatResults(truth.photos[:1], truth.restored[:1])
     assert fingerprint(opened, truth) != fingerprint(opened, fewer)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pocketprior.export.quantization.solve import (
-    GAP,
+    _GAP,
     Choice,
     cost_of,
     decibels,
@@ -44,7 +44,7 @@ def test_no_plan_is_cheaper(seed: int, limit: float) -> None:
     plan = solve(given, limit)
     assert plan is not None
     assert max(predicted(given, plan)) <= limit * (1 + 1e-6)
-    assert cost_of(given, plan) <= cheapest(given, limit) * (1 + GAP)
+    assert cost_of(given, plan) <= cheapest(given, limit) * (1 + _GAP)
 
 
 def test_where_there_is_no_plan() -> None:

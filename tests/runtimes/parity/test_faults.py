@@ -20,10 +20,11 @@ from recordings import accused, known_pack, record_pack
 from small import save_small
 
 from pocketprior.core.pack.manifest import FILE
-from pocketprior.export.dtpm import DtpmSource
-from pocketprior.export.quantization.files import write_onnx
-from pocketprior.export.quantization.samples import Sample
-from pocketprior.export.quantization.variant import FloatPack, open_float, settle, uniform_levels
+from pocketprior.export.quantization.search import write_onnx_pack
+from pocketprior.export.systems.dtpm import DtpmSource
+from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, open_float
+from pocketprior.export.targets.weights import uniform_precisions
+from pocketprior.export.writer.golden import settle
 from pocketprior.runtimes.parity.recording import load
 
 Edit = Callable[[onnx.ModelProto], None]
@@ -269,10 +270,10 @@ def floats(dtpm: Known) -> FloatPack:
     return open_float(dtpm.pack, _calibration(dtpm, 1))
 
 
-def _calibration(known: Known, darker: int) -> list[Sample]:
+def _calibration(known: Known, darker: int) -> list[DamagedPhoto]:
     recording = load(known.recording)
     photos = [recording.arrays[case.photo] // darker for case in recording.about.cases]
-    return [Sample(f"{seed}", photo, photo, seed) for seed, photo in enumerate(photos)]
+    return [DamagedPhoto(f"{seed}", photo, photo, seed) for seed, photo in enumerate(photos)]
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +287,7 @@ def eight_bits(dtpm: Known, floats: FloatPack, tmp_path_factory: pytest.TempPath
 
 def _quantize(floats: FloatPack, folder: Path, level: str) -> None:
     folder.mkdir()
-    settle(folder, write_onnx(floats, uniform_levels(floats.layers, level), folder, level), {})
+    settle(folder, write_onnx_pack(floats, uniform_precisions(floats.layers, level), folder, level), {})
 
 
 def test_eight_bits_hold(eight_bits: Known, dtpm: Known) -> None:

@@ -17,9 +17,10 @@ from pocketprior.core.models.blocks import RepBlock, merge_branches
 from pocketprior.core.models.deploy.fake_quant import fake_quantize, params_of, quantized_array, quantized_weights
 from pocketprior.core.models.texture_prior import GuidanceAdapter
 from pocketprior.core.pack.int8 import MIN_WEIGHTS, QuantParams
-from pocketprior.export.quantization import layers, ranges
-from pocketprior.export.quantization.levels import coded, decoded
-from pocketprior.export.quantization.onnx_graphs import emit
+from pocketprior.export.targets import calibration
+from pocketprior.export.targets import weights as layers
+from pocketprior.export.targets.quantized_onnx import quantized_graph
+from pocketprior.export.targets.weights import dequantize, quantize_weights
 
 PARAMS = (QuantParams(0.011764707, 85), QuantParams(0.0027450982, 0), QuantParams(1 / 3, 255), QuantParams(1.0, 7))
 
@@ -89,9 +90,9 @@ def test_weights_are_those_of_the_exporter_and_of_onnx_to_the_bit(shape: tuple[i
     weights = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
     weights[0] = 0
     found = quantized_weights(torch.from_numpy(weights)).numpy()
-    code = coded(weights, "int8")
-    assert np.array_equal(found, decoded(code, shape))
-    assert np.array_equal(found, by_onnx(weights, code.scales[:, 0], np.zeros(len(weights), np.int8)))
+    code = quantize_weights(weights, "int8")
+    assert np.array_equal(found, dequantize(code, shape))
+    assert np.array_equal(found, by_onnx(weights, code.scale[:, 0], np.zeros(len(weights), np.int8)))
 
 
 @pytest.mark.parametrize("shift", [-2.0, 0.0, 0.7, 5.0])
@@ -105,8 +106,8 @@ def test_units_are_those_of_the_exporter(shift: float) -> None:
         opset_imports=[helper.make_opsetid("", 20)],
         ir_version=9,
     )
-    found = ranges.ranges(model, [{"x": values}])["x"]
-    assert params_of(values) == ranges.unit_of(found)
+    found = calibration.ranges(model, [{"x": values}])["x"]
+    assert params_of(values) == calibration.params_of(found)
     assert params_of(np.zeros(3, np.float32)) == (np.float32(1e-12), 0)
 
 
@@ -135,13 +136,13 @@ def test_a_model_fake_quantize_is_what_quantize_makes_of_it(net: Net, picture: T
         plain = net(picture)
     model = exported(net, picture)
     feed = {model.graph.input[0].name: picture.numpy()}
-    values = ranges.ranges(model, [feed])
+    values = calibration.ranges(model, [feed])
     weights = layers.initializers(model)
     digests = {layers.weights_digest(weights[node.input[1]]): "int8" for node in layers.uses(model)}
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
-        emit(model, digests, values).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        quantized_graph(model, digests, values).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     expected = torch.from_numpy(np.asarray(session.run(None, feed)[0]))
     fake_quantize(net, [""], lambda net: net(picture))

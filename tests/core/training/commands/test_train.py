@@ -23,7 +23,7 @@ from pocketprior.core.training import read_recipe
 from pocketprior.core.training import runs as public
 from pocketprior.core.training.dtpm.predictor import PredictorRecipe
 from pocketprior.core.training.stages import MODEL_SIZES, SYSTEMS, find_stage
-from pocketprior.export.tasks import check_prior
+from pocketprior.export.writer.multitask import check_prior
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 SETTINGS = ("steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocketprior.core import texture
+from pocketprior.core.degradations import filters
 from pocketprior.core.errors import TrainingError
 from pocketprior.core.photo.io import read
 from pocketprior.core.photo.listing import LIST_NAME, released_photos
@@ -118,7 +118,7 @@ def test_held_back_photos_are_damaged_as_a_whole(pool: photos.Pool) -> None:
 
 
 def test_structures_are_those_of_the_photos(pool: photos.Pool) -> None:
-    expected = texture.structure(pool.photos[0].astype(np.float32) / 255)
+    expected = filters.structure(pool.photos[0].astype(np.float32) / 255)
     assert np.abs(pool.structures[0] / 255 - expected).max() <= 0.5 / 255 + 1e-6
 
 

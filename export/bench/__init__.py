@@ -1,0 +1,1 @@
+"""Measurements behind design decisions; each is a command of `pocketprior bench`."""

@@ -1,0 +1,109 @@
+"""`pocketprior quantize`: a smaller pack under a budget on the restored image."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...core.arguments import size_in_bytes
+from ..limits import QUANTIZED_DB
+from ..targets import TARGETS, WEIGHT_PRECISIONS
+
+if TYPE_CHECKING:
+    from ..quantization.api import QuantizedPack, QuantizeOptions
+
+__all__ = ["add_arguments", "check", "run"]
+
+_BUDGET = "PSNR to the float pack that the worst photo keeps (%(default)s)"
+_OBJECTIVE = "smallest graphs, or the most integer arithmetic (%(default)s)"
+_PROBE = "on which layers are measured one at a time (%(default)s)"
+_SEARCH = "of the measurements, which an interrupted search resumes (default: OUT.search)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("pack", type=Path, metavar="PACK", help="folder of a pack with float32 graphs")
+    parser.add_argument("--data", type=Path, required=True, help="clean photos; of a data folder its 'val' photos")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the new pack; must not exist")
+    parser.add_argument("--budget-db", type=float, default=QUANTIZED_DB, metavar="DB", help=_BUDGET)
+    parser.add_argument(
+        "--max-size", type=size_in_bytes, metavar="SIZE", help="of all graphs of one runtime, such as 4MB"
+    )
+    parser.add_argument("--objective", choices=("size", "speed"), default="size", help=_OBJECTIVE)
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--plan", type=Path, metavar="FILE", help="take this plan instead of searching for one")
+    chosen.add_argument("--level", choices=WEIGHT_PRECISIONS[1:], help="one precision for every layer that can have it")
+    parser.add_argument(
+        "--to", default="onnx", metavar="TARGETS", help=f"comma-separated, of: {', '.join(TARGETS)} (%(default)s)"
+    )
+    parser.add_argument("--photos", type=_count, default=10, help="of each of the three groups (%(default)s)")
+    parser.add_argument("--side", type=_count, default=192, help="of their square crops, in pixels (%(default)s)")
+    parser.add_argument("--probe", type=_count, nargs=2, default=(4, 128), metavar=("PHOTOS", "SIDE"), help=_PROBE)
+    parser.add_argument("--search", type=Path, metavar="FOLDER", help=_SEARCH)
+    parser.add_argument("--compare", action="store_true", help="measure packs at one precision throughout as well")
+    parser.add_argument("--json", action="store_true", help="print the measurements for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantize and print what was measured; 1 if nothing keeps the budget, and no pack is written."""
+    from ..quantization.api import quantize
+
+    made = quantize(args.pack, args.out, args.data, _options(args))
+    if made.rows:
+        print(_json(made) if args.json else _text(made, args.budget_db))
+    if made.problem:
+        print(f"pocketprior: there is no plan: {made.problem}", file=sys.stderr)
+    return 1 if made.problem else 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise for options that can be found wrong before the pack exists."""
+    _options(args)
+
+
+def _options(args: argparse.Namespace) -> QuantizeOptions:
+    from ..quantization.api import QuantizeOptions
+
+    return QuantizeOptions(
+        targets=args.to.split(","),
+        budget_db=args.budget_db,
+        max_bytes=args.max_size,
+        objective=args.objective,
+        plan=args.plan,
+        precision=args.level,
+        photos=args.photos,
+        side=args.side,
+        probe=tuple(args.probe),
+        search=args.search,
+        compare=args.compare,
+    )
+
+
+def _json(made: QuantizedPack) -> str:
+    return json.dumps({"rows": [dataclasses.asdict(row) for row in made.rows]}, indent=1)
+
+
+def _text(made: QuantizedPack, budget_db: float) -> str:
+    from ..quantization.report import best_uniform, quality_table
+
+    lines = [quality_table(made.rows)]
+    if made.plan is not None:
+        used = [(kind, list(made.plan.levels.values()).count(kind)) for kind in WEIGHT_PRECISIONS]
+        counted = ", ".join(f"{count} layers {kind}" for kind, count in used if count)
+        lines.append(f"plan {made.plan.hash[:16]}: {counted}")
+    uniform = {row.name: row for row in made.rows if row.name.startswith("all ")}
+    best = best_uniform(uniform, budget_db)
+    if best:
+        saved = 100 * (1 - made.rows[1].bytes / uniform[best].bytes)
+        lines.append(f"best uniform pack at {budget_db:g} dB: {best}; {made.rows[1].name} is {saved:.1f} % smaller")
+    return "\n".join(lines)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return int(text)

@@ -1,0 +1,272 @@
+"""The public function `quantize`: a float pack becomes a smaller one under a budget on the restored image."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ...core.errors import UnknownNameError, UsageError
+from ...core.pack.manifest import LimitOverride, Manifest
+from ...core.photo.listing import released_photos
+from ..limits import LEAST_PHOTOS, QUANTIZED_DB
+from ..targets import TARGETS, WEIGHT_PRECISIONS, Offer, Target, target_of, targets_of
+from ..targets.calibration import DamagedPhoto, FloatPack, damaged_photos, open_float
+from ..targets.weights import layers_of, load_graphs, uniform_precisions
+from ..writer.entries import assembled, bare, check_place, filed
+from ..writer.golden import settle
+from .plan import PrecisionPlan, as_coreml, as_nncf, as_onnx, check_plan, load_plan
+from .report import FloatResults, PackQuality, float_results, measure_pack
+from .search import OBJECTIVES, FoundPlan, Measurements, fingerprint, search, write_onnx_pack
+
+__all__ = ["QuantizeOptions", "QuantizedPack", "quantize"]
+
+_LABEL = "mixed"  # the precision of graphs whose layers differ
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How a pack is quantized. Raises UnknownNameError and UsageError for what does not exist or fit together."""
+
+    targets: Sequence[str] = ("onnx",)  # "onnx" and others of TARGETS
+    budget_db: float = QUANTIZED_DB  # PSNR to the float pack that the worst photo keeps
+    max_bytes: int | None = None  # of all graphs of one runtime
+    objective: str = "size"  # smallest graphs, or "speed": the most integer arithmetic
+    plan: Path | None = None  # take this plan instead of searching
+    precision: str | None = None  # one precision for every layer that can have it, instead of a plan
+    photos: int = 10  # of each group: calibration, search and proof
+    side: int = 192  # of their square crops, pixels
+    probe: tuple[int, int] = (4, 128)  # photos on which layers are measured one at a time, and the side of their crops
+    search: Path | None = None  # folder of the measurements, which an interrupted search resumes; None for OUT.search
+    compare: bool = False  # measure packs at one precision throughout as well
+
+    def __post_init__(self) -> None:
+        targets_of(self.targets)
+        if "onnx" not in self.targets or len(self.targets) != len(set(self.targets)):
+            raise UsageError(f"'{','.join(self.targets)}' was given; give onnx, and others of: {', '.join(TARGETS)}")
+        if self.objective not in OBJECTIVES:
+            raise UnknownNameError("objective", self.objective, OBJECTIVES)
+        if self.precision is not None and self.precision not in WEIGHT_PRECISIONS[1:]:
+            raise UnknownNameError("precision", self.precision, WEIGHT_PRECISIONS[1:])
+        if self.plan is not None and self.precision is not None:
+            raise UsageError("a plan and one precision for all layers were given; give one of them")
+        if min(self.photos, self.side, *self.probe) < 1:
+            raise UsageError("expected numbers of photos and sides of crops of 1 or more")
+
+
+class QuantizedPack(NamedTuple):
+    """What `quantize` made."""
+
+    rows: Sequence[PackQuality]  # the float pack, the new one, then other runtimes and what it was compared with
+    plan: PrecisionPlan | None  # None for one precision throughout
+    problem: str  # why no pack was written, "" if it was
+
+
+class _Groups(NamedTuple):
+    """Photos that give the ranges of 8 bits, those on which a plan is searched for, and those that judge it."""
+
+    calibration: list[DamagedPhoto]
+    search: list[DamagedPhoto]
+    held_back: list[DamagedPhoto]
+    probe: list[DamagedPhoto]  # small crops of some photos of the search
+
+
+class _Job(NamedTuple):
+    """A pack that is being made."""
+
+    pack: FloatPack
+    precisions: Mapping[str, str]  # by layer
+    label: str
+    folder: Path
+    judge: FloatResults
+    budget_db: float
+
+
+def quantize(pack: Path, folder: Path, data: Path, options: QuantizeOptions | None = None) -> QuantizedPack:
+    """Quantize a float32 pack so that the worst photo keeps the budget; no pack is written if none does.
+
+    Args:
+        pack: Folder of a pack with float32 graphs.
+        folder: Of the new pack; it must not exist.
+        data: Folder of clean photos; of a data folder its `val` photos are taken.
+        options: How; None for the defaults.
+
+    Returns:
+        What was measured on photos that neither calibration nor search saw, the plan, and what went wrong.
+
+    Raises:
+        UsageError: The pack or the photos are not what quantization needs.
+        PackError: The pack is damaged.
+        MissingExtraError: The toolchain of a target is not installed.
+    """
+    options = options or QuantizeOptions()
+    check_place(folder)
+    manifest = Manifest.load(pack)
+    for target in targets_of(options.targets):
+        target.check(manifest)
+    groups = _groups(data, manifest.tasks[0], options)
+    measurements = options.search or folder.with_name(f"{folder.name}.search")
+    measurements.mkdir(parents=True, exist_ok=True)
+    plan = load_plan(options.plan) if options.plan else None
+    if plan is not None:
+        check_plan(plan, layers_of(load_graphs(pack, manifest), manifest))
+    floats = open_float(pack, groups.calibration)
+    if plan is None and options.precision is None:
+        found = _searched(floats, groups, options, measurements)
+        if isinstance(found, str):
+            return QuantizedPack([], None, found)
+        plan = found
+    if plan is not None:
+        _write_plan(measurements, floats, plan)
+    judge = float_results(pack, groups.held_back)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        made = _made(floats, plan, options, judge, Path(temporary) / folder.name)
+        if not made.problem:
+            (Path(temporary) / folder.name).rename(folder)
+    return made
+
+
+def _searched(floats: FloatPack, groups: _Groups, options: QuantizeOptions, folder: Path) -> PrecisionPlan | str:
+    """A plan, or why there is none."""
+    probe, truth = float_results(floats.folder, groups.probe), float_results(floats.folder, groups.search)
+    measurements = Measurements(folder / "measurements.jsonl", fingerprint(floats, probe, truth))
+    found = search(floats, probe, truth, options.budget_db, options.objective, measurements)
+    if isinstance(found, FoundPlan):
+        return found.plan
+    return (
+        f"the worst photo keeps {found.best_db:.1f} dB at best, {options.budget_db - found.best_db:.1f} dB less than "
+        f"the {options.budget_db:g} dB that were asked for; lower --budget-db"
+    )
+
+
+def _made(
+    floats: FloatPack, plan: PrecisionPlan | None, options: QuantizeOptions, judge: FloatResults, folder: Path
+) -> QuantizedPack:
+    """Write the pack into the new folder and measure it on the photos held back."""
+    label = options.precision or _LABEL
+    precisions = uniform_precisions(floats.layers, label) if plan is None else dict(plan.levels)
+    folder.mkdir()
+    job = _Job(floats, precisions, label, folder, judge, options.budget_db)
+    manifest = write_onnx_pack(floats, precisions, folder, label)
+    rows = [
+        measure_pack("fp32", floats.folder, judge, "onnxruntime"),
+        measure_pack(label, folder, judge, "onnxruntime"),
+    ]
+    shipped = [rows[1]]
+    for name in options.targets:
+        if name != "onnx":
+            found, row = _add_target(job, manifest, target_of(name))
+            rows, shipped, manifest = [*rows, *found], [*shipped, row], Manifest.load(folder)
+    if options.budget_db < QUANTIZED_DB:
+        reason = f"made under a budget of {options.budget_db:g} dB for the worst photo"
+        limit = LimitOverride(reason, psnr_db=options.budget_db)
+        manifest = dataclasses.replace(manifest, limits={**manifest.limits, "coded": limit})
+    settle(folder, manifest, {"plan": plan.hash} if plan else {})
+    rows += _uniform(floats, judge) if options.compare else []
+    return QuantizedPack(rows, plan, _problem(options, shipped))
+
+
+def _add_target(job: _Job, manifest: Manifest, target: Target) -> tuple[list[PackQuality], PackQuality]:
+    """Add the files of a target: of several offers the fastest here that keeps the budget.
+
+    Returns the rows that were measured, and the row of the offer that was added.
+    """
+    offers = (target.offers or (lambda label, given: {label: Offer(given, target.emit)}))(job.label, job.precisions)
+    rows = _rivals(job, target, offers) if len(offers) > 1 else {}
+    best = _fastest(job, target, {name: row for name, row in rows.items() if name in offers}) or next(iter(offers))
+    written = offers[best].emit(job.pack, offers[best].precisions, job.folder, best)
+    assembled(job.pack.folder, job.folder, filed(manifest, target.name, written))
+    rows = rows or {best: measure_pack(best, job.folder, job.judge, target.runtime)}
+    return [*rows.values()], rows[best]
+
+
+def _rivals(job: _Job, target: Target, offers: Mapping[str, Offer]) -> dict[str, PackQuality]:
+    """The float baselines of a target and its offers, each measured in a folder of its own."""
+    rows: dict[str, PackQuality] = {}
+    floats = Offer(dict.fromkeys(job.precisions, "fp32"), target.emit)
+    for name, offer in {**dict.fromkeys(target.baselines, floats), **offers}.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            written = offer.emit(job.pack, offer.precisions, folder, name)
+            assembled(job.pack.folder, folder, filed(bare(job.pack.manifest), target.name, written))
+            try:
+                rows[name] = measure_pack(name, folder, job.judge, target.runtime)
+            except UsageError as error:  # a processor without bf16
+                _log(f"{name} was not measured: {error}")
+    return rows
+
+
+def _fastest(job: _Job, target: Target, rows: Mapping[str, PackQuality]) -> str | None:
+    """The fastest offer of those that keep the budget, or of all if none does; None without rows."""
+    fitting = {name: row for name, row in rows.items() if row.worst_db >= job.budget_db}
+    best = min(fitting or rows, key=lambda name: rows[name].seconds or 0.0, default=None)
+    if best:
+        how = " of those that keep the budget" if fitting else "; none keeps the budget"
+        _log(f"{target.name}: {best} is the fastest here{how}")
+    return best
+
+
+def _problem(options: QuantizeOptions, shipped: Sequence[PackQuality]) -> str:
+    """What the pack misses in one of its runtimes, and by how much; "" for nothing."""
+    for row in shipped:
+        if row.worst_db < options.budget_db:
+            return (
+                f"the worst photo that the search did not see keeps {row.worst_db:.2f} dB in {row.runtime}, "
+                f"{options.budget_db - row.worst_db:.2f} dB less than asked for; give more --photos, or lower "
+                "--budget-db"
+            )
+        if options.max_bytes is not None and row.bytes > options.max_bytes:
+            return (
+                f"at {options.budget_db:g} dB the graphs for {row.runtime} have {row.bytes / 1e6:.3f} MB, "
+                f"{(row.bytes - options.max_bytes) / 1e6:.3f} MB more than --max-size allows; allow more, or lower "
+                "--budget-db"
+            )
+    return ""
+
+
+def _uniform(floats: FloatPack, judge: FloatResults) -> list[PackQuality]:
+    rows: list[PackQuality] = []
+    for precision in WEIGHT_PRECISIONS[1:]:
+        with tempfile.TemporaryDirectory() as folder:
+            write_onnx_pack(floats, uniform_precisions(floats.layers, precision), Path(folder), precision)
+            rows.append(measure_pack(f"all {precision}", Path(folder), judge, "onnxruntime"))
+    return rows
+
+
+def _write_plan(folder: Path, pack: FloatPack, plan: PrecisionPlan) -> None:
+    """The plan, and what it means to each toolchain."""
+    by_digest = {plan.weights[layer]: precision for layer, precision in plan.levels.items()}
+    (folder / "plan.json").write_text(plan.text(), encoding="utf-8")
+    forms = {
+        "onnx": as_onnx(pack.models, by_digest),
+        "nncf": as_nncf(pack.models, by_digest),
+        "coreml": as_coreml(plan),
+    }
+    for toolchain, form in forms.items():
+        text = json.dumps({"plan": plan.hash, toolchain: form}, indent=1, sort_keys=True)
+        (folder / f"{toolchain}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _groups(data: Path, task: str, options: QuantizeOptions) -> _Groups:
+    """Three groups of photos, dealt out in turn."""
+    paths = released_photos(data, split="val")
+    if len(paths) < LEAST_PHOTOS:
+        raise UsageError(
+            f"'{data}' has {len(paths)} photos to quantize with; expected at least {LEAST_PHOTOS}, one each for "
+            "calibration, search and proof"
+        )
+    calibration, looked_at, held_back = (paths[first::3][: options.photos] for first in range(3))
+    photos, side = options.probe
+    return _Groups(
+        *(damaged_photos(group, task, options.side) for group in (calibration, looked_at, held_back)),
+        probe=damaged_photos(looked_at[:photos], task, side),
+    )
+
+
+def _log(text: str) -> None:
+    print(f"pocketprior: {text}", file=sys.stderr)

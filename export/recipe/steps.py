@@ -1,0 +1,184 @@
+"""A build as calls of PocketPrior's other commands, in order: each is resumable, so the whole is."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from ...core.errors import PocketPriorError, UsageError
+from ...core.photo.listing import released_photos
+from ...core.training import read_recipe
+from ...core.training.stages import SEMANTIC, find_stage
+from ...distill import distill_recipe
+from ..commands import export, quantize, record
+from ..systems import check_options
+from ..targets import targets_of
+from .recipe import BuildRecipe, kind_of
+
+__all__ = ["BuildStep", "check_steps", "steps_of"]
+
+_MODEL = "model.safetensors"
+_PHOTOS = 2  # of the reference, unless the recipe names some
+
+
+@dataclass(frozen=True)
+class BuildStep:
+    """A call of a command."""
+
+    name: str
+    arguments: tuple[str, ...]  # of `pocketprior`
+    output: Path  # what exists when it is done
+    fresh: bool = False  # whether the output is removed before another call
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the call."""
+        return hashlib.sha256(json.dumps(self.arguments).encode()).hexdigest()
+
+
+def steps_of(recipe: BuildRecipe, folder: Path, beside: Path) -> list[BuildStep]:
+    """The steps of a build in `folder`; `beside` is the folder of the recipe, to which its paths are relative."""
+    data = str(beside / recipe.data)
+    training = list(_training(recipe, folder, data))
+    checkpoints = {kind_of(recipe.system, stage): folder / "train" / stage / _MODEL for stage in recipe.stages}
+    semantic = ("--semantic", str(checkpoints["semantic"])) if "semantic" in checkpoints else ()
+    distilling = list(_distilling(recipe, folder, data, checkpoints[recipe.system], semantic))
+    model = distilling[-1].output if distilling else checkpoints[recipe.system]
+    reference = _recording(recipe, folder, beside, model, semantic)
+    packing = list(_packing(recipe, folder, data, model, semantic))
+    packs = [step.output.parent for step in packing]
+    return [*training, *distilling, reference, *packing, *_proving(recipe, folder, reference.output, packs)]
+
+
+class _Command(Protocol):
+    """A command of this layer, whose options can be checked before it runs."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def check(self, args: argparse.Namespace) -> None: ...
+
+
+class _OptionParser(argparse.ArgumentParser):
+    """Raises UsageError where argparse would print and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+_CHECKED: dict[str, _Command] = {"export": export, "quantize": quantize, "parity record": record}
+
+
+def check_steps(recipe: BuildRecipe, steps: Sequence[BuildStep]) -> None:
+    """Raise UsageError, naming the step, for any option that its command would refuse hours later.
+
+    The arguments go through the command's own parser and into the dataclass of options of its public function;
+    settings of trainings go through their recipes.
+    """
+    for stage in recipe.stages:
+        entry = find_stage(recipe.system, stage)
+        size, task = recipe.size if entry.sized else None, recipe.task if entry.tasked else None
+        settings = recipe.train[stage]
+        read = partial(read_recipe, recipe.system, stage, size=size, task=task, settings=settings)
+        _naming(f"[train] {stage}", read)
+    for run in recipe.distill:
+        read = partial(distill_recipe, run.method, sampling_steps=run.steps, settings=run.set)
+        _naming(f"[[distill]] {run.method}", read)
+    for step in steps:
+        command = _CHECKED.get(step.name)
+        if command is not None:
+            _naming(f"[{step.name}]", partial(_check, recipe, step, command))
+
+
+def _check(recipe: BuildRecipe, step: BuildStep, command: _Command) -> None:
+    parser = _OptionParser(allow_abbrev=False, add_help=False)
+    command.add_arguments(parser)
+    args = parser.parse_args(step.arguments[len(step.name.split()) :])
+    command.check(args)
+    if command is not quantize:
+        check_options(recipe.system, export.sampling_options(args))
+
+
+def _naming(place: str, check: Callable[[], object]) -> None:
+    """Run a check; its error names the place in the recipe."""
+    try:
+        check()
+    except PocketPriorError as error:
+        raise UsageError(f"{place}: {error}") from error
+
+
+def _training(recipe: BuildRecipe, folder: Path, data: str) -> Iterator[BuildStep]:
+    made: dict[str, Path] = {}
+    for stage in recipe.stages:
+        entry, out = find_stage(recipe.system, stage), folder / "train" / stage
+        arguments = ["train", recipe.system, stage, "--data", data, "--out", str(out)]
+        arguments += _option("--size", recipe.size if entry.sized else None)
+        arguments += _option("--task", recipe.task if entry.tasked else None)
+        for kind in entry.earlier:
+            arguments += _option(f"--{kind}", str(made[kind]) if kind in made or kind != SEMANTIC else None)
+        yield BuildStep(f"train {stage}", (*arguments, *_settings(recipe.train[stage])), out / _MODEL)
+        made[kind_of(recipe.system, stage)] = out / _MODEL
+
+
+def _distilling(
+    recipe: BuildRecipe, folder: Path, data: str, teacher: Path, semantic: Sequence[str]
+) -> Iterator[BuildStep]:
+    """Each student starts from the one before it; a quantized one has that as its teacher."""
+    student: Path | None = None
+    for number, run in enumerate(recipe.distill, start=1):
+        name = f"{number}-{run.method}-{run.steps}"
+        out = folder / "distill" / name
+        itself = run.method == "quantized"
+        arguments = ["distill", str(student if itself and student else teacher), "--data", data, "--out", str(out)]
+        arguments += ["--method", run.method, "--steps", str(run.steps), *semantic]
+        arguments += _option("--from", str(student) if student and not itself else None)
+        yield BuildStep(f"distill {name}", (*arguments, *_settings(run.set)), out / _MODEL)
+        student = out / _MODEL
+
+
+def _packing(recipe: BuildRecipe, folder: Path, data: str, model: Path, semantic: Sequence[str]) -> Iterator[BuildStep]:
+    targets, pack = ",".join(recipe.export.to), folder / "pack"
+    arguments = ["export", str(model), "--data", data, "--to", targets, "-o", str(pack), *semantic]
+    arguments += ["--precision", ",".join(recipe.export.precision), *recipe.sampling, *recipe.export.options]
+    yield BuildStep("export", tuple(arguments), pack / "manifest.json", fresh=True)
+    if recipe.quantize:
+        small = folder / "pack-quantized"
+        arguments = ["quantize", str(pack), "--data", data, "--to", targets, "-o", str(small)]
+        arguments += ["--budget-db", str(recipe.quantize.budget_db), *recipe.quantize.options]
+        yield BuildStep("quantize", tuple(arguments), small / "manifest.json", fresh=True)
+
+
+def _recording(recipe: BuildRecipe, folder: Path, beside: Path, model: Path, semantic: Sequence[str]) -> BuildStep:
+    given = [str(beside / photo) for photo in recipe.parity.photos]
+    photos = given or [str(path) for path in released_photos(beside / recipe.data, split="val")[:_PHOTOS]]
+    reference = folder / "reference.npz"
+    arguments = ["parity", "record", str(model), "--photos", *photos, "--side", str(recipe.parity.side)]
+    arguments += ["-o", str(reference), *semantic, *recipe.sampling]
+    return BuildStep("parity record", tuple(arguments), reference, fresh=True)
+
+
+def _proving(recipe: BuildRecipe, folder: Path, reference: Path, packs: Sequence[Path]) -> Iterator[BuildStep]:
+    """Every pack for every target; a quantized one is compared with the float one as well."""
+    for pack in packs:
+        for target in targets_of(recipe.export.to):
+            report = folder / "parity" / f"{pack.name}-{target.name}"
+            arguments = ["parity", "run", str(pack), "--against", str(reference), "--runtime", target.runtime]
+            arguments += _option("--float", None if pack == packs[0] else str(packs[0]))
+            for kind in ("junit", "html", "json"):
+                arguments += [f"--{kind}", str(report.with_suffix(f".{kind}"))]
+            yield BuildStep(
+                f"parity {pack.name} {target.name}", tuple(arguments), report.with_suffix(".json"), fresh=True
+            )
+
+
+def _settings(settings: Sequence[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def _option(name: str, value: str | None) -> list[str]:
+    return [] if value is None else [name, value]

@@ -1,0 +1,287 @@
+"""The reference of a parity run: what plain PyTorch makes of photos in float32, call by call, and how exact that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...core.arrays import Image
+from ...core.errors import UsageError
+from ...core.models.deploy.rewrite import eager
+from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile
+from ...core.pack.size import padded_size, smallest_tile
+from ...core.pack.systems import SYSTEMS
+from ...core.photo.listing import released_photos
+from ...core.restore.pipeline import Graph as Run
+from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
+from ...core.sampling.noise import NOISE_SPEC
+from ...kernels.select import mode
+from ...runtimes.parity.measures import measure
+from ...runtimes.parity.recording import FORMAT, About, Call, Case, Taken, Writer, facts_of, taken
+from ...runtimes.replay import TARGET
+from ..systems import SamplingOptions, source_of
+from ..systems.graphs import ModelGraph
+from ..systems.source import Opened
+from ..targets.calibration import DamagedPhoto, damaged_photos
+from .exact import device_of, environment, exact
+
+__all__ = ["RecordOptions", "Shot", "record", "record_shots", "settings_of", "shots"]
+
+_PENDING = PackedFile("pending", "0" * 64, 0)  # a reference has no files
+_FOLDER_PHOTOS = 4  # that are taken of a folder
+
+StrengthsAndAmounts = Sequence[tuple[float, float]]
+# In turn, so that a graph that ignores one shows.
+_STRENGTHS: StrengthsAndAmounts = ((1.0, 1.0), (0.5, 1.0))
+_AMOUNTS: StrengthsAndAmounts = ((1.0, 1.0), (0.5, 1.5), (1.0, 0.5))
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """How a reference is recorded. Raises UsageError for numbers below 1."""
+
+    side: int = 128  # of the square crops of the photos, pixels
+    device: str = "auto"  # "cpu", "cuda", or "auto" for a GPU if there is one
+    tile: int | None = None  # edge of the only tiles of the pack, pixels, as in `PackOptions`
+    teacher: Path | None = None  # checkpoint that the model is a few-step student of
+    teacher_steps: int | None = None  # sampling steps of the teacher; None for its own
+
+    def __post_init__(self) -> None:
+        for name in ("side", "tile", "teacher_steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"expected --{name.replace('_', '-')} of 1 or more, got {value}")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A damaged photo that is to be restored with these options."""
+
+    name: str
+    photo: Image  # (H, W, 3) uint16
+    seed: int
+    strength: float
+    clean: Image | None = None  # the photo before it was damaged
+    amount: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Graphs on a device, and what a restorer needs to know about them."""
+
+    manifest: Manifest
+    graphs: Mapping[str, ModelGraph]
+
+    def restorer(self, form: str) -> Restorer:
+        graphs = {name: _eager(self.graphs[name]) for name in graph_names(self.manifest, form)}
+        return Restorer(self.manifest, graphs)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return ("split", "fused") if "fused" in self.graphs else ("split",)
+
+
+def record(
+    checkpoint: Path,
+    photos: Sequence[Path],
+    path: Path,
+    options: RecordOptions | None = None,
+    sampling: SamplingOptions | None = None,
+) -> About:
+    """Record what a checkpoint makes of photos, as the reference for `pocketprior parity run`.
+
+    Args:
+        checkpoint: A model.safetensors of any system.
+        photos: Clean photos, or folders of them, whose first few `val` photos are taken; the task of the model
+            damages them.
+        path: The .npz to write.
+        options: How to record; None for the defaults.
+        sampling: How the model samples, as in `export`.
+
+    Returns:
+        The facts that the file holds, but for its arrays.
+
+    Raises:
+        UsageError: An option does not fit the model.
+        CheckpointError: The checkpoint cannot be read.
+    """
+    options, sampling = options or RecordOptions(), sampling or SamplingOptions()
+    if not path.parent.is_dir():
+        raise UsageError(f"-o '{path}' is in a folder that does not exist; make it first")
+    source = source_of(checkpoint, sampling)
+    opened = source.open() if options.tile is None else source.open().in_tiles(options.tile)
+    chosen = shots(_files(photos), opened.facts["tasks"][0], options.side, settings_of(opened))
+    teacher = None
+    if options.teacher is not None:
+        teacher = source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
+    return record_shots(opened, source.digest(), chosen, path, device=options.device, teacher=teacher)
+
+
+def record_shots(
+    opened: Opened,
+    checkpoint: str,
+    chosen: Sequence[Shot],
+    path: Path,
+    *,
+    device: str = "auto",
+    teacher: Opened | None = None,
+) -> About:
+    """Write the reference of a model to `path`; what it says.
+
+    Args:
+        opened: The model.
+        checkpoint: Its sha256.
+        chosen: What is restored, in the split and, if there is one, in the fused form.
+        path: The .npz to write.
+        device: As in `RecordOptions`.
+        teacher: Of a student.
+
+    Raises UsageError, PackError.
+    """
+    if not chosen:
+        raise UsageError("no photo was given; a reference needs at least one")
+    place, writer = device_of(device), Writer()
+    with exact(), mode("reference"):
+        model = _model(opened, place)
+        cases = [_case(model, shot, writer) for shot in chosen]
+        cases = _with_rounding(model, cases, writer)
+        if teacher is not None:
+            cases = _with_teacher(_model(teacher, place), cases, writer)
+    if place.type == "cuda":
+        with exact(), mode("auto"):
+            cases = _with_kernels(model, cases, writer)
+    about = About(FORMAT, checkpoint, facts_of(model.manifest), environment(place), tuple(cases))
+    writer.save(path, about)
+    return about
+
+
+def settings_of(opened: Opened) -> StrengthsAndAmounts:
+    """The strengths and amounts to record a model with; the amount is 1 if its graphs take none."""
+    return _AMOUNTS if any("amount" in graph.inputs for graph in opened.graphs.values()) else _STRENGTHS
+
+
+def shots(paths: Sequence[Path], task: str, side: int, settings: StrengthsAndAmounts = _STRENGTHS) -> list[Shot]:
+    """The centre of each photo, at most `side` pixels wide and high, damaged by a task; the seed is its index.
+
+    Each photo gets a strength and an amount of `settings` in turn; a single photo is taken once with each.
+    """
+    repeated = [paths[0] for _ in settings] if len(paths) == 1 else list(paths)
+    return [_shot(photo, *settings[photo.seed % len(settings)]) for photo in damaged_photos(repeated, task, side)]
+
+
+def _shot(photo: DamagedPhoto, strength: float, amount: float) -> Shot:
+    return Shot(f"{photo.name} {photo.seed}", photo.damaged, photo.seed, strength, photo.clean, amount)
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    """The photos, and the first few of each folder."""
+    return [
+        path
+        for place in given
+        for path in (released_photos(place, split="val")[:_FOLDER_PHOTOS] if place.is_dir() else [place])
+    ]
+
+
+def _model(opened: Opened, place: torch.device) -> _Model:
+    """The model on its device, with the facts that a restoration needs as a manifest without files."""
+    for graph in opened.graphs.values():
+        graph.module.to(place).eval()
+    specs = {name: GraphSpec(g.inputs, g.outputs, {TARGET: {"fp32": _PENDING}}) for name, g in opened.graphs.items()}
+    manifest = Manifest(
+        format=MANIFEST_FORMAT,
+        name="reference",
+        value_range=(0.0, 1.0),
+        noise=NOISE_SPEC,
+        graphs=specs,
+        precision={TARGET: dict.fromkeys(specs, "fp32")},
+        parameters={},
+        macs_per_pixel={},
+        bytes_per_pixel=dict.fromkeys(opened.facts["receptive_field"], 0),
+        parity={},
+        made_by={},
+        card=_PENDING,
+        golden={"pending": Golden(_PENDING, 0, "nothing is packed")},
+        **opened.facts,
+    )
+    return _Model(manifest, opened.graphs)
+
+
+def _case(model: _Model, shot: Shot, writer: Writer) -> Case:
+    """One photo in every form."""
+    tile = _tile(model.manifest, *shot.photo.shape[:2])
+    settings = GoldenSettings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
+    calls: dict[str, tuple[Call, ...]] = {}
+    images: dict[str, str] = {}
+    for form in model.forms:
+        image, made = taken(model.restorer(form), shot.photo, **settings, tile=tile)
+        calls[form] = tuple(_call(call, writer) for call in made)
+        images[form] = writer.key(image)
+    clean = None if shot.clean is None else writer.key(shot.clean)
+    return Case(
+        shot.name, **settings, tile=tile, photo=writer.key(shot.photo), calls=calls, pictures=images, clean=clean
+    )
+
+
+def _call(call: Taken, writer: Writer) -> Call:
+    return Call(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {})
+
+
+def _tile(manifest: Manifest, height: int, width: int) -> int | None:
+    """A tile that cuts the longer side in two if possible, else one for all; None if tiles have a fixed size."""
+    if manifest.window(manifest.receptive_field) is not None:
+        return None
+    forms = [name for name in SYSTEMS[manifest.model].split if name in manifest.receptive_field], ["fused"]
+    reach = max(manifest.radius(names) for names in forms if set(names) <= set(manifest.receptive_field))
+    side, unit = max(height, width), manifest.size.minimum
+    least = smallest_tile(reach, unit)
+    # The usable part of a tile grows with its edge: from half way to the whole side, two are enough.
+    return (least + side) // 2 // unit * unit if least < side else max(least, padded_size(side, unit))
+
+
+def _with_rounding(model: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+    """The cases, with the distance of each result from the one in float64."""
+    exactly = {name: deepcopy(graph.module).double() for name, graph in model.graphs.items()}
+
+    def rounding(call: Call) -> Call:
+        graph = model.graphs[call.graph]
+        arrays: dict[str, Any] = {name: writer.arrays[call.inputs[name]].astype(np.float64) for name in graph.inputs}
+        truth = eager(exactly[call.graph], list(graph.inputs), *graph.outputs)(**arrays)
+        return replace(
+            call, rounding={n: measure(writer.arrays[key], truth[n]).rmse for n, key in call.outputs.items()}
+        )
+
+    return _each_call(cases, rounding)
+
+
+def _with_kernels(model: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+    """The cases, with the results of fused kernels where a graph has any: others are equal bit by bit."""
+    runs = {name: _eager(graph) for name, graph in model.graphs.items()}
+
+    def fused(call: Call) -> Call:
+        outputs = runs[call.graph](**{name: writer.arrays[key] for name, key in call.inputs.items()})
+        equal = all(np.array_equal(array, writer.arrays[call.outputs[name]]) for name, array in outputs.items())
+        return call if equal else replace(call, kernels=writer.keys(outputs))
+
+    return _each_call(cases, fused)
+
+
+def _with_teacher(master: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+    """The cases, with the teacher's images."""
+    restorer = master.restorer("split")
+    return [replace(case, teacher=writer.key(restorer(writer.arrays[case.photo], **case.settings))) for case in cases]
+
+
+def _each_call(cases: Sequence[Case], change: Callable[[Call], Call]) -> list[Case]:
+    return [
+        replace(case, calls={form: tuple(change(call) for call in calls) for form, calls in case.calls.items()})
+        for case in cases
+    ]
+
+
+def _eager(graph: ModelGraph) -> Run:
+    return eager(graph.module, list(graph.inputs), *graph.outputs)

@@ -1,0 +1,141 @@
+"""What a pack can be exported to: one file or folder per target, with its `TARGET`, and one name in `TARGETS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ...core.errors import UnknownNameError
+from ...core.pack.manifest import Manifest, PackedFile
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from ..systems.graphs import ModelGraph
+    from .calibration import FloatPack
+
+__all__ = [
+    "TARGETS",
+    "WEIGHT_PRECISIONS",
+    "GraphToWrite",
+    "Joiner",
+    "Offer",
+    "Target",
+    "Written",
+    "by_digest",
+    "target_of",
+    "targets_of",
+]
+
+TARGETS = ("onnx", "openvino", "coreml")
+WEIGHT_PRECISIONS = ("fp32", "fp16", "w8", "w4", "int8")  # see weights.py
+
+
+class Written(NamedTuple):
+    """The files of a graph that a target wrote into the folder of a pack."""
+
+    label: str  # their precision
+    file: PackedFile
+    parts: tuple[PackedFile, ...] = ()  # what lies next to the file and belongs to it, such as its weights
+
+
+class GraphToWrite(NamedTuple):
+    """A traced graph that is to be written in float32."""
+
+    name: str
+    graph: ModelGraph
+    program: ExportedProgram  # what `traced` returns for the graph
+    multiple: int  # of heights and widths
+    tile: int | None  # edge of the only tiles that the graph takes, None for any size
+    metadata: Mapping[str, str]
+    deployment_target: str  # of Target.deployment_targets, "" for a target that has none
+    images: bool  # whether the input `image` is an 8-bit image instead of an array
+
+
+class Joiner(Protocol):
+    """Joins the files of one target from packs of one task each into a pack of several tasks."""
+
+    def add(self, pack: Path, manifest: Manifest, prefix: str) -> None:
+        """Take over the graphs of a task; files get the prefix, "" for the first task."""
+        ...
+
+    def finish(self) -> None:
+        """Write what the tasks share, when all have been added."""
+        ...
+
+    def written(self, task: str, graph: str, label: str) -> Written:
+        """The files of one graph of a task in the joined pack."""
+        ...
+
+    def function(self, task: str, graph: str) -> str:
+        """The name of a further task's graph inside its file; "" for files of one graph."""
+        ...
+
+
+Emit = Callable[["FloatPack", Mapping[str, str], Path, str], dict[str, Written]]
+
+
+class Offer(NamedTuple):
+    """One way to write a quantized pack for a target."""
+
+    precisions: Mapping[str, str]  # layer -> precision
+    emit: Emit
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of graph file, and how it is written.
+
+    Attributes:
+        name: As the manifest and `--to` have it.
+        runtime: Name of the runtime in `runtimes/` that runs the files; it checks them when a pack is written.
+        precisions: Labels that graphs can have; "w8+bf16" computes in bf16 what is not integer.
+        emit: Writes all graphs of a float pack into a folder: (pack, layer -> precision, folder, label).
+        write: Writes one traced graph in float32 into a folder; None where `emit` can start from the ONNX graphs.
+        join: Makes the joiner of a pack's folder; None where tasks cannot share a pack.
+        check: Raises UsageError for a float pack that `emit` cannot start from.
+        offers: The ways in which `quantize` may write a plan: (label, layer -> precision) -> offers by their label, of
+            which the fastest is shipped; None for `emit` itself.
+        baselines: Labels of float files that `quantize` measures next to several offers.
+        deployment_targets: Operating systems that the files can be made for, and the version of the format each has.
+        default_deployment_target: The one that is taken if none is named.
+        joined_deployment_target: The only one whose files can hold several tasks, "" where all can.
+        needs: Weight precision -> the first version of the format that has it.
+        images: Whether graphs can take 8-bit images.
+    """
+
+    name: str
+    runtime: str
+    precisions: tuple[str, ...]
+    emit: Emit
+    write: Callable[[GraphToWrite, Path], Written] | None = None
+    join: Callable[[Path], Joiner] | None = None
+    check: Callable[[Manifest], None] = lambda _: None
+    offers: Callable[[str, Mapping[str, str]], dict[str, Offer]] | None = None
+    baselines: tuple[str, ...] = ()
+    deployment_targets: Mapping[str, int] = field(default_factory=dict[str, int])
+    default_deployment_target: str = ""
+    joined_deployment_target: str = ""
+    needs: Mapping[str, int] = field(default_factory=dict[str, int])
+    images: bool = False
+
+
+def target_of(name: str) -> Target:
+    """The target of that name. Raises UnknownNameError."""
+    if name not in TARGETS:
+        raise UnknownNameError("target", name, TARGETS)
+    target: Target = import_module(f".{name}", __package__).TARGET
+    return target
+
+
+def by_digest(pack: FloatPack, precisions: Mapping[str, str]) -> dict[str, str]:
+    """Precisions by layer -> by the digest of its weights, which is the same in every graph and format."""
+    return {layer.digest: precisions[layer.name] for layer in pack.layers}
+
+
+def targets_of(names: Sequence[str]) -> list[Target]:
+    """The targets of these names. Raises UnknownNameError."""
+    return [target_of(name) for name in names]

@@ -1,0 +1,161 @@
+"""Arithmetic in float16: a float32 program with float16 between its inputs and its outputs.
+
+What float16 cannot hold stays in float32: angles, of which sine and cosine are taken, and sums over a whole image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ....core.errors import UsageError
+from .package import FLOAT16, FLOAT32, CoremlPackage
+from .program import bindings, constant, is_constant, operation, used
+
+__all__ = ["in_fp16"]
+
+_ANGLES = ("cos", "sin")
+_KEPT = ("cast", "reduce_l2_norm")  # casts that the model itself asks for; sums of squares over an image
+_LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
+_NAMES = {FLOAT16: "fp16", FLOAT32: "fp32"}
+
+
+def in_fp16(package: CoremlPackage) -> CoremlPackage:
+    """The package in float16; inputs, outputs and what float16 cannot hold stay in float32.
+
+    Raises UsageError for a constant that float16 cannot hold.
+    """
+    result = package.copy()
+    functions = result.spec.mlProgram.functions
+    for name in sorted(functions):
+        inputs = {value.name for value in functions[name].inputs}
+        _Fp16Block(result, functions[name].block_specializations[functions[name].opset], inputs).rewrite()
+    return result
+
+
+class _Fp16Block:
+    """A block that is being rewritten: the operations so far, and the type that each value has."""
+
+    def __init__(self, package: CoremlPackage, block: Any, inputs: set[str]) -> None:
+        self.package, self.block, self.inputs = package, block, inputs
+        self.before = list(block.operations)
+        self.made: list[Any] = []
+        self.constants = {op.outputs[0].name: op for op in self.before if is_constant(op)}
+        self.types = {op.outputs[0].name: op.outputs[0].type.tensorType.dataType for op in self.constants.values()}
+        self.types |= dict.fromkeys(inputs, FLOAT32)
+        self.described: dict[str, Any] = {}
+        self.versions: set[str] = set()
+
+    def rewrite(self) -> None:
+        exact = _exact(self.before)
+        results = set(self.block.outputs)
+        for index, op in enumerate(self.before):
+            if is_constant(op):
+                continue
+            self.take(op, FLOAT32 if index in exact else FLOAT16)
+            self.made.append(op)
+            for output in op.outputs:
+                if output.name in results and output.type.tensorType.dataType == FLOAT16:
+                    self.give_back(output)
+        kept = used(self.made, set(self.block.outputs))
+        del self.block.operations[:]
+        self.block.operations.extend(kept)
+
+    def take(self, op: Any, code: int) -> None:
+        """Let an operation compute in one type."""
+        for _, binding in bindings(op):
+            binding.name = self.version(binding.name, code)
+        for output in op.outputs:
+            if output.type.tensorType.dataType == FLOAT32:
+                output.type.tensorType.dataType = code
+            self.types[output.name] = output.type.tensorType.dataType
+            self.described[output.name] = output.type
+
+    def version(self, name: str, code: int) -> str:
+        """The name of a float value in that type; made where it is not there yet."""
+        own = self.types.get(name)
+        if own not in (FLOAT16, FLOAT32) or own == code:
+            if name in self.constants and name not in self.versions:
+                self.versions.add(name)
+                self.add_constant(self.constants[name])
+            return name
+        other = f"{name}__{_NAMES[code]}"
+        if other not in self.versions:
+            self.versions.add(other)
+            if name in self.constants:
+                self.add_constant(self.fp16_constant(self.constants[name], other))
+            else:
+                self.cast(name, other, code)
+        return other
+
+    def add_constant(self, op: Any) -> None:
+        for _, binding in bindings(op):
+            if binding.name in self.constants:
+                binding.name = self.version(binding.name, FLOAT16 if _is_fp16(op) else FLOAT32)
+        self.made.append(op)
+
+    def fp16_constant(self, op: Any, name: str) -> Any:
+        """A constant, or what a compressed one is made of, in float16."""
+        copy = _copied(op)
+        copy.outputs[0].name = name
+        copy.outputs[0].type.tensorType.dataType = FLOAT16
+        copy.attributes["name"].immediateValue.tensor.strings.values[0] = name
+        for key in sorted(copy.attributes):
+            value = copy.attributes[key]
+            if value.type.tensorType.dataType == FLOAT32:
+                value.CopyFrom(self.package.value(_as_fp16(self.package.array(value), op.outputs[0].name)))
+        return copy
+
+    def cast(self, name: str, other: str, code: int) -> None:
+        type_ = type(self.before[0].outputs[0].type)()
+        type_.CopyFrom(self.described[name] if name in self.described else self.input_type(name))
+        type_.tensorType.dataType = code
+        self.made.append(constant(self.package, f"{other}__dtype", _NAMES[code]))
+        self.made.append(operation("cast", other, type_, {"x": name, "dtype": f"{other}__dtype"}))
+
+    def input_type(self, name: str) -> Any:
+        functions = self.package.spec.mlProgram.functions.values()
+        return next(value.type for function in functions for value in function.inputs if value.name == name)
+
+    def give_back(self, output: Any) -> None:
+        """A result of the program stays float32: the operation computes another value, which is cast."""
+        name = output.name
+        output.name = f"{name}__fp16"
+        self.types[output.name], self.described[output.name] = FLOAT16, output.type
+        self.cast(output.name, name, FLOAT32)
+        self.types[name], self.described[name] = FLOAT32, self.made[-1].outputs[0].type
+        self.versions |= {output.name}
+
+
+def _exact(operations: list[Any]) -> set[int]:
+    """The indices of operations that stay in float32, all that lead to an angle included."""
+    makers = {output.name: i for i, op in enumerate(operations) for output in op.outputs}
+    exact = {i for i, op in enumerate(operations) if op.type in (*_ANGLES, *_KEPT)}
+    waiting = [i for i in exact if operations[i].type in _ANGLES]
+    while waiting:
+        for _, binding in bindings(operations[waiting.pop()]):
+            place = makers.get(binding.name)
+            if place is not None and place not in exact:
+                exact.add(place)
+                waiting.append(place)
+    return exact
+
+
+def _as_fp16(array: Any, name: str) -> Any:
+    """The constant in float16; what is not zero stays so."""
+    if np.abs(array).max(initial=0.0) > _LARGEST:
+        raise UsageError(f"the constant '{name}' exceeds {_LARGEST:g}, the largest float16; export this model in fp32")
+    lost = (array != 0) & (np.abs(array) < _SMALLEST)
+    return np.where(lost, np.copysign(_SMALLEST, array), array).astype(np.float16)
+
+
+def _is_fp16(op: Any) -> bool:
+    return op.outputs[0].type.tensorType.dataType == FLOAT16
+
+
+def _copied(op: Any) -> Any:
+    copy = type(op)()
+    copy.CopyFrom(op)
+    return copy

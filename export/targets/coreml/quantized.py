@@ -1,0 +1,282 @@
+"""Quantized Core ML packages: weights in fewer bits, and integers where a plan has them.
+
+Compressed weights are the format's own: Core ML dequantizes them when it loads a package, or while it runs. The numbers
+are those of the ONNX graphs of the same plan: integers, scales, ranges of arrays, and biases that take back what
+quantization adds to the mean of a channel. int8 rounds what goes into a convolution and what comes out of it to 8 bits
+(iOS 17), which processors with integer arithmetic fuse with the convolution. Palettes, which only Core ML has, give
+each weight the index of one of a few values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....core.errors import UsageError
+from ..calibration import Range, params_of
+from ..weights import array_digest, bias_shift, dequantize, quantize_weights
+from .package import FLOAT32, INT4, CoremlPackage, blocks, packed_bits, raise_version
+from .program import bindings, constant, operation, tensor_type, used, value_name
+
+__all__ = ["NEEDS", "PALETTES", "ConvRanges", "Palette", "palette", "quantized_package"]
+
+NEEDS = {"int8": 8, "w4": 9}  # precision -> version of the specification: 8 came with iOS 17, 9 with iOS 18
+PALETTES = {"palette4": 4, "palette6": 6, "palette8": 8}  # precision -> bits of an index
+_LAYERS = ("conv", "linear")
+_UINT8 = 31  # of MIL's DataType
+_UNSIGNED = {4: 35, 6: 38, 8: _UINT8}
+_LLOYD_ROUNDS = 100
+_DENSITY_BINS = 1024
+
+
+class ConvRanges(NamedTuple):
+    """The ranges of the arrays before and after a convolution."""
+
+    before: Range
+    after: Range
+
+
+class Palette(NamedTuple):
+    """Weights as indices into a table of values."""
+
+    indices: NDArray[np.uint8]  # of the shape of the weights
+    table: NDArray[np.float32]  # (2^bits,), ascending
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """The float weights that a runtime computes with."""
+        return self.table[self.indices]
+
+
+def quantized_package(
+    package: CoremlPackage, precisions: Mapping[str, str], uses: Mapping[str, Sequence[ConvRanges]]
+) -> CoremlPackage:
+    """The float32 package with its layers at the given precisions.
+
+    Args:
+        package: A float32 package; it asks for the first version of Core ML that has the precisions afterwards.
+        precisions: Digest of the weights -> precision, of WEIGHT_PRECISIONS or PALETTES.
+        uses: Digest -> the convolutions with these weights, in the order in which they are computed.
+
+    Raises:
+        UsageError: The package does not have one of the layers.
+    """
+    result = package.copy()
+    raise_version(result.spec, max((NEEDS.get(precision, 0) for precision in precisions.values()), default=0))
+    found: set[str] = set()
+    for block in blocks(result.spec):
+        rewriting = _MilRewriting(result, block, uses)
+        found |= rewriting.layers.keys() & precisions.keys()
+        for digest in sorted(rewriting.layers.keys() & precisions.keys()):
+            rewriting.quantize(digest, precisions[digest])
+        rewriting.finish()
+    missing = set(precisions) - found
+    if missing:
+        raise UsageError(
+            f"the Core ML package lacks {len(missing)} layers of the plan; export the pack again, then quantize it"
+        )
+    return result
+
+
+def palette(weights: NDArray[np.float32], bits: int) -> Palette:
+    """The weights by a table of 2^bits values from k-means on the line; lossless if they have no more values.
+
+    Lloyd, "Least squares quantization in PCM" (1982), from a start that is already near: values as dense as the cube
+    root of the density of the weights (Panter and Dite, "Quantization distortion in pulse-count modulation", 1951).
+    Deterministic.
+    """
+    ordered = np.sort(weights.reshape(-1).astype(np.float64))
+    values = np.unique(ordered)
+    if len(values) > 2**bits:
+        values = _lloyd(ordered, _panter_dite(ordered, 2**bits))
+    table = np.full(2**bits, values[-1], np.float32)
+    table[: len(values)] = values
+    middles = (table[1:].astype(np.float64) + table[:-1]) / 2
+    return Palette(np.searchsorted(middles, weights, side="left").astype(np.uint8), table)
+
+
+def _panter_dite(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Ascending values, as dense as the cube root of the density."""
+    counts, edges = np.histogram(ordered, _DENSITY_BINS)
+    reached = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
+    return np.interp((np.arange(count) + 0.5) / count * reached[-1], reached, edges)
+
+
+def _lloyd(ordered: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lloyd's iteration on sorted values."""
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    for _ in range(_LLOYD_ROUNDS):
+        ends = np.searchsorted(ordered, (table[1:] + table[:-1]) / 2)
+        ends = np.concatenate([[0], ends, [len(ordered)]])
+        counts = np.diff(ends)
+        # A value that no weight is nearest to stays where it is.
+        moved = np.where(counts > 0, np.diff(sums[ends]) / np.maximum(counts, 1), table)
+        if np.array_equal(moved, table):
+            break
+        table = moved
+    return table
+
+
+class _MilRewriting:
+    """A block that is being rewritten: the convolutions of each layer, and arrays that pass through 8 bits."""
+
+    def __init__(self, package: CoremlPackage, block: Any, uses: Mapping[str, Sequence[ConvRanges]]) -> None:
+        self.package, self.block, self.uses = package, block, uses
+        self.constants = {op.outputs[0].name: op for op in block.operations if op.type == "const"}
+        self.layers: dict[str, list[Any]] = {}
+        self.weights: dict[str, str] = {}
+        for op in block.operations:
+            weights = value_name(op, "weight")
+            if op.type in _LAYERS and weights in self.constants:
+                digest = array_digest(self.array(weights))
+                self.layers.setdefault(digest, []).append(op)
+                self.weights[digest] = weights
+        self.version = package.spec.specificationVersion
+        self.start: list[Any] = []
+        self.rounded: dict[str, Range] = {}
+
+    def array(self, name: str) -> NDArray[Any]:
+        return self.package.array(self.constants[name].attributes["val"])
+
+    def quantize(self, digest: str, precision: str) -> None:
+        """Put quantized weights in the place of the float ones."""
+        if precision == "fp32":
+            return
+        name, array = f"{self.weights[digest]}__{precision}", self.array(self.weights[digest])
+        kept = palette(array, PALETTES[precision]) if precision in PALETTES else None
+        if precision == "fp16":
+            made = self.cast(name, array)
+        elif precision == "w4":
+            made = self.w4(name, array)
+        elif kept is not None:
+            made = self.palette(name, kept, PALETTES[precision])
+        else:
+            made = self.w8(name, array)
+        self.start.append(made)
+        for number, op in enumerate(self.layers[digest]):
+            op.inputs["weight"].arguments[0].name = name
+            if precision == "int8":
+                self.round(op, self.uses[digest][number])
+        if precision != "fp16" and digest in self.uses:
+            new = kept.weights if kept else dequantize(quantize_weights(array, precision), array.shape)
+            self.correct_biases(digest, new - array)
+
+    def cast(self, name: str, array: NDArray[np.float32]) -> Any:
+        values = {"source_val": array.astype(np.float16), "output_dtype": "fp32"}
+        return self.constexpr("constexpr_cast", name, array.shape, values)
+
+    def w8(self, name: str, array: NDArray[np.float32]) -> Any:
+        made = quantize_weights(array, "w8")
+        values = {
+            "quantized_data": made.q.reshape(array.shape),
+            "zero_point": np.array(0, np.int8),
+            "scale": made.scale.reshape(-1),
+            "axis": np.array(0, np.int32),
+        }
+        return self.constexpr("constexpr_affine_dequantize", name, array.shape, values)
+
+    def w4(self, name: str, array: NDArray[np.float32]) -> Any:
+        """Two numbers in a byte, a scale for each block of input channels."""
+        made = quantize_weights(array, "w4")
+        packed = self.package.packed((made.q & 15).astype(np.uint8), 4, INT4, array.shape)
+        scale = made.scale.reshape(array.shape[0], -1, *(1 for _ in array.shape[2:]))
+        inputs = {"data": self.stored(f"{name}__codes", packed), "scale": f"{name}__scales"}
+        self.start.append(constant(self.package, inputs["scale"], scale))
+        return operation("constexpr_blockwise_shift_scale", name, tensor_type(FLOAT32, array.shape), inputs)
+
+    def palette(self, name: str, made: Palette, bits: int) -> Any:
+        shape = made.indices.shape
+        if self.version < 9:
+            values = {
+                "indices": np.frombuffer(packed_bits(made.indices, bits), np.uint8),
+                "lut": made.table,
+                "shape": np.array(shape, np.uint32),
+            }
+            return self.constexpr("constexpr_lut_to_dense", name, shape, values)
+        packed = self.package.packed(made.indices, bits, _UNSIGNED[bits], shape)
+        table = made.table.reshape(*(1 for _ in shape), -1, 1)
+        inputs = {"indices": self.stored(f"{name}__indices", packed), "lut": f"{name}__table"}
+        self.start.append(constant(self.package, inputs["lut"], table))
+        return operation("constexpr_lut_to_dense", name, tensor_type(FLOAT32, shape), inputs)
+
+    def stored(self, name: str, packed: Any) -> str:
+        """Add a constant of packed numbers; its name."""
+        data = operation("const", name, packed.type, {})
+        data.attributes["val"].CopyFrom(packed)
+        self.start.append(data)
+        return name
+
+    def constexpr(self, kind: str, name: str, shape: tuple[int, ...], values: Mapping[str, Any]) -> Any:
+        made = operation(kind, name, tensor_type(FLOAT32, shape), {})
+        for key, value in values.items():
+            made.attributes[key].CopyFrom(self.package.value(value))
+        return made
+
+    def correct_biases(self, digest: str, change: NDArray[np.float32]) -> None:
+        """Subtract from the biases what a `change` of the weights adds to the mean of the convolution."""
+        means = np.mean([ranges.before.means for ranges in self.uses[digest]], axis=0)
+        shift = bias_shift(change, means)
+        for number, op in enumerate(self.layers[digest]):
+            bias = value_name(op, "bias")
+            old = self.array(bias) if bias else np.zeros(len(shift), np.float32)
+            name = f"{self.weights[digest]}__bias{number}"
+            self.start.append(constant(self.package, name, (old - shift).astype(np.float32)))
+            del op.inputs["bias"].arguments[:]
+            op.inputs["bias"].arguments.add().name = name
+
+    def round(self, op: Any, ranges: ConvRanges) -> None:
+        """Let what goes in and what comes out pass through 8 bits."""
+        self.rounded[value_name(op, "x")] = ranges.before
+        following = [other for other in self.block.operations if op.outputs[0].name in _inputs(other)]
+        rectified = len(following) == 1 and following[0].type == "relu" and op.outputs[0].name not in self.block.outputs
+        self.rounded[(following[0] if rectified else op).outputs[0].name] = ranges.after
+
+    def finish(self) -> None:
+        """Write the operations back, without constants that nothing uses any more."""
+        taken = {name: f"{name}__decoded" for name in self.rounded}
+        after: dict[str, list[Any]] = {name: self.through(name) for name in sorted(self.rounded)}
+        made_here = {output.name for op in self.block.operations for output in op.outputs}
+        operations = list(self.start)
+        for name in sorted(self.rounded.keys() - made_here):  # inputs of the program
+            operations += after[name]
+        for op in list(self.block.operations):
+            for _, binding in bindings(op):
+                binding.name = taken.get(binding.name, binding.name)
+            operations.append(op)
+            for output in op.outputs:
+                operations += after.get(output.name, [])
+        kept = used(operations, set(self.block.outputs))
+        del self.block.operations[:]
+        self.block.operations.extend(kept)
+
+    def through(self, name: str) -> list[Any]:
+        """8 bits and back."""
+        scale, zero_point = params_of(self.rounded[name])
+        q, type_ = f"{name}__codes", self.type_of(name)
+        integers = type(type_)()
+        integers.CopyFrom(type_)
+        integers.tensorType.dataType = _UINT8
+        facts = {
+            "scale": np.array(scale, np.float32),
+            "zero_point": np.array(zero_point, np.uint8),
+            "output_dtype": "uint8",
+        }
+        named = {key: f"{q}__{key}" for key in facts}
+        params = {key: named[key] for key in ("scale", "zero_point")}
+        return [
+            *(constant(self.package, named[key], fact) for key, fact in facts.items()),
+            operation("quantize", q, integers, {"input": name, **named}),
+            operation("dequantize", f"{name}__decoded", type_, {"input": q, **params}),
+        ]
+
+    def type_of(self, name: str) -> Any:
+        made = (output for op in self.block.operations for output in op.outputs)
+        given = (value for f in self.package.spec.mlProgram.functions.values() for value in f.inputs)
+        return next(value.type for value in (*made, *given) if value.name == name)
+
+
+def _inputs(op: Any) -> set[str]:
+    return {binding.name for _, binding in bindings(op)}

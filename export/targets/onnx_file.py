@@ -1,0 +1,161 @@
+"""ONNX files with equal bytes for equal graphs: nothing that differs between two runs, nothing of the machine.
+
+Large constants can lie in a file next to the graph, one that several graphs may share. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from ...core.pack.manifest import Manifest
+from ...core.pack.store import SHARED, packed_file
+from . import Written
+
+__all__ = ["LARGE_GRAPH", "MODULE_KEY", "ConstantStore", "SharedFiles", "normalized", "shared_onnx", "write_graph"]
+
+MODULE_KEY = "pocketprior.module"  # metadata of a node
+LARGE_GRAPH = 2**30  # bytes of weights from which they go into a file of their own; a protocol buffer holds 2 GiB
+_SCOPES = "pkg.torch.onnx.name_scopes"  # what PyTorch writes: a list of modules, each within the one before, and the op
+_BLOCK = 64  # bytes to which constants are aligned: what vector instructions load at once
+_LEAST_SHARED = 128  # bytes: naming the place of a constant takes about half as many
+
+
+class ConstantStore:
+    """Constants, one after the other, each stored once."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.offsets: dict[bytes, int] = {}
+
+    def offset(self, constant: bytes) -> int:
+        """The offset of a constant, which is appended unless it is there already."""
+        if constant not in self.offsets:
+            self.data += bytes(-len(self.data) % _BLOCK)
+            self.offsets[constant] = len(self.data)
+            self.data += constant
+        return self.offsets[constant]
+
+
+class SharedFiles:
+    """Joins the graph files of several tasks, whose constants go into one file; see `Joiner`.
+
+    Args:
+        target: Name of the target, whose shared file is `SHARED[target]`.
+        split: (path of a graph file, store) -> the file with its constants in the store, and the same without what
+            only differs between tasks, by which equal graphs are found.
+        folder: Of the joined pack.
+    """
+
+    def __init__(self, target: str, split: Callable[[Path, ConstantStore], tuple[bytes, bytes]], folder: Path) -> None:
+        self.target, self.split, self.folder = target, split, folder
+        self.store = ConstantStore()
+        self.known: dict[tuple[str, str], dict[bytes, str]] = {}
+        self.places: dict[tuple[str, str, str], str] = {}
+
+    def add(self, pack: Path, manifest: Manifest, prefix: str) -> None:
+        """As in `Joiner`: a file that another task has too is stored once."""
+        for graph, spec in manifest.graphs.items():
+            for label, packed in spec.files.get(self.target, {}).items():
+                content, same = self.split(pack / packed.file, self.store)
+                place = self.known.setdefault((graph, label), {}).setdefault(same, prefix + packed.file)
+                self.places[manifest.tasks[0], graph, label] = place
+                if not (self.folder / place).exists():
+                    (self.folder / place).write_bytes(content)
+
+    def finish(self) -> None:
+        """As in `Joiner`."""
+        (self.folder / SHARED[self.target]).write_bytes(self.store.data)
+
+    def written(self, task: str, graph: str, label: str) -> Written:
+        """As in `Joiner`."""
+        file = packed_file(self.folder, self.places[task, graph, label])
+        return Written(label, file, (packed_file(self.folder, SHARED[self.target]),))
+
+    def function(self, task: str, graph: str) -> str:  # noqa: ARG002
+        """As in `Joiner`: a file holds one graph."""
+        return ""
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """Check the graph and write it to `path`.
+
+    Returns:
+        What was written next to it and belongs to it: weights of LARGE_GRAPH bytes and more, in NAME.onnx.data.
+    """
+    # Not ByteSize, which fails for what is too large to be written in one piece.
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < LARGE_GRAPH:
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return ()
+    weights, store = path.with_name(f"{path.name}.data"), ConstantStore()
+    path.write_bytes(shared_onnx(model, store, weights.name).SerializeToString(deterministic=True))
+    weights.write_bytes(store.data)
+    onnx.checker.check_model(path, full_check=True)
+    return (weights,)
+
+
+def shared_onnx(model: onnx.ModelProto, store: ConstantStore, file: str = SHARED["onnx"]) -> onnx.ModelProto:
+    """The graph with its large constants in `store`, which is to be written to `file` in the same folder."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for tensor in result.graph.initializer:
+        if len(tensor.raw_data) >= _LEAST_SHARED:
+            facts = {"location": file, "offset": store.offset(tensor.raw_data), "length": len(tensor.raw_data)}
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in facts.items():
+                tensor.external_data.add(key=key, value=str(value))
+    return result
+
+
+def normalized(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Drop what differs between two runs or describes the machine (traces, paths, value names); add `metadata`.
+
+    Each node keeps the name of the module that it was made from, so that a differing layer can be named.
+    """
+    graph = model.graph
+    graph.name = "graph"
+    graph.doc_string = ""
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    kept = {v.name for v in (*graph.input, *graph.output)}
+    renamed: dict[str, str] = {}
+
+    def rename(name: str) -> str:
+        if not name or name in kept:
+            return name
+        # ONNX Runtime's quantizer appends digits to names: the last character must not be one.
+        return renamed.setdefault(name, f"v{len(renamed)}_")
+
+    for tensor in graph.initializer:
+        tensor.name = rename(tensor.name)
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    for index, node in enumerate(graph.node):
+        node.name = f"n{index}_{node.op_type}"
+        node.doc_string = ""
+        module = _module(node)
+        del node.metadata_props[:]
+        if module:
+            node.metadata_props.add(key=MODULE_KEY, value=module)
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+    for value in (*graph.input, *graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    model.producer_name, model.producer_version = "pocketprior", ""
+    for key in sorted(metadata):
+        model.metadata_props.add(key=key, value=metadata[key])
+    return model
+
+
+def _module(node: onnx.NodeProto) -> str:
+    entries = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = ast.literal_eval(entries.get(_SCOPES, "[]"))
+    return scopes[-2] if len(scopes) > 1 else entries.get(MODULE_KEY, "")

@@ -1,0 +1,1 @@
+"""Writing a pack: its files and manifest, golden restorations, several tasks, the model card."""
