@@ -7,7 +7,6 @@ answered only if its inputs are exactly those of a recorded call.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from numpy.typing import NDArray
 from ..core.arrays import Array
 from ..core.errors import GraphError, PackError
 from ..core.pack.manifest import GraphSpec
-from ..core.pack.store import read_arrays, write_arrays
+from ..core.pack.store import read_arrays
+from ..core.restore.reference import REPLAY
 from ..core.restore.restorer import Graph
 from .options import DEFAULT_OPTIONS, RuntimeOptions
 
-__all__ = ["TARGET", "TARGETS", "Recorder", "open"]
+__all__ = ["TARGETS", "open"]
 
-TARGET = "replay"
-TARGETS = (TARGET,)
+TARGETS = (REPLAY,)
 
 _Arrays = dict[str, NDArray[np.float32]]
 
@@ -51,34 +50,6 @@ def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAU
         return {n: array.copy() for n, array in answers[key].items()}
 
     return call
-
-
-@dataclass
-class Recorder:
-    """Records the calls of the graphs that it wraps."""
-
-    arrays: dict[str, Array] = field(default_factory=dict[str, Array])
-    calls: dict[str, int] = field(default_factory=dict[str, int])
-
-    def wrap(self, name: str, graph: Graph) -> Graph:
-        """`graph`, with each call recorded under `name`."""
-
-        def call(**inputs: NDArray[np.float32]) -> _Arrays:
-            outputs = graph(**inputs)
-            self._keep(name, inputs, outputs)
-            return outputs
-
-        return call
-
-    def save(self, path: Path) -> None:
-        """Write the recorded calls."""
-        write_arrays(path, self.arrays)
-
-    def _keep(self, name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        number = self.calls.setdefault(name, 0)
-        self.calls[name] += 1
-        for kind, arrays in (("in", inputs), ("out", outputs)):
-            self.arrays |= {f"{name}/{number}/{kind}/{n}": array.copy() for n, array in arrays.items()}
 
 
 def _calls(path: Path, graph: str) -> list[tuple[_Arrays, _Arrays]]:

@@ -11,11 +11,7 @@ import packs
 from numpy.typing import NDArray
 
 from pocketprior.core.pack.manifest import Manifest
-from pocketprior.core.restore.restorer import GoldenSettings, Restorer
-from pocketprior.core.restore.tiles import smallest_tile
-from pocketprior.runtimes.parity.findings import ParityReport
-from pocketprior.runtimes.parity.images import forms_of
-from pocketprior.runtimes.parity.reference import (
+from pocketprior.core.restore.reference import (
     REFERENCE_FORMAT,
     ReferenceCall,
     ReferenceCase,
@@ -24,6 +20,10 @@ from pocketprior.runtimes.parity.reference import (
     facts_of,
     record_calls,
 )
+from pocketprior.core.restore.restorer import GoldenSettings, Restorer
+from pocketprior.core.restore.tiles import smallest_tile
+from pocketprior.runtimes.parity.findings import ParityReport
+from pocketprior.runtimes.parity.images import forms_of
 
 __all__ = ["CHECKPOINT", "accused", "deep", "known_pack", "record_pack"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,20 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.arrays import Image
+from ...core.arrays import Array, Image
 from ...core.errors import UsageError
-from ...core.models.deploy.rewrite import eager
+from ...core.models.deploy.rewrite import eager, mode
 from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile
 from ...core.pack.size import padded_size, smallest_tile
 from ...core.pack.systems import SYSTEMS
 from ...core.photo.listing import released_photos
 from ...core.restore.pipeline import Graph as Run
-from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
-from ...core.sampling.noise import NOISE_SPEC
-from ...kernels.select import mode
-from ...runtimes.parity.measures import measure
-from ...runtimes.parity.reference import (
+from ...core.restore.reference import (
     REFERENCE_FORMAT,
+    REPLAY,
     RecordedCall,
     ReferenceCall,
     ReferenceCase,
@@ -36,7 +34,8 @@ from ...runtimes.parity.reference import (
     facts_of,
     record_calls,
 )
-from ...runtimes.replay import TARGET
+from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
+from ...core.sampling.noise import NOISE_SPEC
 from ..systems import SamplingOptions, source_of
 from ..systems.model_graph import ModelGraph
 from ..systems.source import Opened
@@ -56,7 +55,7 @@ __all__ = [
 
 
 _PENDING = PackedFile("pending", "0" * 64, 0)  # a reference has no files
-_FOLDER_PHOTOS = 4  # that are record_calls of a folder
+_FOLDER_PHOTOS = 4  # that are taken of a folder
 
 StrengthsAndAmounts = Sequence[tuple[float, float]]
 # In turn, so that a graph that ignores one shows.
@@ -213,14 +212,14 @@ def _model(opened: Opened, place: torch.device) -> _Model:
     """The model on its device, with the facts that a restoration needs as a manifest without files."""
     for graph in opened.graphs.values():
         graph.module.to(place).eval()
-    specs = {name: GraphSpec(g.inputs, g.outputs, {TARGET: {"fp32": _PENDING}}) for name, g in opened.graphs.items()}
+    specs = {name: GraphSpec(g.inputs, g.outputs, {REPLAY: {"fp32": _PENDING}}) for name, g in opened.graphs.items()}
     manifest = Manifest(
         format=MANIFEST_FORMAT,
         name="reference",
         value_range=(0.0, 1.0),
         noise=NOISE_SPEC,
         graphs=specs,
-        precision={TARGET: dict.fromkeys(specs, "fp32")},
+        precision={REPLAY: dict.fromkeys(specs, "fp32")},
         parameters={},
         macs_per_pixel={},
         bytes_per_pixel=dict.fromkeys(opened.facts["receptive_field"], 0),
@@ -273,11 +272,13 @@ def _with_rounding(model: _Model, cases: Sequence[ReferenceCase], writer: Refere
         graph = model.graphs[call.graph]
         arrays: dict[str, Any] = {name: writer.arrays[call.inputs[name]].astype(np.float64) for name in graph.inputs}
         truth = eager(exactly[call.graph], list(graph.inputs), *graph.outputs)(**arrays)
-        return replace(
-            call, rounding={n: measure(writer.arrays[key], truth[n]).rmse for n, key in call.outputs.items()}
-        )
+        return replace(call, rounding={n: _rmse(writer.arrays[key], truth[n]) for n, key in call.outputs.items()})
 
     return _each_call(cases, rounding)
+
+
+def _rmse(given: Array, expected: Array) -> float:
+    return math.sqrt(float(np.mean(np.square(given.astype(np.float64) - expected.astype(np.float64)))))
 
 
 def _with_kernels(model: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:

@@ -16,6 +16,7 @@ from ...core.arrays import Image
 from ...core.errors import GraphError, PackError, PackTamperedError
 from ...core.pack.manifest import Manifest
 from ...core.pack.store import check_file
+from ...core.restore.reference import ParityReference, facts_of, load
 from ..limits import doubled, limit_of, task_drop_db
 from .findings import ORDER, Check, ErrorSource, LayerDifference, ParityReport, unmeasured
 from .goldens import golden_source, recorded_here
@@ -24,7 +25,6 @@ from .host_replay import pipeline_source
 from .images import ImageSet, budget, forms_of, forms_source, image_source, restore_all, task_source, tiling_source
 from .layers import compared, pairs
 from .measures import as_unit, breach, measure
-from .reference import ParityReference, facts_of, load
 from .variants import PackFolder, Variant, VariantChain, described, float_variant, variant_chain
 
 __all__ = ["CompareOptions", "compare"]

@@ -9,12 +9,7 @@ import numpy as np
 from ...core.arrays import Image
 from ...core.errors import GraphError, PackError
 from ...core.pack.manifest import Golden
-from ...core.restore.restorer import Restorer
-from ...core.restore.selftest import read_golden
-from .findings import Check, ErrorSource
-from .images import forms_of
-from .measures import as_unit, measure
-from .reference import (
+from ...core.restore.reference import (
     REFERENCE_FORMAT,
     ParityReference,
     ReferenceCall,
@@ -24,6 +19,11 @@ from .reference import (
     facts_of,
     record_calls,
 )
+from ...core.restore.restorer import Restorer
+from ...core.restore.selftest import read_golden
+from .findings import Check, ErrorSource
+from .images import forms_of
+from .measures import as_unit, measure
 from .variants import FP32, PackFolder, Variant
 
 __all__ = ["golden_source", "recorded_here"]

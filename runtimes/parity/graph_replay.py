@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ...core.errors import GraphError, PackError
 from ...core.pack.manifest import Manifest
 from ...core.pack.systems import SYSTEMS
+from ...core.restore.reference import ParityReference, ReferenceCall
 from ...core.restore.restorer import Graph
 from ...core.sampling.samplers import PREDICTIONS
 from ..limits import ParityLimit, limit_of, sharpened
 from .findings import Check, ErrorSource
 from .measures import breach, measure, scale_of
-from .reference import ParityReference, ReferenceCall
 from .variants import BASE, LIMIT_OF, Variant, VariantChain
 
 __all__ = ["Replayed", "Site", "replay", "rounding", "scales", "sites"]

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from ...core.arrays import Image
 from ...core.errors import GraphError
 from ...core.pack.manifest import Manifest
+from ...core.restore.reference import ParityReference, ReferenceCall, ReferenceCase
 from ...core.restore.restorer import Graph, Restorer
 from ..limits import ParityLimit
 from .findings import Check, ErrorSource
 from .images import ImageSet, compare_images, forms_of
 from .measures import breach, measure, scale_of
-from .reference import ParityReference, ReferenceCall, ReferenceCase
 
 __all__ = ["HostReplay", "pipeline_source"]
 

@@ -16,12 +16,12 @@ from ...core.metrics.similarity import psnr
 from ...core.pack.manifest import Manifest
 from ...core.pack.size import padded_size
 from ...core.restore.pipeline import prepare, restore_tile, tiled_graphs
+from ...core.restore.reference import ParityReference, ReferenceCase
 from ...core.restore.restorer import Restorer
 from ...core.restore.tiles import Box
 from ..limits import ParityLimit
 from .findings import Check, ErrorBudget, ErrorSource, ImageResult
 from .measures import as_unit, breach, measure
-from .reference import ParityReference, ReferenceCase
 from .variants import Variant
 
 __all__ = [

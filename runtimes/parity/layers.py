@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from ...core.arrays import Array
 from ...core.errors import UsageError
+from ...core.restore.reference import ParityReference
 from ..limits import ParityLimit
 from ..options import arithmetic_of
 from .findings import LayerDifference, LayerValue
 from .graph_replay import IMAGE_OUTPUTS, Site
 from .inside import INSIDE
 from .measures import breach, measure, scale_of
-from .reference import ParityReference
 from .variants import LIMIT_OF, Variant
 
 __all__ = ["LAYERS_SHOWN", "VariantPair", "compared", "pairs"]

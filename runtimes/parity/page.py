@@ -13,11 +13,11 @@ from ...core.errors import UsageError
 from ...core.files import write_text
 from ...core.markdown import table
 from ...core.pack.manifest import Manifest
+from ...core.restore.reference import load
 from .. import RUNTIMES
 from .comparison import CompareOptions, compare
 from .findings import ErrorSource, ParityReport
 from .formats import decibels, verdict
-from .reference import load
 from .variants import ERROR_SOURCES, FP32, described
 
 __all__ = ["TableRow", "fill", "measured", "table_text"]

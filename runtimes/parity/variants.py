@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from ...core.errors import PackError, UnknownNameError, UsageError
 from ...core.pack.manifest import Manifest
+from ...core.restore.reference import facts_of
 from ...core.restore.restorer import Graph, Restorer, graph_names
 from .. import RUNTIMES, open_graphs
 from ..options import arithmetic_of
-from .reference import facts_of
 
 __all__ = ["PackFolder", "Variant", "VariantChain", "described", "float_variant", "variant_chain"]
 

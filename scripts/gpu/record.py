@@ -14,13 +14,13 @@ import numpy as np
 
 from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.gen2res import SHIPPED_BASE
+from pocketprior.core.restore.reference import ParityReference, load
 from pocketprior.export.reference.record import Shot, record_shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import CheckpointSource, Opened
 from pocketprior.runtimes.parity.graph_replay import sites
-from pocketprior.runtimes.parity.reference import ParityReference, load
 
 from .results import Item, Row, Setup
 

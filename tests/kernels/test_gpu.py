@@ -16,9 +16,9 @@ from gpu.record import REFERENCES
 from PIL import Image
 
 from pocketprior.core.pack.systems import SYSTEMS
+from pocketprior.core.restore.reference import load
 from pocketprior.kernels import OPS
 from pocketprior.runtimes.parity.graph_replay import sites
-from pocketprior.runtimes.parity.reference import load
 
 ROOT = Path(__file__).resolve().parents[2]
 # Installed here, but the command runs without: the parts that need one of these say so.

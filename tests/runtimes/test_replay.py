@@ -12,6 +12,7 @@ import pytest
 from pocketprior.core.errors import GraphError, PackError
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.pack.store import packed_file, write_arrays
+from pocketprior.core.restore import reference
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.runtimes import replay
@@ -22,7 +23,7 @@ PHOTO = packs.photo(33, 21)
 @pytest.fixture
 def recorded(pack: Path, manifest: Manifest) -> Path:
     """A pack that carries the calls of its golden photo and of PHOTO, fused and split."""
-    recorder = replay.Recorder()
+    recorder = reference.Recorder()
     for form in ("fused", "split"):
         restorer = Restorer.from_pack(pack, graphs=form, threads=1)
         graphs = {name: recorder.wrap(name, graph) for name, graph in restorer.graphs.items()}
@@ -78,7 +79,7 @@ def test_a_recording_of_other_graphs(tmp_path: Path, manifest: Manifest) -> None
 
 def test_recordings_have_the_same_bytes(tmp_path: Path, split: Restorer) -> None:
     for name in ("a", "b"):
-        recorder = replay.Recorder()
+        recorder = reference.Recorder()
         graphs = {n: recorder.wrap(n, g) for n, g in split.graphs.items()}
         replace(split, graphs=graphs)(PHOTO, seed=3)
         recorder.save(tmp_path / f"{name}.npz")

@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from ....kernels.group_norm_silu import EPS as GROUP_EPS
 from ....kernels.modulated_norm import EPS as MODULATED_EPS
 from ....kernels.naf_block import EPS as NAF_EPS
+from ....kernels.select import mode
 from ...restore.restorer import Graph
 from ..blocks import Module, NafBlock, RepConv, replaced
 from ..dirformer import Modulation
 from ..gen2res import ResBlock
 from ..lora import LoraConv2d, LoraRepConv, LowRank
 
-__all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "eager", "rewritten"]
+__all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "eager", "mode", "rewritten"]
 
 
 def _conv(weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:

@@ -12,12 +12,12 @@ from recordings import accused
 from small import PHOTOS, source_of
 
 from pocketprior.core.pack.manifest import Manifest
+from pocketprior.core.restore.reference import load
 from pocketprior.export.reference.record import record_shots, settings_of, shots
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.inside import inside_coreml
-from pocketprior.runtimes.parity.reference import load
 
 pytestmark = pytest.mark.slow  # Core ML packages of all systems take minutes to write
 

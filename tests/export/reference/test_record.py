@@ -12,6 +12,7 @@ from small import PHOTOS, START, save_diffir, save_gen2res, save_small, small_di
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import UsageError
+from pocketprior.core.restore.reference import ParityReference, load
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.export.reference import record as recording_of
 from pocketprior.export.reference.record import Shot, device_of, environment, exact, record_shots, shots
@@ -19,7 +20,6 @@ from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import CheckpointSource
-from pocketprior.runtimes.parity.reference import ParityReference, load
 
 SIDE = 40
 

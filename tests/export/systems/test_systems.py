@@ -43,6 +43,7 @@ from pocketprior.core.pack.manifest import GraphSpec, Manifest, PackedFile
 from pocketprior.core.pack.size import TileWindow
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.noise_sigma import noise_sigma
+from pocketprior.core.restore.reference import load
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.core.restore.tiles import crop, pad_to_multiple
@@ -54,7 +55,6 @@ from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import Opened
 from pocketprior.export.writer.pack import PackOptions, write_pack
-from pocketprior.runtimes.parity.reference import load
 
 
 @pytest.fixture(params=SYSTEMS)

@@ -13,10 +13,10 @@ from recordings import accused
 
 from pocketprior.core.arrays import Array
 from pocketprior.core.pack.manifest import LimitOverride, Manifest
+from pocketprior.core.restore.reference import ParityReference, ReferenceCase, ReferenceWriter, load
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ORDER, ParityReport
 from pocketprior.runtimes.parity.images import ImageSet, budget, task_source
-from pocketprior.runtimes.parity.reference import ParityReference, ReferenceCase, ReferenceWriter, load
 
 Known = tuple[Path, Path]
 

@@ -20,12 +20,12 @@ from recordings import accused, known_pack, record_pack
 from small import save_small
 
 from pocketprior.core.pack.manifest import FILE
+from pocketprior.core.restore.reference import load
 from pocketprior.export.quantization.search import write_onnx_pack
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, open_float
 from pocketprior.export.targets.weights import uniform_precisions
 from pocketprior.export.writer.goldens import settle
-from pocketprior.runtimes.parity.reference import load
 
 Edit = Callable[[onnx.ModelProto], None]
 LOOSE = {"coded": {"reason": "weights that were never trained", "psnr_db": 30, "max_abs": 1, "shift": 0.05}}

@@ -10,25 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.arrays import Array, Image
-from ...core.errors import PackError, PackTamperedError, PackVersionError
-from ...core.files import atomic_output, failure_reason
-from ...core.pack.json import as_text, as_tree, decode, parse
-from ...core.pack.manifest import Manifest, mirror
-from ...core.pack.store import read_arrays, write_arrays
-from ...core.restore.restorer import GoldenSettings, Restorer
-from ..replay import Recorder
+from ..arrays import Array, Image
+from ..errors import PackError, PackTamperedError, PackVersionError
+from ..files import atomic_output, failure_reason
+from ..pack.json import as_text, as_tree, decode, parse
+from ..pack.manifest import Manifest, mirror
+from ..pack.store import read_arrays, write_arrays
+from .restorer import GoldenSettings, Graph, Restorer
 
 __all__ = [
+    "REPLAY",
     "ParityReference",
     "RecordedCall",
+    "Recorder",
     "ReferenceCall",
     "ReferenceCase",
     "ReferenceHeader",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 REFERENCE_FORMAT = 1
+REPLAY = "replay"  # the runtime that answers from recorded calls, and its target in a manifest
 ABOUT, SEAL = "about", "seal"
 
 # The facts of a manifest that the numbers depend on.
@@ -112,6 +114,34 @@ class RecordedCall(NamedTuple):
     graph: str
     inputs: dict[str, Array]
     outputs: dict[str, Array]
+
+
+@dataclass
+class Recorder:
+    """Records the calls of the graphs that it wraps."""
+
+    arrays: dict[str, Array] = field(default_factory=dict[str, Array])
+    calls: dict[str, int] = field(default_factory=dict[str, int])
+
+    def wrap(self, name: str, graph: Graph) -> Graph:
+        """`graph`, with each call recorded under `name`."""
+
+        def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+            outputs = graph(**inputs)
+            self._keep(name, inputs, outputs)
+            return outputs
+
+        return call
+
+    def save(self, path: Path) -> None:
+        """Write the recorded calls."""
+        write_arrays(path, self.arrays)
+
+    def _keep(self, name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        number = self.calls.setdefault(name, 0)
+        self.calls[name] += 1
+        for kind, arrays in (("in", inputs), ("out", outputs)):
+            self.arrays |= {f"{name}/{number}/{kind}/{n}": array.copy() for n, array in arrays.items()}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from recordings import record_pack
 from pocketprior.core.arrays import Array
 from pocketprior.core.errors import PackError, PackTamperedError, PackVersionError
 from pocketprior.core.pack.store import read_arrays, write_arrays
-from pocketprior.runtimes.parity.reference import ABOUT, SEAL, ReferenceWriter, load
+from pocketprior.core.restore.reference import ABOUT, SEAL, ReferenceWriter, load
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 6, 0.5)]
 
