@@ -14,10 +14,10 @@ import numpy as np
 
 from pocketprior.core.models.eager import eager
 from pocketprior.core.models.gen2res import SHIPPED_BASE
+from pocketprior.export.reference.record import Shot, record_shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
-from pocketprior.export.reference.record import Shot, record_shots
 from pocketprior.export.systems.source import CheckpointSource, Opened
 from pocketprior.runtimes.parity.graphs import sites
 from pocketprior.runtimes.parity.recording import Recording, load
