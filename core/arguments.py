@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import UsageError
 from .pack.store import default_pack
 
-__all__ = ["add_pack", "chosen_pack", "percentage", "size_in_bytes", "whole_number"]
+__all__ = [
+    "NamedPath",
+    "add_pack",
+    "chosen_pack",
+    "named_path",
+    "natural_number",
+    "percentage",
+    "positive_number",
+    "size_in_bytes",
+    "whole_number",
+]
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -42,8 +55,47 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def natural_number(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a whole number from 0")
+    return int(text)
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a number above 0")
+    return number
+
+
 def percentage(text: str) -> int:
     """A whole number from 1 to 100."""
     if not text.isdecimal() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a whole number from 1 to 100")
     return int(text)
+
+
+class NamedPath(NamedTuple):
+    """A path, the name that tables give it, and the value of its option, "" for none."""
+
+    name: str
+    path: Path
+    value: str
+
+
+def named_path(option: str, example: str) -> Callable[[str], NamedPath]:
+    """The argparse type of `NAME=PATH` or `NAME=PATH:option=VALUE`; the error message shows `example`."""
+    form = re.compile(rf"(?P<name>[^=]+)=(?P<path>.+?)(?::{option}=(?P<value>[^:=]+))?")
+
+    def parsed(text: str) -> NamedPath:
+        match = form.fullmatch(text)
+        if match is None:
+            raise argparse.ArgumentTypeError(f"expected a name and a path, such as {example}, got '{text}'")
+        return NamedPath(match["name"], Path(match["path"]), match["value"] or "")
+
+    return parsed

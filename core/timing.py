@@ -1,4 +1,4 @@
-"""Several ways to do one thing, timed in turn, so that a busy moment of the machine hits all of them."""
+"""The one timer: several ways to do one thing, timed in turn, so that a busy moment of the machine hits all of them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,53 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-__all__ = ["interleaved"]
+__all__ = ["Call", "Stopwatch", "by_clock", "interleaved"]
 
 Name = TypeVar("Name", bound=Hashable)
+Call = Callable[[], object]
+# Runs a call and returns a function that reads the seconds it took, once they are known: on a GPU that is later.
+Stopwatch = Callable[[Call], Callable[[], float]]
+
+
+def by_clock(clock: Callable[[], float] = time.process_time) -> Stopwatch:
+    """A stopwatch for work on the CPU.
+
+    Args:
+        clock: Returns seconds: `time.process_time` counts CPU time, which other programs do not add to;
+            `time.perf_counter` counts what a user waits.
+    """
+
+    def timed(call: Call) -> Callable[[], float]:
+        start = clock()
+        call()
+        seconds = clock() - start
+        return lambda: seconds
+
+    return timed
 
 
 def interleaved(
-    calls: Mapping[Name, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.process_time
+    calls: Mapping[Name, Call], rounds: int, stopwatch: Stopwatch | None = None, *, warm_up: int = 1
 ) -> dict[Name, list[float]]:
-    """Seconds of each call in each round, after one call of each that does not count.
+    """Time every call once a round; each round starts with another one.
 
-    clock: of the CPU, where another program on the machine does not count; `time.perf_counter` for what a user waits.
+    Args:
+        calls: What is timed, by name.
+        rounds: How often each call is timed.
+        stopwatch: How; None for CPU time. On a GPU it also has to fill the caches with something else.
+        warm_up: Untimed calls of each before the first round.
+
+    Returns:
+        The seconds of every call, round by round.
     """
-    seconds: dict[Name, list[float]] = {name: [] for name in calls}
-    for counted in tqdm([False] + [True] * rounds, desc="timing", unit="round", disable=None):
-        for name, call in calls.items():
-            start = clock()
+    stopwatch = stopwatch or by_clock()
+    for call in calls.values():
+        for _ in range(warm_up):
             call()
-            seconds[name] += [clock() - start] if counted else []
-    return seconds
+    names = list(calls)
+    readers: dict[Name, list[Callable[[], float]]] = {name: [] for name in names}
+    for number in tqdm(range(rounds), desc="timing", unit="round", disable=None):
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            readers[name].append(stopwatch(calls[name]))
+    return {name: [read() for read in timed] for name, timed in readers.items()}

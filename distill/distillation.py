@@ -11,7 +11,7 @@ import torch
 
 from ..core.errors import UnknownNameError, UsageError
 from ..core.models import checkpoints
-from ..core.models.semantic import open_semantic, semantic_file
+from ..core.models.semantic_code import open_semantic, semantic_file
 from ..core.training.data.pairs import PairUse
 from ..core.training.data.sources import file_hash, open_data
 from ..core.training.loop.loop import CHECKPOINT_NAME, SavedStep, train

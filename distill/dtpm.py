@@ -17,7 +17,7 @@ from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint, from_dict
 from ..core.models.deploy.specialise import fixed_dtpm
 from ..core.models.dtpm import Dtpm, DtpmConfig
-from ..core.models.semantic import NoEncoder, encoder_of
+from ..core.models.semantic_code import NoEncoder, encoder_of
 from ..core.sampling.samplers import ddim
 from ..core.sampling.schedule import SCHEDULES, TRAINING_STEPS, trailing
 from ..core.sampling.steps import GAIN, Steps, own_steps

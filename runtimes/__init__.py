@@ -1,7 +1,7 @@
 """Open the graphs of a pack in a runtime; none of these modules loads torch.
 
-A runtime is one module with `TARGETS`, which files of a pack it runs, best first, and
-`open(path, name, spec, options) -> Graph`; its name stands in `RUNTIMES`.
+A runtime is one module with `TARGETS`, the targets whose files it runs, best first, and
+`open(path, name, spec, options) -> Graph`; `RUNTIMES` lists its name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..core.pack.manifest import Manifest
 from ..core.pack.store import check_file
 from ..core.restore.restorer import Graph
 from .check import checked
-from .options import ARITHMETIC, Options, arithmetic_of
+from .options import ARITHMETIC, RuntimeOptions, arithmetic_of
 
 __all__ = ["RUNTIMES", "open_graphs"]
 
@@ -32,16 +32,27 @@ def open_graphs(
     device: str = "CPU",
     arithmetic: str | None = None,
 ) -> dict[str, Graph]:
-    """The graphs `names` (None: all) of the pack in `folder`, each checked against the manifest on every call.
+    """Open graphs of the pack in `folder`; every call is checked against the manifest.
 
-    threads, device, arithmetic: as in `Options`; arithmetic None for what the pack says of each graph. Raises
-    UnknownNameError for a runtime that does not exist, UsageError for an option that it does not have, PackError for a
-    pack without files for it, PackTamperedError for a file that was changed.
+    Args:
+        manifest: That of the pack.
+        folder: Where its files are.
+        runtime: One of RUNTIMES.
+        names: The graphs; None for all.
+        threads: For one graph call; None for the runtime's own choice.
+        device: A name that the runtime knows.
+        arithmetic: One of ARITHMETIC; None for what the pack says of each graph.
+
+    Raises:
+        UnknownNameError: There is no such runtime or arithmetic.
+        UsageError: The runtime does not have an option.
+        PackError: The pack has no files for the runtime.
+        PackTamperedError: A file was changed.
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
     if threads is not None and threads < 1:
-        raise UsageError(f"{threads} threads were asked for; give 1 or more, or None for the runtime's own choice")
+        raise UsageError(f"expected 1 thread or more, or None for the runtime's own choice, got {threads}")
     if arithmetic is not None and arithmetic not in ARITHMETIC:
         raise UnknownNameError("arithmetic", arithmetic, ARITHMETIC)
     module = import_module(f".{runtime}", __package__)
@@ -51,7 +62,7 @@ def open_graphs(
         packed, spec = manifest.graph_file(name, target), manifest.graphs[name].sized(manifest.size)
         for file in (packed, *manifest.graph_parts(name, target)):
             check_file(folder, file)
-        options = Options(threads, device, arithmetic or arithmetic_of(manifest.precision[target][name], target))
+        options = RuntimeOptions(threads, device, arithmetic or arithmetic_of(manifest.precision[target][name], target))
         graph = module.open(folder / packed.file, name, spec, options)
         graphs[name] = checked(name, graph, spec, manifest.size.multiple_of)
     return graphs

@@ -1,4 +1,4 @@
-"""What goes into a graph and what comes out, held against its specification, in one place for all runtimes."""
+"""Check the inputs and outputs of a graph against its specification, in one place for all runtimes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from ..core.errors import GraphError, PackError
 from ..core.pack.manifest import ArraySpec, GraphSpec
 from ..core.restore.restorer import Graph
 
-__all__ = ["check_interface", "checked"]
+__all__ = ["check_interface", "checked", "first_line"]
 
 _Array = NDArray[np.float32]
 
 
 def checked(name: str, graph: Graph, spec: GraphSpec, multiple_of: int = 1) -> Graph:
-    """`graph`, refusing calls whose names, dtypes or shapes are not those of `spec`, and answers that are not.
+    """`graph`, but a call whose inputs or outputs differ from `spec` in names, dtypes or shapes raises GraphError.
 
-    "h" and "w" are the same number in all arrays of a call, a multiple of `multiple_of`. Raises GraphError naming the
-    graph, the array, what was given and what was expected.
+    The symbols "h" and "w" stand for the same number in all arrays of a call, a multiple of `multiple_of`.
     """
 
     def call(**inputs: _Array) -> dict[str, _Array]:
@@ -40,7 +39,7 @@ def _check(
 ) -> None:
     if set(given) != set(expected):
         raise GraphError(
-            f"graph '{graph}': {kind}s {_names(given)} were given, expected {_names(expected)}; "
+            f"graph '{graph}': expected the {kind}s {_names(expected)}, got {_names(given)}; "
             "the graph and the manifest of the pack do not belong together"
         )
     for name, spec in expected.items():
@@ -54,7 +53,7 @@ def _names(arrays: Mapping[str, Any]) -> str:
 def _check_array(where: str, given: Any, spec: ArraySpec, sizes: dict[str, int]) -> None:
     if not isinstance(given, np.ndarray) or given.dtype != spec.dtype:
         kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
-        raise GraphError(f"{where}: given {kind}, expected an array of {spec.dtype}; convert it before the call")
+        raise GraphError(f"{where}: expected an array of {spec.dtype}, got {kind}; convert it before the call")
     fits = given.ndim == len(spec.shape) and all(
         size == (sizes.setdefault(symbol, size) if isinstance(symbol, str) else symbol)
         for size, symbol in zip(given.shape, spec.shape, strict=True)
@@ -62,8 +61,8 @@ def _check_array(where: str, given: Any, spec: ArraySpec, sizes: dict[str, int])
     if not fits:
         known = ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items())
         raise GraphError(
-            f"{where}: given the shape {list(given.shape)}, expected {list(spec.shape)}"
-            f"{f' with {known}' if known else ''}; give all arrays of a call one size"
+            f"{where}: expected the shape {list(spec.shape)}{f' with {known}' if known else ''}, got "
+            f"{list(given.shape)}; all arrays of a call must have one size"
         )
 
 
@@ -71,19 +70,24 @@ def _check_multiples(graph: str, sizes: Mapping[str, int], multiple_of: int) -> 
     for symbol, size in sizes.items():
         if size == 0 or size % multiple_of:
             raise GraphError(
-                f"graph '{graph}': given {symbol} = {size}, expected a multiple of {multiple_of}; pad the tile first"
+                f"graph '{graph}': expected {symbol} to be a multiple of {multiple_of}, got {size}; pad the tile first"
             )
 
 
 def check_interface(where: str, given: Mapping[str, ArraySpec], expected: Mapping[str, ArraySpec]) -> None:
-    """Raise PackError unless a file has the arrays that the manifest expects; free sizes are any word in `given`."""
+    """Raise PackError unless a file has the arrays that the manifest expects; a free size is any word in `given`."""
     if set(given) != set(expected) or not all(_fits(given[name], expected[name]) for name in expected):
-        raise PackError(f"{where}: {dict(given)} were found, the manifest says {dict(expected)}; export the pack again")
+        raise PackError(f"{where}: the manifest says {dict(expected)}, got {dict(given)}; export the pack again")
 
 
 def _fits(given: ArraySpec, expected: ArraySpec) -> bool:
-    """Where the manifest has a symbol the graph must be free; elsewhere it is free or has that number."""
+    """Where the manifest has a symbol the graph's size must be free; elsewhere it is free or that number."""
     if given.dtype != expected.dtype or len(given.shape) != len(expected.shape):
         return False
     pairs = zip(given.shape, expected.shape, strict=True)
     return all(not isinstance(size, int) or size == wanted for size, wanted in pairs)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in at most 200 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

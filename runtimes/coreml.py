@@ -1,6 +1,6 @@
-"""Core ML packages: by Core ML itself on macOS, elsewhere by our own evaluator of their programs (`mil/`).
+"""Core ML packages: run by Core ML itself on macOS, elsewhere by our own interpreter of their programs (`mil/`).
 
-A report should say which of them ran: `engine` tells it. Only Core ML shows what a device makes of a package.
+Reports name the `engine` that ran: only Core ML shows what a device makes of a package.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from numpy.typing import NDArray
 from ..core.errors import GraphError, MissingExtraError, PackError, UsageError
 from ..core.pack.manifest import ArraySpec, GraphSpec
 from ..core.restore.restorer import Graph
-from .check import check_interface
-from .mil import Package, Program, read_package
+from .check import check_interface, first_line
+from .mil import MilPackage, MilProgram, read_package
 from .mil.features import Feature
-from .mil.program import ARITHMETIC
-from .options import Options
+from .mil.interpreter import MIL_ARITHMETIC
+from .options import DEFAULT_OPTIONS, RuntimeOptions
 
-__all__ = ["CORE_ML", "INTERPRETER", "TARGETS", "engine", "in_levels", "open"]
+__all__ = ["CORE_ML", "INTERPRETER", "TARGETS", "as_8_bits", "engine", "open"]
 
 TARGETS = ("coreml",)
 CORE_ML, INTERPRETER = "Core ML", "MIL interpreter"
-PICTURE = "image"  # the input that a package may be given as a picture of 8 bits
-DEFAULT = Options()
+IMAGE_INPUT = "image"  # the input that a package may take as an 8-bit image
 
 _UNITS = {"CPU": "CPU_ONLY", "GPU": "CPU_AND_GPU", "NPU": "CPU_AND_NE", "ALL": "ALL"}  # device -> compute units
 
@@ -37,20 +36,21 @@ _Array = NDArray[np.float32]
 
 
 def engine() -> str:
-    """What runs packages on this machine: CORE_ML or INTERPRETER."""
+    """The engine on this machine: CORE_ML or INTERPRETER."""
     return CORE_ML if sys.platform == "darwin" else INTERPRETER
 
 
-def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:
-    """Open the package that `path`, its Manifest.json, belongs to; of its functions the one that `spec` names, else the
-    one called `name`, or "main".
+def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:
+    """Open the package whose Manifest.json is `path`: the function that `spec` names, else `name`, else "main".
 
     Core ML has the devices CPU, GPU, NPU and ALL, and computes in the types that the program declares; the interpreter
-    has the CPU, and rounds to them only in fp16 arithmetic. Neither lets its threads be chosen.
+    has the CPU, and rounds to these types only in fp16 arithmetic. Both ignore `options.threads`.
 
-    Raises PackError for a package that is damaged or not the one that `spec` describes, UsageError for a device or
-    arithmetic that is not there, MissingExtraError on macOS without coremltools; a call raises GraphError when it
-    fails.
+    Raises:
+        PackError: The package is damaged, or not the one that `spec` describes.
+        UsageError: There is no such device or arithmetic.
+        MissingExtraError: On macOS, coremltools is not installed.
+        GraphError: From the graph: a call failed.
     """
     _check_options(options)
     package = read_package(path.parent)
@@ -64,29 +64,28 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
     return _interpreted(package.function(function), options.arithmetic)
 
 
-def in_levels(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, _Array]:
-    """The inputs of a program, those that it takes as pictures rounded to the levels 0 to 255 of 8 bits."""
-    pictures = {name for name, feature in features.items() if _is_picture(feature)}
-    return {name: _levels(array) if name in pictures else array for name, array in inputs.items()}
+def as_8_bits(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, _Array]:
+    """The inputs of a program; an 8-bit image, given in [0, 1], becomes the whole numbers 0 to 255 as float32."""
+    return {name: _rounded(array) if _is_image(features.get(name)) else array for name, array in inputs.items()}
 
 
-def _levels(image: _Array) -> _Array:
-    levels: _Array = np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5))
-    return levels
+def _rounded(image: _Array) -> _Array:
+    rounded: _Array = np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5))
+    return rounded
 
 
-def _is_picture(feature: Feature) -> bool:
-    return (feature.name, feature.colour) == (PICTURE, "rgb")
+def _is_image(feature: Feature | None) -> bool:
+    return feature is not None and (feature.name, feature.colour) == (IMAGE_INPUT, "rgb")
 
 
-def _interpreted(program: Program, arithmetic: str) -> Graph:
+def _interpreted(program: MilProgram, arithmetic: str) -> Graph:
     def call(**inputs: _Array) -> dict[str, _Array]:
-        return program.run(in_levels(inputs, program.inputs), arithmetic)
+        return program.run(as_8_bits(inputs, program.inputs), arithmetic)
 
     return call
 
 
-def _native(package: Package, function: str, name: str, outputs: list[str], options: Options) -> Graph:
+def _native(package: MilPackage, function: str, name: str, outputs: list[str], options: RuntimeOptions) -> Graph:
     library = _library()
     chosen = {"function_name": function} if len(package.functions) > 1 else {}
     units = library.ComputeUnit[_UNITS[options.device]]
@@ -96,27 +95,27 @@ def _native(package: Package, function: str, name: str, outputs: list[str], opti
             model = library.models.MLModel(str(package.path), compute_units=units, **chosen)
     except (RuntimeError, RuntimeWarning) as error:
         raise PackError(
-            f"Core ML cannot open {package.path} ({_short(error)}); copy the pack again, or export it again"
+            f"Core ML cannot open {package.path} ({first_line(error)}); copy the pack again, or export it again"
         ) from error
 
     features, _ = package.functions[function]
 
     def call(**inputs: _Array) -> dict[str, _Array]:
         try:
-            results = model.predict(_with_pictures(in_levels(inputs, features), features))
+            results = model.predict(_with_images(as_8_bits(inputs, features), features))
         except Exception as error:  # coremltools raises no narrower ones
-            raise GraphError(f"graph '{name}': Core ML could not run it ({_short(error)})") from error
+            raise GraphError(f"graph '{name}': Core ML could not run it ({first_line(error)})") from error
         return {output: np.array(results[output], np.float32) for output in outputs}
 
     return call
 
 
-def _with_pictures(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, Any]:
-    """As coremltools takes them: pictures as objects of Pillow."""
+def _with_images(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, Any]:
+    """The inputs as coremltools takes them: images as Pillow objects."""
     from PIL import Image
 
     return {
-        name: Image.fromarray(array[0].transpose(1, 2, 0).astype(np.uint8)) if _is_picture(features[name]) else array
+        name: Image.fromarray(array[0].transpose(1, 2, 0).astype(np.uint8)) if _is_image(features[name]) else array
         for name, array in inputs.items()
     }
 
@@ -129,27 +128,22 @@ def _library() -> Any:
     return coremltools
 
 
-def _check_options(options: Options) -> None:
+def _check_options(options: RuntimeOptions) -> None:
     devices = _UNITS if engine() == CORE_ML else ("CPU",)
     if options.device not in devices:
         raise UsageError(
-            f"the device '{options.device}' was given; {engine()} has here: {', '.join(devices)}"
-            + ("" if engine() == CORE_ML else " (Core ML, which has others, is on macOS alone)")
+            f"expected a device of {engine()} ({', '.join(devices)}), got '{options.device}'"
+            + ("" if engine() == CORE_ML else "; Core ML, which has others, runs only on macOS")
         )
-    if options.arithmetic not in ARITHMETIC:
+    if options.arithmetic not in MIL_ARITHMETIC:
         raise UsageError(
-            f"{options.arithmetic} arithmetic was asked for; Core ML programs know {' and '.join(ARITHMETIC)}: "
-            "choose one of these"
+            f"expected an arithmetic of Core ML programs ({', '.join(MIL_ARITHMETIC)}), got '{options.arithmetic}'"
         )
 
 
 def _arrays(features: Mapping[str, Feature]) -> dict[str, ArraySpec]:
-    """What a package has. The picture to be restored may be one of 8 bits; another is named by its colours."""
+    """The arrays of a package. The photo may be an 8-bit image; any other image has its colours for a dtype."""
     return {
-        name: ArraySpec(one.dtype if _is_picture(one) else one.colour or one.dtype, one.open_shape())
+        name: ArraySpec(one.dtype if _is_image(one) else one.colour or one.dtype, one.open_shape())
         for name, one in features.items()
     }
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

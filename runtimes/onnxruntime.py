@@ -12,59 +12,83 @@ from numpy.typing import NDArray
 from ..core.errors import GraphError, PackError, UsageError
 from ..core.pack.manifest import ArraySpec, GraphSpec
 from ..core.restore.restorer import Graph
-from .check import check_interface
-from .options import Options
+from .check import check_interface, first_line
+from .options import DEFAULT_OPTIONS, RuntimeOptions
 
-__all__ = ["TARGETS", "open"]
+__all__ = ["TARGETS", "failures", "open", "open_session"]
 
 TARGETS = ("onnx",)
 
-_FATAL = 4  # log level: what goes wrong is raised, so that it need not be logged as well
+_FATAL = 4  # severity of what is logged: errors are raised, so they need not be logged as well
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-
-DEFAULT = Options()
 
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # a tile's memory goes back, for decoders and encoders
 
 
-def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:
-    """Open the file `path` of the graph `name`, on the CPU and in float32, which is all it does there.
+def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:
+    """Open the file `path` of the graph `name`, on the CPU and in float32, the only ones it has here.
 
-    Raises PackError for a file that is no graph, or not the one that `spec` describes, UsageError without
-    onnxruntime or for another device or arithmetic; a call raises GraphError when it fails.
+    Raises:
+        PackError: The file is no graph, or not the one that `spec` describes.
+        UsageError: onnxruntime is not installed, or another device or arithmetic was asked for.
+        GraphError: From the graph: a call failed.
     """
     _check_options(options)
     runtime = _runtime()
-    failures = _failures(runtime)
     try:
-        session = runtime.InferenceSession(
-            str(path), _session_options(runtime, options.threads), providers=["CPUExecutionProvider"]
-        )
-    except failures as error:
+        session = open_session(path, options.threads)
+    except failures() as error:
         raise PackError(
-            f"ONNX Runtime {runtime.__version__} cannot open {path} ({_short(error)}); "
+            f"ONNX Runtime {runtime.__version__} cannot open {path} ({first_line(error)}); "
             "copy the pack again, or export it again"
         ) from error
     check_interface(f"{path}, inputs", _interface(session.get_inputs()), spec.inputs)
     check_interface(f"{path}, outputs", _interface(session.get_outputs()), spec.outputs)
-    return _graph(name, session, list(spec.outputs), _run_options(runtime), failures)
+    return _graph(name, session, list(spec.outputs), _run_options(runtime))
 
 
-def _check_options(options: Options) -> None:
-    given = (options.device, options.arithmetic)
-    if given != (DEFAULT.device, DEFAULT.arithmetic):
+def open_session(graph: Path | bytes, threads: int | None = None, *, basic: bool = False) -> Any:
+    """A session of ONNX Runtime on the CPU, whose errors are raised but not logged; one of `failures()` if it fails.
+
+    Args:
+        graph: An ONNX file, or its content.
+        threads: For one call; None for ONNX Runtime's own choice.
+        basic: Whether to leave out the optimizations that fuse nodes, so that every array between them is there.
+    """
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    if basic:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    content = graph if isinstance(graph, bytes) else str(graph)
+    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises; its exceptions have no class in common."""
+    state = _runtime().capi.onnxruntime_pybind11_state
+    return (*(getattr(state, name) for name in _FAILURES), state.RuntimeException)
+
+
+def _check_options(options: RuntimeOptions) -> None:
+    device, arithmetic = DEFAULT_OPTIONS.device, DEFAULT_OPTIONS.arithmetic
+    if (options.device, options.arithmetic) != (device, arithmetic):
         raise UsageError(
-            f"the runtime 'onnxruntime' was given the device {given[0]} and {given[1]} arithmetic; it has the device "
-            f"{DEFAULT.device} and {DEFAULT.arithmetic}: leave them out, or choose the runtime 'openvino'"
+            f"the runtime 'onnxruntime' has only the device {device} and {arithmetic} arithmetic, got "
+            f"{options.device} and {options.arithmetic}; leave them out, or choose the runtime 'openvino'"
         )
 
 
-def _graph(name: str, session: Any, outputs: list[str], options: Any, failures: tuple[type[Exception], ...]) -> Graph:
+def _graph(name: str, session: Any, outputs: list[str], options: Any) -> Graph:
+    failed = failures()
+
     def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         try:
             results = session.run(outputs, inputs, options)
-        except failures as error:
-            raise GraphError(f"graph '{name}': ONNX Runtime could not run it ({_short(error)})") from error
+        except failed as error:
+            raise GraphError(f"graph '{name}': ONNX Runtime could not run it ({first_line(error)})") from error
         return dict(zip(outputs, results, strict=True))
 
     return call
@@ -75,23 +99,10 @@ def _runtime() -> Any:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise UsageError(
-            "the runtime 'onnxruntime' needs the package onnxruntime, which comes with pocketprior but is not "
-            "installed; install it with: pip install onnxruntime"
+            "the runtime 'onnxruntime' needs the package onnxruntime, which pocketprior depends on but which is not "
+            "installed; run: pip install onnxruntime"
         ) from error
     return onnxruntime
-
-
-def _failures(runtime: Any) -> tuple[type[Exception], ...]:
-    state = runtime.capi.onnxruntime_pybind11_state
-    return (*(getattr(state, name) for name in _FAILURES), state.RuntimeException)
-
-
-def _session_options(runtime: Any, threads: int | None) -> Any:
-    options = runtime.SessionOptions()
-    options.log_severity_level = _FATAL
-    options.intra_op_num_threads = threads or 0
-    options.inter_op_num_threads = 1
-    return options
 
 
 def _run_options(runtime: Any) -> Any:
@@ -106,9 +117,5 @@ def _interface(arrays: Sequence[Any]) -> dict[str, ArraySpec]:
 
 
 def _dtype(onnx_type: str) -> str:
-    """Of "tensor(float)", "tensor(float16)" ... the name that NumPy has for it, as far as a pack may use it."""
+    """The NumPy name of a type that a pack may use; any other type as it is, such as "tensor(float16)"."""
     return {"tensor(float)": "float32"}.get(onnx_type, onnx_type)
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]

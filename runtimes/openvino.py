@@ -1,7 +1,8 @@
 """OpenVINO: its own IR files, or the ONNX files of a pack.
 
-A graph is compiled for each size of tile when that is first met: with sizes left open OpenVINO's plugins lose up to
-half of their speed. The arithmetic is always told: OpenVINO's own choice is 16 bits where a processor has them.
+A graph is compiled for each tile size when that size first comes up: with sizes left open OpenVINO's plugins lose up
+to half of their speed. The inference precision is always set explicitly: OpenVINO itself chooses 16 bits on a processor
+that has them.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ from ..core.pack.manifest import ArraySpec, GraphSpec
 from ..core.pack.store import SHARED
 from ..core.restore.restorer import Graph
 from .check import check_interface
-from .options import Options
+from .options import DEFAULT_OPTIONS, RuntimeOptions
 
-__all__ = ["HINTS", "TARGETS", "open", "the_core", "weights_of"]
+__all__ = ["HINTS", "TARGETS", "last_line", "open", "the_core", "weights_of"]
 
 TARGETS = ("openvino", "onnx")
-DEFAULT = Options()
 
-SIZES = 4  # of tiles, for which a graph is kept compiled
+COMPILED_SIZES = 4  # tile sizes for which a graph is kept compiled
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 
 _Shapes = tuple[tuple[int, ...], ...]
 
 
-def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:
+def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:
     """Open the file `path` of the graph `name`.
 
-    Raises PackError for a file that is no graph, or not the one that `spec` describes, MissingExtraError without
-    openvino, UsageError for a device that is not there or has not the arithmetic; a call raises GraphError when it
-    fails.
+    Raises:
+        PackError: The file is no graph, or not the one that `spec` describes.
+        MissingExtraError: openvino is not installed.
+        UsageError: The device is not there, or lacks the arithmetic.
+        GraphError: From the graph: a call failed.
     """
     runtime, core = _runtime(), the_core()
     _check_options(core, options)
@@ -46,7 +48,7 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
         model = core.read_model(path) if path.suffix == ".onnx" else core.read_model(path, weights_of(path))
     except RuntimeError as error:
         raise PackError(
-            f"OpenVINO {runtime.__version__} cannot open {path} ({_short(error)}); "
+            f"OpenVINO {runtime.__version__} cannot open {path} ({last_line(error)}); "
             "copy the pack again, or export it again"
         ) from error
     check_interface(f"{path}, inputs", _interface(model.inputs, spec.inputs), spec.inputs)
@@ -55,7 +57,7 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
 
 
 def weights_of(path: Path) -> Path:
-    """The weights of the IR file `path`: its own, or those that all IR files of the pack have together."""
+    """The weights of the IR file `path`: its own, or those that all IR files of the pack share."""
     own = path.with_suffix(".bin")
     return own if own.exists() else path.with_name(SHARED["openvino"])
 
@@ -66,19 +68,19 @@ def _graph(name: str, compiled: Callable[[_Shapes], Any], spec: GraphSpec) -> Gr
             run = compiled(tuple(inputs[array].shape for array in spec.inputs))
             results = run({array: np.ascontiguousarray(inputs[array]) for array in spec.inputs}, share_inputs=True)
         except RuntimeError as error:
-            raise GraphError(f"graph '{name}': OpenVINO could not run it ({_short(error)})") from error
+            raise GraphError(f"graph '{name}': OpenVINO could not run it ({last_line(error)})") from error
         return {array: results[array].copy() for array in spec.outputs}
 
     return call
 
 
-def _compiler(core: Any, model: Any, names: Sequence[str], options: Options) -> Callable[[_Shapes], Any]:
-    """The model for arrays of given shapes, compiled when they are first asked for."""
+def _compiler(core: Any, model: Any, names: Sequence[str], options: RuntimeOptions) -> Callable[[_Shapes], Any]:
+    """The model for arrays of given shapes, compiled at the first request."""
     properties = {"INFERENCE_PRECISION_HINT": HINTS[options.arithmetic], "PERFORMANCE_HINT": "LATENCY"}
     if options.threads is not None:
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
 
-    @lru_cache(SIZES)
+    @lru_cache(COMPILED_SIZES)
     def compiled(shapes: _Shapes) -> Any:
         fixed = model.clone()
         fixed.reshape(dict(zip(names, map(list, shapes), strict=True)))
@@ -99,13 +101,13 @@ def _runtime() -> Any:
 def the_core() -> Any:
     """The one `openvino.Core` of this process, kept until its end; MissingExtraError without openvino.
 
-    Each Core that computes gives signals a stack of its own, and puts back the one before it when it goes, though that
-    may be gone already (OpenVINO 2026.4): after two Cores the next signal, such as Ctrl-C, would end the process.
+    Each Core that computes installs a signal stack of its own and restores the previous one when it is freed, even if
+    that one is gone (OpenVINO 2026.4): after two Cores the next signal, such as Ctrl-C, would crash the process.
     """
     return _runtime().Core()
 
 
-def _check_options(core: Any, options: Options) -> None:
+def _check_options(core: Any, options: RuntimeOptions) -> None:
     if options.device not in core.available_devices:
         known = ", ".join(core.available_devices)
         raise UsageError(f"the device '{options.device}' was given; OpenVINO finds here: {known}")
@@ -136,7 +138,7 @@ def _shape(port: Any) -> tuple[int | str, ...]:
     return tuple(d.get_length() if d.is_static else "?" for d in port.partial_shape)
 
 
-def _short(error: Exception) -> str:
-    """The last line is what went wrong, those before it are where in OpenVINO's sources."""
+def last_line(error: Exception) -> str:
+    """What went wrong: the last line of the message; the lines before it point into OpenVINO's sources."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip()[:200] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Answers from a recording: a stored reference, and the fake runtime of the tests.
+"""Answers from recorded calls: the fake runtime of the tests.
 
-A recording is an .npz file (`core/pack/store.py`) with the arrays `<graph>/<number of the call>/<in or out>/<name>`. A
-call is answered only if its inputs are exactly those of a recorded call.
+The file is an .npz (`core/pack/store.py`) with the arrays `<graph>/<number of the call>/<in or out>/<name>`. A call is
+answered only if its inputs are exactly those of a recorded call.
 """
 
 from __future__ import annotations
@@ -19,34 +19,33 @@ from ..core.errors import GraphError, PackError
 from ..core.pack.manifest import GraphSpec
 from ..core.pack.store import read_arrays, write_arrays
 from ..core.restore.restorer import Graph
-from .options import Options
+from .options import DEFAULT_OPTIONS, RuntimeOptions
 
 __all__ = ["TARGET", "TARGETS", "Recorder", "open"]
 
 TARGET = "replay"
 TARGETS = (TARGET,)
 
-DEFAULT = Options()
-
 _Arrays = dict[str, NDArray[np.float32]]
 
 
-def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> Graph:  # noqa: ARG001
-    """The calls of the graph `name` recorded in `path`; `options` have no meaning here.
+def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:  # noqa: ARG001
+    """The calls of the graph `name` recorded in `path`; `options` are ignored.
 
-    Raises PackError for a file that holds no call of that graph. The graph raises GraphError for inputs that were not
-    recorded.
+    Raises:
+        PackError: The file holds no call of that graph.
+        GraphError: From the graph: its inputs were not recorded.
     """
     answers = {_digest(inputs): outputs for inputs, outputs in _calls(path, name)}
     if not answers:
-        raise PackError(f"the recording {path} has no call of the graph '{name}'; record it again")
+        raise PackError(f"{path} holds no call of the graph '{name}'; record it again")
 
     def call(**inputs: NDArray[np.float32]) -> _Arrays:
         key = _digest(inputs)
         if key not in answers:
             shapes = ", ".join(f"{n} {list(inputs[n].shape)}" for n in sorted(inputs))
             raise GraphError(
-                f"graph '{name}': these inputs ({shapes}) are none of the {len(answers)} calls recorded in {path}; "
+                f"graph '{name}': none of the {len(answers)} calls recorded in {path} has these inputs ({shapes}); "
                 "use the recorded photo, seed and tile, or another runtime"
             )
         return {n: array.copy() for n, array in answers[key].items()}
@@ -56,13 +55,13 @@ def open(path: Path, name: str, spec: GraphSpec, options: Options = DEFAULT) -> 
 
 @dataclass
 class Recorder:
-    """Keeps the calls of the graphs that it wraps."""
+    """Records the calls of the graphs that it wraps."""
 
     arrays: dict[str, Array] = field(default_factory=dict[str, Array])
     calls: dict[str, int] = field(default_factory=dict[str, int])
 
     def wrap(self, name: str, graph: Graph) -> Graph:
-        """`graph`, with each call kept under `name`."""
+        """`graph`, with each call recorded under `name`."""
 
         def call(**inputs: NDArray[np.float32]) -> _Arrays:
             outputs = graph(**inputs)
@@ -72,7 +71,7 @@ class Recorder:
         return call
 
     def save(self, path: Path) -> None:
-        """Write what was kept as a recording."""
+        """Write the recorded calls."""
         write_arrays(path, self.arrays)
 
     def _keep(self, name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:

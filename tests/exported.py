@@ -14,8 +14,8 @@ from small import PHOTOS
 from pocketprior.export.reference.record import Shot, record_shots
 from pocketprior.export.systems.source import CheckpointSource
 from pocketprior.export.writer.pack import PackOptions, write_pack
-from pocketprior.runtimes.parity.findings import Report
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from pocketprior.runtimes.parity.findings import ParityReport
 
 __all__ = ["Known", "exported"]
 
@@ -24,8 +24,8 @@ class Known(NamedTuple):
     pack: Path
     recording: Path
 
-    def run(self, pack: Path | None = None, **options: Any) -> Report:
-        return compare(pack or self.pack, Wanted(against=self.recording, threads=1, **options))
+    def run(self, pack: Path | None = None, **options: Any) -> ParityReport:
+        return compare(pack or self.pack, CompareOptions(against=self.recording, threads=1, **options))
 
     def copy(self, place: Path) -> Path:
         return Path(shutil.copytree(self.pack, place / "pack"))

@@ -11,11 +11,19 @@ import packs
 from numpy.typing import NDArray
 
 from pocketprior.core.pack.manifest import Manifest
-from pocketprior.core.pack.size import smallest_tile
 from pocketprior.core.restore.restorer import GoldenSettings, Restorer
-from pocketprior.runtimes.parity.finals import forms_of
-from pocketprior.runtimes.parity.findings import Report
-from pocketprior.runtimes.parity.recording import FORMAT, About, Call, Case, Writer, facts_of, taken
+from pocketprior.core.restore.tiles import smallest_tile
+from pocketprior.runtimes.parity.findings import ParityReport
+from pocketprior.runtimes.parity.images import forms_of
+from pocketprior.runtimes.parity.reference import (
+    REFERENCE_FORMAT,
+    ReferenceCall,
+    ReferenceCase,
+    ReferenceHeader,
+    ReferenceWriter,
+    facts_of,
+    record_calls,
+)
 
 __all__ = ["CHECKPOINT", "accused", "deep", "known_pack", "record_pack"]
 
@@ -43,31 +51,31 @@ def known_pack(folder: Path, tiny: packs.Tiny = packs.DTPM) -> Manifest:
 
 def record_pack(folder: Path, path: Path, shots: Shots) -> None:
     """What a tiny pack makes of photos in ONNX Runtime, as if PyTorch had made it."""
-    manifest, writer = Manifest.load(folder), Writer()
+    manifest, writer = Manifest.load(folder), ReferenceWriter()
     restorers = {form: Restorer.from_pack(folder, graphs=form, threads=1) for form in forms_of(manifest)}
     cases = [_case(manifest, restorers, writer, *shot) for shot in shots]
     environment = {"device": "a tiny pack in ONNX Runtime"}
-    writer.save(path, About(FORMAT, CHECKPOINT, facts_of(manifest), environment, tuple(cases)))
+    writer.save(path, ReferenceHeader(REFERENCE_FORMAT, CHECKPOINT, facts_of(manifest), environment, tuple(cases)))
 
 
 def _case(
     manifest: Manifest,
     restorers: dict[str, Restorer],
-    writer: Writer,
+    writer: ReferenceWriter,
     size: Size,
     seed: int,
     strength: float,
     amount: float = 1.0,
-) -> Case:
+) -> ReferenceCase:
     photo, tile = deep(*size, seed), _tile(manifest, size)
     calls, pictures = {}, {}
     settings = GoldenSettings(seed=seed, strength=strength, amount=amount)
     for form, restorer in restorers.items():
-        picture, made = taken(restorer, photo, **settings, tile=tile)
-        calls[form] = tuple(Call(c.graph, writer.keys(c.inputs), writer.keys(c.outputs), {}, {}) for c in made)
+        picture, made = record_calls(restorer, photo, **settings, tile=tile)
+        calls[form] = tuple(ReferenceCall(c.graph, writer.keys(c.inputs), writer.keys(c.outputs), {}, {}) for c in made)
         pictures[form] = writer.key(picture)
     key = writer.key(photo)
-    return Case(f"{size} {seed}", **settings, tile=tile, photo=key, calls=calls, pictures=pictures)
+    return ReferenceCase(f"{size} {seed}", **settings, tile=tile, photo=key, calls=calls, pictures=pictures)
 
 
 def _tile(manifest: Manifest, size: Size) -> int | None:
@@ -77,8 +85,8 @@ def _tile(manifest: Manifest, size: Size) -> int | None:
     return max(least, 4 * (max(size) // 8))
 
 
-def accused(report: Report) -> str:
+def accused(report: ParityReport) -> str:
     """Stage, graph, place and problem that a report points at."""
     assert report.first is not None
-    stage, check = report.first
-    return f"{stage.name}: {check}: {check.problem}"
+    source, check = report.first
+    return f"{source.name}: {check}: {check.problem}"

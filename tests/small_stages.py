@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig, TextureDenoiser
-from pocketprior.core.models.semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
+from pocketprior.core.models.semantic_code import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.dtpm.adapters import ADAPTERS_STAGE, FINISH_STAGE
 from pocketprior.core.training.dtpm.predictor import PREDICTOR_STAGE

@@ -40,8 +40,9 @@ def constants(tree: ast.Module) -> set[str]:
 
 
 def reexported(tree: ast.Module) -> set[str]:
-    """The names that a package's `__init__` takes from its own modules."""
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    """The names that a package's `__init__` takes from its own modules, at once or (for type checkers) on first use."""
+    blocks = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.If))]
+    froms = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom) and node.level]
     return {alias.asname or alias.name for node in froms for alias in node.names}
 
 

@@ -1,1 +1,1 @@
-"""The networks of the three systems, in PyTorch, written to be read beside the papers."""
+"""The networks of the three systems, in PyTorch, written to be compared with the papers."""

@@ -28,7 +28,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The contents of a checkpoint file."""
 
     kind: str
     config: dict[str, Any]

@@ -25,7 +25,7 @@ from ..errors import UnknownNameError, UsageError
 from ..sampling.samplers import ddim
 from ..sampling.schedule import SCHEDULES
 from .initial_predictor import DamageEstimator, Predictor, PredictorConfig
-from .semantic import NO_SEMANTIC, SemanticConfig, SemanticEncoder
+from .semantic_code import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from .texture_prior import Adapters, DenoiserConfig, SharedAdapters, TextureDenoiser
 
 __all__ = [

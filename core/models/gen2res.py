@@ -70,7 +70,7 @@ class Gen2ResConfig:
     embedding: int = 512  # length of the time embedding
     groups: int = 32  # of the group normalisation
     dropout: float = 0.1
-    lora: int = 0  # rank of the low-rank factors beside each convolution and linear layer; 0 for none
+    lora: int = 0  # rank of the factors of each convolution and linear layer; 0 for none
 
 
 CONFIGS = {

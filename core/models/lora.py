@@ -60,13 +60,9 @@ class LoraConv2d(nn.Conv2d):
         self.weight, self.bias = plain.weight, plain.bias
         self.factors = Factors.of(plain.weight, rank)
 
-    def kernel(self) -> Tensor:
-        """The sum of both, (outputs, inputs, height, width)."""
-        return self.weight + self.factors().view_as(self.weight)
-
     def forward(self, input: Tensor) -> Tensor:
         """As `Conv2d.forward`."""
-        return self._conv_forward(input, self.kernel(), self.bias)
+        return self._conv_forward(input, self.weight + self.factors().view_as(self.weight), self.bias)
 
     def plain(self) -> nn.Conv2d:
         """The convolution without the factors; it shares the tensors."""
@@ -93,13 +89,9 @@ class LoraLinear(nn.Linear):
         self.weight, self.bias = plain.weight, plain.bias
         self.factors = Factors.of(plain.weight, rank)
 
-    def kernel(self) -> Tensor:
-        """The sum of both, (outputs, inputs)."""
-        return self.weight + self.factors()
-
     def forward(self, input: Tensor) -> Tensor:
         """As `Linear.forward`."""
-        return F.linear(input, self.kernel(), self.bias)
+        return F.linear(input, self.weight + self.factors(), self.bias)
 
     def merged(self) -> nn.Linear:
         """The layer with the factors added to its weight in place."""

@@ -199,11 +199,10 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise PackError(f"{path} cannot be read ({error}); expected the folder of a pack") from error
         tree = parse(text, str(path))
-        given = cast(dict[str, object], tree).get("format") if isinstance(tree, dict) else None
-        if given != MANIFEST_FORMAT:
+        if _format_of(tree) != MANIFEST_FORMAT:
             raise PackVersionError(
-                f"{path}: the pack has format {given!r}, this version of pocketprior reads format {MANIFEST_FORMAT}; "
-                "update pocketprior, or export the pack again"
+                f"{path}: the pack has format {_format_of(tree)!r}, this version of pocketprior reads format "
+                f"{MANIFEST_FORMAT}; update pocketprior, or export the pack again"
             )
         manifest = decode(cls, tree, str(path))
         manifest.check_present(folder)
@@ -305,3 +304,7 @@ def mirror(manifest: Manifest) -> str:
     for graph in tree["graphs"].values():
         del graph["files"], graph["parts"], graph["function"]
     return as_text(tree)
+
+
+def _format_of(tree: object) -> object:
+    return cast(dict[str, object], tree).get("format") if isinstance(tree, dict) else None

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 __all__ = [
     "PREDICTIONS",
     "VARIANCES",
-    "Array",
+    "AnyArray",
     "ancestral",
     "clean_from_v",
     "clipped",
@@ -30,30 +30,30 @@ __all__ = [
     "posterior_mean",
 ]
 
-Array: TypeAlias = Any  # a NumPy array or a torch tensor: whatever has + - * / ** with floats
+AnyArray: TypeAlias = Any  # a NumPy array or a torch tensor: whatever has + - * / ** with floats
 
 
-def clean_from_v(x: Array, v: Array, level: float) -> Array:
+def clean_from_v(x: AnyArray, v: AnyArray, level: float) -> AnyArray:
     """x0 from a v-prediction (Salimans and Ho 2022, Appendix D): x0 = sqrt(alpha_bar) x - sqrt(1 - alpha_bar) v."""
     return math.sqrt(level) * x - math.sqrt(1 - level) * v
 
 
-def from_v(x: Array, v: Array, level: float) -> tuple[Array, Array]:
+def from_v(x: AnyArray, v: AnyArray, level: float) -> tuple[AnyArray, AnyArray]:
     """(x0, eps) from a v-prediction, without a division: eps = sqrt(1 - alpha_bar) x + sqrt(alpha_bar) v."""
     return clean_from_v(x, v, level), math.sqrt(1 - level) * x + math.sqrt(level) * v
 
 
-def from_clean(x: Array, clean: Array, level: float) -> tuple[Array, Array]:
+def from_clean(x: AnyArray, clean: AnyArray, level: float) -> tuple[AnyArray, AnyArray]:
     """(x0, eps) from a predicted x0, for a level below 1."""
     return clean, (x - math.sqrt(level) * clean) / math.sqrt(1 - level)
 
 
-def from_noise(x: Array, noise: Array, level: float) -> tuple[Array, Array]:
+def from_noise(x: AnyArray, noise: AnyArray, level: float) -> tuple[AnyArray, AnyArray]:
     """(x0, eps) from a predicted eps, for a level above 0."""
     return (x - math.sqrt(1 - level) * noise) / math.sqrt(level), noise
 
 
-PREDICTIONS: dict[str, Callable[[Array, Array, float], tuple[Array, Array]]] = {
+PREDICTIONS: dict[str, Callable[[AnyArray, AnyArray, float], tuple[AnyArray, AnyArray]]] = {
     "eps": from_noise,
     "v": from_v,
     "x0": from_clean,
@@ -61,23 +61,23 @@ PREDICTIONS: dict[str, Callable[[Array, Array, float], tuple[Array, Array]]] = {
 VARIANCES = ("small", "large", "learned")
 
 
-def clipped(x: Array) -> Array:
+def clipped(x: AnyArray) -> AnyArray:
     """Limit x to [-1, 1], the range of an image's state; `ddim` and `ancestral` take it as `clip`."""
     return x.clip(-1, 1)
 
 
-def noised(clean: Array, noise: Array, level: float) -> Array:
+def noised(clean: AnyArray, noise: AnyArray, level: float) -> AnyArray:
     """The state at a level: sqrt(alpha_bar) clean + sqrt(1 - alpha_bar) noise (Ho et al. 2020, Eq. 4)."""
     return math.sqrt(level) * clean + math.sqrt(1 - level) * noise
 
 
 def ddim(
-    denoise: Callable[[Array, int], Array],
-    x: Array,
+    denoise: Callable[[AnyArray, int], AnyArray],
+    x: AnyArray,
     levels: Sequence[float],
     predicts: str = "v",
-    clip: Callable[[Array], Array] | None = None,
-) -> Array:
+    clip: Callable[[AnyArray], AnyArray] | None = None,
+) -> AnyArray:
     """Deterministic DDIM, eta 0 (Song et al. 2021, Eq. 12): the next state is `noised(x0, eps, next level)`.
 
     With predicts "v" there is no division, so pure noise (alpha_bar = 0) is an ordinary first level.
@@ -102,15 +102,15 @@ def ddim(
 
 
 def ancestral(
-    denoise: Callable[[Array, int], Any],
-    x: Array,
+    denoise: Callable[[AnyArray, int], Any],
+    x: AnyArray,
     levels: Sequence[float],
-    noise: Callable[[int], Array],
+    noise: Callable[[int], AnyArray],
     predicts: str = "eps",
     variance: str = "small",
-    clip: Callable[[Array], Array] | None = None,
-    guide: Callable[[Array, int], Array] | None = None,
-) -> Array:
+    clip: Callable[[AnyArray], AnyArray] | None = None,
+    guide: Callable[[AnyArray, int], AnyArray] | None = None,
+) -> AnyArray:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), over any subset of the training steps.
 
     Args:
@@ -143,14 +143,14 @@ def ancestral(
 _SHARES = {"small": -1.0, "large": 1.0}
 
 
-def _deviation(share: Array | float, level: float, following: float) -> Array | float:
+def _deviation(share: AnyArray | float, level: float, following: float) -> AnyArray | float:
     """Standard deviation of the noise of a step: sqrt(beta~^(1 - v) beta^v), v = (share + 1) / 2."""
     beta = 1 - level / following
     small = beta * (1 - following) / (1 - level)
     return math.sqrt(small) * (beta / small) ** (share * 0.25 + 0.25)
 
 
-def posterior_mean(denoise: Callable[[Array, int], Array], x: Array, levels: Sequence[float]) -> Array:
+def posterior_mean(denoise: Callable[[AnyArray, int], AnyArray], x: AnyArray, levels: Sequence[float]) -> AnyArray:
     """DiffIR's reverse chain: the mean of q(x_{t-1} | x_t, x0) (Ho et al. 2020, Eq. 7), without added noise.
 
     denoise: (x, step index) -> x0. levels: alpha_bar_T .. alpha_bar_1, then 1.0; step 0 is t = T. Returns x0.
@@ -160,7 +160,7 @@ def posterior_mean(denoise: Callable[[Array, int], Array], x: Array, levels: Seq
     return x
 
 
-def _posterior(x: Array, clean: Array, level: float, following: float) -> Array:
+def _posterior(x: AnyArray, clean: AnyArray, level: float, following: float) -> AnyArray:
     """The mean of q(x_{t-1} | x_t, x0), from `level` to `following` (Ho et al. 2020, Eq. 7)."""
     alpha = level / following
     return (

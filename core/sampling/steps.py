@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError, UsageError
-from .samplers import Array
+from .samplers import AnyArray
 
 __all__ = ["GAIN", "EnteredChain", "Steps", "enter", "own_steps", "sampled_deviation", "thinned", "unclipped"]
 
@@ -138,7 +138,7 @@ def _from(levels: Sequence[float], times: Sequence[float], level: float) -> tupl
     return (level, *levels[after:]), (time, *times[after:])
 
 
-def unclipped(photo: Array, clean: Array, sigma: float) -> Array:
+def unclipped(photo: AnyArray, clean: AnyArray, sigma: float) -> AnyArray:
     """The photo with the values that were clipped to -1 or 1 replaced by their expected values before clipping.
 
     Clipped noise is no longer normal and has a mean: shadows come out too bright, highlights too dark (Foi, "Clipped
@@ -152,7 +152,7 @@ def unclipped(photo: Array, clean: Array, sigma: float) -> Array:
         sigma: standard deviation of the normal noise, in [-1, 1] units.
     """
 
-    def beyond(distance: Array) -> Array:
+    def beyond(distance: AnyArray) -> AnyArray:
         return ((distance * distance + 2 * math.pi * sigma * sigma) ** 0.5 - distance) / math.pi
 
     low, high = photo <= -1, photo >= 1

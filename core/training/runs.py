@@ -18,7 +18,7 @@ import torch
 from ..degradations import TASKS
 from ..errors import UnknownNameError, UsageError
 from ..models import checkpoints
-from ..models.semantic import open_semantic, semantic_file
+from ..models.semantic_code import open_semantic, semantic_file
 from .data.pairs import PairUse
 from .data.photos import TrainingData
 from .data.sources import file_hash, open_data

@@ -26,7 +26,16 @@ from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
 from ...core.sampling.noise import NOISE_SPEC
 from ...kernels.select import mode
 from ...runtimes.parity.measures import measure
-from ...runtimes.parity.recording import FORMAT, About, Call, Case, Taken, Writer, facts_of, taken
+from ...runtimes.parity.reference import (
+    REFERENCE_FORMAT,
+    RecordedCall,
+    ReferenceCall,
+    ReferenceCase,
+    ReferenceHeader,
+    ReferenceWriter,
+    facts_of,
+    record_calls,
+)
 from ...runtimes.replay import TARGET
 from ..systems import SamplingOptions, source_of
 from ..systems.model_graph import ModelGraph
@@ -47,7 +56,7 @@ __all__ = [
 
 
 _PENDING = PackedFile("pending", "0" * 64, 0)  # a reference has no files
-_FOLDER_PHOTOS = 4  # that are taken of a folder
+_FOLDER_PHOTOS = 4  # that are record_calls of a folder
 
 StrengthsAndAmounts = Sequence[tuple[float, float]]
 # In turn, so that a graph that ignores one shows.
@@ -105,12 +114,12 @@ def record(
     path: Path,
     options: RecordOptions | None = None,
     sampling: SamplingOptions | None = None,
-) -> About:
+) -> ReferenceHeader:
     """Record what a checkpoint makes of photos, as the reference for `pocketprior parity run`.
 
     Args:
         checkpoint: A model.safetensors of any system.
-        photos: Clean photos, or folders of them, whose first few `val` photos are taken; the task of the model
+        photos: Clean photos, or folders of them, whose first few `val` photos are record_calls; the task of the model
             damages them.
         path: The .npz to write.
         options: How to record; None for the defaults.
@@ -143,7 +152,7 @@ def record_shots(
     *,
     device: str = "auto",
     teacher: Opened | None = None,
-) -> About:
+) -> ReferenceHeader:
     """Write the reference of a model to `path`; what it says.
 
     Args:
@@ -158,7 +167,7 @@ def record_shots(
     """
     if not chosen:
         raise UsageError("no photo was given; a reference needs at least one")
-    place, writer = device_of(device), Writer()
+    place, writer = device_of(device), ReferenceWriter()
     with exact(), mode("reference"):
         model = _model(opened, place)
         cases = [_case(model, shot, writer) for shot in chosen]
@@ -168,7 +177,7 @@ def record_shots(
     if place.type == "cuda":
         with exact(), mode("auto"):
             cases = _with_kernels(model, cases, writer)
-    about = About(FORMAT, checkpoint, facts_of(model.manifest), environment(place), tuple(cases))
+    about = ReferenceHeader(REFERENCE_FORMAT, checkpoint, facts_of(model.manifest), environment(place), tuple(cases))
     writer.save(path, about)
     return about
 
@@ -181,7 +190,7 @@ def settings_of(opened: Opened) -> StrengthsAndAmounts:
 def shots(paths: Sequence[Path], task: str, side: int, settings: StrengthsAndAmounts = _STRENGTHS) -> list[Shot]:
     """The centre of each photo, at most `side` pixels wide and high, damaged by a task; the seed is its index.
 
-    Each photo gets a strength and an amount of `settings` in turn; a single photo is taken once with each.
+    Each photo gets a strength and an amount of `settings` in turn; a single photo is record_calls once with each.
     """
     repeated = [paths[0] for _ in settings] if len(paths) == 1 else list(paths)
     return [_shot(photo, *settings[photo.seed % len(settings)]) for photo in damaged_photos(repeated, task, side)]
@@ -224,24 +233,24 @@ def _model(opened: Opened, place: torch.device) -> _Model:
     return _Model(manifest, opened.graphs)
 
 
-def _case(model: _Model, shot: Shot, writer: Writer) -> Case:
+def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
     """One photo in every form."""
     tile = _tile(model.manifest, *shot.photo.shape[:2])
     settings = GoldenSettings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
-    calls: dict[str, tuple[Call, ...]] = {}
+    calls: dict[str, tuple[ReferenceCall, ...]] = {}
     images: dict[str, str] = {}
     for form in model.forms:
-        image, made = taken(model.restorer(form), shot.photo, **settings, tile=tile)
+        image, made = record_calls(model.restorer(form), shot.photo, **settings, tile=tile)
         calls[form] = tuple(_call(call, writer) for call in made)
         images[form] = writer.key(image)
     clean = None if shot.clean is None else writer.key(shot.clean)
-    return Case(
+    return ReferenceCase(
         shot.name, **settings, tile=tile, photo=writer.key(shot.photo), calls=calls, pictures=images, clean=clean
     )
 
 
-def _call(call: Taken, writer: Writer) -> Call:
-    return Call(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {})
+def _call(call: RecordedCall, writer: ReferenceWriter) -> ReferenceCall:
+    return ReferenceCall(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {})
 
 
 def _tile(manifest: Manifest, height: int, width: int) -> int | None:
@@ -256,11 +265,11 @@ def _tile(manifest: Manifest, height: int, width: int) -> int | None:
     return (least + side) // 2 // unit * unit if least < side else max(least, padded_size(side, unit))
 
 
-def _with_rounding(model: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+def _with_rounding(model: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:
     """The cases, with the distance of each result from the one in float64."""
     exactly = {name: deepcopy(graph.module).double() for name, graph in model.graphs.items()}
 
-    def rounding(call: Call) -> Call:
+    def rounding(call: ReferenceCall) -> ReferenceCall:
         graph = model.graphs[call.graph]
         arrays: dict[str, Any] = {name: writer.arrays[call.inputs[name]].astype(np.float64) for name in graph.inputs}
         truth = eager(exactly[call.graph], list(graph.inputs), *graph.outputs)(**arrays)
@@ -271,11 +280,11 @@ def _with_rounding(model: _Model, cases: Sequence[Case], writer: Writer) -> list
     return _each_call(cases, rounding)
 
 
-def _with_kernels(model: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+def _with_kernels(model: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:
     """The cases, with the results of fused kernels where a graph has any: others are equal bit by bit."""
     runs = {name: _eager(graph) for name, graph in model.graphs.items()}
 
-    def fused(call: Call) -> Call:
+    def fused(call: ReferenceCall) -> ReferenceCall:
         outputs = runs[call.graph](**{name: writer.arrays[key] for name, key in call.inputs.items()})
         equal = all(np.array_equal(array, writer.arrays[call.outputs[name]]) for name, array in outputs.items())
         return call if equal else replace(call, kernels=writer.keys(outputs))
@@ -283,13 +292,13 @@ def _with_kernels(model: _Model, cases: Sequence[Case], writer: Writer) -> list[
     return _each_call(cases, fused)
 
 
-def _with_teacher(master: _Model, cases: Sequence[Case], writer: Writer) -> list[Case]:
+def _with_teacher(master: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:
     """The cases, with the teacher's images."""
     restorer = master.restorer("split")
     return [replace(case, teacher=writer.key(restorer(writer.arrays[case.photo], **case.settings))) for case in cases]
 
 
-def _each_call(cases: Sequence[Case], change: Callable[[Call], Call]) -> list[Case]:
+def _each_call(cases: Sequence[ReferenceCase], change: Callable[[ReferenceCall], ReferenceCall]) -> list[ReferenceCase]:
     return [
         replace(case, calls={form: tuple(change(call) for call in calls) for form, calls in case.calls.items()})
         for case in cases

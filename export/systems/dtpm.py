@@ -14,7 +14,7 @@ from ...core.errors import UsageError
 from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
 from ...core.models.dtpm import Composed, Dtpm, DtpmConfig
-from ...core.models.semantic import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
+from ...core.models.semantic_code import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
 from ...core.pack.manifest import Conditions, Size
 from ...core.pack.size import TileWindow
 from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec

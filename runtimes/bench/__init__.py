@@ -1,1 +1,9 @@
-"""What `pocketprior bench` measures: restoration quality beside rivals, and speed."""
+"""What `pocketprior bench` measures here: restoration quality and speed, compared with baselines, and single graphs."""
+
+from __future__ import annotations
+
+from .graph_speed import measure_graphs
+from .quality_run import QualityOptions, measure_quality
+from .speed import measure_speed
+
+__all__ = ["QualityOptions", "measure_graphs", "measure_quality", "measure_speed"]

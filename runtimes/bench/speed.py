@@ -1,4 +1,4 @@
-"""Megapixels per second on one thread: ours, networks and OpenCV in turn, so that a busy moment hits all of them."""
+"""Megapixels per second of whole restorations on one thread: our packs, networks of others and OpenCV in turn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...core.arguments import NamedPath
 from ...core.arrays import Image
 from ...core.errors import MissingExtraError, UsageError
 from ...core.markdown import table
@@ -19,16 +20,14 @@ from ...core.pack.manifest import Manifest
 from ...core.pack.store import default_pack
 from ...core.restore.restorer import Restorer
 from ...core.timing import interleaved
+from ..options import CPU_RUNTIMES
 from . import baseline
-from .classical import Nlm, fast_nl_means
-from .methods import DTPM, NLM, PREDICTOR
-from .named import Named
+from .methods import DTPM, NLM, PREDICTOR, BenchMethod, Nlm, fast_nl_means
 
-__all__ = ["RUNTIMES", "Contestant", "Timing", "contestants", "made_photo", "packs", "speed_table", "timed"]
+__all__ = ["Contestant", "SpeedTiming", "contestants", "made_photo", "measure_speed", "rates", "speed_table"]
 
-RUNTIMES = ("onnxruntime", "openvino")
 LIBRARY_WINDOWS = Nlm(10, 7, 21)  # OpenCV's own sizes
-SIGMA = 25.0  # for a network that takes one: time does not depend on it
+TIMED_SIGMA = 25.0  # for a network that takes one: time does not depend on it
 
 
 class Contestant(NamedTuple):
@@ -43,7 +42,7 @@ class Contestant(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Timing:
+class SpeedTiming:
     """CPU seconds per megapixel over all rounds, which on one thread of an idle core is what a user waits."""
 
     method: str
@@ -67,24 +66,24 @@ def made_photo(megapixels: float) -> Image:
     return np.clip(ramp + np.random.default_rng(0).normal(0, 20, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-def packs(first: Path | None, variants: Sequence[Named]) -> dict[str, Path]:
-    """Packs by name: `first`, None for the embedded one, and the variants.
-
-    Raises UsageError for a variant that names a runtime: every pack is timed in all of them.
-    """
-    told = next((variant.value for variant in variants if variant.value), "")
-    if told:
-        raise UsageError(f"runtime={told} was given; every pack is timed in all --runtimes: leave it out")
+def _packs(first: Path | None, variants: Sequence[NamedPath]) -> dict[str, Path]:
+    """Packs by name: `first`, None for the embedded one, and the variants; UsageError for one that names a runtime."""
+    runtime = next((variant.value for variant in variants if variant.value), "")
+    if runtime:
+        raise UsageError(f"every pack is timed in all --runtimes; leave out runtime={runtime}")
     return {DTPM: first or default_pack(), **{variant.name: variant.path for variant in variants}}
 
 
 def contestants(
-    packs: Mapping[str, Path], networks: Sequence[Named], runtimes: Sequence[str], arithmetic: str | None = None
+    packs: Mapping[str, Path], networks: Sequence[NamedPath], runtimes: Sequence[str], arithmetic: str | None = None
 ) -> dict[Contestant, Callable[[Image], Image]]:
-    """Every pack and every network in every runtime, and fastNlMeans; one thread each.
+    """What is timed, on one thread each.
 
-    packs: by name; of each the forms of the restoration that it has, and its predictor alone. arithmetic: of the packs,
-    beside integers. OpenVINO is left out where it is not installed and another runtime remains.
+    Args:
+        packs: By name: of each the forms of the restoration that it has, and its predictor.
+        networks: Networks of others.
+        runtimes: Each runs every pack and network; one that is not installed is left out if another remains.
+        arithmetic: Of the packs, other than integers.
     """
     found: dict[Contestant, Callable[[Image], Image]] = {}
     for runtime in _installed(runtimes):
@@ -92,7 +91,7 @@ def contestants(
             found |= _of_pack(name, folder, runtime, arithmetic)
         for given in networks:
             network = baseline.opened(given, runtime)
-            sigma = SIGMA if network.sigma else None
+            sigma = TIMED_SIGMA if network.sigma else None
             found[Contestant(given.name, network.precision, runtime)] = partial(baseline.restored, network, sigma=sigma)
     return found | {Contestant(NLM, "", "OpenCV"): partial(fast_nl_means, settings=LIBRARY_WINDOWS)}
 
@@ -128,17 +127,49 @@ def _of_pack(
     return found
 
 
-def timed(methods: Mapping[Contestant, Callable[[Image], Image]], image: Image, rounds: int) -> list[Timing]:
-    """Time every method once per round in CPU seconds, after one run of each that does not count."""
+def measure_speed(
+    pack: Path | None = None,
+    variants: Sequence[NamedPath] = (),
+    networks: Sequence[NamedPath] = (),
+    runtimes: Sequence[str] = CPU_RUNTIMES,
+    *,
+    arithmetic: str | None = None,
+    megapixels: float = 1.0,
+    rounds: int = 5,
+) -> list[SpeedTiming]:
+    """Time restorations of a made-up photo of `megapixels`, every method once per round.
+
+    Args:
+        pack: Folder of a pack; None for the embedded one.
+        variants: Further packs.
+        networks: Networks of others, as ONNX files.
+        runtimes: What runs each of them.
+        arithmetic: Of the packs, other than integers; None for what each says.
+        megapixels: Size of the photo.
+        rounds: How often each method is timed.
+
+    Raises:
+        UsageError: A variant names a runtime, or a file is no such network.
+        MissingExtraError: OpenCV, or the only runtime, is not installed.
+    """
+    methods = contestants(_packs(pack, variants), networks, runtimes, arithmetic)
+    image = made_photo(megapixels)
     calls = {contestant: partial(method, image) for contestant, method in methods.items()}
     megapixels = image.shape[0] * image.shape[1] / 1e6
     return [
-        Timing(*contestant, *(f(values) / megapixels for f in (median, min, max)))
+        SpeedTiming(*contestant, *(f(values) / megapixels for f in (median, min, max)))
         for contestant, values in interleaved(calls, rounds).items()
     ]
 
 
-def speed_table(timings: Sequence[Timing]) -> str:
+def rates(methods: Sequence[BenchMethod], megapixels: float = 0.25, rounds: int = 3) -> dict[str, float]:
+    """Megapixels per second of each method by its name: CPU time of one thread."""
+    image = made_photo(megapixels)
+    seconds = interleaved({method.name: partial(method.restore, image) for method in methods}, rounds)
+    return {name: image.shape[0] * image.shape[1] / 1e6 / median(values) for name, values in seconds.items()}
+
+
+def speed_table(timings: Sequence[SpeedTiming]) -> str:
     """A Markdown table, fastest first."""
     rows = [["method", "precision", "runtime", "MPix/s", "CPU s per MPix", "fastest to slowest"]]
     for t in sorted(timings, key=lambda timing: timing.median):

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ...core.arguments import named_path, natural_number, whole_number
 from ...core.errors import UsageError
 from ...core.files import write_text
-from ..bench import graphs as bench_graphs
-from ..bench import speed as bench_speed
-from ..bench.graphs import GraphTiming
-from ..bench.named import named
-from ..bench.quality_run import QualityRun
-from ..bench.report import machine
-from ..bench.speed import Timing
-from ..options import ARITHMETIC
+from ..options import ARITHMETIC, CPU_RUNTIMES
+
+if TYPE_CHECKING:
+    from ..bench.graph_speed import GraphTiming
+    from ..bench.speed import SpeedTiming
 
 __all__ = ["add_arguments", "run"]
 
@@ -27,21 +25,21 @@ BASELINE = "FFDNet=ffdnet.onnx:sigma=25"
 VARIANT = "int8=PACK:runtime=openvino"
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the benchmarks and their options."""
-    kinds = parser.add_subparsers(dest="kind", metavar="quality | speed | graphs", required=True)
+def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
+    """Declare the benchmarks and their options; returns the sub-parsers, to which others may be added."""
+    kinds = parser.add_subparsers(dest="kind", metavar="BENCHMARK", required=True)
     quality = kinds.add_parser("quality", help="restore damaged test photos, with baselines", allow_abbrev=False)
     _add_quality(quality)
     speed = kinds.add_parser("speed", help="time restoration on one thread, with baselines", allow_abbrev=False)
     speed.set_defaults(measure=_speed)
     speed.add_argument("--megapixels", type=float, default=1.0, help="size of the image (default: %(default)s)")
-    speed.add_argument("--rounds", type=_positive, default=5, help="runs of each method (default: %(default)s)")
-    speed.add_argument("--runtimes", nargs="+", choices=bench_speed.RUNTIMES, default=list(bench_speed.RUNTIMES))
+    speed.add_argument("--rounds", type=whole_number, default=5, help="runs of each method (default: %(default)s)")
+    speed.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=CPU_RUNTIMES)
     for kind in (quality, speed):
         kind.add_argument("pack", type=Path, nargs="?", help="folder of a pack (default: the embedded one)")
         kind.add_argument(
             "--baseline",
-            type=named("sigma", BASELINE),
+            type=named_path("sigma", BASELINE),
             action="append",
             default=[],
             dest="baselines",
@@ -50,16 +48,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         )
         kind.add_argument(
             "--variant",
-            type=named("runtime", VARIANT),
+            type=named_path("runtime", VARIANT),
             action="append",
             default=[],
             dest="variants",
             metavar="NAME=PACK[:runtime=R]",
             help="another pack, or this one in another runtime; repeatable",
         )
-        kind.add_argument("--arithmetic", choices=ARITHMETIC, help="beside integers (what the pack says)")
+        kind.add_argument("--arithmetic", choices=ARITHMETIC, help="of numbers other than integers (the pack's own)")
         kind.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
     _add_graphs(kinds.add_parser("graphs", help="time single graphs of packs, one thread", allow_abbrev=False))
+    return kinds
 
 
 def _add_quality(parser: ArgumentParser) -> None:
@@ -67,10 +66,12 @@ def _add_quality(parser: ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="a data folder with a manifest.csv: its test photos and real pairs")
     source.add_argument("--photos", type=Path, help="a folder of clean photos, which baselines are tuned on as well")
-    parser.add_argument("--limit", type=_positive, help="measure only this many of the photos, evenly spaced")
+    parser.add_argument("--limit", type=whole_number, help="measure only this many of the photos, evenly spaced")
     parser.add_argument("--damages", type=_names, default=(), metavar="NAME,...", help="only these kinds of damage")
-    parser.add_argument("--bm3d", type=_natural, default=6, help="photos that BM3D is run on (100 s each; default: 6)")
-    parser.add_argument("--quick", action="store_true", help="no classical methods; PSNR, HaarPSI and SWD alone")
+    parser.add_argument(
+        "--bm3d", type=natural_number, default=6, help="photos that BM3D is run on (100 s each; default: 6)"
+    )
+    parser.add_argument("--quick", action="store_true", help="no classical methods; only PSNR, HaarPSI and SWD")
     parser.add_argument("--lpips", type=Path, help="weights for LPIPS (.safetensors or .npz), if you have them")
     parser.add_argument(
         "--cache", type=Path, default=Path(".cache/bench"), help="results of baselines (default: %(default)s)"
@@ -84,25 +85,10 @@ def _add_graphs(parser: ArgumentParser) -> None:
     parser.set_defaults(measure=_graphs)
     parser.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="folders; the first is the float pack")
     parser.add_argument("--graphs", nargs="+", metavar="NAME", help="only these graphs (all)")
-    parser.add_argument(
-        "--runtimes", nargs="+", choices=bench_graphs.ARITHMETIC_OF, default=[*bench_graphs.ARITHMETIC_OF]
-    )
-    parser.add_argument("--side", type=_positive, default=256, help="pixels of images (default: %(default)s)")
-    parser.add_argument("--rounds", type=_positive, default=9, help="calls of each graph (default: %(default)s)")
+    parser.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=CPU_RUNTIMES)
+    parser.add_argument("--side", type=whole_number, default=256, help="pixels of images (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole_number, default=9, help="calls of each graph (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' was given; give a whole number from 0")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    number = _natural(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("0 was given; give a whole number from 1")
-    return number
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -115,10 +101,14 @@ def run(args: Namespace) -> int:
 
 
 def _quality(args: Namespace) -> int:
+    from ..bench import QualityOptions, measure_quality
+
     for option, path in (("--out", args.out), ("--plot", args.plot)):
         if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{option} '{path}' lies in a folder that does not exist; make it first")
-    report = QualityRun(**{field.name: getattr(args, field.name) for field in fields(QualityRun)}).report()
+            raise UsageError(f"the folder of {option} '{path}' does not exist; make it first")
+    report = measure_quality(
+        QualityOptions(**{field.name: getattr(args, field.name) for field in fields(QualityOptions)})
+    )
     if args.out is not None:
         write_text(args.out, report.as_markdown())
     if args.json:
@@ -131,21 +121,25 @@ def _quality(args: Namespace) -> int:
 
 
 def _speed(args: Namespace) -> int:
-    packs = bench_speed.packs(args.pack, args.variants)
-    methods = bench_speed.contestants(packs, args.baselines, args.runtimes, args.arithmetic)
-    timings = bench_speed.timed(methods, bench_speed.made_photo(args.megapixels), args.rounds)
-    _show(args, timings, f"{args.megapixels:g} megapixels", bench_speed.speed_table(timings))
-    return 0
+    from ..bench.speed import measure_speed, speed_table
+
+    options = {"arithmetic": args.arithmetic, "megapixels": args.megapixels, "rounds": args.rounds}
+    timings = measure_speed(args.pack, args.variants, args.baselines, args.runtimes, **options)
+    return _show(args, timings, f"{args.megapixels:g} megapixels", speed_table(timings))
 
 
 def _graphs(args: Namespace) -> int:
-    timings = bench_graphs.race(bench_graphs.methods(args.packs, args.runtimes, args.side, args.graphs), args.rounds)
-    _show(args, timings, f"{args.side} x {args.side} pixels", bench_graphs.table(timings))
-    return 0
+    from ..bench.graph_speed import graph_table, measure_graphs
+
+    timings = measure_graphs(args.packs, args.runtimes, side=args.side, rounds=args.rounds, only=args.graphs)
+    return _show(args, timings, f"{args.side} x {args.side} pixels", graph_table(timings))
 
 
-def _show(args: Namespace, timings: Sequence[Timing | GraphTiming], size: str, table: str) -> None:
+def _show(args: Namespace, timings: Sequence[SpeedTiming | GraphTiming], size: str, table: str) -> int:
+    from ..bench.quality_page import machine
+
     if args.json:
         print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
     else:
         print(f"{machine()}; one thread, {size}, median of {args.rounds}, CPU time\n\n{table}")
+    return 0

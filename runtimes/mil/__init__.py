@@ -1,12 +1,14 @@
-"""Core ML packages without Core ML: an `.mlpackage` that holds ML programs is read and evaluated with NumPy.
+"""Core ML packages without Core ML: reads an `.mlpackage` that holds ML programs and evaluates it with NumPy.
 
-What an op does is taken from its documented definition in MIL, the language of ML programs. This shows that a package
-says what it should; what Apple's hardware makes of it, only Core ML itself can show.
+Core ML runs only on Apple's systems, and no library evaluates its programs elsewhere; without this, a Core ML file that
+is exported on Linux could not be tested there. What an op does is taken from its documented definition in MIL, the
+language of ML programs. This shows that a package says what it should; what Apple's hardware makes of it, only Core ML
+itself can show. The ops are those that our own writer and coremltools' conversions of our models emit.
 """
 
 from __future__ import annotations
 
-from .package import Package, read_package
-from .program import Observer, Program
+from .interpreter import MilProgram, Observer
+from .reader import MilPackage, read_package
 
-__all__ = ["Observer", "Package", "Program", "read_package"]
+__all__ = ["MilPackage", "MilProgram", "Observer", "read_package"]

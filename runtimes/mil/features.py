@@ -1,4 +1,4 @@
-"""What goes into a function of a package and comes out, as its description tells the users of Core ML."""
+"""The inputs and outputs of a function of a package, as its description shows them to the users of Core ML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...core.errors import GraphError, PackError
-from .elements import Array, TensorType
+from .values import MilArray, TensorType
 
 __all__ = ["Feature", "Sizes", "read_feature"]
 
@@ -19,10 +19,10 @@ _IMAGE = "float32"
 
 
 class Sizes(NamedTuple):
-    """The sizes that one dimension may have; highest None for no limit."""
+    """The sizes that one dimension may have."""
 
     lowest: int
-    highest: int | None
+    highest: int | None  # None for no limit
 
     def __contains__(self, size: object) -> bool:
         return isinstance(size, int) and self.lowest <= size and (self.highest is None or size <= self.highest)
@@ -35,25 +35,24 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Feature:
-    """An input or an output. shapes: those that it may have, each as its sizes; none where nothing is said.
+    """An input or an output.
 
-    colour: of an image "rgb", "bgr" or "gray", which is the order of its channels; None for an array. An image is
-    handed over as float32 (1, channels, height, width) in 0..255: what it is scaled to stands in the program.
+    An image is passed as float32 (1, channels, height, width) in 0..255; the program itself scales it.
     """
 
     name: str
     dtype: str
-    shapes: tuple[tuple[Sizes, ...], ...]
-    colour: str | None = None
+    shapes: tuple[tuple[Sizes, ...], ...]  # those that it may have, each as its sizes; empty where nothing is said
+    colour: str | None = None  # of an image the order of its channels, "rgb", "bgr" or "gray"; None for an array
 
     def check(self, array: object, where: str) -> None:
-        """Raise GraphError, which begins with `where`, unless `array` is one that may be given."""
+        """Raise GraphError, which begins with `where`, unless `array` fits."""
         given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
         if not isinstance(array, np.ndarray) or array.dtype != self.dtype or not self._takes(array):
-            raise GraphError(f"{where}, input '{self.name}': given {given}, expected {self}")
+            raise GraphError(f"{where}, input '{self.name}': expected {self}, got {given}")
 
     def open_shape(self) -> tuple[int | str, ...]:
-        """Of each dimension its size, "?" where it may have several."""
+        """The size of each dimension, "?" where it may have several."""
         if not self.shapes:
             return ()
         return tuple(_common(sizes) for sizes in zip(*self.shapes, strict=True))
@@ -65,7 +64,7 @@ class Feature:
         sizes = tuple(Sizes(0, None) if size is None else _only(size) for size in kind.shape)
         return replace(self, shapes=(sizes,))
 
-    def _takes(self, array: Array) -> bool:
+    def _takes(self, array: MilArray) -> bool:
         if not self.shapes:
             return True
         return any(
@@ -82,14 +81,16 @@ def read_feature(description: Any, where: str) -> Feature:
     """The feature in a FeatureDescription message; PackError for one that is neither array nor image."""
     kind, name = description.type, description.name
     if kind.isOptional:
-        raise PackError(f"{where}: '{name}' may be left out, which the MIL interpreter does not know; make it required")
+        raise PackError(f"{where}: '{name}' is optional, which the MIL interpreter does not support; make it required")
     if kind.HasField("imageType"):
         return _image(name, kind.imageType, where)
     if not kind.HasField("multiArrayType") or kind.multiArrayType.dataType not in _DTYPES:
         raise PackError(f"{where}: '{name}' is neither an image nor an array of {', '.join(_DTYPES.values())}")
     shapes = _array_shapes(kind.multiArrayType)
     if len({len(shape) for shape in shapes}) > 1:
-        raise PackError(f"{where}: '{name}' has shapes with more dimensions and with less; export the package again")
+        raise PackError(
+            f"{where}: the shapes of '{name}' differ in their number of dimensions; export the package again"
+        )
     return Feature(name, _DTYPES[kind.multiArrayType.dataType], shapes)
 
 
@@ -123,6 +124,6 @@ def _range(sizes: Any) -> Sizes:
 
 
 def _common(sizes: Sequence[Sizes]) -> int | str:
-    """The one size that all of these are, "?" for none."""
+    """The one size that all of these are, "?" if there is none."""
     first = sizes[0]
     return first.lowest if all(other == first for other in sizes) and first.lowest == first.highest else "?"

@@ -1,7 +1,7 @@
 """The parameters of an op, read from the function that evaluates it: its signature is the op's definition.
 
-A parameter is annotated with what it is handed over as: Array, Arrays (several values), int, float, bool, str, Ints.
-Those without a default must be given, and no others than those may be.
+Annotations say how a parameter is passed: as MilArray, ArrayTuple (several values), int, float, bool, str or Ints.
+Parameters without a default are required; unknown ones are errors.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import PackError
-from .elements import Array
+from .values import MilArray
 
-__all__ = ["Arrays", "Ints", "Op", "Signature"]
+__all__ = ["ArrayTuple", "Ints", "Op", "Signature"]
 
 Op = Callable[..., Any]
-Arrays = tuple[Array, ...]
+ArrayTuple = tuple[MilArray, ...]
 Ints = tuple[int, ...]
 
 
@@ -29,12 +29,12 @@ def _number(value: Any, kind: Callable[[Any], Any]) -> Any:
 
 def _word(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a word was expected, {type(value).__name__} was given")
+        raise TypeError(f"expected a word, got {type(value).__name__}")
     return value
 
 
-KINDS: dict[str, Callable[[Any], Any]] = {
-    "Array": np.asarray,
+CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "MilArray": np.asarray,
     "Ints": lambda value: tuple(int(size) for size in np.ravel(value)),
     "int": lambda value: _number(value, int),
     "float": lambda value: _number(value, float),
@@ -45,9 +45,9 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Signature:
-    """kinds: parameter -> what it is handed over as."""
+    """The parameters of an op."""
 
-    kinds: Mapping[str, str]
+    kinds: Mapping[str, str]  # parameter -> its annotation
     required: frozenset[str]
 
     @classmethod
@@ -58,7 +58,7 @@ class Signature:
         return cls(kinds, frozenset(n for n, parameter in parameters.items() if parameter.default is parameter.empty))
 
     def check(self, given: Iterable[str], where: str) -> None:
-        """Raise PackError, which begins with `where`, unless these are parameters of the op and all that it needs."""
+        """Raise PackError, which begins with `where`, for unknown and for missing parameters."""
         unknown = sorted(set(given) - set(self.kinds))
         if unknown:
             known = ", ".join(self.kinds)
@@ -68,9 +68,9 @@ class Signature:
             raise PackError(f"{where}: the parameter '{missing[0]}' is missing; export the package again")
 
     def convert(self, name: str, parts: Sequence[Any]) -> Any:
-        """What a parameter is bound to, as the function expects it; TypeError or ValueError for something else."""
-        if self.kinds[name] == "Arrays":
+        """A parameter's values as the function expects them; TypeError or ValueError for others."""
+        if self.kinds[name] == "ArrayTuple":
             return tuple(np.asarray(part) for part in parts)
         if len(parts) != 1:
-            raise TypeError(f"the parameter '{name}' takes one value, {len(parts)} were given")
-        return KINDS[self.kinds[name]](parts[0])
+            raise TypeError(f"the parameter '{name}' takes one value, got {len(parts)}")
+        return CONVERSIONS[self.kinds[name]](parts[0])

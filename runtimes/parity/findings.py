@@ -1,4 +1,4 @@
-"""What a comparison found, as data: checks, the stages that they belong to, and the report of a run."""
+"""What a comparison found, as data: checks, the error sources that they belong to, and the report of a run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...core.arrays import Array, Image
-from .limits import Limit
-from .measures import Difference
+from ..limits import ParityLimit
+from .measures import ArrayDifference
 
-__all__ = ["ORDER", "Budget", "Check", "Layer", "Picture", "Report", "Stage", "Value", "unmeasured"]
+__all__ = [
+    "Check",
+    "ErrorBudget",
+    "ErrorSource",
+    "ImageResult",
+    "LayerDifference",
+    "LayerValue",
+    "ParityReport",
+    "unmeasured",
+]
 
-# Causes before effects: the first stage that breaks is where to look.
+# Causes before effects: the first error source over its limit is where to look.
 ORDER = (
     "files",
     "facts",
@@ -33,101 +42,89 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was compared; `problem` is empty where it held.
+    """One thing that was compared."""
 
-    graph: which one, "" for what belongs to none. place: the call, output and case, or the file or field. change_db: of
-    the PSNR to the clean photos, where it is about that.
-    """
-
-    graph: str
-    place: str
-    problem: str
-    found: Difference | None = None
-    change_db: float | None = None
+    graph: str  # "" for what belongs to no graph
+    place: str  # the call, output and case, or the file or field
+    problem: str  # "" where the check passed
+    found: ArrayDifference | None = None
+    change_db: float | None = None  # of the PSNR to the clean photos
 
     def __str__(self) -> str:
         return ", ".join(word for word in (self.graph, self.place) if word)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One part of the way from the reference to what runs here.
+class ErrorSource:
+    """One step of the way from the reference to what runs here, with its checks."""
 
-    limit: what its checks were held to, None where they are exact or nothing is asked of them. reason: why it was not
-    measured; "" where it was.
-    """
-
-    name: str
+    name: str  # one of ORDER
     checks: tuple[Check, ...]
-    limit: Limit | None = None
-    reason: str = ""
+    limit: ParityLimit | None = None  # None where checks are exact or have no limit
+    reason: str = ""  # why it was not measured; "" where it was
 
     @property
     def broken(self) -> tuple[Check, ...]:
-        """The checks that did not hold, in the order in which they were made."""
+        """The checks that failed, in the order in which they were made."""
         return tuple(check for check in self.checks if check.problem)
 
     @property
     def status(self) -> str:
-        """One word or two."""
+        """One of "held", "BREACH" and "not measured"."""
         if not self.checks:
             return "not measured"
         return "BREACH" if self.broken else "held"
 
     @property
     def worst(self) -> Check | None:
-        """The check that is furthest from what was expected: of those that broke, if some did."""
+        """The check with the largest difference; of those that failed, if any did."""
         found = [check for check in self.broken or self.checks if check.found is not None]
         return max(found, key=lambda check: _badness(check.found), default=None)
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Where the error of the final pictures is from: stage -> root mean square in levels of 0 to 255.
+class ErrorBudget:
+    """Where the error of the final images comes from, as root mean squares in grey levels of 0 to 255."""
 
-    total: of what is shipped against the reference. rest: the root, with its sign, of the squares that the stages do
-    not add up to; errors that point the same way give a positive one.
-    """
-
-    stages: Mapping[str, float]
-    total: float
-    rest: float
+    sources: Mapping[str, float]
+    total: float  # of what is shipped, compared with the reference
+    rest: float  # signed root of the squares that the sources do not add up to; positive if errors point the same way
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A final picture beside its reference, both (H, W, 3) uint16."""
+class ImageResult:
+    """A final image and its reference, both (H, W, 3) uint16."""
 
     case: str
     form: str
     reference: Image
     restored: Image
-    found: Difference
+    found: ArrayDifference
 
 
-class Value(NamedTuple):
-    """An array inside a graph: of which node and operator, and of which part of the model as far as that is told."""
+class LayerValue(NamedTuple):
+    """An array inside a graph."""
 
     array: Array
     node: str
     operator: str
-    module: str
+    module: str  # the part of the model that the node comes from, "" if unknown
 
 
-class Layer(NamedTuple):
-    """A layer of a graph and how far what it gives is from what it gives elsewhere; broken: whether it is the first."""
+class LayerDifference(NamedTuple):
+    """A layer of a graph, compared with the same layer of another variant."""
 
     graph: str
     name: str
     operator: str
     module: str
-    found: Difference
-    broken: bool
+    found: ArrayDifference
+    broken: bool  # whether it is the first over the limit
 
 
 @dataclass(frozen=True)
-class Report:
-    """A run. runs: what the legs were, in words. layers: by graph, in the order of computation; asked for or empty."""
+class ParityReport:
+    """What a run of `compare` found."""
 
     pack: str
     model: str
@@ -136,35 +133,35 @@ class Report:
     arithmetic: str
     reference: str
     environment: Mapping[str, str]
-    runs: Sequence[str]
-    stages: Sequence[Stage]
-    budget: Budget | None = None
-    pictures: Sequence[Picture] = ()
-    layers: Sequence[Layer] = ()
+    runs: Sequence[str]  # the variants, in words
+    sources: Sequence[ErrorSource]
+    budget: ErrorBudget | None = None
+    images: Sequence[ImageResult] = ()
+    layers: Sequence[LayerDifference] = ()  # by graph, in the order of computation; only if asked for
     notes: Sequence[str] = ()
 
     @property
     def compared(self) -> int:
-        """Numbers that were held against others; file hashes and facts are not among them."""
-        return sum(check.found is not None for stage in self.stages for check in stage.checks)
+        """How many arrays were compared; file hashes and facts do not count."""
+        return sum(check.found is not None for source in self.sources for check in source.checks)
 
     @property
     def ok(self) -> bool:
-        """Something was compared, and nothing broke."""
-        return self.compared > 0 and not any(stage.broken for stage in self.stages)
+        """Something was compared, and every check passed."""
+        return self.compared > 0 and not any(source.broken for source in self.sources)
 
     @property
-    def first(self) -> tuple[Stage, Check] | None:
-        """Where to look: the first stage that broke, and the first thing in it."""
-        ordered = sorted(self.stages, key=lambda stage: ORDER.index(stage.name))
-        return next(((stage, stage.broken[0]) for stage in ordered if stage.broken), None)
+    def first(self) -> tuple[ErrorSource, Check] | None:
+        """Where to look: the first error source over its limit, and its first failed check."""
+        ordered = sorted(self.sources, key=lambda source: ORDER.index(source.name))
+        return next(((source, source.broken[0]) for source in ordered if source.broken), None)
 
 
-def unmeasured(reasons: Mapping[str, str]) -> Iterable[Stage]:
-    """Stages that were not measured, each with its reason."""
-    return (Stage(name, (), reason=reason) for name, reason in reasons.items())
+def unmeasured(reasons: Mapping[str, str]) -> Iterable[ErrorSource]:
+    """Error sources that were not measured, each with its reason."""
+    return (ErrorSource(name, (), reason=reason) for name, reason in reasons.items())
 
 
-def _badness(found: Difference | None) -> tuple[int, float]:
+def _badness(found: ArrayDifference | None) -> tuple[int, float]:
     assert found is not None
     return found.broken, -found.psnr_db

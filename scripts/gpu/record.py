@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pocketprior.core.models.eager import eager
+from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.gen2res import SHIPPED_BASE
 from pocketprior.export.reference.record import Shot, record_shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import CheckpointSource, Opened
-from pocketprior.runtimes.parity.graphs import sites
-from pocketprior.runtimes.parity.recording import Recording, load
+from pocketprior.runtimes.parity.graph_replay import sites
+from pocketprior.runtimes.parity.reference import ParityReference, load
 
 from .results import Item, Row, Setup
 
@@ -64,7 +64,7 @@ def _record(setup: Setup, system: str, source: CheckpointSource) -> Iterator[Row
     }
 
 
-def _differences(opened: Opened, reference: Recording) -> dict[str, float]:
+def _differences(opened: Opened, reference: ParityReference) -> dict[str, float]:
     """By graph, the largest difference between what was recorded and what a CPU gives for the same inputs."""
     largest = dict.fromkeys(opened.graphs, 0.0)
     for graph in opened.graphs.values():

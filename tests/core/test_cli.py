@@ -31,7 +31,17 @@ def loaded_by(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["restore", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["restore", "--help"],
+        ["info", "--help"],
+        ["bench", "quality", "--help"],
+        ["parity", "-h"],
+    ],
+)
 def test_help_is_quick(arguments: list[str]) -> None:
     loaded = set(loaded_by(*arguments).stdout.split()) - {"PIL.ImageCms"}
     assert loaded == {"0"}
@@ -61,7 +71,64 @@ def test_every_extra_belongs_to_a_command() -> None:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n    {name}" in out for name in COMMANDS)
+    assert all(f"\n    {name}" in out for name in COMMANDS if " " not in name)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if " " in name])
+def test_a_command_of_two_words_is_listed_by_its_first(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = name.split()
+    assert main([first, "--help"]) == 0
+    assert f"\n    {second} " in capsys.readouterr().out
+    assert main([first, "nothing"]) == 2
+    assert second in capsys.readouterr().err
+
+
+HELP_WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocked(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+blocked = set(sys.argv[1].split(","))
+sys.meta_path.insert(0, Blocked())
+from pocketprior.core.cli import COMMANDS, main
+for name in COMMANDS:
+    print(f"<<{name}>>")
+    print(f"code {main([*name.split(), '--help'])}")
+"""
+OPTIONAL = (
+    "torch,torchvision,triton,timm,onnx,onnxscript,openvino,nncf,coremltools,cv2,bm3d,accelerate,safetensors,webdataset"
+)
+
+
+def test_every_help_works_without_the_extras() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP_WITHOUT, OPTIONAL], capture_output=True, text=True, timeout=120, check=True
+    )
+    parts = done.stdout.split("<<")[1:]
+    assert [part.partition(">>")[0] for part in parts] == list(COMMANDS)
+    for part in parts:
+        assert "code 0" in part, part
+        assert "usage: pocketprior" in part
+    full = {part.partition(">>")[0]: part for part in parts}
+    assert {"quality", "speed", "graphs", "students"} <= set(full["bench"].split())
+    assert "--teacher-steps" in full["parity record"], "its options need no extra"
+
+
+def test_help_without_an_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> object:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "import_module", missing)
+    assert main(["bench", "students", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "usage: pocketprior bench students" in out
+    assert "pip install 'pocketprior[train]'" in out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +187,7 @@ def test_a_missing_extra_is_a_sentence(
         raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
     monkeypatch.setattr(cli, "import_module", missing)
-    assert main([command_name]) == 2
+    assert main(command_name.split()) == 2
     err = capsys.readouterr().err
     assert f"'pocketprior {command_name}' needs the package 'torch', which is not installed" in err
     assert f"pip install 'pocketprior[{EXTRAS[command_name]}]'" in err

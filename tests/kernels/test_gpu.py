@@ -15,10 +15,10 @@ from gpu import command
 from gpu.record import REFERENCES
 from PIL import Image
 
-from pocketprior.core.systems import SYSTEMS
+from pocketprior.core.pack.systems import SYSTEMS
 from pocketprior.kernels import OPS
-from pocketprior.runtimes.parity.graphs import sites
-from pocketprior.runtimes.parity.recording import load
+from pocketprior.runtimes.parity.graph_replay import sites
+from pocketprior.runtimes.parity.reference import load
 
 ROOT = Path(__file__).resolve().parents[2]
 # Installed here, but the command runs without: the parts that need one of these say so.

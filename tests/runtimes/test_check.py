@@ -31,21 +31,27 @@ def test_a_right_call_passes_unchanged() -> None:
 
 
 WRONG_INPUTS: dict[str, tuple[dict[str, Any], str]] = {
-    "missing": ({"x": picture(), "t": T}, "inputs t, x were given, expected base, t, x"),
-    "too much": ({"x": picture(), "base": picture(), "t": T, "y": T}, "expected base, t, x"),
-    "none": ({}, r"inputs \(none\) were given"),
+    "missing": ({"x": picture(), "t": T}, "expected the inputs base, t, x, got t, x"),
+    "too much": (
+        {"x": picture(), "base": picture(), "t": T, "y": T},
+        "got base, t, x, y",
+    ),
+    "none": ({}, r"got \(none\)"),
     "float64": (
         {"x": picture(dtype=np.float64), "base": picture(), "t": T},
-        "input 'x': given float64, expected.*float32",
+        "input 'x': expected an array of float32, got float64",
     ),
-    "uint8": ({"x": picture(dtype=np.uint8), "base": picture(), "t": T}, "given uint8"),
-    "a list": ({"x": [[1.0]], "base": picture(), "t": T}, "given list, expected an array of float32"),
-    "channels": ({"x": picture(channels=4), "base": picture(), "t": T}, r"given the shape \[1, 4, 8, 12\], expected"),
-    "dimensions": ({"x": T, "base": picture(), "t": T}, r"given the shape \[1\], expected \[1, 3, 'h', 'w'\]"),
+    "uint8": ({"x": picture(dtype=np.uint8), "base": picture(), "t": T}, "got uint8"),
+    "a list": ({"x": [[1.0]], "base": picture(), "t": T}, "expected an array of float32, got list"),
+    "channels": ({"x": picture(channels=4), "base": picture(), "t": T}, r"got \[1, 4, 8, 12\]"),
+    "dimensions": ({"x": T, "base": picture(), "t": T}, r"expected the shape \[1, 3, 'h', 'w'\].*, got \[1\]"),
     "two sizes": ({"x": picture(), "base": picture(8, 16), "t": T}, "'base': .* with h = 8, w = 12"),
-    "scalar": ({"x": picture(), "base": picture(), "t": np.float32(1)}, "input 't': given float32|given the shape"),
-    "no multiple": ({"x": picture(8, 10), "base": picture(8, 10), "t": T}, "given w = 10, expected a multiple of 4"),
-    "empty": ({"x": picture(0, 12), "base": picture(0, 12), "t": T}, "given h = 0, expected a multiple of 4"),
+    "scalar": (
+        {"x": picture(), "base": picture(), "t": np.float32(1)},
+        "input 't': expected an array of float32|expected the shape",
+    ),
+    "no multiple": ({"x": picture(8, 10), "base": picture(8, 10), "t": T}, "w to be a multiple of 4, got 10"),
+    "empty": ({"x": picture(0, 12), "base": picture(0, 12), "t": T}, "expected h to be a multiple of 4, got 0"),
 }
 
 
@@ -59,10 +65,10 @@ def test_wrong_inputs(inputs: dict[str, Any], words: str) -> None:
 
 
 WRONG_OUTPUTS: dict[str, tuple[dict[str, Any], str]] = {
-    "another name": ({"eps": picture()}, "outputs eps were given, expected v"),
-    "half precision": ({"v": picture(dtype=np.float16)}, "output 'v': given float16"),
-    "another size": ({"v": picture(8, 8)}, r"output 'v': given the shape \[1, 3, 8, 8\].*h = 8, w = 12"),
-    "no batch": ({"v": picture()[0]}, "output 'v': given the shape"),
+    "another name": ({"eps": picture()}, "expected the outputs v, got eps"),
+    "half precision": ({"v": picture(dtype=np.float16)}, "output 'v': expected an array of float32, got float16"),
+    "another size": ({"v": picture(8, 8)}, r"output 'v': expected .* with h = 8, w = 12, got \[1, 3, 8, 8\]"),
+    "no batch": ({"v": picture()[0]}, "output 'v': expected the shape"),
 }
 
 

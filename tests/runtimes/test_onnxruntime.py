@@ -14,7 +14,7 @@ import pytest
 from pocketprior.core.errors import GraphError, PackError, UsageError
 from pocketprior.core.pack.manifest import ArraySpec, GraphSpec, Manifest
 from pocketprior.runtimes import onnxruntime
-from pocketprior.runtimes.options import Options
+from pocketprior.runtimes.options import RuntimeOptions
 
 
 def inputs(height: int = 16, width: int = 16) -> dict[str, np.ndarray]:
@@ -23,7 +23,7 @@ def inputs(height: int = 16, width: int = 16) -> dict[str, np.ndarray]:
 
 
 def opened(folder: Path, manifest: Manifest, threads: int | None = 1):
-    return onnxruntime.open(folder / "predict.onnx", "predict", manifest.graphs["predict"], Options(threads))
+    return onnxruntime.open(folder / "predict.onnx", "predict", manifest.graphs["predict"], RuntimeOptions(threads))
 
 
 def test_runs_a_graph_of_any_size(built_pack: Path, manifest: Manifest) -> None:
@@ -95,7 +95,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("spec", OTHERS.values(), ids=OTHERS)
 def test_another_graph_than_the_manifest_says(built_pack: Path, spec: GraphSpec) -> None:
-    with pytest.raises(PackError, match=r"predict.onnx, (in|out)puts: .* the manifest says .*export the pack again"):
+    with pytest.raises(PackError, match=r"predict.onnx, (in|out)puts: the manifest says .*export the pack again"):
         onnxruntime.open(built_pack / "predict.onnx", "predict", spec)
 
 
@@ -114,5 +114,5 @@ def test_a_call_that_fails(built_pack: Path, manifest: Manifest, capfd: pytest.C
 
 def test_without_onnxruntime(built_pack: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UsageError, match="install it with: pip install onnxruntime"):
+    with pytest.raises(UsageError, match="run: pip install onnxruntime"):
         opened(built_pack, manifest)

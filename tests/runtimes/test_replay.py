@@ -56,7 +56,7 @@ def test_verifies_a_pack_without_a_runtime(recorded: Path) -> None:
 @pytest.mark.parametrize("change", [{"seed": 4}, {"strength": 0.9}])
 def test_other_inputs_are_refused(recorded: Path, change: dict[str, float]) -> None:
     restorer = Restorer.from_pack(recorded, "replay")
-    with pytest.raises(GraphError, match=r"graph 'fused': these inputs .* are none of the 2 calls recorded"):
+    with pytest.raises(GraphError, match=r"graph 'fused': none of the 2 calls recorded in .* has these inputs"):
         restorer(PHOTO, **{"seed": 3} | change)  # type: ignore[arg-type]
 
 

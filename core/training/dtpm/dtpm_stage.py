@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint, from_dict
 from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
-from ...models.semantic import NO_SEMANTIC, NoEncoder, encoder_of
+from ...models.semantic_code import NO_SEMANTIC, NoEncoder, encoder_of
 from ...sampling.schedule import SCHEDULES, trailing
 from ..data.photos import CONTEXTS, Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side

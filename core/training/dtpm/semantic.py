@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import DtpmConfig
-from ...models.semantic import SemanticConfig, SemanticEncoder
+from ...models.semantic_code import SemanticConfig, SemanticEncoder
 from ..data.photos import CONTEXTS, Pool, TrainingData
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, Validation

@@ -18,7 +18,7 @@ from ...metrics import psnr
 from ...metrics.baselines import NULLS, null_result
 from ...models import checkpoints
 from ...models.dtpm import Dtpm, DtpmConfig
-from ...models.semantic import NoEncoder
+from ...models.semantic_code import NoEncoder
 from ...photo.resize import thumbnail
 from ...sampling.noise import normal
 from ...sampling.schedule import SCHEDULES, trailing

@@ -12,7 +12,7 @@ from ...files import atomic_output, failure_reason
 from ...models import checkpoints
 from ...models.dtpm import DtpmConfig, Predictor
 from ...models.gen2res import SHIPPED_BASE, build, load_base
-from ...models.semantic import encoder_of
+from ...models.semantic_code import encoder_of
 from ...photo.io import read
 from ...photo.listing import clean_photos
 from ..data.photos import to_8_bits

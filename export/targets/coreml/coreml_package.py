@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import struct
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....core.errors import MissingExtraError, PackError
+from ....core.pack.mlpackage import ALIGNMENT, ELEMENTS, HEADER, MODEL_PATH, RECORD, RECORD_MAGIC, WEIGHTS_VERSION
 
 __all__ = [
     "FLOAT16",
@@ -37,17 +37,13 @@ __all__ = [
     "write_package",
 ]
 
-FLOAT16, FLOAT32, INT4 = 10, 11, 25  # of MIL's DataType
+FLOAT16 = 10  # of MIL's DataType, as the next two
+FLOAT32 = 11
+INT4 = 25
 FUNCTIONS = 9  # version of the specification from which a package may hold several functions: iOS 18
-_DTYPES = {1: "bool", 10: "float16", 11: "float32", 21: "int8", 23: "int32", 31: "uint8", 33: "uint32"}
-_CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
-# How weight.bin tells the types of its records apart (coremltools, StorageFormat).
-_STORED = {FLOAT16: 1, FLOAT32: 2, 31: 3, 21: 4, INT4: 8, 35: 11, 38: 13, 36: 10, 37: 9, 39: 12, 23: 14}
-_BITS = {INT4: 4, 35: 4, 36: 2, 37: 1, 38: 6, 39: 3}  # of the types that are packed
-_ALIGNMENT = 64
-_MAGIC = 0xDEADBEEF
+_NUMBERS = {np.dtype(ELEMENTS[n].dtype): n for n in (1, FLOAT16, FLOAT32, 21, 23, 31, 33)}  # of the types written here
 _IMMEDIATE = 10  # values; what has fewer stands in the specification itself
-_BESIDE = "@model_path/weights/weight.bin"
+_BESIDE = f"{MODEL_PATH}weights/weight.bin"
 _DATA = "com.apple.CoreML"
 
 
@@ -86,9 +82,9 @@ class CoremlPackage:
         for value in _stored_values(spec):
             offset = value.blobFileValue.offset
             if offset not in places:
-                record = stored[offset : offset + 24].ljust(24, b"\0")
-                magic, _, size, start = struct.unpack("<IIQQ", record)
-                if magic != _MAGIC:
+                record = stored[offset : offset + RECORD.size].ljust(RECORD.size, b"\0")
+                magic, _, size, start, _ = RECORD.unpack(record)
+                if magic != RECORD_MAGIC:
                     raise PackError(
                         f"{weights} has no record at byte {offset}, where model.mlmodel refers to one; copy the whole "
                         "package again, or export it again"
@@ -116,13 +112,13 @@ class CoremlPackage:
         kind = value.type.tensorType
         shape = [dimension.constant.size for dimension in kind.dimensions]
         if value.WhichOneof("value") == "blobFileValue":
-            return np.frombuffer(self.blobs[value.blobFileValue.offset], _DTYPES[kind.dataType]).reshape(shape)
+            return np.frombuffer(self.blobs[value.blobFileValue.offset], ELEMENTS[kind.dataType].dtype).reshape(shape)
         tensor = value.immediateValue.tensor
         held = tensor.WhichOneof("value")
         if held == "bytes":
-            return np.frombuffer(tensor.bytes.values, _DTYPES[kind.dataType]).reshape(shape)
+            return np.frombuffer(tensor.bytes.values, ELEMENTS[kind.dataType].dtype).reshape(shape)
         values = list(getattr(tensor, held).values) if held else []
-        return np.array(values, _DTYPES.get(kind.dataType, "str")).reshape(shape)
+        return np.array(values, ELEMENTS[kind.dataType].dtype).reshape(shape)
 
     def value(self, array: NDArray[Any] | str) -> Any:
         """A constant for the specification; a large one is stored beside it."""
@@ -131,7 +127,7 @@ class CoremlPackage:
             made.type.tensorType.dataType = 2
             made.immediateValue.tensor.strings.values.append(array)
             return made
-        _describe(made.type.tensorType, _CODES[array.dtype], array.shape)
+        _describe(made.type.tensorType, _NUMBERS[array.dtype], array.shape)
         if array.size >= _IMMEDIATE and array.dtype not in (np.int32, np.uint32):
             made.blobFileValue.fileName = _BESIDE
             made.blobFileValue.offset = self.store(array.tobytes())
@@ -201,7 +197,7 @@ def write_package(package: CoremlPackage, folder: Path) -> None:
     for value in _stored_values(spec):
         kind, data = value.type.tensorType.dataType, package.blobs[value.blobFileValue.offset]
         if (kind, data) not in places:
-            places[kind, data] = len(weights) + _ALIGNMENT
+            places[kind, data] = len(weights) + ALIGNMENT
             weights += _record(value.type.tensorType, data, places[kind, data])
         value.blobFileValue.offset = places[kind, data]
     place = folder / "Data" / _DATA
@@ -209,7 +205,7 @@ def write_package(package: CoremlPackage, folder: Path) -> None:
     (place / "model.mlmodel").write_bytes(spec.SerializeToString(deterministic=True))
     if places:
         (place / "weights").mkdir()
-        header = struct.pack("<II", len(places), 2).ljust(_ALIGNMENT, b"\0")
+        header = HEADER.pack(len(places), WEIGHTS_VERSION)
         (place / "weights" / "weight.bin").write_bytes(header + bytes(weights))
     (folder / "Manifest.json").write_text(_manifest(bool(places)), encoding="utf-8")
 
@@ -217,9 +213,10 @@ def write_package(package: CoremlPackage, folder: Path) -> None:
 def _record(kind: Any, data: bytes, offset: int) -> bytes:
     """64 bytes that say what follows, and the data, up to the next multiple of 64."""
     count = math.prod(dimension.constant.size for dimension in kind.dimensions)
-    unused = len(data) * 8 - count * _BITS[kind.dataType] if kind.dataType in _BITS else 0
-    head = struct.pack("<IIQQQ", _MAGIC, _STORED[kind.dataType], len(data), offset + _ALIGNMENT, unused)
-    return head.ljust(_ALIGNMENT, b"\0") + data.ljust(-(-len(data) // _ALIGNMENT) * _ALIGNMENT, b"\0")
+    element = ELEMENTS[kind.dataType]
+    unused = len(data) * 8 - count * element.bits if element.bits < 8 else 0
+    head = RECORD.pack(RECORD_MAGIC, element.blob, len(data), offset + ALIGNMENT, unused)
+    return head + data.ljust(-(-len(data) // ALIGNMENT) * ALIGNMENT, b"\0")
 
 
 def _manifest(weights: bool) -> str:

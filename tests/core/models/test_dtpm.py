@@ -17,7 +17,7 @@ from pocketprior.core.models.dtpm import (
     DtpmConfig,
     PredictorConfig,
 )
-from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
+from pocketprior.core.models.semantic_code import SemanticConfig, SemanticEncoder
 from pocketprior.core.models.texture_prior import GuidanceAdapter, SharedAdapter
 from pocketprior.core.sampling.schedule import SCHEDULES, cosine, trailing
 

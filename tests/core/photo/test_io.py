@@ -197,7 +197,7 @@ def test_jpeg_has_full_chroma(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quality", [0, 101, -5])
 def test_quality_out_of_range(tmp_path: Path, quality: int) -> None:
-    with pytest.raises(UsageError, match="expected 1 to 100"):
+    with pytest.raises(UsageError, match="expected a quality from 1 to 100"):
         write(Photo(sample()), tmp_path / "a.jpg", quality=quality)
 
 

@@ -249,7 +249,7 @@ def test_source_is_never_written_over(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     target = {"same": source, "relative": Path("./a.png"), "read through a link": source}.get(way, link)
     photo = read(link if way == "read through a link" else source)
-    with pytest.raises(PhotoWriteError, match="never written over"):
+    with pytest.raises(PhotoWriteError, match="never overwritten"):
         write(photo.with_pixels(255 - photo.pixels), target, overwrite=True)
     assert source.read_bytes() == before
 

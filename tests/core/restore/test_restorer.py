@@ -219,7 +219,7 @@ def test_options_out_of_range(fused: Restorer, options: dict[str, object], words
     ],
 )
 def test_arrays_that_are_no_image(fused: Restorer, image: NDArray[np.uint8]) -> None:
-    with pytest.raises(UsageError, match=r"expected uint8 or uint16 \(height, width, 3\)"):
+    with pytest.raises(UsageError, match=r"expected an image uint8 or uint16 \(height, width, 3\)"):
         fused(image)
 
 

@@ -316,7 +316,7 @@ def test_smallest_tile_is_enough_and_no_less(overlap: int, multiple: int) -> Non
 @pytest.mark.parametrize("sizes", [(0, 5, 0, 1), (5, 0, 0, 1), (5, 5, -1, 1), (5, 5, 0, 0)])
 def test_impossible_sizes_are_refused(sizes: tuple[int, int, int, int]) -> None:
     height, width, overlap, multiple = sizes
-    with pytest.raises(UsageError, match="expected sizes and multiple of at least 1"):
+    with pytest.raises(UsageError, match="expected sizes and a multiple of at least 1"):
         plan(height, width, 256, overlap, multiple)
 
 

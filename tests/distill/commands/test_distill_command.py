@@ -1,4 +1,4 @@
-"""`pocketprior distill` from a teacher to a student, and `pocketprior students`, on the example photos."""
+"""`pocketprior distill` from a teacher to a student, and `pocketprior bench students`, on the example photos."""
 
 from __future__ import annotations
 
@@ -118,10 +118,11 @@ def test_recipe_takes_steps_task_and_settings_in_this_order() -> None:
     assert distill_recipe("one_step") == method_of("one_step").recipe
 
 
-@pytest.mark.parametrize("command", ["distill", "students"])
+@pytest.mark.parametrize("command", ["distill", "bench students"])
 def test_help_needs_no_torch(command: str) -> None:
     code = (
-        f"import sys; sys.modules['torch'] = None; from pocketprior.core.cli import main; main(['{command}', '--help'])"
+        "import sys; sys.modules['torch'] = None; from pocketprior.core.cli import main; "
+        f"main([*'{command}'.split(), '--help'])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert f"usage: pocketprior {command}" in said

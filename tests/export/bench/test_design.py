@@ -73,7 +73,14 @@ def test_the_page_shows_every_network_and_keeps_the_decision(data: Path, tmp_pat
     small, large = (trained(tmp_path / f"{n}.safetensors", w) for n, w in (("s", (16,)), ("l", (16, 16))))
     page = tmp_path / "choice.md"
     page.write_text(f"# Old\n\n{DECISION_MARKS[0]}\nWe chose `small`:\nit is enough.\n{DECISION_MARKS[1]}\n")
-    call = ["bench-design", f"small={small}", f"large={large}", "--baseline", f"net={denoiser(tmp_path / 'net.onnx')}"]
+    call = [
+        "bench",
+        "design",
+        f"small={small}",
+        f"large={large}",
+        "--baseline",
+        f"net={denoiser(tmp_path / 'net.onnx')}",
+    ]
     options = ["--data", str(data), "--rounds", "1", "--tile", "160", "--keep", str(tmp_path / "kept"), "-o", str(page)]
     assert cli.main([*call, *options]) == 0
     text = page.read_text()

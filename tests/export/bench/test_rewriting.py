@@ -30,5 +30,5 @@ def test_every_network_exists() -> None:
 
 
 def test_unknown_network_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench-rewrite", "nothing"]) == 2
+    assert cli.main(["bench", "rewrite", "nothing"]) == 2
     assert "dtpm-base-predictor" in capsys.readouterr().err

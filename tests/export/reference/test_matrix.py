@@ -15,9 +15,9 @@ from pocketprior.core.pack.manifest import Manifest
 from pocketprior.export.reference.record import record_shots, settings_of, shots
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.coreml import INTERPRETER, engine
-from pocketprior.runtimes.parity.inside_coreml import inside
-from pocketprior.runtimes.parity.recording import load
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from pocketprior.runtimes.parity.inside import inside_coreml
+from pocketprior.runtimes.parity.reference import load
 
 pytestmark = pytest.mark.slow  # Core ML packages of all systems take minutes to write
 
@@ -61,9 +61,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Known]:
 @pytest.mark.parametrize("system", ["dtpm", "calibrated", "diffir", "gen2res"])
 def test_a_pack_holds(system: str, runtime: str, precision: str, known: Callable[[str], Known]) -> None:
     pack, recording = known(system)
-    report = compare(pack, Wanted(runtime, precision=precision, against=recording, threads=1))
+    report = compare(pack, CompareOptions(runtime, precision=precision, against=recording, threads=1))
     assert report.ok, accused(report)
-    measured = {stage.name for stage in report.stages if stage.checks}
+    measured = {source.name for source in report.sources if source.checks}
     assert ("runtime" in measured) == (runtime != "onnxruntime")
     assert ("precision" in measured) == (precision == "fp16")
     assert ("forms" in measured) == (system != "gen2res")  # it is sampled with noise on the way
@@ -76,9 +76,9 @@ def test_layers_of_a_core_ml_program(known: Callable[[str], Known]) -> None:
     pack, path = known("diffir")
     recording, file = load(path), Manifest.load(pack).graph_file("denoise", "coreml")
     call = next(call for call in recording.about.cases[0].calls["split"] if call.graph == "denoise")
-    found = inside(pack / file.file, "denoise", recording.named(call.inputs), "fp32")
+    found = inside_coreml(pack / file.file, "denoise", recording.named(call.inputs), "fp32")
     assert abs(found["x0"].array - recording.named(call.outputs)["x0"]).max() < 1e-4
     assert any("linear" in value.operator for value in found.values())
-    report = compare(pack, Wanted("coreml", precision="fp16", against=path, layers=True))
+    report = compare(pack, CompareOptions("coreml", precision="fp16", against=path, layers=True))
     assert {layer.graph for layer in report.layers} == {"encode", "denoise", "compose", "fused"}
     assert any("denoiser" in layer.name for layer in report.layers)

@@ -19,7 +19,7 @@ from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import CheckpointSource
-from pocketprior.runtimes.parity.recording import Recording, load
+from pocketprior.runtimes.parity.reference import ParityReference, load
 
 SIDE = 40
 
@@ -33,7 +33,7 @@ def sources(folder: Path) -> dict[str, CheckpointSource]:
     }
 
 
-def recorded(source: CheckpointSource, path: Path, **options: object) -> Recording:
+def recorded(source: CheckpointSource, path: Path, **options: object) -> ParityReference:
     record_shots(source.open(), source.digest(), shots(PHOTOS[:1], "cleanup", SIDE), path, device="cpu", **options)
     return load(path)
 

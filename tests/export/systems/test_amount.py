@@ -14,7 +14,7 @@ from small import CALIBRATED, CONFIG, PHOTOS, SAMPLING, save_calibrated, save_sm
 
 from pocketprior.core.arrays import to_batch
 from pocketprior.core.errors import UsageError
-from pocketprior.core.models.semantic import NoEncoder
+from pocketprior.core.models.semantic_code import NoEncoder
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.restore.pipeline import prepare, restore_tile, tiled_graphs
 from pocketprior.core.restore.restorer import Restorer

@@ -54,7 +54,7 @@ from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import Opened
 from pocketprior.export.writer.pack import PackOptions, write_pack
-from pocketprior.runtimes.parity.recording import load
+from pocketprior.runtimes.parity.reference import load
 
 
 @pytest.fixture(params=SYSTEMS)

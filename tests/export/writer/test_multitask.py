@@ -17,7 +17,7 @@ from pocketprior.core.errors import PackError, PackTamperedError, UnknownNameErr
 from pocketprior.core.models import checkpoints
 from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.dtpm import MOBILE, Dtpm, DtpmConfig
-from pocketprior.core.models.semantic import NoEncoder
+from pocketprior.core.models.semantic_code import NoEncoder
 from pocketprior.core.pack.manifest import FILE, Manifest
 from pocketprior.core.pack.store import default_pack
 from pocketprior.core.photo.io import read, write

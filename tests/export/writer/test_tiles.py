@@ -90,7 +90,7 @@ def test_tiles_are_those_of_free_sizes(fixed: Packs, tmp_path: Path, system: str
 def test_another_size_is_refused(fixed: Packs) -> None:
     restorer = Restorer.from_pack(fixed("gen2res"), threads=1)
     x = np.zeros((1, 3, 64, TILE), np.float32)
-    with pytest.raises(GraphError, match=r"input 'x': given the shape \[1, 3, 64, 128\], expected \[1, 3, 128, 128\]"):
+    with pytest.raises(GraphError, match=r"input 'x': expected the shape \[1, 3, 128, 128\], got \[1, 3, 64, 128\]"):
         restorer.graphs["denoise"](x=x, t=np.zeros(1, np.float32))
     with pytest.raises(UsageError, match="runs only on tiles of 128 pixels"):
         restorer(photo(8, 8), tile=64)
@@ -126,4 +126,4 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parity", "run", pack, "--against", recording]) == 0
     assert main(["parity", "record", checkpoint, "-o", recording, *told, "--window", "64", "8"]) == 0
     assert main(["parity", "run", pack, "--against", recording]) == 1
-    assert "first at the stage 'facts'" in capsys.readouterr().out
+    assert "first at the error source 'facts'" in capsys.readouterr().out

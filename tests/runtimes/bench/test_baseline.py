@@ -9,23 +9,23 @@ import packs
 import pytest
 from onnx import helper
 
+from pocketprior.core.arguments import NamedPath
 from pocketprior.core.degradations.fixed import damages_named
 from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.baseline import estimated_sigma, method_for, opened, restored
-from pocketprior.runtimes.bench.cache import Cache
-from pocketprior.runtimes.bench.named import Named
-from pocketprior.runtimes.bench.photos import Pair, Trial
+from pocketprior.runtimes.bench.trials import BenchPair, Trial
+from pocketprior.runtimes.bench.tuning import ResultCache
 
 PHOTO = packs.photo(40, 54)
 
 
 @pytest.fixture
 def cache(tmp_path):
-    return Cache(tmp_path / "cache")
+    return ResultCache(tmp_path / "cache")
 
 
-def given(path: Path, value: str = "") -> Named:
-    return Named("net", path, value)
+def given(path: Path, value: str = "") -> NamedPath:
+    return NamedPath("net", path, value)
 
 
 def test_an_image_network_sees_rgb_of_8_bits(tmp_path):
@@ -59,7 +59,7 @@ def test_sigma_is_known_fixed_or_tuned(tmp_path, cache, value, sigma, settings):
     """The network adds sigma: on photos that are 25 grey levels too dark the best one is 25."""
     network = opened(given(networks.brighter_by_sigma(tmp_path / "n.onnx"), value))
     bright = np.clip(PHOTO, 40, 200)
-    trial = Trial("noise 30", 30.0, [], [Pair("a", bright, bright - np.uint8(25))])
+    trial = Trial("noise 30", 30.0, [], [BenchPair("a", bright, bright - np.uint8(25))])
     method = method_for(network, trial, cache)
     assert method.settings == settings
     assert np.abs(method.restore(bright) - (bright + sigma)).max() <= 0.51
@@ -109,12 +109,12 @@ def test_openvino_runs_the_same_files(tmp_path):
 
 @pytest.mark.parametrize("value", ["louder", "-1", "nan"])
 def test_unknown_sigma(tmp_path, value):
-    with pytest.raises(UsageError, match=f"sigma={value} was given; expected true, estimated, tuned or a number"):
+    with pytest.raises(UsageError, match=f"expected sigma=true, .*, got '{value}'"):
         opened(given(networks.brighter_by_sigma(tmp_path / "n.onnx"), value))
 
 
 def test_files_that_do_not_fit(tmp_path):
-    with pytest.raises(UsageError, match="takes no sigma, but sigma=25 was given"):
+    with pytest.raises(UsageError, match="takes no sigma; leave out sigma=25"):
         opened(given(networks.brighter(tmp_path / "n.onnx"), "25"))
     with pytest.raises(UsageError, match=r"there is no file '.*none\.onnx'"):
         opened(given(tmp_path / "none.onnx"))
@@ -122,5 +122,5 @@ def test_files_that_do_not_fit(tmp_path):
     with pytest.raises(UsageError, match=r"ONNX Runtime cannot open '.*torn\.onnx'"):
         opened(given(tmp_path / "torn.onnx"))
     other = networks.network(tmp_path / "o.onnx", ("audio",), helper.make_node("Add", ["audio", "half"], ["restored"]))
-    with pytest.raises(UsageError, match="takes audio and gives restored; expected a network that takes image or"):
+    with pytest.raises(UsageError, match="has the inputs audio and the outputs restored; expected the inputs image or"):
         opened(given(other))

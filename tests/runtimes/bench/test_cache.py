@@ -4,25 +4,25 @@ import numpy as np
 import packs
 import pytest
 
-from pocketprior.runtimes.bench.cache import Cache
+from pocketprior.runtimes.bench.tuning import ResultCache
 
 
 @pytest.fixture
 def cache(tmp_path):
-    return Cache(tmp_path / "deep" / "cache")
+    return ResultCache(tmp_path / "deep" / "cache")
 
 
 def never():
     raise AssertionError("computed again")
 
 
-def test_a_picture_is_made_once_per_key(cache):
-    picture = packs.photo(9, 7)
-    assert np.array_equal(cache.picture("a", lambda: picture), picture)
-    kept = cache.picture("a", never)
-    assert (kept.dtype, kept.tolist()) == (np.uint8, picture.tolist())
+def test_an_image_is_made_once_per_key(cache):
+    image = packs.photo(9, 7)
+    assert np.array_equal(cache.image("a", lambda: image), image)
+    kept = cache.image("a", never)
+    assert (kept.dtype, kept.tolist()) == (np.uint8, image.tolist())
     with pytest.raises(AssertionError, match="computed again"):
-        cache.picture("b", never)
+        cache.image("b", never)
 
 
 def test_numbers_are_made_once_per_key(cache):

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pocketprior.core.degradations.fixed import DAMAGES
-from pocketprior.runtimes.bench.gates import gates
 from pocketprior.runtimes.bench.methods import DTPM, NLM, PREDICTOR
-from pocketprior.runtimes.bench.quality import Measurement
+from pocketprior.runtimes.bench.quality import Measurement, gates
 
 GOOD = {
     NLM: {"PSNR": 27.0, "HaarPSI": 0.7, "NIQE": 5.0, "SWD": 0.1},

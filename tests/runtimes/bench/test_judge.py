@@ -6,8 +6,8 @@ import pytest
 
 from pocketprior.core import metrics
 from pocketprior.core.degradations.fixed import DAMAGES
-from pocketprior.runtimes.bench.cache import Cache
-from pocketprior.runtimes.bench.judge import BETTER, CAP, QUICK, Judge
+from pocketprior.runtimes.bench.quality import BETTER, CAP, QUICK, Judge
+from pocketprior.runtimes.bench.tuning import ResultCache
 
 TRUE = packs.photo(96, 192)
 RESTORED = DAMAGES[0](TRUE)
@@ -15,7 +15,7 @@ RESTORED = DAMAGES[0](TRUE)
 
 @pytest.fixture
 def judge(tmp_path):
-    return Judge.open(Cache(tmp_path))
+    return Judge.open(ResultCache(tmp_path))
 
 
 def test_judge_measures_what_the_table_shows(judge):

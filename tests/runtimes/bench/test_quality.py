@@ -10,12 +10,21 @@ import pytest
 from pocketprior.core import metrics
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.metrics.baselines import NULLS
-from pocketprior.runtimes.bench import classical
-from pocketprior.runtimes.bench.cache import Cache
-from pocketprior.runtimes.bench.judge import Judge
-from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, Method, bm3d, nl_means, our_methods
-from pocketprior.runtimes.bench.photos import BenchPhoto, Trial, trials
-from pocketprior.runtimes.bench.quality import Measurement, compared, mean, run
+from pocketprior.runtimes.bench import methods
+from pocketprior.runtimes.bench.methods import (
+    BM3D,
+    DTPM,
+    INPUT,
+    NLM,
+    PREDICTOR,
+    BenchMethod,
+    bm3d_method,
+    nl_means_method,
+    our_methods,
+)
+from pocketprior.runtimes.bench.quality import Judge, Measurement, compared, mean, run
+from pocketprior.runtimes.bench.trials import BenchPhoto, Trial, trials
+from pocketprior.runtimes.bench.tuning import ResultCache
 
 PHOTOS = [BenchPhoto(f"set/{i}", packs.photo(96, 192, seed=i)) for i in range(2)]
 
@@ -30,20 +39,20 @@ def test_our_methods_are_the_predictor_and_the_whole_model(fused):
 
 
 def test_classical_methods_restore_with_the_settings_they_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(classical, "tuned_nl_means", lambda *_: classical.Nlm(9, 3, 7))
-    monkeypatch.setattr(classical, "tuned_bm3d_sigma", lambda *_: 12.5)
+    monkeypatch.setattr(methods, "tuned_nl_means", lambda *_: methods.Nlm(9, 3, 7))
+    monkeypatch.setattr(methods, "tuned_bm3d_sigma", lambda *_: 12.5)
     trial = Trial("any", None, [], [])
-    means, slow = nl_means(trial, Cache(tmp_path)), bm3d(trial, Cache(tmp_path), {"set/1"})
+    means, slow = nl_means_method(trial, ResultCache(tmp_path)), bm3d_method(trial, ResultCache(tmp_path), {"set/1"})
     assert (means.name, means.settings) == (NLM, "h = hColor = 9, template 3, search 7")
     assert (slow.name, slow.settings, slow.only) == (BM3D, "sigma 12.5", {"set/1"})
     image = PHOTOS[0].pixels[:40, :40]
-    assert np.array_equal(means.restore(image), classical.fast_nl_means(image, classical.Nlm(9, 3, 7)))
+    assert np.array_equal(means.restore(image), methods.fast_nl_means(image, methods.Nlm(9, 3, 7)))
 
 
 @pytest.fixture
 def quick(tmp_path):
     """A judge for tests about who is judged, not about how."""
-    return Judge(Cache(tmp_path), {"PSNR": metrics.psnr}, "PSNR alone")
+    return Judge(ResultCache(tmp_path), {"PSNR": metrics.psnr}, "PSNR alone")
 
 
 def measured(judge, methods, photos=PHOTOS, damages=DAMAGES[:2]):
@@ -53,7 +62,7 @@ def measured(judge, methods, photos=PHOTOS, damages=DAMAGES[:2]):
 def test_everyone_gets_the_same_damaged_photo(quick):
     seen = {"a": [], "b": []}
     methods = [
-        Method(name, lambda image, name=name: seen[name].append(image) or image, "as is", version, only)
+        BenchMethod(name, lambda image, name=name: seen[name].append(image) or image, "as is", version, only)
         for name, version, only in (("a", "", None), ("b", "1", {"set/1"}))
     ]
     found = measured(quick, methods).measurements
@@ -72,7 +81,7 @@ def test_everyone_gets_the_same_damaged_photo(quick):
 @pytest.mark.parametrize(("version", "times"), [("1", 1), ("", 2)])
 def test_only_versioned_methods_are_kept(quick, version, times):
     calls = []
-    method = Method("a", lambda image: calls.append(image) or image, "as is", version)
+    method = BenchMethod("a", lambda image: calls.append(image) or image, "as is", version)
     for _ in range(2):
         measured(quick, [method])
     assert len(calls) == 4 * times
@@ -81,7 +90,7 @@ def test_only_versioned_methods_are_kept(quick, version, times):
 def test_another_version_or_other_settings_are_made_anew(quick):
     calls = []
     for settings, version in (("x", "1"), ("x", "2"), ("y", "1")):
-        measured(quick, [Method("a", lambda image: calls.append(image) or image, settings, version)])
+        measured(quick, [BenchMethod("a", lambda image: calls.append(image) or image, settings, version)])
     assert len(calls) == 4 * 3
 
 
@@ -90,7 +99,7 @@ def test_null_opponents_have_the_psnr_of_our_model(quick):
         board = np.indices(image.shape).sum(axis=0) % 2 * 2 - 1
         return np.clip(image + amount * board, 0, 255).astype(np.uint8)
 
-    methods = [Method(PREDICTOR, partial(worse, amount=0)), Method(DTPM, partial(worse, amount=9))]
+    methods = [BenchMethod(PREDICTOR, partial(worse, amount=0)), BenchMethod(DTPM, partial(worse, amount=9))]
     results = measured(quick, methods)
     assert list(results.gains) == ["noise 15", "noise 25"]
     for damage, gains in results.gains.items():
@@ -102,7 +111,7 @@ def test_null_opponents_have_the_psnr_of_our_model(quick):
 
 
 def test_no_null_opponents_without_our_model(quick):
-    results = measured(quick, [Method(PREDICTOR, lambda image: image)])
+    results = measured(quick, [BenchMethod(PREDICTOR, lambda image: image)])
     assert results.gains == {}
     assert {m.method for m in results.measurements} == {INPUT, PREDICTOR}
 

@@ -11,15 +11,15 @@ from pocketprior.core import metrics
 from pocketprior.core.cli import main
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.metrics import psnr
-from pocketprior.runtimes.bench import classical, quality_run
+from pocketprior.runtimes.bench import methods, quality_run
 
 
 @pytest.fixture
 def call(tmp_path, built_pack, monkeypatch):
     """`bench quality` on two small photos, with short tuning and stand-ins for what is slow."""
-    monkeypatch.setattr(classical, "NLM_WINDOWS", ((3, 7),))
-    monkeypatch.setattr(classical, "NLM_STRENGTHS", (5, 20))
-    monkeypatch.setattr(classical, "bm3d", lambda image, *_, **__: image)
+    monkeypatch.setattr(methods, "NLM_WINDOWS", ((3, 7),))
+    monkeypatch.setattr(methods, "NLM_STRENGTHS", (5, 20))
+    monkeypatch.setattr(methods, "bm3d", lambda image, *_, **__: image)
     for slow in ("niqe", "swd"):
         monkeypatch.setattr(metrics, slow, lambda restored, *_: float(restored.mean()))
     photos = tmp_path / "photos"

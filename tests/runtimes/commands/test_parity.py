@@ -43,7 +43,7 @@ def test_what_breaks(tmp_path: Path, kept: tuple[Path, Path], capsys: pytest.Cap
     known_pack(tmp_path / "pack")
     edited(tmp_path / "pack", "denoise", lambda model: after(model, "v", "Mul", np.float32([1.001])))
     assert main(["parity", "run", str(tmp_path / "pack"), "--against", str(kept[1])]) == 1
-    assert "FAIL  first at the stage 'conversion': denoise, call 0, v" in capsys.readouterr().out
+    assert "FAIL  first at the error source 'conversion': denoise, call 0, v" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_what_breaks(tmp_path: Path, kept: tuple[Path, Path], capsys: pytest.Cap
         (["--runtime", "coreml"], 1, "has no graphs for coreml"),
         (["--runtime", "abacus"], 2, "unknown runtime 'abacus'"),
         (["--precision", "int3"], 2, "unknown precision of onnx 'int3'"),
-        (["--arithmetic", "fp16"], 2, "fp16 arithmetic"),
-        (["--threads", "0"], 2, "'0' was given"),
+        (["--arithmetic", "fp16"], 2, "fp32 arithmetic, got CPU and fp16"),
+        (["--threads", "0"], 2, "got '0'"),
         (["--against", "nowhere.npz"], 1, "nowhere.npz cannot be read"),
         (["--json", "no/where.json"], 2, "cannot be written"),
     ],
@@ -63,6 +63,12 @@ def test_what_is_wrong_with_a_call(
 ) -> None:
     assert call(*words) == code
     assert told in capsys.readouterr().err
+
+
+def test_the_pack_is_named_or_the_default(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["parity", "run"]) == 2
+    assert "--default" in capsys.readouterr().err
+    assert call("--default") == 2
 
 
 def test_a_table(kept: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,11 +98,19 @@ def test_a_run_never_loads_torch(kept: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--gain", "0"], "'0' was given; give a number above 0"),
-        (["--side", "none"], "'none' was given"),
+        (["--gain", "0"], "expected a number above 0, got '0'"),
+        (["--side", "none"], "got 'none'"),
         (["--device", "abacus"], "invalid choice"),
     ],
 )
 def test_what_is_wrong_with_a_recording(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parity", "record", "model.safetensors", "--photos", "a", "-o", "b.npz", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_python_of_the_guide(kept: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    guide = (Path(__file__).parents[3] / "docs/parity.md").read_text(encoding="utf-8")
+    code = guide.split("```python\n")[1].split("```")[0]
+    exec(code.replace("PACK", str(kept[0])).replace("reference.npz", str(kept[1])), {})
+    assert capsys.readouterr().out == "True None\n"

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.runtimes.mil import Program, read_package
+from pocketprior.runtimes.mil import MilProgram, read_package
 from pocketprior.runtimes.mil.schema import Model
 
 Build = Callable[..., Path]
@@ -116,7 +116,7 @@ def rewrite() -> Any:
 @pytest.fixture(scope="module")
 def evaluated(
     request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Program, dict[str, np.ndarray]]:
+) -> tuple[MilProgram, dict[str, np.ndarray]]:
     """One package with all CASES of a module, and what its outputs are."""
     cases = request.module.CASES
     arrays = {f"{case}, {i}": array for case, (_, _, *given) in cases.items() for i, array in enumerate(given)}
@@ -138,7 +138,7 @@ def evaluated(
 
 
 @pytest.fixture
-def check_case(request: pytest.FixtureRequest, evaluated: tuple[Program, dict[str, np.ndarray]]) -> Any:
+def check_case(request: pytest.FixtureRequest, evaluated: tuple[MilProgram, dict[str, np.ndarray]]) -> Any:
     """check_case(case): the output is what the definition says, and the op of that name has computed it."""
     program, outputs = evaluated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pocketprior.runtimes.mil.elements import ELEMENTS, TensorType, unpacked
+from pocketprior.runtimes.mil.values import ELEMENTS, TensorType, unpacked
 
 FLOAT = ELEMENTS[11]
 

@@ -6,22 +6,24 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import PackError
-from pocketprior.runtimes.mil.constants import CONSTEXPR
-from pocketprior.runtimes.mil.elements import Array
-from pocketprior.runtimes.mil.ops import OPS
-from pocketprior.runtimes.mil.signatures import KINDS, Arrays, Ints, Signature
+from pocketprior.runtimes.mil.ops import MIL_OPS
+from pocketprior.runtimes.mil.ops.quantization import CONSTEXPR
+from pocketprior.runtimes.mil.signatures import CONVERSIONS, ArrayTuple, Ints, Signature
+from pocketprior.runtimes.mil.values import MilArray
 
 
-def example(x: Array, sizes: Ints, mode: str = "a", parts: Arrays = (), axis: int | None = None, flag: bool = False):
+def example(
+    x: MilArray, sizes: Ints, mode: str = "a", parts: ArrayTuple = (), axis: int | None = None, flag: bool = False
+):
     return x, sizes, mode, parts, axis, flag
 
 
 SIGNATURE = Signature.of(example)
 
 
-@pytest.mark.parametrize("op", [*OPS, *CONSTEXPR])
+@pytest.mark.parametrize("op", [*MIL_OPS, *CONSTEXPR])
 def test_every_op_is_annotated_with_known_words(op: str) -> None:
-    assert set(Signature.of({**OPS, **CONSTEXPR}[op]).kinds.values()) <= {*KINDS, "Arrays"}
+    assert set(Signature.of({**MIL_OPS, **CONSTEXPR}[op]).kinds.values()) <= {*CONVERSIONS, "ArrayTuple"}
 
 
 def test_conversions() -> None:
@@ -36,10 +38,10 @@ def test_conversions() -> None:
 @pytest.mark.parametrize(
     ("name", "parts", "message"),
     [
-        ("mode", [np.array(1)], "a word was expected, ndarray was given"),
+        ("mode", [np.array(1)], "expected a word, got ndarray"),
         ("axis", [np.array([1, 2])], "can only convert an array of size 1"),
-        ("x", [np.zeros(2), np.zeros(2)], "the parameter 'x' takes one value, 2 were given"),
-        ("x", [], "takes one value, 0 were given"),
+        ("x", [np.zeros(2), np.zeros(2)], "the parameter 'x' takes one value, got 2"),
+        ("x", [], "takes one value, got 0"),
     ],
 )
 def test_values_that_are_something_else(name: str, parts: list[object], message: str) -> None:

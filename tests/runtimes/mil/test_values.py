@@ -9,8 +9,7 @@ import pytest
 
 from pocketprior.core.errors import PackError
 from pocketprior.runtimes.mil.schema import Model
-from pocketprior.runtimes.mil.values import read_value
-from pocketprior.runtimes.mil.weights import Weights
+from pocketprior.runtimes.mil.values import WeightFile, read_value
 
 BOOL, STRING, HALF, FLOAT, DOUBLE, INT8, INT32, INT64, INT4 = 1, 2, 10, 11, 12, 21, 23, 24, 25
 
@@ -27,7 +26,7 @@ def value(kind: int, shape: list[int], **tensor: Any) -> Any:
     )
 
 
-def no_weights(name: str) -> Weights:
+def no_weights(name: str) -> WeightFile:
     raise AssertionError(f"{name} was asked for")
 
 
@@ -82,13 +81,13 @@ def no_tensor() -> Any:
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        (value(FLOAT, [3], floats=[1, 2]), r"here: 2 elements were found, the type is float32 \[3\]"),
-        (value(HALF, [3], bytes=b"1234"), r"here: 4 bytes were found, the type is float16 \[3\]"),
-        (value(FLOAT, [3]), r"here: a constant without a value was found, of the type float32 \[3\]"),
-        (value(13, [1], floats=[1]), "here: elements of type number 13 were found; known are: bool, string, float16"),
-        (open_size(), r"here: a constant of the type float32 \[\?\] was found; its sizes must be known"),
-        (open_shape(), r"here: a constant of the type float32 \[...\] was found"),
-        (no_tensor(), "here: a type that is no tensor"),
+        (value(FLOAT, [3], floats=[1, 2]), r"here: 2 elements do not fill the type float32 \[3\]"),
+        (value(HALF, [3], bytes=b"1234"), r"here: 4 bytes do not fill the type float16 \[3\]"),
+        (value(FLOAT, [3]), r"here: a constant of the type float32 \[3\] has no value"),
+        (value(13, [1], floats=[1]), "here: unknown elements of type number 13; known are: bool, string, float16"),
+        (open_size(), r"here: expected a constant of known sizes, got the type float32 \[\?\]"),
+        (open_shape(), r"got the type float32 \[...\]"),
+        (no_tensor(), "here: expected a tensor, got another type"),
     ],
 )
 def test_what_is_refused(held: Any, message: str) -> None:

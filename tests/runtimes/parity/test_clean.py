@@ -10,7 +10,7 @@ import pytest
 import system_packs
 from recordings import accused, known_pack, record_pack
 
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 RUNS = 50
 SYSTEMS = {
@@ -45,13 +45,13 @@ def test_nothing_is_accused(number: int, folder: Path, tmp_path: Path) -> None:
     shots.append(((17, 23), number, draw.choice(STRENGTHS), draw.choice(amounts)))
     record_pack(folder / system, tmp_path / "known.npz", shots)
     runtime = "openvino" if number % 10 == 9 else "onnxruntime"
-    report = compare(folder / system, Wanted(runtime, against=tmp_path / "known.npz", threads=1))
+    report = compare(folder / system, CompareOptions(runtime, against=tmp_path / "known.npz", threads=1))
     assert report.ok, accused(report)
     assert report.compared > 10
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_nothing_is_accused_without_a_recording(system: str, folder: Path) -> None:
-    report = compare(folder / system, Wanted(threads=1))
+    report = compare(folder / system, CompareOptions(threads=1))
     assert report.ok, accused(report)
-    assert report.reference.startswith("no recording")
+    assert report.reference.startswith("the golden photos in")

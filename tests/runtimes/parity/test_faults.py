@@ -25,7 +25,7 @@ from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, open_float
 from pocketprior.export.targets.weights import uniform_precisions
 from pocketprior.export.writer.goldens import settle
-from pocketprior.runtimes.parity.recording import load
+from pocketprior.runtimes.parity.reference import load
 
 Edit = Callable[[onnx.ModelProto], None]
 LOOSE = {"coded": {"reason": "weights that were never trained", "psnr_db": 30, "max_abs": 1, "shift": 0.05}}

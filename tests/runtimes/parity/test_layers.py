@@ -16,22 +16,21 @@ from planted import edited, nth, weight
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.pack.store import packed_file
 from pocketprior.runtimes.openvino import the_core
-from pocketprior.runtimes.parity.findings import Report
-from pocketprior.runtimes.parity.inside_onnx import MODULE, inside
-from pocketprior.runtimes.parity.inside_openvino import inside as inside_openvino
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from pocketprior.runtimes.parity.findings import ParityReport
+from pocketprior.runtimes.parity.inside import MODULE_KEY, inside_onnxruntime, inside_openvino
 
 Known = tuple[Path, Path]
 
 
-def run(known: Known, **options: object) -> Report:
-    return compare(known[0], Wanted(against=known[1], threads=1, layers=True, **options))  # type: ignore[arg-type]
+def run(known: Known, **options: object) -> ParityReport:
+    return compare(known[0], CompareOptions(against=known[1], threads=1, layers=True, **options))  # type: ignore[arg-type]
 
 
 def _second_convolution(model: onnx.ModelProto) -> None:
     node = nth(model, "Conv", 1)
     node.name = "the culprit"
-    node.metadata_props.add(key=MODULE, value="denoiser.out")
+    node.metadata_props.add(key=MODULE_KEY, value="denoiser.out")
     weight(model, node.input[1], lambda w: np.roll(w, 1, axis=0))
 
 
@@ -49,7 +48,7 @@ def test_without_another_float_graph_that_is_said(known: Known) -> None:
     edited(known[0], "denoise", _second_convolution)
     report = run(known)
     assert not report.layers
-    assert "a float pack of the same model may stand in for it (--float)" in report.notes[-1]
+    assert "a float pack of the same model can stand in for it (--float)" in report.notes[-1]
 
 
 def test_where_nothing_broke_the_worst_are_told(known: Known) -> None:
@@ -60,7 +59,7 @@ def test_where_nothing_broke_the_worst_are_told(known: Known) -> None:
 
 
 def test_one_kind_of_graph_that_held(known: Known) -> None:
-    assert run(known).notes[-1] == "layers were not looked at: nothing broke, and there is one kind of graph alone"
+    assert run(known).notes[-1] == "layers were not compared: nothing failed, and there is only one variant"
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_ir_keeps_the_names_of_onnx(inputs: dict[str, packs.NDArray], built_pack
     """What OpenVINO's own files give, layer by layer, is what the ONNX graph gives."""
     source = built_pack / "denoise.onnx"
     openvino.save_model(the_core().read_model(source), tmp_path / "denoise.xml", compress_to_fp16=False)
-    expected = inside(source, "denoise", inputs, "fp32")
+    expected = inside_onnxruntime(source, "denoise", inputs, "fp32")
     for path in (source, tmp_path / "denoise.xml"):
         found = inside_openvino(path, "denoise", inputs, "fp32")
         shared = [name for name in found if name in expected]

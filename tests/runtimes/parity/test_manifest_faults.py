@@ -8,7 +8,7 @@ import pytest
 from planted import facts
 from recordings import accused
 
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 FACTS = {
     "levels": {"levels": [0.0, 0.59, 1.0]},
@@ -26,10 +26,10 @@ FACTS = {
 @pytest.mark.parametrize("name", FACTS)
 def test_a_changed_manifest(name: str, known: tuple[Path, Path]) -> None:
     facts(known[0], FACTS[name])
-    report = compare(known[0], Wanted(against=known[1], threads=1))
+    report = compare(known[0], CompareOptions(against=known[1], threads=1))
     told = "levels" if name == "one more step" else name
     assert accused(report).startswith(f"facts: {told}: the pack says ")
-    assert [stage.name for stage in report.stages] == ["files", "facts"]
+    assert [source.name for source in report.sources] == ["files", "facts"]
     assert not report.ok
 
 
@@ -37,6 +37,6 @@ def test_a_changed_manifest(name: str, known: tuple[Path, Path]) -> None:
 def test_without_a_recording_the_forms_differ(name: str, known: tuple[Path, Path]) -> None:
     """The split form follows the manifest, the fused one does not."""
     facts(known[0], FACTS[name])
-    report = compare(known[0], Wanted(threads=1))
+    report = compare(known[0], CompareOptions(threads=1))
     assert accused(report).startswith("forms: fused, against split")
     assert not report.ok

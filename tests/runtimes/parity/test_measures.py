@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from pocketprior.runtimes.parity.measures import Difference, as_unit, measure, scale_of
+from pocketprior.runtimes.parity.measures import ArrayDifference, as_unit, measure, scale_of
 
 
 def test_equal_arrays() -> None:
     array = np.random.default_rng(0).random((1, 3, 4, 5), np.float32)
-    assert measure(array, array.copy()) == Difference(0, 0, math.inf, 0, 0, 60)
+    assert measure(array, array.copy()) == ArrayDifference(0, 0, math.inf, 0, 0, 60)
 
 
 def test_numbers_of_a_known_difference() -> None:
@@ -56,7 +56,7 @@ def test_the_scale_is_that_of_the_reference() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (0,)])
 def test_arrays_that_cannot_be_compared(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="cannot be compared"):
+    with pytest.raises(ValueError, match="expected two arrays of one shape"):
         measure(np.zeros(shape), np.zeros((0,) if shape == (0,) else (1, 3, 4, 5)))
 
 

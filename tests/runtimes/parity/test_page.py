@@ -12,14 +12,14 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.pack.manifest import Manifest, TaskFacts
 from pocketprior.core.pack.store import default_pack, packed_file
 from pocketprior.runtimes import RUNTIMES
-from pocketprior.runtimes.parity.page import Row, fill, measured, text
+from pocketprior.runtimes.parity.page import TableRow, fill, measured, table_text
 
 Known = tuple[Path, Path]
 PAGE = "# Parity\n\n<!-- table -->\nold\n<!-- /table -->\n\nThe end.\n"
 
 
 @pytest.fixture(scope="module")
-def rows(kept: Known, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def rows(kept: Known, tmp_path_factory: pytest.TempPathFactory) -> list[TableRow]:
     """A pack with two precisions and a recording, and one without a recording."""
     other = tmp_path_factory.mktemp("other") / "pack"
     shutil.copytree(kept[0], other)
@@ -32,7 +32,7 @@ def rows(kept: Known, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return list(measured([other, kept[0]], [kept[1]], threads=1))
 
 
-def test_every_runtime_and_precision_has_a_row(rows: list[Row]) -> None:
+def test_every_runtime_and_precision_has_a_row(rows: list[TableRow]) -> None:
     ways = [(row.pack, row.runtime, row.precision) for row in rows]
     assert ways == [
         ("two", "onnxruntime", "fp32"),
@@ -46,15 +46,15 @@ def test_every_runtime_and_precision_has_a_row(rows: list[Row]) -> None:
     assert all(row.report is not None and row.report.ok for row in rows)
 
 
-def test_the_reference_is_told(rows: list[Row]) -> None:
-    assert "a tiny pack in ONNX Runtime" in text(rows)
-    assert "dB" in text(rows)
+def test_the_reference_is_told(rows: list[TableRow]) -> None:
+    assert "a tiny pack in ONNX Runtime" in table_text(rows)
+    assert "dB" in table_text(rows)
 
 
-def test_what_breaks_or_does_not_run_is_told(rows: list[Row]) -> None:
+def test_what_breaks_or_does_not_run_is_told(rows: list[TableRow]) -> None:
     assert rows[0].report is not None
-    failed = replace(rows[0].report, stages=())
-    found = text([rows[0]._replace(report=failed), rows[1]._replace(report=None, reason="no bf16 here")])
+    failed = replace(rows[0].report, sources=())
+    found = table_text([rows[0]._replace(report=failed), rows[1]._replace(report=None, reason="no bf16 here")])
     assert "BREACH" in found
     assert "- two in onnxruntime, fp32: FAIL  nothing was compared" in found
     assert "- two in onnxruntime, w8: not run, no bf16 here" in found
@@ -71,7 +71,7 @@ def test_every_task_has_a_row(kept: Known, tmp_path: Path) -> None:
 
 
 def test_a_recording_of_no_pack_is_refused(kept: Known) -> None:
-    with pytest.raises(UsageError, match="is of no pack that was given, by its checkpoint"):
+    with pytest.raises(UsageError, match="none of the packs comes from the checkpoint of"):
         list(measured([default_pack()], [kept[1]]))
 
 

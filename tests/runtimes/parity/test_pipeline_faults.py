@@ -16,7 +16,7 @@ from recordings import accused, known_pack, record_pack
 from pocketprior.core.restore import pipeline, restorer, tiles
 from pocketprior.core.restore.tiles import Box
 from pocketprior.runtimes import onnxruntime, openvino
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 2**40 + 1, 0.5, 0.6)]
 SYSTEMS = {
@@ -238,7 +238,7 @@ PIPELINE = {
 def test_a_pipeline(fault: Fault, known: Callable[[str], tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
     pack, recording = known(fault.system)
     monkeypatch.setattr(fault.module, fault.name, fault.fake(getattr(fault.module, fault.name)))
-    told = accused(compare(pack, Wanted(against=recording, threads=1)))
+    told = accused(compare(pack, CompareOptions(against=recording, threads=1)))
     assert told.startswith(f"{fault.stage}: ")
     assert fault.words in told
 
@@ -279,6 +279,6 @@ def test_a_runtime(
 ) -> None:
     pack, recording = known("dtpm")
     monkeypatch.setattr(module, "open", _spoilt(change, "predict")(module.open))
-    told = accused(compare(pack, Wanted(runtime, against=recording, threads=1)))
+    told = accused(compare(pack, CompareOptions(runtime, against=recording, threads=1)))
     assert told.startswith(f"{stage}: predict, ")
     assert words in told

@@ -9,9 +9,9 @@ from recordings import accused
 
 from pocketprior.core.pack.store import default_pack
 from pocketprior.core.pack.systems import SYSTEMS
-from pocketprior.runtimes.parity.graphs import sites
-from pocketprior.runtimes.parity.recording import load
-from pocketprior.runtimes.parity.run import Wanted, compare
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from pocketprior.runtimes.parity.graph_replay import sites
+from pocketprior.runtimes.parity.reference import load
 
 REFERENCES = Path(__file__).parents[3] / "checkpoints" / "references"
 LIMIT_BYTES = 6_000_000
@@ -19,12 +19,12 @@ LIMIT_BYTES = 6_000_000
 
 def test_the_embedded_pack_is_what_was_trained() -> None:
     """And the report tells where the reference was recorded."""
-    report = compare(default_pack(), Wanted("onnxruntime", against=REFERENCES / "dtpm.npz", threads=1))
+    report = compare(default_pack(), CompareOptions("onnxruntime", against=REFERENCES / "dtpm.npz", threads=1))
     assert report.ok, accused(report)
     device = load(REFERENCES / "dtpm.npz").about.environment["device"]
     assert report.reference == f"recorded on {device}"
     assert report.environment["reference device"] == device
-    measured = {stage.name for stage in report.stages if stage.checks}
+    measured = {source.name for source in report.sources if source.checks}
     assert {"files", "facts", "conversion", "pipeline", "forms", "picture", "task", "golden"} <= measured
 
 

@@ -16,31 +16,27 @@ import pytest
 from PIL import Image
 from planted import after, edited
 
-from pocketprior.runtimes.parity.as_html import as_html
-from pocketprior.runtimes.parity.as_json import as_json
-from pocketprior.runtimes.parity.as_junit import as_junit
-from pocketprior.runtimes.parity.findings import Budget, Report
-from pocketprior.runtimes.parity.heat import distance, heat_map, worst_spots
-from pocketprior.runtimes.parity.run import Wanted, compare
-from pocketprior.runtimes.parity.svg import histogram, waterfall
-from pocketprior.runtimes.parity.text import lines
+from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from pocketprior.runtimes.parity.findings import ErrorBudget, ParityReport
+from pocketprior.runtimes.parity.formats import as_json, as_junit, as_text
+from pocketprior.runtimes.parity.html_report import as_html, distance, heat_map, histogram, waterfall, worst_spots
 
 Known = tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
-def held(kept: Known) -> Report:
-    return compare(kept[0], Wanted(against=kept[1], threads=1))
+def held(kept: Known) -> ParityReport:
+    return compare(kept[0], CompareOptions(against=kept[1], threads=1))
 
 
 @pytest.fixture
-def broken(known: Known) -> Report:
+def broken(known: Known) -> ParityReport:
     edited(known[0], "predict", lambda model: after(model, "base", "Add", np.float32([0.01])))
-    return compare(known[0], Wanted(against=known[1], threads=1))
+    return compare(known[0], CompareOptions(against=known[1], threads=1))
 
 
-def test_text_of_what_holds(held: Report) -> None:
-    text = "\n".join(lines(held))
+def test_text_of_what_holds(held: ParityReport) -> None:
+    text = as_text(held)
     assert "reference: recorded on a tiny pack in ONNX Runtime" in text
     assert "runtime      not measured: onnxruntime is what other runtimes are compared with" in text
     assert text.splitlines()[-1] == f"ok    {held.compared} arrays were compared, all within their limits"
@@ -48,18 +44,18 @@ def test_text_of_what_holds(held: Report) -> None:
     assert all(len(line) < 200 for line in text.splitlines())
 
 
-def test_text_of_what_broke(broken: Report) -> None:
-    text = lines(broken)
-    assert text[-1].startswith("FAIL  first at the stage 'conversion': predict, call 0, base, split, ")
+def test_text_of_what_broke(broken: ParityReport) -> None:
+    text = as_text(broken).splitlines()
+    assert text[-1].startswith("FAIL  first at the error source 'conversion': predict, call 0, base, split, ")
     assert any(line.startswith("conversion   BREACH") for line in text)
     assert any(line.strip().startswith("and ") for line in text)
 
 
-def test_text_of_nothing(held: Report) -> None:
-    assert lines(replace(held, stages=()))[-1] == "FAIL  nothing was compared"
+def test_text_of_nothing(held: ParityReport) -> None:
+    assert as_text(replace(held, sources=())).splitlines()[-1] == "FAIL  nothing was compared"
 
 
-def test_json(held: Report, broken: Report) -> None:
+def test_json(held: ParityReport, broken: ParityReport) -> None:
     tree = json.loads(as_json(held))
     assert tree["ok"] is True
     assert tree["first"] is None
@@ -73,7 +69,7 @@ def test_json(held: Report, broken: Report) -> None:
     assert tree["first"]["max_abs"] == pytest.approx(0.01, rel=1e-3)
 
 
-def test_junit(held: Report, broken: Report) -> None:
+def test_junit(held: ParityReport, broken: ParityReport) -> None:
     root = ElementTree.fromstring(as_junit(held))
     suites = {suite.get("name"): suite for suite in root}
     assert not root.findall(".//failure")
@@ -85,8 +81,8 @@ def test_junit(held: Report, broken: Report) -> None:
     assert "dB" in failures[0].get("message", "")
 
 
-def test_junit_of_nothing(held: Report) -> None:
-    assert len(ElementTree.fromstring(as_junit(replace(held, stages=()))).findall(".//failure")) == 1
+def test_junit_of_nothing(held: ParityReport) -> None:
+    assert len(ElementTree.fromstring(as_junit(replace(held, sources=()))).findall(".//failure")) == 1
 
 
 class Page(HTMLParser):
@@ -110,27 +106,27 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_html_needs_nothing_else(broken: Report) -> None:
+def test_html_needs_nothing_else(broken: ParityReport) -> None:
     page = Page(as_html(broken))
     assert not page.open
-    assert page.tags.count("svg") == 1 + sum(picture.found.rmse > 0 for picture in broken.pictures)
+    assert page.tags.count("svg") == 1 + sum(image.found.rmse > 0 for image in broken.images)
     assert page.addresses
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert "script" not in page.tags
     assert "link" not in page.tags
 
 
-def test_html_shows_the_pictures(broken: Report) -> None:
+def test_html_shows_the_pictures(broken: ParityReport) -> None:
     first = next(address for address in Page(as_html(broken)).addresses)
     shown = np.asarray(Image.open(BytesIO(base64.b64decode(first.partition(",")[2]))))
-    worst = min(broken.pictures, key=lambda picture: picture.found.psnr_db)
+    worst = min(broken.images, key=lambda image: image.found.psnr_db)
     np.testing.assert_array_equal(shown, (worst.reference // 257).astype(np.uint8))
 
 
-def test_names_are_escaped(held: Report) -> None:
+def test_names_are_escaped(held: ParityReport) -> None:
     evil = "<script>alert('&')</script>"
-    picture = replace(held.pictures[0], case=evil)
-    report = replace(held, pack=evil, reference=evil, notes=(evil,), environment={evil: evil}, pictures=(picture,))
+    picture = replace(held.images[0], case=evil)
+    report = replace(held, pack=evil, reference=evil, notes=(evil,), environment={evil: evil}, images=(picture,))
     text = as_html(report)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
@@ -150,7 +146,7 @@ def test_heat() -> None:
 
 
 def test_a_waterfall_ends_where_the_sum_is() -> None:
-    drawn = ElementTree.fromstring(waterfall(Budget({"conversion": 3.0, "runtime": 4.0}, total=5.0, rest=0.0)))
+    drawn = ElementTree.fromstring(waterfall(ErrorBudget({"conversion": 3.0, "runtime": 4.0}, total=5.0, rest=0.0)))
     bars = [(float(bar.get("x")), float(bar.get("width"))) for bar in drawn.findall("rect")]
     assert bars[1][0] == pytest.approx(bars[0][0] + bars[0][1], abs=0.2)
     assert bars[-1][0] + bars[-1][1] == pytest.approx(bars[1][0] + bars[1][1], abs=0.2)

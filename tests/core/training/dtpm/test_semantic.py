@@ -8,7 +8,7 @@ import torch
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import MOBILE, DtpmConfig
-from pocketprior.core.models.semantic import SemanticConfig, SemanticEncoder
+from pocketprior.core.models.semantic_code import SemanticConfig, SemanticEncoder
 from pocketprior.core.training.data.photos import CONTEXTS, TrainingData, gather
 from pocketprior.core.training.dtpm.semantic import SEMANTIC_STAGE, SemanticStage, vicreg
 from pocketprior.core.training.loop.loop import train

@@ -21,7 +21,7 @@ from pocketprior.core.models.diffir import CpenConfig, Diffir, DiffirConfig, Tea
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
-from pocketprior.core.models.semantic import encoder_of
+from pocketprior.core.models.semantic_code import encoder_of
 from pocketprior.core.photo.io import read
 from pocketprior.core.sampling.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res

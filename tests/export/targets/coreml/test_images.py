@@ -23,7 +23,7 @@ from pocketprior.export.targets.coreml.convert import with_image_input
 from pocketprior.export.targets.coreml.coreml_package import CoremlPackage, coremltools
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes import open_graphs
-from pocketprior.runtimes.coreml import in_levels
+from pocketprior.runtimes.coreml import as_8_bits
 from pocketprior.runtimes.mil import read_package
 
 
@@ -89,7 +89,7 @@ def test_numbers_between_levels_are_rounded(pack: Path) -> None:
     file = Manifest.load(pack).graphs["predict"].files["coreml"]["fp32"].file
     program = read_package((pack / file).parent).function("predict")
     image = np.float32([-1, 0.0, 0.4 / 255, 0.5 / 255, 1, 2]).reshape(1, 1, 1, 6).repeat(3, axis=1)
-    levels = in_levels({"image": image}, program.inputs)["image"]
+    levels = as_8_bits({"image": image}, program.inputs)["image"]
     assert levels[0, 0, 0].tolist() == [0, 0, 0, 1, 255, 255]
 
 

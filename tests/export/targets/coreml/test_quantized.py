@@ -16,7 +16,7 @@ from pocketprior.export.targets.coreml.coreml_package import CoremlPackage, bloc
 from pocketprior.export.targets.coreml.fp16 import in_fp16
 from pocketprior.export.targets.coreml.quantized_coreml import PALETTES, ConvRanges, palette, quantized_package
 from pocketprior.export.targets.weights import array_digest, bias_shift, dequantize, quantize_weights
-from pocketprior.runtimes.mil import Program, read_package
+from pocketprior.runtimes.mil import MilProgram, read_package
 
 LAYERS = ("first", "second", "depth", "film", "last")
 
@@ -66,7 +66,7 @@ def plan(weights: dict[str, NDArray[np.float32]], level: str, names: Sequence[st
     return {array_digest(weights[name]): level if name in allowed else "fp32" for name in LAYERS}
 
 
-def opened(package: CoremlPackage, folder: Path) -> Program:
+def opened(package: CoremlPackage, folder: Path) -> MilProgram:
     write_package(package, folder / "coded.mlpackage")
     return read_package(folder / "coded.mlpackage").function("main")
 

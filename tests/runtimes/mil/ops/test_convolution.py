@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprior.runtimes.mil.ops import OPS, convolution
+from pocketprior.runtimes.mil.ops import MIL_OPS, sliding
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.standard_normal((2, 4, 9, 7), np.float32)
@@ -29,29 +29,13 @@ def conv(x: np.ndarray, weight: np.ndarray, expected: Any, **parameters: Any) ->
     return lambda mb, x: mb.conv(x=x, weight=weight, **parameters), lambda x: expected(x, torch.from_numpy(weight)), x
 
 
-def transposed(x: np.ndarray, weight: np.ndarray, expected: Any, **parameters: Any) -> tuple[Any, ...]:
-    return (
-        lambda mb, x: mb.conv_transpose(x=x, weight=weight, **parameters),
-        lambda x: expected(x, torch.from_numpy(weight)),
-        x,
-    )
-
-
-def same(x: torch.Tensor, weight: torch.Tensor, stride: int, lower: bool = False) -> torch.Tensor:
-    """With as many windows as strides begin, an odd element more after, or with `lower` before."""
+def same(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
+    """With as many windows as strides begin, an odd element more after."""
     totals = [
         max(0, (-(-n // stride) - 1) * stride + k - n) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)
     ]
-    ends = [(t - t // 2, t // 2) if lower else (t // 2, t - t // 2) for t in totals]
+    ends = [(t // 2, t - t // 2) for t in totals]
     return F.conv2d(F.pad(x, [*ends[1], *ends[0]]), weight, stride=stride)
-
-
-def scattered(x: torch.Tensor, weight: torch.Tensor, stride: int, first: int, size: int) -> torch.Tensor:
-    """A transposed convolution of lines as its definition: each element adds a kernel; `size` are kept from `first`."""
-    whole = np.zeros((x.shape[0], weight.shape[1], x.shape[2] * stride + weight.shape[2] + size))
-    for n, outputs, i, k, c in np.ndindex(x.shape[0], weight.shape[1], x.shape[2], weight.shape[2], x.shape[1]):
-        whole[n, outputs, i * stride + k] += float(x[n, c, i]) * float(weight[c, outputs, k])
-    return torch.from_numpy(whole[:, :, first : first + size])
 
 
 BIAS = weights(6)
@@ -88,9 +72,6 @@ CASES = {
     "conv: same, strides": conv(
         IMAGE, weights(6, 4, 3, 4), lambda x, w: same(x, w, 2), pad_type="same", strides=[2, 2]
     ),
-    "conv: same_lower": conv(
-        IMAGE, weights(6, 4, 2, 4), lambda x, w: same(x, w, 2, lower=True), pad_type="same_lower", strides=[2, 2]
-    ),
     "conv: lines": conv(LINE, weights(6, 4, 3), lambda x, w: F.conv1d(x, w, stride=2), strides=[2]),
     "conv: volumes": conv(
         VOLUME, weights(6, 4, 3, 2, 3), lambda x, w: F.conv3d(x, w, stride=(2, 1, 1)), strides=[2, 1, 1]
@@ -100,47 +81,6 @@ CASES = {
         F.conv2d,
         IMAGE,
         weights(6, 4, 3, 3),
-    ),
-    "conv_transpose": transposed(IMAGE, weights(4, 6, 3, 3), F.conv_transpose2d),
-    "conv_transpose: bias, strides": transposed(
-        IMAGE,
-        weights(4, 6, 3, 2),
-        lambda x, w: F.conv_transpose2d(x, w, torch.from_numpy(BIAS), stride=(2, 3)),
-        bias=BIAS,
-        strides=[2, 3],
-    ),
-    "conv_transpose: padding, dilations": transposed(
-        IMAGE,
-        weights(4, 6, 3, 3),
-        lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, dilation=2),
-        pad_type="custom",
-        pad=[1, 1, 1, 1],
-        strides=[2, 2],
-        dilations=[2, 2],
-    ),
-    "conv_transpose: groups": transposed(
-        IMAGE, weights(4, 3, 3, 3), lambda x, w: F.conv_transpose2d(x, w, groups=2, stride=2), groups=2, strides=[2, 2]
-    ),
-    "conv_transpose: each channel alone": transposed(
-        IMAGE, weights(4, 1, 4, 4), lambda x, w: F.conv_transpose2d(x, w, groups=4, stride=2), groups=4, strides=[2, 2]
-    ),
-    "conv_transpose: output shape": transposed(
-        IMAGE,
-        weights(4, 6, 3, 3),
-        lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1),
-        pad_type="custom",
-        pad=[1, 1, 1, 1],
-        strides=[2, 2],
-        output_shape=[2, 6, 18, 14],
-    ),
-    "conv_transpose: same": transposed(
-        LINE, weights(4, 2, 5), lambda x, w: scattered(x, w, 2, 1, 22), strides=[2], pad_type="same"
-    ),
-    "conv_transpose: same, kernel below stride": transposed(
-        LINE, weights(4, 2, 2), lambda x, w: scattered(x, w, 3, 0, 33), strides=[3], pad_type="same"
-    ),
-    "conv_transpose: volumes": transposed(
-        VOLUME, weights(4, 3, 2, 3, 2), lambda x, w: F.conv_transpose3d(x, w, stride=(1, 2, 1)), strides=[1, 2, 1]
     ),
 }
 
@@ -164,36 +104,31 @@ def test_any_convolution_is_pytorchs(data: st.DataObject) -> None:
     weight = rng.standard_normal((outputs * groups, inputs, *kernel), np.float32)
     expected = F.conv2d(*map(torch.from_numpy, (x, weight)), None, stride, padding, dilation, groups)
     pad = (padding[0], padding[0], padding[1], padding[1])
-    found = OPS["conv"](x, weight, None, stride, "custom", pad, dilation, groups)
+    found = MIL_OPS["conv"](x, weight, None, stride, "custom", pad, dilation, groups)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 32])
 def test_an_image_that_is_multiplied_in_parts(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = RNG.standard_normal((1, 32, 17, 20), np.float32)
-    monkeypatch.setattr(convolution, "_BYTES", 5 * 9 * x[:, :, 0].nbytes)  # parts of 5 lines, the last one of 2
-    monkeypatch.setattr(convolution, "_ELEMENTS", 7 * x[0, 0].size)  # parts of 7 channels, the last one of 4
+    monkeypatch.setattr(sliding, "_BYTES", 5 * 9 * x[:, :, 0].nbytes)  # parts of 5 lines, the last one of 2
+    monkeypatch.setattr(sliding, "_ELEMENTS", 7 * x[0, 0].size)  # parts of 7 channels, the last one of 4
     weight = weights(32, 32 // groups, 3, 3)
     expected = F.conv2d(*map(torch.from_numpy, (x, weight)), padding=1, groups=groups)
-    found = OPS["conv"](x, weight, pad_type="same", groups=groups)
+    found = MIL_OPS["conv"](x, weight, pad_type="same", groups=groups)
     np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"pad_type": "reflect"}, "the pad_type 'reflect' is unknown; known are: valid, custom, same, same_lower"),
-        ({"pad_type": "custom"}, "pad_type 'custom' was found with the pad None, expected 4 numbers"),
-        ({"pad_type": "custom", "pad": (1, 1)}, "expected 4 numbers"),
+        ({"pad_type": "reflect"}, "unknown pad_type 'reflect'; known are: valid, custom, same"),
+        ({"pad_type": "custom"}, "pad_type 'custom' needs a pad of 4 numbers, got None"),
+        ({"pad_type": "custom", "pad": (1, 1)}, "needs a pad of 4 numbers"),
         ({"groups": 2}, r"4 channels do not fit weights \[6, 4, 3, 3\] in 2 groups"),
         ({"dilations": (5, 5)}, "a window of 11 does not fit into 9 with 0 and 0 added"),
     ],
 )
 def test_what_fits_no_definition(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        OPS["conv"](IMAGE, weights(6, 4, 3, 3), **parameters)
-
-
-def test_a_transposed_convolution_of_other_channels() -> None:
-    with pytest.raises(ValueError, match=r"4 channels do not fit weights \[6, 4, 3, 3\] in 1 groups"):
-        OPS["conv_transpose"](IMAGE, weights(6, 4, 3, 3))
+        MIL_OPS["conv"](IMAGE, weights(6, 4, 3, 3), **parameters)

@@ -36,18 +36,6 @@ def attention(expected: Any, mask: Any = None) -> tuple[Any, ...]:
 
 
 CASES = {
-    "einsum: images": (
-        lambda mb, x, y: mb.einsum(values=(x, y), equation="nchw,nwhu->nchu"),
-        lambda x, y: torch.einsum("nchw,nwhu->nchu", x, y),
-        numbers(2, 3, 4, 5),
-        numbers(2, 5, 4, 6),
-    ),
-    "einsum: one row for all": (
-        lambda mb, x, y: mb.einsum(values=(x, y), equation="chw,whr->chr"),
-        lambda x, y: torch.einsum("chw,whr->chr", x.expand(-1, 4, -1), y),
-        numbers(3, 1, 5),
-        numbers(5, 4, 6),
-    ),
     "linear": (
         lambda mb, x: mb.linear(x=x, weight=WEIGHT),
         lambda x: F.linear(x, torch.from_numpy(WEIGHT)),

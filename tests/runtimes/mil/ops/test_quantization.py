@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketprior.runtimes.mil.ops import OPS
+from pocketprior.runtimes.mil.ops import MIL_OPS
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4), np.float32) * 3
@@ -73,10 +73,10 @@ def test_definition(case: str, check_case: Any) -> None:
 
 
 def test_another_type() -> None:
-    with pytest.raises(ValueError, match="the output_dtype 'int4' is unknown; known are: int8, uint8"):
-        OPS["quantize"](X, SCALES[0], "int4")
+    with pytest.raises(ValueError, match="unknown output_dtype 'int4'; known are: int8, uint8"):
+        MIL_OPS["quantize"](X, SCALES[0], "int4")
 
 
 def test_a_vector_without_an_axis() -> None:
-    with pytest.raises(ValueError, match="a vector of 3 parameters was found without an axis"):
-        OPS["quantize"](X, SCALES, "int8")
+    with pytest.raises(ValueError, match="a vector of 3 parameters needs an axis"):
+        MIL_OPS["quantize"](X, SCALES, "int8")
