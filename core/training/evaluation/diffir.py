@@ -19,7 +19,7 @@ from ...models import checkpoints
 from ...models.diffir import Diffir, DiffirConfig, Teacher
 from ...models.dirformer import Dirformer
 from ...sampling.noise import normal_vector
-from .dtpm import INPUT
+from .dtpm import INPUT_ROW
 from .score import EvaluationCase, MethodFigures, RestoreMethod, ResultTable, cases, measure
 
 __all__ = ["evaluate"]
@@ -40,7 +40,7 @@ def evaluate(
     task = checkpoint.facts["task"]
     found = cases(photos, task)
     model, teacher = _student(checkpoint), _teacher(pretrain_path)
-    rows = [measure(INPUT, lambda case: case.image, found)]
+    rows = [measure(INPUT_ROW, lambda case: case.image, found)]
     if v1_path is not None:
         plain = _v1(v1_path)
         rows.append(measure(V1, lambda case: plain.restore(case.image, plain.condition(case.image)), found))
@@ -93,7 +93,7 @@ def _row(name: str, kind: str) -> str:
 
 
 def _comparisons(table: ResultTable) -> list[str]:
-    pairs = [(_row(STUDENT, OWN), INPUT)]
+    pairs = [(_row(STUDENT, OWN), INPUT_ROW)]
     if V1 in {row.method for row in table.rows}:
         pairs.append((_row(STUDENT, OWN), V1))
     pairs += [(_row(name, OWN), _row(name, kind)) for name in (STUDENT, TEACHER) for kind in (OTHER, MEAN)]

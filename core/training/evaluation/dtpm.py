@@ -25,9 +25,9 @@ from ...sampling.schedule import SCHEDULES, trailing
 from ...sampling.steps import GAIN, Steps, own_steps, sampled_deviation
 from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure
 
-__all__ = ["INPUT", "PREDICTOR", "evaluate", "restore"]
+__all__ = ["INPUT_ROW", "PREDICTOR_ROW", "evaluate", "restore"]
 
-INPUT, PREDICTOR = "input", "predictor alone"
+INPUT_ROW, PREDICTOR_ROW = "input", "predictor alone"
 GOOD = 40.0  # dB: a photo that the predictor brings this near to the truth needs no texture
 
 
@@ -43,8 +43,8 @@ def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image
     encode = encoder if encoder is not None and model.config.semantic.code else NoEncoder()
     task = checkpoint.facts["task"]
     found = cases(photos, task)
-    rows = [measure(INPUT, lambda case: case.image, found)]
-    rows += [measure(PREDICTOR, lambda case: model.predictor(case.image), found)]
+    rows = [measure(INPUT_ROW, lambda case: case.image, found)]
+    rows += [measure(PREDICTOR_ROW, lambda case: model.predictor(case.image), found)]
     chains = _chains(model, own_steps(checkpoint.facts))
     for steps in chains:
         gain = GAIN / sampled_deviation(checkpoint.facts, steps.step_count)
@@ -109,13 +109,13 @@ def _calibrations(errors: Sequence[tuple[int, Sequence[float]]]) -> Iterator[str
 
 def _verdicts(table: ResultTable) -> Iterator[str]:
     few, *many = (row.method for row in table.rows if row.method.startswith("DTPM"))
-    gains = [table.change("PSNR", method, INPUT) for method in (PREDICTOR, few)]
+    gains = [table.change("PSNR", method, INPUT_ROW) for method in (PREDICTOR_ROW, few)]
     yield f"Over the input: the predictor {gains[0]:+.2f} dB, the whole model {gains[1]:+.2f} dB."
-    for other in (PREDICTOR, *NULLS):
+    for other in (PREDICTOR_ROW, *NULLS):
         differences = {metric: table.difference(metric, few, other) for metric in ("SWD", "HaarPSI", "NIQE")}
         parts = (f"{m} {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})" for m, d in differences.items())
         yield f"Texture, minus {other}: {', '.join(parts)}; in brackets 95 % intervals over the photos."
-    alone, whole = ({row.method: row for row in table.rows}[name].each["PSNR"] for name in (PREDICTOR, few))
+    alone, whole = ({row.method: row for row in table.rows}[name].each["PSNR"] for name in (PREDICTOR_ROW, few))
     losses = [a - b for a, b in zip(alone, whole, strict=True) if a > GOOD]
     if losses:
         yield f"Photos above {GOOD:g} dB lose at most {max(losses):.2f} dB to the texture ({len(losses)} photos)."

@@ -33,7 +33,7 @@ from ..data.photos import Pixels, TrainingData, gather, to_8_bits
 from ..data.sources import file_hash
 from ..gen2res.base import CONSTRAIN_STAGE
 from ..loop.loop import CHECKPOINT_NAME, train
-from .dtpm import INPUT
+from .dtpm import INPUT_ROW
 from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square
 
 __all__ = ["NOISE_SIGMAS", "evaluate", "fitted", "noise_table", "overall"]
@@ -66,7 +66,7 @@ def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Resu
         return _batch(bm3d((unclipped(state, clean, estimated[case] / 127.5) + 1) * 127.5, estimated[case]))
 
     rows = [
-        measure(INPUT, lambda case: case.image, found),
+        measure(INPUT_ROW, lambda case: case.image, found),
         measure(NOT_COUNTED, partial(_as_published, denoiser), found),
         measure(ESTIMATED, lambda case: _restored(denoiser, case, estimated[case]), found),
         measure(GIVEN, lambda case: _restored(denoiser, case, sigma), found),
@@ -128,7 +128,7 @@ def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, 
     inputs = {"gen2res": file_hash(base_path), "album": sha256(np.stack(photos).tobytes()).hexdigest()}
     free, constrained = build(base), build(_constrained(base, photos, work, inputs))
     rows = [
-        measure(INPUT, lambda case: case.image, found),
+        measure(INPUT_ROW, lambda case: case.image, found),
         measure(REGRESSOR, lambda case: predictor(case.image), found),
         measure(FREE, lambda case: _restored(free, case, noise_sigma(case.damaged)), found),
         measure(CONSTRAINED, lambda case: _restored(constrained, case, noise_sigma(case.damaged)), found),
