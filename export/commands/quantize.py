@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", default="onnx", metavar="TARGETS", help=f"comma-separated, of: {', '.join(TARGETS)} (%(default)s)"
     )
     parser.add_argument("--photos", type=whole_number, default=10, help="of each of the three groups (%(default)s)")
-    parser.add_argument("--side", type=whole_number, default=192, help="of their square crops, in pixels (%(default)s)")
+    parser.add_argument("--side", type=whole_number, default=192, help="pixels of their square crops (%(default)s)")
     parser.add_argument(
         "--probe", type=whole_number, nargs=2, default=(4, 128), metavar=("PHOTOS", "SIDE"), help=_PROBE
     )

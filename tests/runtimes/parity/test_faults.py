@@ -24,7 +24,7 @@ from pocketprior.export.quantization.search import write_onnx_pack
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, open_float
 from pocketprior.export.targets.weights import uniform_precisions
-from pocketprior.export.writer.goldens import settle
+from pocketprior.export.writer.golden_restoration import settle
 from pocketprior.runtimes.parity.reference import load
 
 Edit = Callable[[onnx.ModelProto], None]
