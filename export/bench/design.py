@@ -251,7 +251,7 @@ def _quality_table(found: MeasuredDesigns) -> str:
 _HEAD = """\
 # The design of the predictor
 
-Made by `pocketprior bench-design NAME=CHECKPOINT ... --baseline NAME=FILE.onnx --data DATA -o docs/design-choice.md`;
+Made by `pocketprior bench design NAME=CHECKPOINT ... --baseline NAME=FILE.onnx --data DATA -o docs/design-choice.md`;
 only the decision is written by hand. Candidates are predictors of the task `cleanup`, trained on the same stream of
 photos for the same time; baselines are networks of others, which are only timed.
 

@@ -124,7 +124,7 @@ def rewriting_page(names: Sequence[str]) -> str:
         figures = f"{t.naive_ms:.1f}", f"{t.rewritten_ms:.1f}", f"{ratio:.2f}", f"{t.difference:.1e}"
         rows.append([t.network, t.runtime, *figures])
     made = (
-        f"`{' '.join(['pocketprior bench-rewrite', *names])}`, {machine()}. Images of 256 x 256 pixels, one thread, "
+        f"`{' '.join(['pocketprior bench rewrite', *names])}`, {machine()}. Images of 256 x 256 pixels, one thread, "
         f"CPU milliseconds, in turn, the median of {TIMED_CALLS}. ratio: naive over rewritten. difference: of the "
         "rewritten graph from PyTorch as trained, the largest, as a share of the largest value."
     )

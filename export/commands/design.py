@@ -1,4 +1,4 @@
-"""`pocketprior bench-design`: trained predictors of different designs, measured as they are deployed."""
+"""`pocketprior bench design`: trained predictors of different designs, measured as they are deployed."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.arguments import size_in_bytes
+from ...core.arguments import size_in_bytes, whole_number
 from ..limits import QUANTIZED_DB
 from ..targets import TARGETS, WEIGHT_PRECISIONS
 
@@ -40,9 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", default="onnx", metavar="TARGETS", help=f"comma-separated, of: {', '.join(TARGETS)} (%(default)s)"
     )
-    parser.add_argument("--photos", type=_count, default=10, help="of each of the three groups (%(default)s)")
-    parser.add_argument("--side", type=_count, default=192, help="of their square crops, in pixels (%(default)s)")
-    parser.add_argument("--probe", type=_count, nargs=2, default=(4, 128), metavar=("PHOTOS", "SIDE"), help=_PROBE)
+    parser.add_argument("--photos", type=whole_number, default=10, help="of each of the three groups (%(default)s)")
+    parser.add_argument("--side", type=whole_number, default=192, help="pixels of their square crops (%(default)s)")
+    parser.add_argument(
+        "--probe", type=whole_number, nargs=2, default=(4, 128), metavar=("PHOTOS", "SIDE"), help=_PROBE
+    )
     parser.add_argument("--search", type=Path, metavar="FOLDER", help=_SEARCH)
     parser.add_argument("--compare", action="store_true", help="measure packs at one precision throughout as well")
     parser.add_argument("--json", action="store_true", help="print the measurements for programs")
@@ -101,9 +103,3 @@ def _text(made: QuantizedPack, budget_db: float) -> str:
         saved = 100 * (1 - made.rows[1].bytes / uniform[best].bytes)
         lines.append(f"best uniform pack at {budget_db:g} dB: {best}; {made.rows[1].name} is {saved:.1f} % smaller")
     return "\n".join(lines)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
-    return int(text)

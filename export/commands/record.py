@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...core.arguments import whole_number
 from .export import add_sampling, sampling_options
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="model.safetensors of a finished DTPM, DiffIR or Gen2Res")
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="clean photos, or folders of them")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="REFERENCE", help="the file to write (.npz)")
-    parser.add_argument("--side", type=int, default=128, help="pixels of their square crops (%(default)s)")
+    parser.add_argument("--side", type=whole_number, default=128, help="pixels of their square crops (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(a GPU, if there is one)")
     parser.add_argument("--teacher", type=Path, help="checkpoint that the model is a few-step student of")
-    parser.add_argument("--teacher-steps", type=int, help="sampling steps of the teacher (as in 'export')")
-    parser.add_argument("--tile", type=int, metavar="EDGE", help="the only size of tiles, as in 'export'")
+    parser.add_argument("--teacher-steps", type=whole_number, help="sampling steps of the teacher (as in 'export')")
+    parser.add_argument("--tile", type=whole_number, metavar="EDGE", help="the only size of tiles, as in 'export'")
     add_sampling(parser)
 
 

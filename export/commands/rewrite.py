@@ -1,4 +1,4 @@
-"""`pocketprior bench-rewrite`: what rewriting graphs for deployment gains."""
+"""`pocketprior bench rewrite`: what rewriting graphs for deployment gains."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ..targets import TARGETS, WEIGHT_PRECISIONS, Offer, Target, target_of, targ
 from ..targets.calibration import DamagedPhoto, FloatPack, damaged_photos, open_float
 from ..targets.weights import layers_of, load_graphs, uniform_precisions
 from ..writer.entries import assembled, bare, check_place, filed
-from ..writer.goldens import settle
+from ..writer.golden_restoration import settle
 from .pack_quality import FloatResults, PackQuality, float_results, measure_pack
 from .plan import PrecisionPlan, as_coreml, as_nncf, as_onnx, check_plan, load_plan
 from .search import OBJECTIVES, FoundPlan, Measurements, fingerprint, search, write_onnx_pack

@@ -28,7 +28,7 @@ from ..targets.calibration import damaged_photos, open_float
 from ..targets.weights import uniform_precisions
 from .entries import assembled, bare, check_place, filed, written_whole
 from .facts import COST_TILE, bytes_per_pixel, card, macs_per_pixel, parameters
-from .goldens import add_golden, golden_photo, settle
+from .golden_restoration import add_golden, golden_photo, settle
 
 __all__ = ["PackOptions", "write_pack"]
 

@@ -27,7 +27,7 @@ from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPl
 from pocketprior.export.quantization.solve import mean_square
 from pocketprior.export.systems.dtpm import Sampling, dtpm_graphs
 from pocketprior.export.targets.calibration import FloatPack
-from pocketprior.export.writer.goldens import _check_close, settle
+from pocketprior.export.writer.golden_restoration import _check_close, settle
 
 
 @pytest.mark.parametrize(("labels", "slack"), [({"fp32"}, limits.FLOAT_SLACK), ({"w4"}, limits.COARSE_SLACK)])

@@ -165,7 +165,7 @@ def test_the_plot_has_a_panel_per_runtime_and_the_speed_of_baselines() -> None:
 
 def test_a_page_without_marks_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("# Notes")
-    assert cli.main(["bench-design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "notes.md")]) == 2
+    assert cli.main(["bench", "design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "notes.md")]) == 2
     assert kept_decision(tmp_path / "new.md") == "Not made yet."
 
 
@@ -173,17 +173,17 @@ def test_a_page_without_marks_is_not_replaced(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["a"], "such as A=runs/a/model.safetensors"),
-        (["a=b", "a=c"], "each network needs a name of its own; a, a were given"),
-        (["a=b", "--tile", "100"], "expected a multiple of 16 from 160"),
+        (["a=b", "a=c"], "each network needs a name of its own, got a, a"),
+        (["a=b", "--tile", "100"], "a multiple of 16 from 160"),
     ],
 )
 def test_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
-    assert cli.main(["bench-design", *options, "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
+    assert cli.main(["bench", "design", *options, "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_data_without_large_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(packs.photo(64, 64)).save(tmp_path / "a.png")
     (tmp_path / "manifest.csv").write_text("file,split,set,role,use\na.png,val,s,clean,any\n")
-    assert cli.main(["bench-design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
-    assert "no validation photo of 512 x 512 pixels" in capsys.readouterr().err
+    assert cli.main(["bench", "design", "a=b", "--data", str(tmp_path), "-o", str(tmp_path / "p.md")]) == 2
+    assert "no released validation photo of 512 x 512 pixels" in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_costs_are_counted(graphs: dict[str, ModelGraph]) -> None:
     graph = ModelGraph(Doubled(), graphs["predict"].inputs, {})
     assert measure.macs_per_pixel(graph) == 5 * 3 * 9
     # Input, and output of five channels, alive together.
-    assert measure.bytes_per_pixel(graph) == pytest.approx(measure.ALLOCATOR * 4 * (3 + 5), abs=2)
+    assert measure.bytes_per_pixel(graph) == pytest.approx(measure._ALLOCATOR * 4 * (3 + 5), abs=2)
     total = sum(p.numel() for p in small_model().predictor.parameters())
     assert 0 < measure.parameters(graphs["predict"]) < total  # branches are merged
 
@@ -245,7 +245,7 @@ def test_attention_needs_memory_for_its_scores() -> None:
     graph = ModelGraph(Attended(), gen2res_graphs(small_gen2res(), "ddim", FEW, 1.0)["denoise"].inputs, {})
     for tile in (8, 16):  # scores before and after the softmax, beside queries and the result
         scores, rows = 2 * 4 * tile**2, 4 * 3
-        assert measure.bytes_per_pixel(graph, tile) == pytest.approx(measure.ALLOCATOR * (scores + 3 * rows), rel=0.15)
+        assert measure.bytes_per_pixel(graph, tile) == pytest.approx(measure._ALLOCATOR * (scores + 3 * rows), rel=0.15)
 
 
 @pytest.mark.parametrize("body", MODELS)

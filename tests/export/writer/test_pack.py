@@ -22,7 +22,7 @@ from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.source import ModelWords
 from pocketprior.export.writer.facts import card
-from pocketprior.export.writer.goldens import golden_photo
+from pocketprior.export.writer.golden_restoration import golden_photo
 from pocketprior.export.writer.pack import PackOptions, write_pack
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples").glob("*.jpg"))

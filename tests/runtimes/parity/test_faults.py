@@ -25,7 +25,7 @@ from pocketprior.export.quantization.search import write_onnx_pack
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, open_float
 from pocketprior.export.targets.weights import uniform_precisions
-from pocketprior.export.writer.goldens import settle
+from pocketprior.export.writer.golden_restoration import settle
 
 Edit = Callable[[onnx.ModelProto], None]
 LOOSE = {"coded": {"reason": "weights that were never trained", "psnr_db": 30, "max_abs": 1, "shift": 0.05}}
