@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import packs
 import pytest
 
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.restore.restorer import Restorer
+from support import packs
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import packs
 import pytest
-from photo_files import content, save
 from PIL import Image
 
 from pocketprior.core.cli import main
 from pocketprior.core.pack.manifest import FILE, Manifest
+from support import packs
+from support.photo_files import content, save
 
 Arguments = list[str]
 Make = Callable[[Path, Path], Arguments]  # (folder for photos, pack that may be damaged) -> arguments

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
-from photo_files import content, save
 
 from pocketprior.core.cli import main
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.photo.io import read
+from support import packs
+from support.photo_files import content, save
 
 
 def test_a_tampered_pack_is_reported_file_by_file(pack: Path, capfd: pytest.CaptureFixture[str]) -> None:

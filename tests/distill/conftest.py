@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CONFIG, save_diffir, save_gen2res, save_small
 
 from pocketprior.core.training.data.photos import CONTEXTS, Pool, TrainingData
 from pocketprior.distill.distill_stage import DistillStage
 from pocketprior.distill.distillation import method_of, open_system
+from support.small_models import CONFIG, save_diffir, save_gen2res, save_small
 
 CPU = torch.device("cpu")
 QUICK = {"steps": 4, "batch": 2, "crop": 16, "save_every": 2, "warmup": 1, "precision": "fp32", "rate": 1e-3}

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_stages import Build, batch_of
-from toy_training import record
 
 from pocketprior.core.models import checkpoints
 from pocketprior.core.sampling.steps import own_steps
@@ -18,6 +16,8 @@ from pocketprior.core.training.loop.stage import WithAuxiliary
 from pocketprior.distill import DISTILL_METHODS
 from pocketprior.distill import distill_stage as stages
 from pocketprior.distill.distillation import method_of
+from support.small_checkpoints import Build, batch_of
+from support.toy_training import record
 
 PAIRS = [(method, system) for method in DISTILL_METHODS for system in method_of(method).systems]
 ASSISTED = ("progressive", "consistency", "one_step")

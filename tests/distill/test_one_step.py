@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import torch
-from small_stages import Build, batch_of
 
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.distill.one_step import OneStepStage, PatchCritic, high_pass
+from support.small_checkpoints import Build, batch_of
 
 
 def test_high_pass_takes_away_colour_and_slope_but_not_grain() -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import packs
 import pytest
 import torch
 from PIL import Image
-from small import save_diffir, save_gen2res
-from small_stages import Build, batch_of
 
 from pocketprior.core.cli import main
 from pocketprior.core.models import checkpoints
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.distill import distill_stage as stages
+from support import packs
+from support.small_checkpoints import Build, batch_of
+from support.small_models import save_diffir, save_gen2res
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = {"dtpm": 2, "gen2res": 2, "diffir": 4}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import CONFIG, small_model
 
 from pocketprior.core.errors import CheckpointError
 from pocketprior.core.models import checkpoints
@@ -14,6 +13,7 @@ from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.core.training.evaluation.score import MethodFigures
 from pocketprior.distill import students
 from pocketprior.distill.students import StudentFigures, best, collected, cpu_seconds
+from support.small_models import CONFIG, small_model
 
 FACTS = {"task": "cleanup", "method": "trajectory", "step": 9}
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 from PIL import Image
-from small import PHOTOS, source_of
 
 from pocketprior.export.quantization.pack_quality import FloatResults, float_results
 from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, damaged_photos, open_float
 from pocketprior.export.writer.pack import PackOptions, write_pack
+from support import packs
+from support.small_models import PHOTOS, source_of
 
 
 @pytest.fixture(scope="session")

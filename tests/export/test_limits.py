@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from small import small_encoder, small_model
 
 from pocketprior.core.errors import GraphError, UsageError
 from pocketprior.core.pack.manifest import Manifest
@@ -28,6 +27,7 @@ from pocketprior.export.quantization.solve import mean_square
 from pocketprior.export.systems.dtpm import Sampling, dtpm_graphs
 from pocketprior.export.targets.calibration import FloatPack
 from pocketprior.export.writer.golden_restoration import _check_close, settle
+from support.small_models import small_encoder, small_model
 
 
 @pytest.mark.parametrize(("labels", "slack"), [({"fp32"}, limits.FLOAT_SLACK), ({"w4"}, limits.COARSE_SLACK)])

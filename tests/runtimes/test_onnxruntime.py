@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import packs
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError, UsageError
 from pocketprior.core.pack.manifest import ArraySpec, GraphSpec, Manifest
 from pocketprior.runtimes import onnxruntime
 from pocketprior.runtimes.options import RuntimeOptions
+from support import packs
 
 
 def inputs(height: int = 16, width: int = 16) -> dict[str, np.ndarray]:

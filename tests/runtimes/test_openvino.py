@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import packs
 import pytest
 
 from pocketprior.core.cli import main
@@ -23,6 +22,7 @@ from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.runtimes import openvino
 from pocketprior.runtimes.options import DEFAULT_OPTIONS, RuntimeOptions
+from support import packs
 
 PHOTO = Path(__file__).parents[2] / "examples" / "dog.jpg"
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError
@@ -16,6 +15,7 @@ from pocketprior.core.restore import reference
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.runtimes import replay
+from support import packs
 
 PHOTO = packs.photo(33, 21)
 

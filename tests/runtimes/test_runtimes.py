@@ -6,12 +6,12 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError, PackTamperedError, UnknownNameError, UsageError
 from pocketprior.core.pack.manifest import TARGETS, Manifest
 from pocketprior.runtimes import RUNTIMES, open_graphs
+from support import packs
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from toy_training import RECIPE, ToyConfig, record
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training.loop.resume import is_finished
+from support.toy_training import RECIPE, ToyConfig, record
 from zoo_queue import command
 from zoo_queue import queue as zoo_queue
 from zoo_queue.queue import Place, ZooModel, ZooStage, read_models, status, work

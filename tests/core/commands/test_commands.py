@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 from PIL import Image
 
@@ -20,6 +19,7 @@ from pocketprior.core.photo.photo import Photo
 from pocketprior.core.photo.resize import _GAP
 from pocketprior.core.restore import batch
 from pocketprior.core.restore.restorer import Restorer
+from support import packs
 
 Captured = pytest.CaptureFixture[str]
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core.degradations.fixed import CLEAN, DAMAGES, damages_named, image_digest
 from pocketprior.core.errors import UnknownNameError
 from pocketprior.core.metrics import psnr
+from support import packs
 
 PHOTO = packs.photo(100, 200)
 CHANGING = [damage for damage in DAMAGES if damage.name != CLEAN]

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core.metrics import psnr
 from pocketprior.core.metrics.baselines import _CLOSE, NULLS, detail, null_result, shaped_noise
+from support import packs
 
 TRUTHS = [packs.photo(64, 80, seed=i) for i in range(3)]
 RNG = np.random.default_rng(0)

@@ -8,13 +8,12 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
-import packs
 import pytest
-import system_packs
 
 from pocketprior.core.errors import PackError, PackVersionError, UnknownNameError
 from pocketprior.core.pack.manifest import FILE, Manifest, PackedFile, TaskFacts, mirror
 from pocketprior.core.pack.size import TileWindow
+from support import packs, system_packs
 
 Tree = dict[str, Any]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
-import packs
 import pytest
 from numpy.typing import NDArray
 
 from pocketprior.core.photo import resize
 from pocketprior.core.photo.resize import _GAP, shrink, side_by_side, thumbnail
+from support import packs
 
 SIZES = [(1, 1), (1, 7), (5, 3), (96, 96), (97, 101), (192, 96), (300, 40), (33, 500)]
 

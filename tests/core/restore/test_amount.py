@@ -8,9 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
-import system_packs
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +19,7 @@ from pocketprior.core.pack.manifest import GraphSpec, Manifest
 from pocketprior.core.photo.photo import Photo
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
+from support import packs, system_packs
 
 Array = NDArray[np.float32]
 FORMS = ("fused", "split")

@@ -9,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
-import system_packs
 from numpy.typing import NDArray
 
 from pocketprior.core.arrays import to_batch, to_image
@@ -25,6 +23,7 @@ from pocketprior.core.restore.noise_sigma import noise_sigma
 from pocketprior.core.restore.restorer import Graph, Restorer
 from pocketprior.core.sampling.noise import normal
 from pocketprior.core.sampling.steps import unclipped
+from support import packs, system_packs
 
 Array = NDArray[np.float32]
 SIDE = 64

@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
-import system_packs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,6 +20,7 @@ from pocketprior.core.restore.restorer import Graph, Restorer, graph_names
 from pocketprior.core.restore.selftest import verify
 from pocketprior.core.restore.tiles import crop, pad_to_multiple
 from pocketprior.core.sampling.noise import normal, normal_vector
+from support import packs, system_packs
 
 Array = NDArray[np.float32]
 KINDS = {"diffir": system_packs.DIFFIR, "ddim": system_packs.GEN2RES, "ancestral": system_packs.ANCESTRAL}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import record_pack
 
 from pocketprior.core.arrays import Array
 from pocketprior.core.errors import PackError, PackTamperedError, PackVersionError
 from pocketprior.core.pack.store import read_arrays, write_arrays
 from pocketprior.core.restore.reference import ABOUT, SEAL, ReferenceWriter, load
+from support.references import record_pack
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 6, 0.5)]
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from pocketprior.core.restore import restorer as restore_module
 from pocketprior.core.restore.restorer import Restorer, graph_names
 from pocketprior.core.restore.tiles import crop, pad_to_multiple
 from pocketprior.core.sampling.noise import normal
+from support import packs
 
 Array = NDArray[np.float32]
 AWKWARD = [(1, 1), (1, 97), (89, 1), (2, 3), (7, 8), (61, 67), (128, 127)]

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError, UnknownNameError
 from pocketprior.core.pack.manifest import FILE, Golden, Manifest
 from pocketprior.core.pack.store import packed_file, read_arrays, write_arrays
 from pocketprior.core.restore.selftest import GoldenCheck, verify, write_golden
+from support import packs
 
 
 def test_a_good_pack(built_pack: Path) -> None:

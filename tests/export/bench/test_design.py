@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import packs
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from pocketprior.core.models.dtpm import DtpmConfig, Predictor, PredictorConfig
 from pocketprior.export.bench.candidates import DESIGN_RUNTIMES, DesignCosts, FirstEstimate, TileSpeed, overlap_needed
 from pocketprior.export.bench.design import _PHOTO_SIDE, DECISION_MARKS, MeasuredDesigns, kept_decision, plot
 from pocketprior.export.limits import GREY_LEVEL
+from support import packs
 
 Array = NDArray[np.float32]
 

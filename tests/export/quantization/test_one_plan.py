@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small import PHOTOS, source_of
 
 from pocketprior.core.cli import main
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.restore.selftest import verify
 from pocketprior.export.writer.pack import PackOptions, write_pack
+from support.small_models import PHOTOS, source_of
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from planted import facts
-from recordings import accused
-from small import PHOTOS, source_of
 
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.restore.reference import load
@@ -18,6 +15,9 @@ from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.inside import inside_coreml
+from support.planted_faults import facts
+from support.references import accused
+from support.small_models import PHOTOS, source_of
 
 pytestmark = pytest.mark.slow  # Core ML packages of all systems take minutes to write
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import PHOTOS, START, save_diffir, save_gen2res, save_small, small_diffir
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import UsageError
@@ -20,6 +19,7 @@ from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import CheckpointSource
+from support.small_models import PHOTOS, START, save_diffir, save_gen2res, save_small, small_diffir
 
 SIDE = 40
 

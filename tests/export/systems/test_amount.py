@@ -6,11 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 import torch
 from numpy.typing import NDArray
-from small import CALIBRATED, CONFIG, PHOTOS, SAMPLING, save_calibrated, save_small, small_encoder, small_model
 
 from pocketprior.core.arrays import to_batch
 from pocketprior.core.errors import UsageError
@@ -28,6 +26,17 @@ from pocketprior.export.systems.model_graph import ModelGraph
 from pocketprior.export.targets.calibration import calls, damaged_photos
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes import open_graphs
+from support import packs
+from support.small_models import (
+    CALIBRATED,
+    CONFIG,
+    PHOTOS,
+    SAMPLING,
+    save_calibrated,
+    save_small,
+    small_encoder,
+    small_model,
+)
 
 TARGETS = ("onnx", "openvino", "coreml")
 RUNTIMES = ("onnxruntime", "openvino", "coreml")

@@ -11,8 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small import CONFIG, DIFFIR, SAMPLING, small_diffir, small_encoder, small_gen2res, small_model
-from small_stages import MODELS
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.deploy.rewrite import eager
@@ -26,6 +24,8 @@ from pocketprior.export.systems.gen2res import gen2res_graphs
 from pocketprior.export.systems.model_graph import ModelGraph, receptive_field, traced
 from pocketprior.export.targets.onnx import convert_onnx
 from pocketprior.export.writer import facts as measure
+from support.small_checkpoints import MODELS
+from support.small_models import CONFIG, DIFFIR, SAMPLING, small_diffir, small_encoder, small_gen2res, small_model
 
 MULTIPLE = 4
 FEW = Steps.of(*strided(3, ddpm(), 200))  # of a Gen2Res

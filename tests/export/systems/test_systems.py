@@ -9,28 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from small import (
-    CONFIG,
-    DIFFIR,
-    PHOTOS,
-    START,
-    STEPS,
-    SYSTEMS,
-    WINDOW,
-    save_diffir,
-    save_gen2res,
-    save_small,
-    small_diffir,
-    small_gen2res,
-    small_model,
-    source_of,
-)
 
 from pocketprior.core.arrays import to_batch, to_image
 from pocketprior.core.cli import main
@@ -55,6 +38,23 @@ from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import Opened
 from pocketprior.export.writer.pack import PackOptions, write_pack
+from support import packs
+from support.small_models import (
+    CONFIG,
+    DIFFIR,
+    PHOTOS,
+    START,
+    STEPS,
+    SYSTEMS,
+    WINDOW,
+    save_diffir,
+    save_gen2res,
+    save_small,
+    small_diffir,
+    small_gen2res,
+    small_model,
+    source_of,
+)
 
 
 @pytest.fixture(params=SYSTEMS)

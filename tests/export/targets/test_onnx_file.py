@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small import PHOTOS, source_of
 
 from pocketprior.core.errors import PackTamperedError
 from pocketprior.core.pack.manifest import Manifest
@@ -16,6 +15,7 @@ from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.export.targets import onnx_file
 from pocketprior.export.writer.pack import PackOptions, write_pack
+from support.small_models import PHOTOS, source_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small import PHOTOS, START, STEPS, WINDOW, save_gen2res, source_of
 
 from pocketprior.core.errors import PocketPriorError, UnknownNameError, UsageError
 from pocketprior.core.models.deploy.rewrite import eager
@@ -25,6 +24,7 @@ from pocketprior.export.systems.source import CheckpointSource
 from pocketprior.export.targets import TARGETS, target_of
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes import open_graphs
+from support.small_models import PHOTOS, START, STEPS, WINDOW, save_gen2res, source_of
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 MADE = ("fp32", "fp16", "int8")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import CONFIG, PHOTOS, TASKS, save_diffir, save_gen2res, save_tasks
 
 from pocketprior.core.cli import main
 from pocketprior.core.errors import PackError, PackTamperedError, UnknownNameError, UsageError
@@ -31,6 +30,7 @@ from pocketprior.export.targets.calibration import open_float
 from pocketprior.export.targets.coreml.coreml_package import coremltools
 from pocketprior.export.writer.multitask import check_prior, join, write_tasks
 from pocketprior.export.writer.pack import PackOptions, write_pack
+from support.small_models import CONFIG, PHOTOS, TASKS, save_diffir, save_gen2res, save_tasks
 
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 FIRST = {"onnx": "encode.onnx", "openvino": "encode.fp32.xml"}  # the first task's file

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small import save_diffir, save_small
 
 from pocketprior.core.cli import main
 from pocketprior.core.degradations import TASKS
@@ -24,6 +23,7 @@ from pocketprior.export.systems.source import ModelWords
 from pocketprior.export.writer.facts import card
 from pocketprior.export.writer.golden_restoration import golden_photo
 from pocketprior.export.writer.pack import PackOptions, write_pack
+from support.small_models import save_diffir, save_small
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples").glob("*.jpg"))
 

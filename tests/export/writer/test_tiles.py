@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small import PHOTOS, save_diffir, source_of
 
 from pocketprior.core.arrays import Image
 from pocketprior.core.cli import main
@@ -22,6 +21,7 @@ from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.export.targets import TARGETS
 from pocketprior.export.writer.pack import PackOptions, write_pack
+from support.small_models import PHOTOS, save_diffir, source_of
 
 TILE = 128
 STEPS = 1  # of the DTPM: the reach of two is more than the tile

@@ -3,9 +3,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import baseline_networks as networks
 import numpy as np
-import packs
 import pytest
 from onnx import helper
 
@@ -15,6 +13,8 @@ from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.baseline import estimated_sigma, method_for, opened, restored
 from pocketprior.runtimes.bench.trials import BenchPair, Trial
 from pocketprior.runtimes.bench.tuning import ResultCache
+from support import baseline_networks as networks
+from support import packs
 
 PHOTO = packs.photo(40, 54)
 

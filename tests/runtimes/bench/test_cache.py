@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.runtimes.bench.tuning import ResultCache
+from support import packs
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import importlib.util
 import shutil
 import time
 
-import packs
 import pytest
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.runtimes.bench import graph_speed
 from pocketprior.runtimes.bench.graph_speed import GraphRun, graph_table, inputs, measure_graphs
+from support import packs
 
 
 def test_inputs_have_the_shapes_of_the_graph(built_pack):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core import metrics
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.runtimes.bench.quality import BETTER, CAP, QUICK, Judge
 from pocketprior.runtimes.bench.tuning import ResultCache
+from support import packs
 
 TRUE = packs.photo(96, 192)
 RESTORED = DAMAGES[0](TRUE)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core.degradations.fixed import DAMAGES, FixedDamage
@@ -13,6 +12,7 @@ from pocketprior.runtimes.bench import methods
 from pocketprior.runtimes.bench.methods import Nlm
 from pocketprior.runtimes.bench.trials import BenchPair, BenchPhoto, Trial, trials
 from pocketprior.runtimes.bench.tuning import ResultCache
+from support import packs
 
 PHOTO = packs.photo(64, 72)
 NOISE, JPEG = DAMAGES[1], DAMAGES[4]

@@ -4,7 +4,6 @@ from functools import partial
 from statistics import fmean
 
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core import metrics
@@ -25,6 +24,7 @@ from pocketprior.runtimes.bench.methods import (
 from pocketprior.runtimes.bench.quality import Judge, Measurement, compared, mean, run
 from pocketprior.runtimes.bench.trials import BenchPhoto, Trial, trials
 from pocketprior.runtimes.bench.tuning import ResultCache
+from support import packs
 
 PHOTOS = [BenchPhoto(f"set/{i}", packs.photo(96, 192, seed=i)) for i in range(2)]
 

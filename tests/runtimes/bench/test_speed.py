@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 
-import baseline_networks
 import numpy as np
-import packs
 import pytest
 
 from pocketprior.core.arguments import NamedPath
@@ -13,6 +11,7 @@ from pocketprior.runtimes.bench import speed
 from pocketprior.runtimes.bench.methods import DTPM, BenchMethod
 from pocketprior.runtimes.bench.speed import Contestant, contestants, made_photo, measure_speed, rates, speed_table
 from pocketprior.runtimes.options import CPU_RUNTIMES
+from support import baseline_networks, packs
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import packs
 import pytest
 from PIL import Image as PilImage
 
@@ -21,6 +20,7 @@ from pocketprior.runtimes.bench.trials import (
     trials,
     validation_set,
 )
+from support import packs
 
 PHOTO = packs.photo(100, 200)
 

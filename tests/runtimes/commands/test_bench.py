@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 
-import baseline_networks
-import packs
 import pytest
 from PIL import Image as PilImage
 
@@ -12,6 +10,7 @@ from pocketprior.core.cli import main
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.metrics import psnr
 from pocketprior.runtimes.bench import methods, quality_run
+from support import baseline_networks, packs
 
 
 @pytest.fixture

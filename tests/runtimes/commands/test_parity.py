@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from planted import after, edited
-from recordings import known_pack, record_pack
 
 from pocketprior.core.cli import main
+from support.planted_faults import after, edited
+from support.references import known_pack, record_pack
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from recordings import known_pack, record_pack
+
+from support.references import known_pack, record_pack
 
 
 class Known(NamedTuple):

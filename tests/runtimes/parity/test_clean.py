@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import packs
 import pytest
-import system_packs
-from recordings import accused, known_pack, record_pack
 
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from support import packs, system_packs
+from support.references import accused, known_pack, record_pack
 
 RUNS = 50
 SYSTEMS = {

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import accused
 
 from pocketprior.core.arrays import Array
 from pocketprior.core.pack.manifest import LimitOverride, Manifest
@@ -17,6 +16,7 @@ from pocketprior.core.restore.reference import ParityReference, ReferenceCase, R
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ORDER, ParityReport
 from pocketprior.runtimes.parity.images import ImageSet, budget, task_source
+from support.references import accused
 
 Known = tuple[Path, Path]
 

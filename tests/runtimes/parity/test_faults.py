@@ -10,14 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import packs
 import pytest
-import system_packs
-from exported import Known, exported
 from numpy.typing import NDArray
-from planted import after, attribute_of_all, before, edited, facts, nth, other_operator, rehashed, weight
-from recordings import accused, known_pack, record_pack
-from small import save_small
 
 from pocketprior.core.pack.manifest import FILE
 from pocketprior.core.restore.reference import load
@@ -26,6 +20,11 @@ from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.targets.calibration import DamagedPhoto, FloatPack, open_float
 from pocketprior.export.targets.weights import uniform_precisions
 from pocketprior.export.writer.golden_restoration import settle
+from support import packs, system_packs
+from support.exported_packs import Known, exported
+from support.planted_faults import after, attribute_of_all, before, edited, facts, nth, other_operator, rehashed, weight
+from support.references import accused, known_pack, record_pack
+from support.small_models import save_small
 
 Edit = Callable[[onnx.ModelProto], None]
 LOOSE = {"coded": {"reason": "weights that were never trained", "psnr_db": 30, "max_abs": 1, "shift": 0.05}}

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import openvino
-import packs
 import pytest
-from planted import edited, nth, weight
 
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.pack.store import packed_file
@@ -19,6 +17,8 @@ from pocketprior.runtimes.openvino import the_core
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ParityReport
 from pocketprior.runtimes.parity.inside import MODULE_KEY, inside_onnxruntime, inside_openvino
+from support import packs
+from support.planted_faults import edited, nth, weight
 
 Known = tuple[Path, Path]
 

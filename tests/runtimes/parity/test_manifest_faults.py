@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planted import facts
-from recordings import accused
 
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from support.planted_faults import facts
+from support.references import accused
 
 FACTS = {
     "levels": {"levels": [0.0, 0.59, 1.0]},

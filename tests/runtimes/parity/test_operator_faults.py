@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from exported import Known, exported
-from planted import Edit, attribute_of_all, edited, other_operator
-from recordings import accused
-from small import source_of
+
+from support.exported_packs import Known, exported
+from support.planted_faults import Edit, attribute_of_all, edited, other_operator
+from support.references import accused
+from support.small_models import source_of
 
 
 @pytest.fixture(scope="module")

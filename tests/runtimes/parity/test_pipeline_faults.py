@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import packs
 import pytest
-import system_packs
-from recordings import accused, known_pack, record_pack
 
 from pocketprior.core.restore import pipeline, restorer, tiles
 from pocketprior.core.restore.tiles import Box
 from pocketprior.runtimes import onnxruntime, openvino
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
+from support import packs, system_packs
+from support.references import accused, known_pack, record_pack
 
 SHOTS = [((61, 130), 5, 1.0), ((33, 42), 2**40 + 1, 0.5, 0.6)]
 SYSTEMS = {

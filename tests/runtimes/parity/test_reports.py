@@ -11,15 +11,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import packs
 import pytest
 from PIL import Image
-from planted import after, edited
 
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ErrorBudget, ParityReport
 from pocketprior.runtimes.parity.formats import as_json, as_junit, as_text
 from pocketprior.runtimes.parity.html_report import as_html, distance, heat_map, histogram, waterfall, worst_spots
+from support import packs
+from support.planted_faults import after, edited
 
 Known = tuple[Path, Path]
 

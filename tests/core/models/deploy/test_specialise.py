@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_stages import MODELS, randomize
 from torch import Tensor, nn
 
 from pocketprior.core.errors import UsageError
@@ -19,6 +18,7 @@ from pocketprior.core.models.gen2res import CONFIGS as GEN2RES
 from pocketprior.core.models.gen2res import Denoiser
 from pocketprior.core.sampling.schedule import cosine, ddpm, strided, trailing
 from pocketprior.core.sampling.steps import Steps
+from support.small_checkpoints import MODELS, randomize
 
 EXACT = 1e-6  # of the largest value
 SAME = 1e-9  # in float64, where rounding hides nothing

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import CONFIG, save_small
 
 from pocketprior.core.cli import main
 from pocketprior.core.models import checkpoints
@@ -17,6 +16,7 @@ from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
 from pocketprior.core.training.evaluation import gen2res, results
 from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
+from support.small_models import CONFIG, save_small
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 GEN2RES = Gen2ResConfig(widths=(8, 8), blocks=1, attention=(), compact=True, embedding=16, groups=4, dropout=0.0)

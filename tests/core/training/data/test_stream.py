@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toy_training import RECIPE, ToyStage
 
 from pocketprior.core.training.data import stream
 from pocketprior.core.training.data.photos import PhotoSource, Pool, TrainingData
 from pocketprior.core.training.data.sources import open_data
 from pocketprior.core.training.data.stream import GROUPS, Folder, Stream, batches, group_of, shuffled
+from support.toy_training import RECIPE, ToyStage
 
 COUNT, EACH, SAMPLES = 40, 3, 16  # photos of the folder, of a group, and samples of a window
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_stages import randomize
 from torch import nn
 
 from pocketprior.core.models.checkpoints import Checkpoint
@@ -18,6 +17,7 @@ from pocketprior.core.models.dirformer import DirformerConfig
 from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.core.training.loop.stage import TrainingStage
 from pocketprior.core.training.stages import SYSTEMS
+from support.small_checkpoints import randomize
 
 MODEL = DiffirConfig(
     ipr=8,

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_stages import batch_of
-from toy_training import record
 
 from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.core.training.diffir.adversarial import AdversarialStage, Discriminator, real_loss
 from pocketprior.core.training.loop.loop import train
 from pocketprior.core.training.loop.stage import TrainingStage, WithAuxiliary
 from pocketprior.core.training.losses import detail_loss
+from support.small_checkpoints import batch_of
+from support.toy_training import record
 
 from .conftest import MODEL
 

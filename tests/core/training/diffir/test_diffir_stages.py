@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_stages import batch_of, randomize
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models import checkpoints
@@ -20,6 +19,7 @@ from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.core.training.diffir.diffir_stage import Student, restored_psnr
 from pocketprior.core.training.loop.loop import train
 from pocketprior.core.training.loop.stage import TrainingStage
+from support.small_checkpoints import batch_of, randomize
 
 from .conftest import MODEL, STAGES, earlier
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_stages import CALIBRATED, MODELS, SEMANTIC, STAGES, Build, earlier
 
 from pocketprior.core.training.data.photos import CONTEXTS, Pool, TrainingData
 from pocketprior.core.training.loop.recipe import Recipe
 from pocketprior.core.training.loop.stage import TrainingStage
+from support.small_checkpoints import CALIBRATED, MODELS, SEMANTIC, STAGES, Build, earlier
 
 
 @pytest.fixture(scope="session")

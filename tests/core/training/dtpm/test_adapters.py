@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_stages import MODELS, Build, batch_of, earlier
 from torch import Tensor
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import Dtpm
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.loop.stage import TrainingStage
+from support.small_checkpoints import MODELS, Build, batch_of, earlier
 
 
 def dtpm(stage: TrainingStage) -> Dtpm:

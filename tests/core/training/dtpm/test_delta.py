@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_stages import MODELS, Build, batch_of, checkpoint, earlier, randomize
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.checkpoints import Checkpoint, from_dict
@@ -15,6 +14,7 @@ from pocketprior.core.models.lora import is_factor
 from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.core.training.dtpm.predictor import DELTA_STAGE
 from pocketprior.core.training.loop.stage import TrainingStage
+from support.small_checkpoints import MODELS, Build, batch_of, checkpoint, earlier, randomize
 
 MODEL = MODELS["rep"]
 OTHER = replace(MODEL, predictor=replace(MODEL.predictor, lora=4))

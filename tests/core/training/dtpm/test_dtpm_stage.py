@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_stages import MODELS, STAGES, Build, earlier
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import DtpmConfig
 from pocketprior.core.training.dtpm.dtpm_stage import check_model, frozen_encoder
 from pocketprior.core.training.dtpm.prior import PRIOR_STAGE
+from support.small_checkpoints import MODELS, STAGES, Build, earlier
 
 
 def test_encoder_is_frozen_and_the_one_of_the_checkpoint() -> None:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_stages import MODELS, Build, batch_of, earlier
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import Dtpm
 from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.core.training.dtpm.adapters import FINISH_STAGE
+from support.small_checkpoints import MODELS, Build, batch_of, earlier
 
 
 @pytest.mark.parametrize("steps", [1, 4])

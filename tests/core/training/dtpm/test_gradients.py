@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_stages import CALIBRATED, MODELS, STAGES, Build, batch_of, randomize
 
 from pocketprior.core.models.dtpm import Dtpm
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.loop.stage import TrainingStage
+from support.small_checkpoints import CALIBRATED, MODELS, STAGES, Build, batch_of, randomize
 
 BODIES = tuple(MODELS)
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import torch
-from small_stages import Build, batch_of
 
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.losses import psnr_loss
+from support.small_checkpoints import Build, batch_of
 
 
 def test_fresh_predictor_is_judged_on_what_it_restores(build: Build, pool: Pool) -> None:

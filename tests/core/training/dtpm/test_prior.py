@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_stages import Build, batch_of
 from torch import Tensor
 
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.dtpm.prior import residual_scale
+from support.small_checkpoints import Build, batch_of
 
 
 def test_residual_has_unit_variance(build: Build, pool: Pool) -> None:

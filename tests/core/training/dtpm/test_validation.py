@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_stages import STAGES, Build
 
 from pocketprior.core.training.dtpm.dtpm_stage import calibration
 from pocketprior.core.training.evaluation.score import batch_psnr, in_parts, side_by_side
+from support.small_checkpoints import STAGES, Build
 
 FIGURES = {
     "predictor": {"val_psnr"},

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CONFIG, save_small
 
 from pocketprior.core.arrays import to_image
 from pocketprior.core.errors import CheckpointError
@@ -27,6 +26,7 @@ from pocketprior.core.sampling.noise import normal_vector
 from pocketprior.core.training.evaluation import diffir, dtpm, gen2res
 from pocketprior.core.training.evaluation.score import cases, square
 from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
+from support.small_models import CONFIG, save_small
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 METHODS = {

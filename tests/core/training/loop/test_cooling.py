@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toy_training import RECIPE, ToyStage, record, toy_data, train_toy
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.training.data.photos import Pool
@@ -19,6 +18,7 @@ from pocketprior.core.training.loop.recipe import Recipe
 from pocketprior.core.training.loop.resume import cooled_copies
 from pocketprior.core.training.loop.stage import Arrays
 from pocketprior.core.training.runs import cool
+from support.toy_training import RECIPE, ToyStage, record, toy_data, train_toy
 
 CONSTANT = replace(RECIPE, steps=6, cooldown=0.0, save_every=2, optimizer="muon")
 

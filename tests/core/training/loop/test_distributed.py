@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from toy_training import RECIPE, Toy, ToyConfig, record, train_toy
 
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training.loop.recipe import Recipe
+from support.toy_training import RECIPE, Toy, ToyConfig, record, train_toy
 
-PROGRAM = Path(__file__).parents[3] / "toy_training.py"
+PROGRAM = Path(__file__).parents[3] / "support" / "toy_training.py"
 # Adam turns the rounding of a gradient near zero into a step of up to the learning rate.
 SMALL = ("rate=1e-4", "muon_rate=1e-3")
 RUN = RECIPE.with_settings(SMALL)

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from toy_training import RECIPE, Toy, ToyConfig, ToyStage, record, toy_data, train_toy
 
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
 from pocketprior.core.training.loop.loop import SavedStep, train
 from pocketprior.core.training.loop.optimizers import TrainedWeights
 from pocketprior.core.training.loop.recipe import Recipe
+from support.toy_training import RECIPE, Toy, ToyConfig, ToyStage, record, toy_data, train_toy
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """kill -9 at two moments after the first save; then to the end. Batches come from worker processes."""
     settings = ("steps=60", "save_every=3")
-    program = [sys.executable, str(Path(__file__).parents[3] / "toy_training.py")]
+    program = [sys.executable, str(Path(__file__).parents[3] / "support" / "toy_training.py")]
     for delay in (0.05, 0.2):
         before = len(rows(tmp_path / "killed")) if (tmp_path / "killed" / "log.csv").exists() else 0
         run = subprocess.Popen(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from toy_training import RECIPE, ToyStage, toy_data
 
 from pocketprior.core.training.loop.optimizers import Muon, is_hidden_kernel, optimizers, orthogonal
+from support.toy_training import RECIPE, ToyStage, toy_data
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

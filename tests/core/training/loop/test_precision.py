@@ -13,7 +13,7 @@ import torch
 from pocketprior.core.training.loop.threads import LIMITS, resolve
 
 CPU = torch.device("cpu")
-PROGRAM = Path(__file__).parents[3] / "toy_training.py"
+PROGRAM = Path(__file__).parents[3] / "support" / "toy_training.py"
 
 
 def test_what_is_asked_for_is_taken() -> None:

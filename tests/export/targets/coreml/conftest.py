@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from small_package import Made, make
+
+from support.coreml_package import Made, make
 
 
 @pytest.fixture(scope="session")

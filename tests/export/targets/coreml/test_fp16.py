@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_package import Made
 
 from pocketprior.core.errors import UsageError
 from pocketprior.export.targets.coreml.coreml_package import FLOAT16, FLOAT32, CoremlPackage, blocks, write_package
 from pocketprior.export.targets.coreml.fp16 import in_fp16
 from pocketprior.runtimes.mil import read_package
+from support.coreml_package import Made
 
 
 @pytest.fixture(scope="module")

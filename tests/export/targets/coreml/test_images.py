@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import PHOTOS, save_diffir, source_of
 
 from pocketprior.core.arrays import to_batch
 from pocketprior.core.cli import main
@@ -25,6 +24,7 @@ from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes import open_graphs
 from pocketprior.runtimes.coreml import as_8_bits
 from pocketprior.runtimes.mil import read_package
+from support.small_models import PHOTOS, save_diffir, source_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_package import MULTIPLE, Made
 
 from pocketprior.export.systems.model_graph import traced
 from pocketprior.export.targets.coreml.convert import DEPLOYMENT_TARGETS, convert_coreml
@@ -24,6 +23,7 @@ from pocketprior.export.targets.coreml.coreml_package import (
 )
 from pocketprior.export.targets.coreml.mil_operations import constant
 from pocketprior.runtimes.mil import read_package
+from support.coreml_package import MULTIPLE, Made
 
 
 def same_files(first: Path, second: Path) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_package import Made
 
 from pocketprior.core.errors import UsageError
 from pocketprior.export.targets.calibration import Range, params_of
@@ -17,6 +16,7 @@ from pocketprior.export.targets.coreml.fp16 import in_fp16
 from pocketprior.export.targets.coreml.quantized_coreml import PALETTES, ConvRanges, palette, quantized_package
 from pocketprior.export.targets.weights import array_digest, bias_shift, dequantize, quantize_weights
 from pocketprior.runtimes.mil import MilProgram, read_package
+from support.coreml_package import Made
 
 LAYERS = ("first", "second", "depth", "film", "last")
 

@@ -1,6 +1,6 @@
 """A stage small enough to train in a moment, and a program that trains it: for tests that need processes.
 
-    python tests/toy_training.py RUN [name=value ...] [stop=STEP] [pause=SECONDS]
+    python tests/support/toy_training.py RUN [name=value ...] [stop=STEP] [pause=SECONDS]
 
 `stop`: the last process gets a Ctrl-C while it computes that step. `pause`: each step takes that long, at least.
 """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import packs
 from PIL import Image
+
+from support import packs
 
 __all__ = ["content", "save"]
 

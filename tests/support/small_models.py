@@ -48,7 +48,7 @@ TASKS = ("cleanup", "rain", "haze")  # around one prior
 SYSTEMS = ("diffir", "gen2res")  # of which there are packs beside the DTPM's
 WINDOW = TileWindow(64, 8)
 START, STEPS = 200, 3
-PHOTOS = sorted((Path(__file__).parents[1] / "examples").glob("*.jpg"))
+PHOTOS = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
 LEVELS, TIMES = trailing(2, cosine())
 SAMPLING = Sampling(tuple(LEVELS), tuple(TIMES), 0.5)
 

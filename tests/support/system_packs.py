@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from packs import CODE, IMAGE, SCALAR, VECTOR, WIDTH, Tiny, Writer
-
 from pocketprior.core.pack.manifest import ArraySpec
 from pocketprior.core.pack.size import TileWindow
+from support.packs import CODE, IMAGE, SCALAR, VECTOR, WIDTH, Tiny, Writer
 
 __all__ = ["ANCESTRAL", "DIFFIR", "GEN2RES", "MEANS", "PRIOR", "WINDOW"]
 

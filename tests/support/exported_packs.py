@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import packs
 from numpy.typing import NDArray
-from small import PHOTOS
 
 from pocketprior.export.reference.record import Shot, record_shots
 from pocketprior.export.systems.source import CheckpointSource
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ParityReport
+from support import packs
+from support.small_models import PHOTOS
 
 __all__ = ["Known", "exported"]
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import packs
 from numpy.typing import NDArray
 
 from pocketprior.core.pack.manifest import Manifest
@@ -24,6 +23,7 @@ from pocketprior.core.restore.restorer import GoldenSettings, Restorer
 from pocketprior.core.restore.tiles import smallest_tile
 from pocketprior.runtimes.parity.findings import ParityReport
 from pocketprior.runtimes.parity.images import forms_of
+from support import packs
 
 __all__ = ["CHECKPOINT", "accused", "deep", "known_pack", "record_pack"]
 
