@@ -34,7 +34,8 @@ from .system import DistillSystem
 
 __all__ = ["STATES", "Trajectories", "TrajectoryRecipe", "TrajectoryStage", "trajectories"]
 
-STATES, DONE = "states", "done"
+STATES = "states"
+DONE = "done"
 BATCH = 16  # crops that the teacher runs on at once
 TRAJECTORY_KEY = 2**33  # of the generators of crops: no sample of a training step has it
 

@@ -26,7 +26,8 @@ from .options import DEFAULT_OPTIONS, RuntimeOptions
 __all__ = ["CORE_ML", "INTERPRETER", "TARGETS", "as_8_bits", "engine", "open"]
 
 TARGETS = ("coreml",)
-CORE_ML, INTERPRETER = "Core ML", "MIL interpreter"
+CORE_ML = "Core ML"
+INTERPRETER = "MIL interpreter"
 IMAGE_INPUT = "image"  # the input that a package may take as an 8-bit image
 
 _UNITS = {"CPU": "CPU_ONLY", "GPU": "CPU_AND_GPU", "NPU": "CPU_AND_NE", "ALL": "ALL"}  # device -> compute units
