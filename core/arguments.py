@@ -51,14 +51,14 @@ def size_in_bytes(text: str) -> int:
 def whole_number(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a whole number from 1")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
 
 
 def natural_number(text: str) -> int:
     """A whole number from 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a whole number from 0")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
     return int(text)
 
 
@@ -69,14 +69,14 @@ def positive_number(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a number above 0")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
     return number
 
 
 def percentage(text: str) -> int:
     """A whole number from 1 to 100."""
     if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a whole number from 1 to 100")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got '{text}'")
     return int(text)
 
 

@@ -33,12 +33,12 @@ def test_whole_numbers():
     assert natural_number("0") == 0
     for kind, least in ((whole_number, 1), (natural_number, 0)):
         for text in (str(least - 1), "1.5", "x", ""):
-            with pytest.raises(ArgumentTypeError, match=f"invalid number '{text}'; give a whole number from {least}"):
+            with pytest.raises(ArgumentTypeError, match=f"expected a whole number from {least}, got '{text}'"):
                 kind(text)
 
 
 def test_positive_numbers():
     assert positive_number("2.5e-1") == 0.25
     for text in ("0", "-1", "inf", "nan", "x"):
-        with pytest.raises(ArgumentTypeError, match=f"invalid number '{text}'; give a number above 0"):
+        with pytest.raises(ArgumentTypeError, match=f"expected a number above 0, got '{text}'"):
             positive_number(text)

@@ -277,11 +277,11 @@ CASES: dict[str, tuple[Make, int, str]] = {
     "tile and memory": (with_photo("--tile", "128", "--max-memory", "1GB"), 2, "give one of them"),
     "overwrite and resume": (with_photo("--overwrite", "--resume"), 2, "not allowed with argument --overwrite"),
     "more pixels than allowed": (with_photo("--max-pixels", "3"), 1, "--max-pixels"),
-    "no number of pixels": (with_photo("--max-pixels", "0"), 2, "invalid number '0'"),
+    "no number of pixels": (with_photo("--max-pixels", "0"), 2, "expected a whole number from 1, got '0'"),
     "quality out of range": (
         with_photo("--quality", "101"),
         2,
-        "invalid number '101'; give a whole number",
+        "expected a whole number from 1 to 100, got '101'",
     ),
     "unknown option": (with_photo("--fast"), 2, "unrecognized arguments: --fast; see 'pocketprior"),
     "shortened option": (with_photo("--str", "0.5"), 2, "unrecognized arguments: --str"),

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 from ...degradations import TASKS
+from ...errors import INTERRUPTED
 from ..data.pairs import PairUse
 from ..stages import MODEL_SIZES, SEMANTIC, SYSTEMS, StageEntry
 
 __all__ = ["add_arguments", "add_run_arguments", "run"]
-
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -144,7 +144,8 @@ def _exact(operations: list[Any]) -> set[int]:
 
 
 def _as_fp16(array: Any, name: str) -> Any:
-    """The constant in float16; what is not zero stays so."""
+    """The constant in float16; what is not zero stays so, and a bound that is none becomes the largest number."""
+    array = np.where(np.abs(array) >= np.finfo(np.float32).max, np.copysign(np.float32(_LARGEST), array), array)
     if np.abs(array).max(initial=0.0) > _LARGEST:
         raise UsageError(f"the constant '{name}' exceeds {_LARGEST:g}, the largest float16; export this model in fp32")
     lost = (array != 0) & (np.abs(array) < _SMALLEST)

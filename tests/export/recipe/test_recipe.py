@@ -146,7 +146,11 @@ def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, words: str) -
         ("steps=9", "steps=many", r"\[\[distill\]\] unrolled: setting 'steps=many'"),
         ('"unrolled"', '"unroled"', r"\[\[distill\]\] unroled: .*method 'unroled'"),
         ('task = "noise"', 'task = "noisy"', "task 'noisy'"),
-        ("[parity]\n", "[parity]\nside = 0\n", r"\[parity record\]: argument --side: invalid number '0'"),
+        (
+            "[parity]\n",
+            "[parity]\nside = 0\n",
+            r"\[parity record\]: argument --side: expected a whole number from 1",
+        ),
     ],
 )
 def test_a_wrong_option_of_any_step_is_found_before_the_first_one(

@@ -92,7 +92,7 @@ def test_photos_that_are_cut_into_tiles(tmp_path: Path) -> None:
 def test_fused_kernels_are_kept_where_they_give_other_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: the second time a graph is run, it runs with kernels."""
     found = recorded(sources(tmp_path)["diffir"], tmp_path / "a.npz")
-    writer = recording_of.Writer()
+    writer = recording_of.ReferenceWriter()
     writer.arrays |= found.arrays
     real = recording_of.eager
 

@@ -307,7 +307,7 @@ def test_one_pack_alone_stores_what_its_graphs_share_once(tmp_path: Path) -> Non
 def test_further_tasks_are_those_of_the_pack(mobile: Path) -> None:
     manifest = Manifest.load(mobile / "all")
     rain, haze = (manifest.further[task] for task in TASKS[1:])
-    with pytest.raises(PackError, match="given \\['rain'\\], expected just: rain, haze"):
+    with pytest.raises(PackError, match="given \\['rain'\\], expected exactly: rain, haze"):
         replace(manifest, further={"rain": rain})
     damaged = replace(haze, residual_scale=-1.0)
     with pytest.raises(PackError, match=r"further: haze: residual_scale: given -1\.0"):

@@ -98,7 +98,7 @@ def test_a_run_never_loads_torch(kept: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--gain", "0"], "expected a number above 0, got '0'"),
+        (["--gain", "0"], "expected a gain above 0, got 0"),
         (["--side", "none"], "got 'none'"),
         (["--device", "abacus"], "invalid choice"),
     ],

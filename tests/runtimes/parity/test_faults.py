@@ -69,7 +69,7 @@ def adjustable(tmp_path_factory: pytest.TempPathFactory) -> Known:
 def test_nothing_is_accused_before(system: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(system).run()
     assert report.ok, accused(report)
-    measured = {stage.name for stage in report.stages if stage.checks}
+    measured = {stage.name for stage in report.sources if stage.checks}
     assert {"files", "facts", "conversion", "pipeline", "picture", "golden"} <= measured
     assert ("tiling" in measured) == ("forms" in measured) == (system != "diffir")
 
@@ -255,7 +255,7 @@ def test_a_stale_hash(diffir: Known, tmp_path: Path) -> None:
     (pack / FILE).write_text(text.replace(_hash_of(text, "denoise.onnx"), _hash_of(text, "encode.onnx")))
     report = diffir.run(pack)
     assert accused(report).startswith("files: denoise.onnx: ")
-    assert [stage.name for stage in report.stages] == ["files"]
+    assert [stage.name for stage in report.sources] == ["files"]
     assert not report.ok
 
 
@@ -292,7 +292,7 @@ def _quantize(floats: FloatPack, folder: Path, level: str) -> None:
 def test_eight_bits_hold(eight_bits: Known, dtpm: Known) -> None:
     report = eight_bits.run(floats=dtpm.pack)
     assert report.ok, accused(report)
-    held = {stage.name: stage for stage in report.stages}
+    held = {stage.name: stage for stage in report.sources}
     assert held["conversion"].checks
     assert held["quantization"].checks
     assert held["precision"].reason == "nothing is computed in 16 bits"
@@ -302,7 +302,7 @@ def test_eight_bits_without_their_floats(eight_bits: Known) -> None:
     """The error of the conversion is then in that of the quantization, and the report says so."""
     report = eight_bits.run()
     assert report.ok, accused(report)
-    assert {s.name: s.reason for s in report.stages}["conversion"].startswith("the pack has no float32 graphs")
+    assert {s.name: s.reason for s in report.sources}["conversion"].startswith("the pack has no float32 graphs")
 
 
 def _dequantized(place: int, change: Callable[[NDArray[Any]], NDArray[Any]], model: onnx.ModelProto) -> None:

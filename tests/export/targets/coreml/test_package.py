@@ -130,7 +130,7 @@ def test_graph_does_what_torch_does(made: Made, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("system", DEPLOYMENT_TARGETS)
 def test_every_system(made: Made, tmp_path: Path, system: str) -> None:
     program, folder = traced(made.graph, MULTIPLE), tmp_path / "graph.mlpackage"
-    convert_coreml(made.graph, program, folder, multiple=MULTIPLE, metadata={}, system=system)
+    convert_coreml(made.graph, program, folder, multiple=MULTIPLE, metadata={}, deployment_target=system)
     assert CoremlPackage.read(folder).spec.specificationVersion == DEPLOYMENT_TARGETS[system]
     inputs = made.inputs()
     restored = read_package(folder).function("main").run(inputs)["restored"]
