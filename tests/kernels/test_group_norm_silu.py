@@ -13,6 +13,7 @@ def test_interpreted() -> None:
     run_interpreted(OP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_compiles_without_spills(target: str) -> None:
     check_ahead(OP, target)

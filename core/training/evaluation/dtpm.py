@@ -27,7 +27,8 @@ from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure
 
 __all__ = ["INPUT_ROW", "PREDICTOR_ROW", "evaluate", "restore"]
 
-INPUT_ROW, PREDICTOR_ROW = "input", "predictor alone"
+INPUT_ROW = "input"
+PREDICTOR_ROW = "predictor alone"
 GOOD = 40.0  # dB: a photo that the predictor brings this near to the truth needs no texture
 
 

@@ -18,6 +18,7 @@ from support.small_models import PHOTOS, source_of
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
 
 
+@pytest.mark.slow
 def test_a_plan_is_the_same_for_every_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By `pocketprior quantize`, which measures what each target restores."""
     folder = tmp_path / "pack"

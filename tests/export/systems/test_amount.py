@@ -135,6 +135,7 @@ class TestSource:
             DtpmSource(save_small(tmp_path)[0]).open()
 
 
+@pytest.mark.slow
 class TestPack:
     def test_manifest(self, pack: Path) -> None:
         manifest = Manifest.load(pack)

@@ -65,6 +65,7 @@ def decibels(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(10 * np.log10(np.ptp(b.astype(np.float64)) ** 2 / max(error, 1e-20)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("system", ["dtpm", "diffir", "gen2res"])
 def test_graphs_do_what_torch_does(made: Packs, system: str, target: str) -> None:
@@ -100,6 +101,7 @@ def first_tile(folder: Path, runtime: str, form: str, strength: float) -> NDArra
     return restore_tile(job, Box(0, *photo.shape[:1], 0, *photo.shape[1:2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("system", ["dtpm", "diffir", "gen2res"])
 def test_fused_is_split(made: Packs, deterministic: Path, system: str, target: str) -> None:
@@ -109,6 +111,7 @@ def test_fused_is_split(made: Packs, deterministic: Path, system: str, target: s
         assert np.abs(fused - split).max() <= ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["dtpm", "diffir", "gen2res"])
 def test_packs_verify_for_every_target(made: Packs, system: str) -> None:
     _, folder = made(system)
@@ -124,10 +127,12 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_two_exports_are_equal_for_every_target(made: Packs, tmp_path: Path) -> None:
     assert digests(made("gen2res")[1]) == digests(write("gen2res", tmp_path)[1])
 
 
+@pytest.mark.slow
 def test_no_file_tells_of_the_machine(made: Packs) -> None:
     words = {str(Path.home()), str(Path(__file__).parents[3]), "site-packages", "conversion_date"} - {"/"}
     for system in ("dtpm", "diffir", "gen2res"):
@@ -137,6 +142,7 @@ def test_no_file_tells_of_the_machine(made: Packs) -> None:
             assert not [word for word in (*words, str(folder.parent)) if word.encode() in content], path
 
 
+@pytest.mark.slow
 def test_weights_are_fewer_bytes(made: Packs) -> None:
     _, folder = made("dtpm")
     sizes = {

@@ -61,6 +61,7 @@ def size_for(folder: Path, target: str) -> int:
     return (folder / FILE).stat().st_size + sum(file.bytes for file in files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", RUNTIMES)
 def test_three_tasks_are_hardly_larger_than_one(target: str, mobile: Path) -> None:
     one, three = (size_for(mobile / pack, target) for pack in (TASKS[0], "all"))
@@ -68,6 +69,7 @@ def test_three_tasks_are_hardly_larger_than_one(target: str, mobile: Path) -> No
     assert three <= MOST * one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES.values())
 def test_every_task_does_what_it_does_alone(runtime: str, mobile: Path) -> None:
     restored = {}
@@ -86,6 +88,7 @@ def threads(runtime: str) -> int | None:
     return None if runtime == "coreml" else 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES.values())
 def test_every_task_does_what_its_checkpoint_does(runtime: str, mobile: Path) -> None:
     levels, times = trailing(4, cosine())
@@ -102,6 +105,7 @@ def test_every_task_does_what_its_checkpoint_does(runtime: str, mobile: Path) ->
             assert np.abs(restorer(PHOTO, seed=5, amount=amount) - truth).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES.values())
 def test_every_task_is_verified(runtime: str, mobile: Path) -> None:
     report = verify(mobile / "all", runtime)
@@ -118,6 +122,7 @@ def recording(mobile: Path) -> Path:
     return mobile / "haze.npz"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES.values())
 def test_parity_holds_for_a_further_task(
     runtime: str, mobile: Path, recording: Path, capsys: pytest.CaptureFixture[str]
@@ -128,6 +133,7 @@ def test_parity_holds_for_a_further_task(
     assert "tasks" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_core_ml_tools_read_every_function(mobile: Path) -> None:
     """The ops of all functions fit the version of Core ML that several functions need."""
     tools = coremltools()
@@ -142,6 +148,7 @@ def test_core_ml_tools_read_every_function(mobile: Path) -> None:
     assert set(program.functions) == {*graphs, *(f"{task}__{graph}" for task in TASKS[1:] for graph in graphs)}
 
 
+@pytest.mark.slow
 def test_no_weight_is_stored_twice(mobile: Path) -> None:
     """One predictor and denoiser; adapters and factors of each task."""
     models = [Manifest.load(mobile / task) for task in TASKS]
@@ -157,6 +164,7 @@ def own_parameters(path: Path) -> int:
     return sum(tensors[name].numel() for name in tensors if "factors" in name or name.startswith("adapters"))
 
 
+@pytest.mark.slow
 def test_joining_twice_gives_equal_bytes(mobile: Path, tmp_path: Path) -> None:
     """Packs of one task are equal each time they are written (`test_targets.py`)."""
     join([mobile / task for task in TASKS], tmp_path / "all", name="all")
@@ -165,6 +173,7 @@ def test_joining_twice_gives_equal_bytes(mobile: Path, tmp_path: Path) -> None:
     assert all((mobile / "all" / f).read_bytes() == (tmp_path / "all" / f).read_bytes() for f in files)
 
 
+@pytest.mark.slow
 def test_a_graph_that_tasks_have_in_common_is_one_file(models: tuple[list[Path], Path], tmp_path: Path) -> None:
     paths, semantic = models
     sources = [DtpmSource(path, str(semantic), steps=1) for path in paths]
@@ -176,6 +185,7 @@ def test_a_graph_that_tasks_have_in_common_is_one_file(models: tuple[list[Path],
         assert len({task.graph_file("denoise", target) for task in tasks}) == len(TASKS)
 
 
+@pytest.mark.slow
 def test_a_task_that_is_not_there(mobile: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnknownNameError, match=r"'snow'.*cleanup, rain, haze"):
         Restorer.from_pack(mobile / "all", task="snow")
@@ -183,6 +193,7 @@ def test_a_task_that_is_not_there(mobile: Path, capsys: pytest.CaptureFixture[st
     assert "cleanup, rain, haze" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_shared_weights_that_are_cut_off(target: str, mobile: Path, tmp_path: Path) -> None:
     pack = Path(shutil.copytree(mobile / "all", tmp_path / "pack"))
@@ -196,11 +207,13 @@ def test_shared_weights_that_are_cut_off(target: str, mobile: Path, tmp_path: Pa
     assert not report.ok
 
 
+@pytest.mark.slow
 def test_the_first_task_is_run_where_none_is_named(mobile: Path) -> None:
     first, named = (Restorer.from_pack(mobile / "all", task=task) for task in (None, TASKS[0]))
     np.testing.assert_array_equal(first(PHOTO), named(PHOTO, task=TASKS[0]))
 
 
+@pytest.mark.slow
 def test_such_a_pack_is_not_quantized_afterwards(mobile: Path) -> None:
     with pytest.raises(UsageError, match="tasks cleanup, rain, haze of the pack 'all' share"):
         open_float(mobile / "all", [])
@@ -254,6 +267,7 @@ def test_a_task_is_given_once(models: tuple[list[Path], Path]) -> None:
         check_prior([first, second, first])
 
 
+@pytest.mark.slow
 def test_tasks_that_are_used_in_other_ways_are_not_joined(mobile: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(mobile / "rain", tmp_path / "rain"))
     manifest = Manifest.load(other)
@@ -304,6 +318,7 @@ def test_one_pack_alone_stores_what_its_graphs_share_once(tmp_path: Path) -> Non
     assert Manifest.load(tmp_path / "shared").further == {}
 
 
+@pytest.mark.slow
 def test_further_tasks_are_those_of_the_pack(mobile: Path) -> None:
     manifest = Manifest.load(mobile / "all")
     rain, haze = (manifest.further[task] for task in TASKS[1:])

@@ -96,3 +96,15 @@ def test_a_constant_that_does_not_fit(made: Made) -> None:
     bias.attributes["val"].CopyFrom(package.value(np.full(3, 1e6, np.float32)))
     with pytest.raises(UsageError, match="'p_last_bias' exceeds 65504"):
         in_fp16(package)
+
+
+@pytest.mark.parametrize("bound", [np.inf, np.finfo(np.float32).max])
+def test_a_bound_that_is_none_becomes_the_largest_number(made: Made, bound: float) -> None:
+    package = made.package
+    (block,) = blocks(package.spec)
+    bias = next(op for op in block.operations if op.type == "const" and op.outputs[0].name == "p_last_bias")
+    bias.attributes["val"].CopyFrom(package.value(np.array([bound, -bound, 1], np.float32)))
+    half = in_fp16(package)
+    (block,) = blocks(half.spec)
+    made_of = next(op for op in block.operations if op.outputs[0].name.startswith("p_last_bias"))
+    assert half.array(made_of.attributes["val"]).tolist() == [65504, -65504, 1]
