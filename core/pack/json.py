@@ -140,7 +140,7 @@ class _Decoder:
         unknown = [name for name in found if name not in known]
         if unknown:
             raise self.error(f"{where}: unknown field '{unknown[0]}'; valid fields are: {', '.join(known)}")
-        optional = set() if self.complete else _defaults(kind)
+        optional: set[str] = set() if self.complete else _defaults(kind)
         missing = [name for name in known if name not in found and name not in optional]
         if missing:
             raise self.error(f"{where}: the field '{missing[0]}' is missing; {self.advice}")

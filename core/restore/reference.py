@@ -208,7 +208,7 @@ def load(path: Path) -> ParityReference:
     for key, array in arrays.items():
         if _key(array) != key:
             raise _tampered(path, f"the array {key}")
-    about = decode(ReferenceHeader, tree, str(path))
+    about = decode(ReferenceHeader, cast(object, tree), str(path))
     missing = sorted(set(_keys(about)) - set(arrays))
     if missing:
         raise PackError(

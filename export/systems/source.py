@@ -60,7 +60,10 @@ class Opened:
 class CheckpointSource(Protocol):
     """The checkpoint of a pack, and how it is to sample; fields after the path are the options of its system."""
 
-    model: Path
+    @property
+    def model(self) -> Path:
+        """The checkpoint's file."""
+        ...
 
     def open(self) -> Opened:
         """The model. Raises CheckpointError, and UsageError for a model that cannot be packed."""

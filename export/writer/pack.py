@@ -64,24 +64,20 @@ class PackOptions:
         if self.images and not any(target.images for target in targets):
             raise UsageError("--pictures was given; only Core ML packages can take images: add --to coreml")
         if self.deployment_target is not None:
-            self._check_deployment([target for target in targets if target.deployment_targets])
+            self._check_deployment(self.deployment_target, [target for target in targets if target.deployment_targets])
 
-    def _check_deployment(self, targets: Sequence[Target]) -> None:
+    def _check_deployment(self, system: str, targets: Sequence[Target]) -> None:
         if not targets:
-            raise UsageError(
-                f"--system {self.deployment_target} was given; only Core ML packages ask for a system: add --to coreml"
-            )
+            raise UsageError(f"--system {system} was given; only Core ML packages ask for a system: add --to coreml")
         for target in targets:
             known = target.deployment_targets
-            if self.deployment_target not in known:
-                raise UnknownNameError("system", str(self.deployment_target), known)
+            if system not in known:
+                raise UnknownNameError("system", system, known)
             for precision in self.precisions:
                 needed = target.needs.get(precision.partition("+")[0], 0)
-                if needed > known[self.deployment_target]:
+                if needed > known[system]:
                     able = ", ".join(name for name, version in known.items() if version >= needed)
-                    raise UsageError(
-                        f"--system {self.deployment_target} does not have {precision}; systems that have it: {able}"
-                    )
+                    raise UsageError(f"--system {system} does not have {precision}; systems that have it: {able}")
 
 
 def write_pack(

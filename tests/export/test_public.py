@@ -27,8 +27,9 @@ for name in sys.argv[1:]:
 def test_public_functions_are_documented_and_annotated(name: str) -> None:
     function = getattr(layer, name)
     assert inspect.isfunction(function)
-    assert "Args:" in inspect.getdoc(function)
-    assert "Raises:" in inspect.getdoc(function)
+    text = inspect.getdoc(function) or ""
+    assert "Args:" in text
+    assert "Raises:" in text
     signature = inspect.signature(function)
     assert all(p.annotation is not p.empty for p in signature.parameters.values())
     assert "Namespace" not in str(signature)
