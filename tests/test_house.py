@@ -51,6 +51,7 @@ PAGES = {
     "build": EXECUTED,
     "cleanup": "pocketprior bench quality",
     "degradations": "scripts/degradation_gallery.py",
+    "design-choice": "pocketprior bench design",
     "distillation": "pocketprior bench students",
     "edge-blocks": RECORD,
     "export": EXECUTED,
