@@ -1,4 +1,4 @@
-// Twin of blend in core/restore/tiles.py.
+// The native form of blend in core/restore/tiles.py.
 #include <cstddef>
 
 #include "pocketprior/native.h"
