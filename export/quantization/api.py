@@ -68,7 +68,7 @@ class QuantizedPack(NamedTuple):
 
 
 class _Groups(NamedTuple):
-    """Photos that give the ranges of 8 bits, those on which a plan is searched for, and those that judge it."""
+    """Photos to calibrate the int8 ranges on, to search a plan on, and to judge it by."""
 
     calibration: list[DamagedPhoto]
     search: list[DamagedPhoto]

@@ -149,15 +149,15 @@ class BuildStep:
         return hashlib.sha256(json.dumps(self.arguments).encode()).hexdigest()
 
 
-def steps_of(recipe: BuildRecipe, folder: Path, beside: Path) -> list[BuildStep]:
-    """The steps of a build in `folder`; `beside` is the folder of the recipe, to which its paths are relative."""
-    data = str(beside / recipe.data)
+def steps_of(recipe: BuildRecipe, folder: Path, root: Path) -> list[BuildStep]:
+    """The steps of a build in `folder`; `root` is the folder of the recipe, to which its paths are relative."""
+    data = str(root / recipe.data)
     training = list(_training(recipe, folder, data))
     checkpoints = {kind_of(recipe.system, stage): folder / "train" / stage / _MODEL for stage in recipe.stages}
     semantic = ("--semantic", str(checkpoints["semantic"])) if "semantic" in checkpoints else ()
     distilling = list(_distilling(recipe, folder, data, checkpoints[recipe.system], semantic))
     model = distilling[-1].output if distilling else checkpoints[recipe.system]
-    reference = _reference(recipe, folder, beside, model, semantic)
+    reference = _reference(recipe, folder, root, model, semantic)
     packing = list(_packing(recipe, folder, data, model, semantic))
     packs = [step.output.parent for step in packing]
     return [*training, *distilling, reference, *packing, *_proving(recipe, folder, reference.output, packs)]
@@ -260,9 +260,9 @@ def _packing(recipe: BuildRecipe, folder: Path, data: str, model: Path, semantic
         yield BuildStep("quantize", tuple(arguments), small / "manifest.json", fresh=True)
 
 
-def _reference(recipe: BuildRecipe, folder: Path, beside: Path, model: Path, semantic: Sequence[str]) -> BuildStep:
-    given = [str(beside / photo) for photo in recipe.parity.photos]
-    photos = given or [str(path) for path in released_photos(beside / recipe.data, split="val")[:_PHOTOS]]
+def _reference(recipe: BuildRecipe, folder: Path, root: Path, model: Path, semantic: Sequence[str]) -> BuildStep:
+    given = [str(root / photo) for photo in recipe.parity.photos]
+    photos = given or [str(path) for path in released_photos(root / recipe.data, split="val")[:_PHOTOS]]
     reference = folder / "reference.npz"
     arguments = ["parity", "record", str(model), "--photos", *photos, "--side", str(recipe.parity.side)]
     arguments += ["-o", str(reference), *semantic, *recipe.sampling]

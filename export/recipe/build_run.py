@@ -41,8 +41,8 @@ def planned(recipe: Path, folder: Path | None = None) -> list[BuildStep]:
     Raises:
         UsageError: The recipe, or an option in it, is wrong.
     """
-    read, beside = load_recipe(recipe), recipe.resolve().parent
-    steps = steps_of(read, (folder or recipe.with_suffix("")).resolve(), beside)
+    read, root = load_recipe(recipe), recipe.resolve().parent
+    steps = steps_of(read, (folder or recipe.with_suffix("")).resolve(), root)
     check_steps(read, steps)
     return steps
 

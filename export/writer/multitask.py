@@ -64,7 +64,7 @@ def _deployment_target(options: PackOptions) -> str | None:
 def check_prior(paths: Sequence[Path]) -> None:
     """Raise UsageError unless these DTPM checkpoints are of different tasks and share prior and predictor, bit by bit.
 
-    A predictor may have low-rank factors of its own beside the weights that it shares.
+    A predictor may have low-rank factors of its own in addition to the weights that it shares.
     """
     first, *others = (checkpoints.load(path, "dtpm") for path in paths)
     tasks = [checkpoint.facts["task"] for checkpoint in (first, *others)]

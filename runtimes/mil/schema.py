@@ -75,7 +75,7 @@ MESSAGES = _messages()
 
 
 def _classes() -> dict[str, Any]:
-    """A class for each message, in a pool of its own: Core ML's package may be loaded beside us."""
+    """A class for each message, in a pool of its own: Core ML's package may be loaded in the same process."""
     file = descriptor_pb2.FileDescriptorProto(name="mil.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)

@@ -65,7 +65,7 @@ def coremltools() -> Any:
 
 @dataclass
 class CoremlPackage:
-    """spec: the specification; the offset of a constant that is stored beside it is its place in `blobs`."""
+    """spec: the specification; the offset of a constant that is stored outside it is its place in `blobs`."""
 
     spec: Any
     blobs: list[bytes] = field(default_factory=list[bytes])
@@ -121,7 +121,7 @@ class CoremlPackage:
         return np.array(values, ELEMENTS[kind.dataType].dtype).reshape(shape)
 
     def value(self, array: NDArray[Any] | str) -> Any:
-        """A constant for the specification; a large one is stored beside it."""
+        """A constant for the specification; a large one is stored outside it."""
         made = coremltools().proto.MIL_pb2.Value()
         if isinstance(array, str):
             made.type.tensorType.dataType = 2
@@ -182,7 +182,7 @@ def raise_version(spec: Any, version: int) -> None:
 
 
 def blob_places(spec: Any) -> Iterator[Any]:
-    """Where each constant that is stored beside the specification lies: values whose `offset` can be changed."""
+    """Where each constant that is stored outside the specification lies: values whose `offset` can be changed."""
     return (value.blobFileValue for value in _stored_values(spec))
 
 
@@ -245,7 +245,7 @@ def _describe(kind: Any, code: int, shape: tuple[int, ...]) -> None:
 
 
 def _stored_values(spec: Any) -> Iterator[Any]:
-    """Every constant that is stored beside the specification, in the order of the program."""
+    """Every constant that is stored outside the specification, in the order of the program."""
     for block in blocks(spec):
         for operation in block.operations:
             for name in sorted(operation.attributes):
