@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ..core.training.data.pairs import PairUse
 from ..core.training.data.sources import file_hash, open_data
 from ..core.training.loop.loop import CHECKPOINT_NAME, SavedStep, train
 from ..core.training.loop.processes import close, processes
-from ..core.training.runs import run_options
+from ..core.training.runs import configured, run_options
 from . import DISTILL_METHODS
 from .diffir import DiffirSystem
 from .distill_stage import DistillMethod, DistillRecipe
@@ -121,10 +120,7 @@ def distill_recipe(
         UsageError: For an unknown name or a value that does not fit.
         TrainingError: For a file that is not a recipe of this method.
     """
-    default = method_of(method).recipe
-    recipe = type(default).load(path) if path else default
-    changes = {"sampling_steps": sampling_steps, "task": task}
-    return replace(recipe, **{k: v for k, v in changes.items() if v is not None}).with_settings(settings)
+    return configured(method_of(method).recipe, path, settings, sampling_steps=sampling_steps, task=task)
 
 
 def method_of(name: str) -> DistillMethod:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,7 +31,9 @@ from .loop.stage import TrainingStage
 from .loop.threads import Threads, parse_threads
 from .stages import SEMANTIC, find_stage, thumbnail_side
 
-__all__ = ["cool", "read_recipe", "run_options", "train"]
+__all__ = ["configured", "cool", "read_recipe", "run_options", "train"]
+
+R = TypeVar("R", bound=Recipe)
 
 
 def read_recipe(
@@ -57,20 +59,28 @@ def read_recipe(
         UsageError: For an unknown name or a value that does not fit.
         TrainingError: For a file that is not a recipe of this stage.
     """
-    default = find_stage(system, stage).load().recipe
-    recipe = type(default).load(path) if path else default
-    changes: dict[str, Any] = {}
+    model = None
     if size is not None:
         sizes = import_module(f"..models.{system}", __package__).CONFIGS
         if size not in sizes:
             raise UnknownNameError("size", size, sizes)
-        changes["model"] = sizes[size]
-    if task is not None:
-        changes["task"] = task
-    recipe = replace(recipe, **changes).with_settings(settings)
-    chosen = getattr(recipe, "task", None)
-    if chosen not in {None, *TASKS}:
-        raise UnknownNameError("task", str(chosen), TASKS)
+        model = sizes[size]
+    return configured(find_stage(system, stage).load().recipe, path, settings, model=model, task=task)
+
+
+def configured(default: R, path: Path | None, settings: Sequence[str], **changes: Any) -> R:
+    """`default`, or the recipe in the file `path`, with the changes that are not None and then the settings.
+
+    Raises:
+        UsageError: For an unknown task or a value that does not fit.
+        TrainingError: For a file that is not a recipe of this kind.
+    """
+    recipe = type(default).load(path) if path else default
+    recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    recipe = recipe.with_settings(settings)
+    task = getattr(recipe, "task", "")
+    if task and task not in TASKS:
+        raise UnknownNameError("task", task, TASKS)
     return recipe
 
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from ...core.degradations import TASKS
-from ...core.errors import INTERRUPTED
 from ...core.training.commands.train import add_run_arguments
 from .. import DISTILL_METHODS
 
@@ -31,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Distil, reporting on stderr, also when texture is being lost. Ctrl-C saves and says how to resume."""
+    from ...core.training.loop.resume import interrupted
     from ..distill_stage import LOST
     from ..distillation import distill, distill_recipe
 
@@ -44,9 +44,5 @@ def run(args: argparse.Namespace) -> int:
             if saved.figures.get(LOST):
                 print(f"step {saved.step}: {TEXTURE_LOST}", file=sys.stderr)
     except KeyboardInterrupt:
-        from ...core.training.loop.resume import STATE_NAME
-
-        if (args.out / STATE_NAME).exists():
-            print(f"stopped; run the same command to resume from {args.out / STATE_NAME}", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted(args.out)
     return 0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import get_args
 
 from ...degradations import TASKS
-from ...errors import INTERRUPTED
 from ..data.pairs import PairUse
 from ..stages import MODEL_SIZES, SEMANTIC, SYSTEMS, StageEntry
 
@@ -70,7 +68,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, reporting on stderr; Ctrl-C saves and says how to resume."""
-    from ..loop.resume import STATE_NAME
+    from ..loop.resume import interrupted
     from ..runs import read_recipe, train
 
     given = {kind: getattr(args, kind.replace("-", "_")) for kind in SYSTEMS[args.system][args.stage].earlier}
@@ -94,7 +92,5 @@ def run(args: argparse.Namespace) -> int:
         ):
             pass
     except KeyboardInterrupt:
-        if (args.out / STATE_NAME).exists():
-            print(f"stopped; run the same command to resume from {args.out / STATE_NAME}", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted(args.out)
     return 0

@@ -25,7 +25,7 @@ from ...models.diffir import CpenS1, Diffir, completed
 from ..data.photos import Pool, TrainingData
 from ..loop.stage import AuxiliaryNetworks, StageDefinition, fixed
 from ..losses import detail_loss
-from .diffir_stage import check_config, frozen_target
+from .diffir_stage import frozen_target, trained_model
 from .regression import JointRecipe, JointStage
 
 __all__ = ["ADVERSARIAL_STAGE", "AdversarialRecipe", "AdversarialStage", "Discriminator", "Opponent", "real_loss"]
@@ -135,10 +135,7 @@ class Opponent(AuxiliaryNetworks):
 
 def _build(recipe: AdversarialRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> AdversarialStage:
     """From the joint phase. Raises UsageError if an earlier stage trained another model."""
-    for checkpoint in earlier.values():
-        check_config(recipe, checkpoint)
-    model = Diffir(recipe.model)
-    earlier["diffir"].fill(model)
+    model = trained_model(recipe, earlier, "diffir")
     return AdversarialStage(recipe, model, frozen_target(earlier["diffir-pretrain"]), data.val)
 
 

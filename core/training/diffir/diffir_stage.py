@@ -9,7 +9,7 @@ this one, and the transformer learns to ignore a vector that tells photos apart 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, NamedTuple, cast
@@ -44,6 +44,7 @@ __all__ = [
     "standardise",
     "starting_pairs",
     "strip",
+    "trained_model",
     "validation",
 ]
 
@@ -233,6 +234,15 @@ def frozen_target(pretrained: Checkpoint) -> CpenS1:
     target = CpenS1(from_dict(DiffirConfig, pretrained.config))
     pretrained.fill(target, "cpen")
     return target.eval().requires_grad_(False)
+
+
+def trained_model(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], kind: str) -> Diffir:
+    """The whole model of the earlier stage `kind`. Raises UsageError if an earlier stage trained another model."""
+    for checkpoint in earlier.values():
+        check_config(recipe, checkpoint)
+    model = Diffir(recipe.model)
+    earlier[kind].fill(model)
+    return model
 
 
 def check_config(recipe: DiffirRecipe, checkpoint: Checkpoint) -> None:

@@ -40,6 +40,7 @@ from .diffir_stage import (
     held_back,
     standardise,
     starting_pairs,
+    trained_model,
     validation,
 )
 
@@ -162,10 +163,7 @@ class JointStage(Student):
 
 def _build_joint(recipe: JointRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> JointStage:
     """From the warm-up. Raises UsageError if an earlier stage trained another model."""
-    for checkpoint in earlier.values():
-        check_config(recipe, checkpoint)
-    model = Diffir(recipe.model)
-    earlier["diffir-warmup"].fill(model)
+    model = trained_model(recipe, earlier, "diffir-warmup")
     return JointStage(recipe, model, frozen_target(earlier["diffir-pretrain"]), data.val)
 
 

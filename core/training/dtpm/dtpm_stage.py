@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
@@ -91,7 +92,7 @@ class TaskRecipe(Recipe):
 R = TypeVar("R", bound=TaskRecipe)
 
 
-class TaskStage(Generic[R]):
+class TaskStage(ABC, Generic[R]):
     """Stage II: the adapters of one task around the frozen prior of `dtpm`; a subclass adds the noise and the loss."""
 
     kind = "dtpm"
@@ -107,9 +108,9 @@ class TaskStage(Generic[R]):
         self.trained = trained_parts(dtpm, recipe.predictor_rate)
         self.frozen = nn.ModuleList([encoder])
 
+    @abstractmethod
     def draw_noise(self, shape: Sequence[int], rng: Generator) -> Arrays:
         """The "noise" of one sample, and its level if the loss needs one."""
-        raise NotImplementedError
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """Draw clean and damaged (3, crop, crop), the arrays of `draw_noise` and the code.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from ...errors import TrainingError
+from ...errors import INTERRUPTED, TrainingError
 from ...files import failure_reason
 from .recipe import Recipe
 
@@ -26,6 +27,7 @@ __all__ = [
     "claim_run",
     "clear_errors",
     "cooled_copies",
+    "interrupted",
     "is_finished",
     "load_state",
     "save_state",
@@ -132,3 +134,10 @@ def clear_errors(target: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise TrainingError(f"cannot write {target}: {failure_reason(error)}; the last saved state is kept") from error
+
+
+def interrupted(run: Path) -> int:
+    """Say on stderr how a run that Ctrl-C stopped is resumed, if it saved a state; returns the exit code."""
+    if (run / STATE_NAME).exists():
+        print(f"stopped; run the same command to resume from {run / STATE_NAME}", file=sys.stderr)
+    return INTERRUPTED

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.cli import main
+from pocketprior.core.errors import UnknownNameError
 from pocketprior.core.models import checkpoints
 from pocketprior.distill import DISTILL_METHODS, distill_stage
 from pocketprior.distill.commands.distill import TEXTURE_LOST
@@ -110,6 +111,11 @@ def test_recipes_are_files(name: str, tmp_path: Path) -> None:
     recipe.save(tmp_path / "recipe.toml")
     assert type(recipe).load(tmp_path / "recipe.toml") == recipe
     assert method_of(name.replace("_", "-")).recipe is recipe
+
+
+def test_an_unknown_task_is_refused_with_the_recipe() -> None:
+    with pytest.raises(UnknownNameError, match="unknown task 'fog'; choose one of"):
+        distill_recipe("one_step", task="fog")
 
 
 def test_recipe_takes_steps_task_and_settings_in_this_order() -> None:
