@@ -231,6 +231,7 @@ class ConvUnet(nn.Module):
             conv3x3(widths[0], finest**2 * outputs),
         )
         self.finest = finest
+        self.unshuffle = nn.PixelUnshuffle(finest)
         self.intro = intro
         self.encoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[:-1], blocks[:-1], strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
@@ -283,7 +284,7 @@ class ConvUnet(nn.Module):
                     x = next(following)(x, guidance)
             return x
 
-        x = self.intro(F.pixel_unshuffle(image, self.finest))
+        x = self.intro(self.unshuffle(image))
         if entry is not None:
             x = x + entry
         # Encoder.

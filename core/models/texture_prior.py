@@ -113,6 +113,7 @@ class SharedAdapters(nn.Module):
         self.blocks = nn.ModuleList(SharedAdapter(channels, width, octave) for channels, octave in octaves)
         self.octaves = 1 + max(octave for _, octave in octaves)
         cells, self.finest, self.where = 3 * unet.finest**2, unet.finest, damage
+        self.unshuffle = nn.PixelUnshuffle(unet.finest)
         self.first, self.second = nn.Conv2d(cells, width, 1), conv3x3(width, width)
         if damage != "none":
             self.damage = nn.Conv2d(cells, width if damage == "adapters" else denoiser.config.widths[0], 1, bias=False)
@@ -126,7 +127,7 @@ class SharedAdapters(nn.Module):
 
     def guidance(self, image: Tensor, base: Tensor) -> list[Tensor]:
         """The features of y_E per octave, finest first; image: y_d, base: y_E, both (N, 3, H, W)."""
-        x = self.first(F.pixel_unshuffle(5 * (base - 0.5), self.finest))
+        x = self.first(self.unshuffle(5 * (base - 0.5)))
         if self.where == "adapters":
             x = x + self._of_damage(image, base)
         octaves = [F.relu(self.second(F.relu(x)))]
@@ -139,7 +140,7 @@ class SharedAdapters(nn.Module):
         return self._of_damage(image, base) if self.where == "slot" else None
 
     def _of_damage(self, image: Tensor, base: Tensor) -> Tensor:
-        return self.damage(F.pixel_unshuffle(10 * (image - base), self.finest))
+        return self.damage(self.unshuffle(10 * (image - base)))
 
 
 class TextureDenoiser(nn.Module):

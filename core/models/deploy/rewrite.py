@@ -7,6 +7,8 @@
                  folded into the unpadded 1x1 that follows, or into the layer that makes the FiLM vectors.
     DiffIR       the affine part of a modulated normalisation is folded into the layer that makes scale and shift.
     Gen2Res      the affine part of a group normalisation is folded into the layer that makes the FiLM vectors.
+    Patches      a pixel-unshuffle and the 1x1 convolution after it become one strided convolution of the image: no
+                 runtime has a fast kernel for the unshuffle.
 
 Not rewritten, because it would not be exact: the shift of the guidance adapters' input (their 3x3 pads with zeros after
 the shift, so a bias would be wrong at the border).
@@ -29,10 +31,11 @@ from ....kernels.modulated_norm import EPS as MODULATED_EPS
 from ....kernels.naf_block import EPS as NAF_EPS
 from ....kernels.select import mode
 from ...restore.restorer import Graph
-from ..blocks import Module, NafBlock, RepConv, replaced
+from ..blocks import ConvUnet, Module, NafBlock, RepConv, replaced
 from ..dirformer import Modulation
 from ..gen2res import ResBlock
 from ..lora import LoraConv2d, LoraRepConv, LowRank
+from ..texture_prior import SharedAdapters
 
 __all__ = ["FoldedModulation", "FoldedResBlock", "SplitNafBlock", "eager", "mode", "rewritten"]
 
@@ -213,6 +216,27 @@ class FoldedResBlock(nn.Module):
         return self.attention(self.skip(self.resample(x)) + h)
 
 
+def _strided(conv: nn.Module, side: int) -> nn.Module:
+    """The convolution of an image that a 1x1 convolution of its unshuffled `side` x `side` patches is."""
+    if isinstance(conv, LowRank):
+        conv.conv, conv.down = _strided(conv.conv, side), _strided(conv.down, side)
+        return conv
+    assert isinstance(conv, nn.Conv2d)
+    outputs, inputs = conv.weight.shape[:2]
+    strided = nn.Conv2d(inputs // side**2, outputs, side, stride=side, bias=conv.bias is not None)
+    strided.weight, strided.bias = nn.Parameter(conv.weight.view(outputs, -1, side, side)), conv.bias
+    return strided
+
+
+def _read_patches(part: ConvUnet | SharedAdapters) -> None:
+    """Replace, in place, the unshuffle of `part` by the strides of the convolutions that follow it."""
+    names = ("intro",) if isinstance(part, ConvUnet) else ("first", "damage")
+    for name in names:
+        if hasattr(part, name):
+            setattr(part, name, _strided(getattr(part, name), part.finest))
+    part.unshuffle = nn.Identity()
+
+
 @torch.no_grad()
 def rewritten(module: Module) -> Module:
     """A copy of `module` for deployment, in evaluation mode; `module` itself stays as it is.
@@ -227,7 +251,11 @@ def rewritten(module: Module) -> Module:
         Modulation: FoldedModulation,
         ResBlock: FoldedResBlock,
     }
-    return replaced(module, makers)
+    deployed = replaced(module, makers)
+    for part in deployed.modules():
+        if isinstance(part, SharedAdapters) or (isinstance(part, ConvUnet) and part.intro_side == 1):
+            _read_patches(part)
+    return deployed.requires_grad_(False)
 
 
 def eager(module: nn.Module, inputs: Sequence[str], *outputs: str) -> Graph:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ from pocketprior.core.models.deploy.rewrite import (
     rewritten,
 )
 from pocketprior.core.models.dirformer import Modulation
+from pocketprior.core.models.dtpm import Dtpm
 from pocketprior.core.models.gen2res import Gen2ResConfig, ResBlock
+from support.small_models import CALIBRATED
 
 
 def perturbed(module: nn.Module) -> nn.Module:
@@ -28,11 +32,11 @@ def perturbed(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def assert_same(module: nn.Module, *inputs: torch.Tensor | None) -> None:
+def assert_same(module: nn.Module, *inputs: Any) -> None:
     deployed = rewritten(module)
     expected, found = module(*inputs), deployed(*inputs)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
-    doubled = [None if x is None else x.double() for x in inputs]
+    doubled = [x.double() if isinstance(x, torch.Tensor) else x for x in inputs]
     exact = module.double()(*doubled)
     torch.testing.assert_close(deployed.double()(*doubled), exact, rtol=0, atol=1e-6 * float(exact.abs().max()))
 
@@ -94,6 +98,18 @@ def test_model_is_the_same_function(size: str) -> None:
         shapes = [e if e is None else (1, e.shape[1], 32, 32) if e.dim() == 4 else e.shape for e in examples]
         inputs = (None if shape is None else torch.rand(shape, generator=random) for shape in shapes)
         assert_same(perturbed(net), *inputs)
+
+
+@pytest.mark.parametrize("where", ["adapters", "slot", "none"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_convolutions_of_patches_read_the_image(where: str, rank: int) -> None:
+    config = replace(CALIBRATED, damage_input=where, predictor=replace(CALIBRATED.predictor, lora=rank))
+    model = perturbed(Dtpm(config))
+    random = torch.Generator().manual_seed(3)
+    image, noise = (torch.rand(2, 3, 32, 48, generator=random) for _ in range(2))
+    assert_same(model, image, None, noise, torch.tensor([0.5, 1]), [0.1, 1.0], [0.7], torch.tensor([0.6, 1.5]))
+    left = [part for part in rewritten(model).modules() if isinstance(part, nn.PixelUnshuffle)]
+    assert left == []
 
 
 def test_model_itself_is_left_as_it_is() -> None:
