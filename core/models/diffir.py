@@ -200,11 +200,11 @@ class CpenS2(Cpen):
     def __init__(self, config: DiffirConfig) -> None:
         fold = CLEAN_FOLD // config.scale
         super().__init__(config, config.inputs * fold**2, _last(config))
-        self.fold = fold
+        self.unshuffle = nn.PixelUnshuffle(fold)
 
     def features(self, image: Tensor) -> Tensor:
         """The features averaged over the image (N, inputs, H, W): (N, 4 width). For tiles, average by area."""
-        return self.pooled(F.pixel_unshuffle(image, self.fold))
+        return self.pooled(self.unshuffle(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """The condition D (N, ipr) of a whole image."""

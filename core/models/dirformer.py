@@ -121,8 +121,11 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.forward_norm(x, ipr))
 
 
-def _down(channels: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+class UnshuffleDown(nn.Sequential):
+    """Half the resolution and twice the channels, by a 3x3 convolution and a pixel-unshuffle."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
 
 def _up(channels: int) -> nn.Module:
@@ -164,11 +167,11 @@ class Dirformer(nn.Module):
         widths = [config.width * 2**depth for depth in range(resolutions)]
         last = widths[0] if config.narrow else 2 * widths[0]
         self.scale = scale
-        self.unshuffle = config.unshuffle
+        self.unshuffle = nn.PixelUnshuffle(config.unshuffle)
         self.multiple_of = config.multiple_of
         self.intro = nn.Conv2d(inputs * config.unshuffle**2, widths[0], 3, padding=1, bias=False)
         self.encoder = nn.ModuleList(stage(widths[i], i, config.blocks[i]) for i in range(resolutions - 1))
-        self.downs = nn.ModuleList(_down(width) for width in widths[:-1])
+        self.downs = nn.ModuleList(UnshuffleDown(width) for width in widths[:-1])
         self.middle = stage(widths[-1], resolutions - 1, config.blocks[-1])
         self.ups = nn.ModuleList(_up(width) for width in widths[:0:-1])
         outs = [*widths[-2:0:-1], last]  # channels of each decoder depth
@@ -199,7 +202,7 @@ class Dirformer(nn.Module):
                 x = block(x, ipr)
             return x
 
-        x = self.intro(F.pixel_unshuffle(image, self.unshuffle))
+        x = self.intro(self.unshuffle(image))
         # Encoder.
         skips = []
         for blocks, down in zip(self.encoder, self.downs, strict=True):

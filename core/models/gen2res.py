@@ -184,6 +184,7 @@ class Denoiser(nn.Module):
         widths, size, fold = config.widths, config.embedding, config.unshuffle
         self.multiple_of = fold * 2 ** (len(widths) - 1)
         self.time = nn.Sequential(nn.Linear(size // 4, size), nn.SiLU(), nn.Linear(size, size))
+        self.unshuffle = nn.PixelUnshuffle(fold)
         self.intro = nn.Conv2d(3 * fold**2, widths[0], 3, padding=1)
         layers = _compact(config) if config.compact else _adm(config)
         self.encoder = nn.ModuleList(layers.encoder)
@@ -210,7 +211,7 @@ class Denoiser(nn.Module):
 
     def body(self, x: Tensor, time: Tensor) -> Tensor:
         """As `forward`, from the embedded time (N, embedding) on."""
-        x = self.intro(F.pixel_unshuffle(x, self.config.unshuffle))
+        x = self.intro(self.unshuffle(x))
         # Encoder.
         skips = [] if self.config.compact else [x]
         for layer, kept in zip(self.encoder, self.kept, strict=True):

@@ -7,8 +7,8 @@
                  folded into the unpadded 1x1 that follows, or into the layer that makes the FiLM vectors.
     DiffIR       the affine part of a modulated normalisation is folded into the layer that makes scale and shift.
     Gen2Res      the affine part of a group normalisation is folded into the layer that makes the FiLM vectors.
-    Patches      a pixel-unshuffle and the 1x1 convolution after it become one strided convolution of the image: no
-                 runtime has a fast kernel for the unshuffle.
+    Unshuffles   a pixel-unshuffle and the convolution after (or, in DiffIR, before) it become one strided convolution:
+                 its six-dimensional transposition is slow everywhere, and phone processors refuse it.
 
 Not rewritten, because it would not be exact: the shift of the guidance adapters' input (their 3x3 pads with zeros after
 the shift, so a bias would be wrong at the border).
@@ -32,8 +32,9 @@ from ....kernels.naf_block import EPS as NAF_EPS
 from ....kernels.select import mode
 from ...restore.restorer import Graph
 from ..blocks import ConvUnet, Module, NafBlock, RepConv, replaced
-from ..dirformer import Modulation
-from ..gen2res import ResBlock
+from ..diffir import CpenS2
+from ..dirformer import Dirformer, Modulation, UnshuffleDown
+from ..gen2res import Denoiser, ResBlock
 from ..lora import LoraConv2d, LoraRepConv, LowRank
 from ..texture_prior import SharedAdapters
 
@@ -216,24 +217,49 @@ class FoldedResBlock(nn.Module):
         return self.attention(self.skip(self.resample(x)) + h)
 
 
-def _strided(conv: nn.Module, side: int) -> nn.Module:
-    """The convolution of an image that a 1x1 convolution of its unshuffled `side` x `side` patches is."""
+def _after_unshuffle(conv: nn.Module, side: int) -> nn.Module:
+    """The convolution of x that `conv` of pixel_unshuffle(x, side) is: with a larger kernel, in strides of `side`."""
     if isinstance(conv, LowRank):
-        conv.conv, conv.down = _strided(conv.conv, side), _strided(conv.down, side)
+        conv.conv, conv.down = _after_unshuffle(conv.conv, side), _after_unshuffle(conv.down, side)
         return conv
     assert isinstance(conv, nn.Conv2d)
-    outputs, inputs = conv.weight.shape[:2]
-    strided = nn.Conv2d(inputs // side**2, outputs, side, stride=side, bias=conv.bias is not None)
-    strided.weight, strided.bias = nn.Parameter(conv.weight.view(outputs, -1, side, side)), conv.bias
+    outputs, inputs, k = conv.weight.shape[:3]
+    # (outputs, inputs, row, column in the patch, row, column of the patch) -> rows and columns of pixels.
+    kernel = conv.weight.reshape(outputs, -1, side, side, k, k).permute(0, 1, 4, 2, 5, 3)
+    strided = nn.Conv2d(inputs // side**2, outputs, k * side, side, k // 2 * side, bias=conv.bias is not None)
+    strided.weight, strided.bias = nn.Parameter(kernel.reshape(strided.weight.shape)), conv.bias
     return strided
 
 
-def _read_patches(part: ConvUnet | SharedAdapters) -> None:
-    """Replace, in place, the unshuffle of `part` by the strides of the convolutions that follow it."""
-    names = ("intro",) if isinstance(part, ConvUnet) else ("first", "damage")
+def _before_unshuffle(down: UnshuffleDown) -> nn.Conv2d:
+    """The convolution in strides of 2 that a 3x3 and a pixel-unshuffle by 2 are: four shifts of the 3x3 in a 4x4."""
+    weight = down[0].weight
+    outputs, inputs = weight.shape[:2]
+    kernels = weight.new_zeros(outputs, 2, 2, inputs, 4, 4)
+    for row in range(2):
+        for column in range(2):
+            kernels[:, row, column, :, row : row + 3, column : column + 3] = weight
+    strided = nn.Conv2d(inputs, 4 * outputs, 4, stride=2, padding=1, bias=False)
+    strided.weight = nn.Parameter(kernels.flatten(0, 2))
+    return strided
+
+
+# What is called on an unshuffled image: the part, and its convolutions that read the image itself once deployed.
+_UNSHUFFLING: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
+    (ConvUnet, ("intro",)),
+    (SharedAdapters, ("first", "damage")),
+    (Dirformer, ("intro",)),
+    (CpenS2, ("convs.0",)),
+    (Denoiser, ("intro",)),
+)
+
+
+def _without_unshuffle(part: nn.Module, names: Sequence[str]) -> None:
+    """Replace, in place, the `unshuffle` of `part` by strides of the convolutions after it."""
+    children = dict(part.named_modules())
     for name in names:
-        if hasattr(part, name):
-            setattr(part, name, _strided(getattr(part, name), part.finest))
+        if name in children:
+            part.set_submodule(name, _after_unshuffle(children[name], part.unshuffle.downscale_factor))  # type: ignore[union-attr]
     part.unshuffle = nn.Identity()
 
 
@@ -250,11 +276,13 @@ def rewritten(module: Module) -> Module:
         NafBlock: SplitNafBlock,
         Modulation: FoldedModulation,
         ResBlock: FoldedResBlock,
+        UnshuffleDown: _before_unshuffle,
     }
     deployed = replaced(module, makers)
     for part in deployed.modules():
-        if isinstance(part, SharedAdapters) or (isinstance(part, ConvUnet) and part.intro_side == 1):
-            _read_patches(part)
+        for kind, names in _UNSHUFFLING:
+            if isinstance(part, kind):
+                _without_unshuffle(part, names)
     return deployed.requires_grad_(False)
 
 

@@ -102,7 +102,7 @@ def test_model_is_the_same_function(size: str) -> None:
 
 @pytest.mark.parametrize("where", ["adapters", "slot", "none"])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_convolutions_of_patches_read_the_image(where: str, rank: int) -> None:
+def test_convolutions_of_a_calibrated_model_read_the_image(where: str, rank: int) -> None:
     config = replace(CALIBRATED, damage_input=where, predictor=replace(CALIBRATED.predictor, lora=rank))
     model = perturbed(Dtpm(config))
     random = torch.Generator().manual_seed(3)
