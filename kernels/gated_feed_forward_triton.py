@@ -11,18 +11,18 @@ hidden again; 9, hidden, dy and the gradients of gate and value; 22 in `mixed_ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .depthwise_triton import convolved, pixel, taps_first
-from .pointwise_triton import mixed_backward, pointwise, products
+from .convolutions_triton import COLUMNS, convolved, mixed_backward, pixel, pointwise, products, taps_first
 from .primitives_triton import block_width, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
 
-COLUMNS = 16  # of a tile
 BLOCK_E = 32  # hidden channels that a program holds at a time
 
 
@@ -120,12 +120,11 @@ def _gate_backward_kernel(
         tl.store(sums_ptr + ((n * runs + run) * C + c[:, None]) * E + e, total, (c[:, None] < C) & (e < E))
 
 
-def forward(x: Tensor, mixes: tuple[Tensor, Tensor], depths: tuple[Tensor, Tensor], leave: Tensor) -> Tensor:
-    """As `gated_feed_forward`; mixes and depths are those of gate and value. The result is channels_last."""
+def forward(x: Tensor, *weights: Tensor) -> list[Tensor]:
+    """As `gated_feed_forward`; the result is channels_last."""
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
-    hidden, taps, by = pointwise(x, mixes), taps_first(depths), leave.flatten(1).contiguous()
-    size = leave.shape[1]
+    hidden, taps, by, size = _prepared(x, weights)
     y = torch.empty_like(x, memory_format=torch.channels_last)
     rows = _rows(x)
     if _whole(x):
@@ -135,7 +134,7 @@ def forward(x: Tensor, mixes: tuple[Tensor, Tensor], depths: tuple[Tensor, Tenso
             hidden, taps, by, y, height, width, channels, size,
             HIDDEN=size, ROWS=rows, COLUMNS=COLUMNS, BLOCK_C=block, BLOCK_E=32 * 2 // x.itemsize, warps=8,
         )  # fmt: skip
-        return y
+        return [y]
     gated = x.new_empty((n, height, width, size))
     launch(
         _gate_kernel, (_tiles(x, rows) * triton.cdiv(size, BLOCK_E), n),
@@ -143,17 +142,14 @@ def forward(x: Tensor, mixes: tuple[Tensor, Tensor], depths: tuple[Tensor, Tenso
         ROWS=rows, COLUMNS=COLUMNS, BLOCK_E=BLOCK_E,
     )  # fmt: skip
     torch.mm(gated.view(-1, size), by.t(), out=y.movedim(1, 3).view(-1, channels))
-    return y
+    return [y]
 
 
-def backward(
-    dy: Tensor, x: Tensor, mixes: tuple[Tensor, Tensor], depths: tuple[Tensor, Tensor], leave: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, of the two 1x1 and of the two 3x3 stacked, and of leave."""
+def backward(dy: Tensor, _kept: Sequence[Tensor], x: Tensor, *weights: Tensor) -> list[Tensor]:
+    """Gradients of x and all weights."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     n, channels, height, width = x.shape
-    hidden, taps, by = pointwise(x, mixes), taps_first(depths), leave.flatten(1).contiguous()
-    size = leave.shape[1]
+    hidden, taps, by, size = _prepared(x, weights)
     dmixed = torch.empty_like(hidden)
     rows, blocks, whole = _rows(x), triton.cdiv(size, BLOCK_E), _whole(x)
     run = run_length(_tiles(x, rows), blocks * n) if whole else 1
@@ -173,13 +169,13 @@ def backward(
         BLOCK_E=BLOCK_E, WHOLE=whole, warps=8 if whole else 4,
     )  # fmt: skip
     dleave = sums.sum(dim=(0, 1)) if whole else products(dy_pixels, gated).sum(dim=0)
-    dx, dmix, ddepth = mixed_backward(dmixed, hidden, x, mixes, depths)
-    return (
-        dx,
-        dmix.view(2, *mixes[0].shape),
-        ddepth.view(2, *depths[0].shape),
-        dleave.to(x.dtype).view(leave.shape),
-    )
+    return [*mixed_backward(dmixed, hidden, x, weights[:-1]), dleave.to(x.dtype).view(weights[-1].shape)]
+
+
+def _prepared(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, int]:
+    """`hidden`, the taps of gate and value, the last 1x1 as a matrix (C, E), and E."""
+    *mixed, leave = weights
+    return pointwise(x, mixed[::2]), taps_first(mixed[1::2]), leave.flatten(1).contiguous(), leave.shape[1]
 
 
 def _whole(x: Tensor) -> bool:

@@ -206,10 +206,7 @@ class Denoiser(nn.Module):
             (N, 6, H, W): the noise eps, then the share s of the variance's range, -1 for beta~ and 1 for beta (Improved
             DDPM, Eq. 15, with v = (s + 1) / 2).
         """
-        return self.body(x, F.silu(self.time(sinusoid(t, self.config.embedding // 4))))
-
-    def body(self, x: Tensor, time: Tensor) -> Tensor:
-        """As `forward`, from the embedded time (N, embedding) on."""
+        time = F.silu(self.time(sinusoid(t, self.config.embedding // 4)))
         x = self.intro(F.pixel_unshuffle(x, self.config.unshuffle))
         # Encoder.
         skips = [] if self.config.compact else [x]
