@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .channel_attention import SMALLEST
-from .convolutions_triton import COLUMNS, convolved, mixed_backward, pixel, pointwise, products, taps_first
+from .convolutions_triton import COLUMNS, convolved, mixed, mixed_backward, pixel, products, tile_count
 from .primitives_triton import block_width, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
@@ -225,10 +225,10 @@ def _maps_backward_kernel(
 
 def forward(x: Tensor, *others: Any) -> list[Tensor]:
     """Output, channels_last, and statistics (N, heads, c + 2, c): q k^T and the squared lengths of q and of k."""
-    *mixed, temperature, out, heads = others
+    *mixes, temperature, out, heads = others
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
-    hidden, taps = pointwise(x, mixed[::2]), taps_first(mixed[1::2])
+    hidden, taps = mixed(x, mixes)
     statistics = _statistics(hidden, taps, heads)
     onto = _onto(out, _weights(statistics, temperature))
     y = torch.empty_like(x, memory_format=torch.channels_last)
@@ -236,7 +236,7 @@ def forward(x: Tensor, *others: Any) -> list[Tensor]:
     rows, part, widest = (2, PART, 64) if exact else (4, 32, 128)
     block = max(part, min(triton.next_power_of_2(channels), widest))
     launch(
-        _apply_kernel, (_tiles(hidden, rows) * triton.cdiv(channels, block), n),
+        _apply_kernel, (tile_count(height, width, rows) * triton.cdiv(channels, block), n),
         hidden, taps, onto, y, height, width, channels,
         INPUTS=channels, ROWS=rows, COLUMNS=COLUMNS, BLOCK_IN=part, BLOCK_OUT=block,
         warps=8 if exact or block > 64 else 4,
@@ -247,11 +247,11 @@ def forward(x: Tensor, *others: Any) -> list[Tensor]:
 def backward(dy: Tensor, kept: Sequence[Tensor], x: Tensor, *others: Any) -> list[Tensor]:
     """Gradients of x, of the 1x1 and 3x3 of q, k and v, of temperature and out."""
     (statistics,) = kept
-    *mixed, temperature, out, heads = others
+    *mixes, temperature, out, heads = others
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     n, channels, height, width = x.shape
     size, block = channels // heads, block_width(channels // heads)
-    hidden, taps = pointwise(x, mixed[::2]), taps_first(mixed[1::2])
+    hidden, taps = mixed(x, mixes)
     weights = _weights(statistics, temperature)
     onto = _onto(out, weights)
     # Of W_out A, and so of both.
@@ -271,7 +271,7 @@ def backward(dy: Tensor, kept: Sequence[Tensor], x: Tensor, *others: Any) -> lis
     dmixed = torch.empty_like(hidden)
     rows, part = (1, PART) if x.dtype == torch.float32 else (2, block)
     launch(
-        _maps_backward_kernel, (_tiles(hidden, rows) * heads, n),
+        _maps_backward_kernel, (tile_count(height, width, rows) * heads, n),
         hidden, taps, dmap, scales, dmixed, height, width, channels, size,
         ROWS=rows, COLUMNS=COLUMNS, BLOCK=block, PART=part,
         warps=8 if block > 32 else 4,
@@ -282,7 +282,7 @@ def backward(dy: Tensor, kept: Sequence[Tensor], x: Tensor, *others: Any) -> lis
         out=dmixed.view(n, pixels, 3 * channels)[..., 2 * channels :],
     )  # fmt: skip
     dtemperature = dtemperature.sum(dim=0).to(x.dtype).view(temperature.shape)
-    return [*mixed_backward(dmixed, hidden, x, mixed), dtemperature, dout.to(x.dtype)]
+    return [*mixed_backward(dmixed, hidden, x, mixes), dtemperature, dout.to(x.dtype)]
 
 
 def _by_head(out: Tensor, heads: int) -> Tensor:
@@ -302,8 +302,9 @@ def _statistics(hidden: Tensor, taps: Tensor, heads: int) -> Tensor:
     size = channels // (3 * heads)
     block = block_width(size)
     rows = 4 // (1 + (block > 64)) // (1 + (hidden.dtype == torch.float32))
-    run = run_length(_tiles(hidden, rows), heads * n)
-    sums = hidden.new_empty((n, triton.cdiv(_tiles(hidden, rows), run), heads, size + 2, size), dtype=torch.float32)
+    tiles = tile_count(height, width, rows)
+    run = run_length(tiles, heads * n)
+    sums = hidden.new_empty((n, triton.cdiv(tiles, run), heads, size + 2, size), dtype=torch.float32)
     launch(
         _maps_kernel, (sums.shape[1], heads, n),
         hidden, taps, sums, height, width, channels // 3, size,
@@ -323,8 +324,3 @@ def _weights(statistics: Tensor, temperature: Tensor) -> Tensor:
         SMALLEST=SMALLEST, R=R, BLOCK=block,
     )  # fmt: skip
     return weights
-
-
-def _tiles(hidden: Tensor, rows: int) -> int:
-    _, height, width, _ = hidden.shape
-    return triton.cdiv(height, rows) * triton.cdiv(width, COLUMNS)

@@ -15,7 +15,7 @@ and return the gradient of what they took, `dmixed`, of the same shape.
 
 Traffic by count, in units of one image of the convolved channels: `depthwise_backward` 3 (dy and x in, dx out),
 `depthwise_gate` 1.5, `depthwise_gate_backward` 2.5; the rims of the strips add to it, from the L2 cache. In units of x,
-where K is k times its channels: `pointwise` 1 + k, `mixed_backward` 5 k + 2.
+where K is k times its channels: `mixed` 1 + k, `mixed_backward` 5 k + 2.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ __all__ = [
     "depthwise_backward",
     "depthwise_gate",
     "depthwise_gate_backward",
+    "mixed",
     "mixed_backward",
     "pixel",
-    "pointwise",
     "products",
-    "taps_first",
+    "tile_count",
 ]
 
 ROWS = 8  # of a strip: 2 more are read
@@ -193,7 +193,7 @@ def depthwise_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
     sums = x.new_empty((n * grid[0], 10, channels), dtype=torch.float32)
     launch(
         _depthwise_backward_kernel, grid,
-        dy, x, taps_first([weight]), dx, sums, height, width, channels,
+        dy, x, _taps_first([weight]), dx, sums, height, width, channels,
         ROWS=SUMMED_ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS,
     )  # fmt: skip
     total = sums.sum(dim=0)
@@ -220,7 +220,7 @@ def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Ten
     sums = x.new_empty((n, grid[0], half), dtype=torch.float32)
     launch(
         _gate_kernel, grid,
-        x, taps_first([weight]), bias.contiguous(), x, sums, y, sums, height, width, half,
+        x, _taps_first([weight]), bias.contiguous(), x, sums, y, sums, height, width, half,
         ROWS=ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS, GRADIENT=False,
     )  # fmt: skip
     return y, sums
@@ -240,13 +240,13 @@ def depthwise_gate_backward(dy: Tensor, shift: Tensor, x: Tensor, weight: Tensor
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     launch(
         _gate_kernel, _grid(x, channels // 2, ROWS),
-        x, taps_first([weight]), bias.contiguous(), dy, shift, dx, shift, height, width, channels // 2,
+        x, _taps_first([weight]), bias.contiguous(), dy, shift, dx, shift, height, width, channels // 2,
         ROWS=ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS, GRADIENT=True,
     )  # fmt: skip
     return dx
 
 
-def taps_first(weights: Sequence[Tensor]) -> Tensor:
+def _taps_first(weights: Sequence[Tensor]) -> Tensor:
     """3x3 weights (E, 1, 3, 3) -> (9, K), K the sum of all E: the taps of neighbouring channels are loaded at once."""
     return torch.cat([weight.reshape(-1, 9) for weight in weights]).t().contiguous()
 
@@ -254,7 +254,12 @@ def taps_first(weights: Sequence[Tensor]) -> Tensor:
 def _grid(x: Tensor, channels: int, rows: int) -> tuple[int, int, int]:
     """Strips of an image, blocks of channels, images."""
     n, _, height, width = x.shape
-    return triton.cdiv(height, rows) * triton.cdiv(width, COLUMNS), triton.cdiv(channels, CHANNELS), n
+    return tile_count(height, width, rows), triton.cdiv(channels, CHANNELS), n
+
+
+def tile_count(height: int, width: int, rows: int) -> int:
+    """Return how many tiles of `rows` x COLUMNS pixels an image has."""
+    return triton.cdiv(height, rows) * triton.cdiv(width, COLUMNS)
 
 
 @triton.jit
@@ -360,9 +365,12 @@ def _block(channels: int, dtype: torch.dtype, widest: int) -> int:
     return max(16, min(triton.next_power_of_2(channels), widest if dtype.itemsize == 2 else 64))
 
 
-def pointwise(x: Tensor, mixes: Sequence[Tensor]) -> Tensor:
-    """Apply 1x1 weights (E, C, 1, 1) to x (N, C, H, W) channels_last: (N, H, W, K), K the sum of all E."""
-    return x.movedim(1, 3) @ _matrix(mixes).mT
+def mixed(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """`hidden` of x (N, C, H, W) channels_last, and the taps (9, K) of the 3x3; K is the sum of all E.
+
+    weights: by turns a 1x1 (E, C, 1, 1) and its 3x3 (E, 1, 3, 3).
+    """
+    return x.movedim(1, 3) @ _matrix(weights[::2]).mT, _taps_first(weights[1::2])
 
 
 def mixed_backward(dmixed: Tensor, hidden: Tensor, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .convolutions_triton import COLUMNS, convolved, mixed_backward, pixel, pointwise, products, taps_first
+from .convolutions_triton import COLUMNS, convolved, mixed, mixed_backward, pixel, products, tile_count
 from .primitives_triton import block_width, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
@@ -124,20 +124,21 @@ def forward(x: Tensor, *weights: Tensor) -> list[Tensor]:
     """As `gated_feed_forward`; the result is channels_last."""
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
-    hidden, taps, by, size = _prepared(x, weights)
+    hidden, taps = mixed(x, weights[:-1])
+    by, size = weights[-1].flatten(1).contiguous(), weights[-1].shape[1]
     y = torch.empty_like(x, memory_format=torch.channels_last)
     rows = _rows(x)
     if _whole(x):
         block = block_width(channels)
         launch(
-            _leave_kernel, (_tiles(x, rows), n),
+            _leave_kernel, (tile_count(height, width, rows), n),
             hidden, taps, by, y, height, width, channels, size,
             HIDDEN=size, ROWS=rows, COLUMNS=COLUMNS, BLOCK_C=block, BLOCK_E=32 * 2 // x.itemsize, warps=8,
         )  # fmt: skip
         return [y]
     gated = x.new_empty((n, height, width, size))
     launch(
-        _gate_kernel, (_tiles(x, rows) * triton.cdiv(size, BLOCK_E), n),
+        _gate_kernel, (tile_count(height, width, rows) * triton.cdiv(size, BLOCK_E), n),
         hidden, taps, gated, height, width, size,
         ROWS=rows, COLUMNS=COLUMNS, BLOCK_E=BLOCK_E,
     )  # fmt: skip
@@ -149,11 +150,13 @@ def backward(dy: Tensor, _kept: Sequence[Tensor], x: Tensor, *weights: Tensor) -
     """Gradients of x and all weights."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     n, channels, height, width = x.shape
-    hidden, taps, by, size = _prepared(x, weights)
+    hidden, taps = mixed(x, weights[:-1])
+    by, size = weights[-1].flatten(1).contiguous(), weights[-1].shape[1]
     dmixed = torch.empty_like(hidden)
     rows, blocks, whole = _rows(x), triton.cdiv(size, BLOCK_E), _whole(x)
-    run = run_length(_tiles(x, rows), blocks * n) if whole else 1
-    runs = triton.cdiv(_tiles(x, rows), run)
+    tiles = tile_count(height, width, rows)
+    run = run_length(tiles, blocks * n) if whole else 1
+    runs = triton.cdiv(tiles, run)
     dy_pixels = dy.movedim(1, 3)
     if whole:
         gated, dgated = x, dy
@@ -172,12 +175,6 @@ def backward(dy: Tensor, _kept: Sequence[Tensor], x: Tensor, *weights: Tensor) -
     return [*mixed_backward(dmixed, hidden, x, weights[:-1]), dleave.to(x.dtype).view(weights[-1].shape)]
 
 
-def _prepared(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, int]:
-    """`hidden`, the taps of gate and value, the last 1x1 as a matrix (C, E), and E."""
-    *mixed, leave = weights
-    return pointwise(x, mixed[::2]), taps_first(mixed[1::2]), leave.flatten(1).contiguous(), leave.shape[1]
-
-
 def _whole(x: Tensor) -> bool:
     """Whether a program holds all channels: exact products of float32 keep more in registers."""
     return x.shape[1] <= (64 if x.dtype == torch.float32 else 128)
@@ -186,7 +183,3 @@ def _whole(x: Tensor) -> bool:
 def _rows(x: Tensor) -> int:
     """Of a tile."""
     return 2 if x.dtype == torch.float32 else 4
-
-
-def _tiles(x: Tensor, rows: int) -> int:
-    return triton.cdiv(x.shape[2], rows) * triton.cdiv(x.shape[3], COLUMNS)

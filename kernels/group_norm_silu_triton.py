@@ -213,8 +213,7 @@ def forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor |
     sums = x.new_empty((n, tiles, 2, channels), dtype=torch.float32)
     statistics = x.new_empty((2, n, groups), dtype=torch.float32)
     y = torch.empty_like(x, memory_format=torch.channels_last)
-    warps = _warps(sizes)
-    launch(_statistics_kernel, (tiles, n), x, sums, pixels, channels, **sizes, warps=warps)
+    launch(_statistics_kernel, (tiles, n), x, sums, pixels, channels, **sizes)
     launch(
         _combine_kernel, (groups, n), sums, statistics, pixels, tiles, channels, size,
         P=sizes["P"], **_cells(tiles, size), EPS=EPS,
@@ -222,7 +221,7 @@ def forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor |
     launch(
         _forward_kernel, (tiles, n),
         x, statistics, weight, bias, weight if film is None else film.contiguous(), y, pixels, channels, size,
-        **sizes, FILM=film is not None, warps=warps,
+        **sizes, FILM=film is not None,
     )  # fmt: skip
     return [y, statistics]
 
@@ -241,10 +240,10 @@ def backward(
     means = torch.empty_like(statistics)
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     dfilms = [] if film is None else [torch.empty_like(film)]
-    flag, warps = film is not None, _warps(sizes)
+    flag = film is not None
     launch(
         _sums_kernel, (tiles, n), dy, x, statistics, *factors, sums, pixels, channels, size,
-        **sizes, FILM=flag, warps=warps,
+        **sizes, FILM=flag,
     )  # fmt: skip
     launch(
         _totals_kernel, (groups, n),
@@ -253,23 +252,19 @@ def backward(
     )  # fmt: skip
     launch(
         _backward_kernel, (tiles, n), dy, x, statistics, means, *factors, dx, pixels, channels, size,
-        **sizes, FILM=flag, warps=warps,
+        **sizes, FILM=flag,
     )  # fmt: skip
     return [dx, *(part.sum(dim=0).to(x.dtype) for part in parts), *dfilms]
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, dict[str, int]]:
-    """N, C, pixels of an image; pixels per program and C padded to a power of two."""
+    """N, C, pixels of an image; pixels per program, C padded to a power of two, and warps."""
     n, channels, height, width = x.shape
     block = triton.next_power_of_2(channels)
     fewest, most = ELEMENTS
     elements = min(max(triton.next_power_of_2(n * height * width * block // PROGRAMS), fewest), most)
     rows = min(max(1, elements // block), triton.next_power_of_2(height * width))
-    return n, channels, height * width, {"P": rows, "BLOCK_C": block}
-
-
-def _warps(sizes: dict[str, int]) -> int:
-    return 8 if sizes["P"] * sizes["BLOCK_C"] > 4096 else 4
+    return n, channels, height * width, {"P": rows, "BLOCK_C": block, "warps": 8 if rows * block > 4096 else 4}
 
 
 def _cells(tiles: int, size: int) -> dict[str, int]:
