@@ -259,7 +259,13 @@ def backward(dy: Tensor, _kept: Sequence[Tensor], h: Tensor, guide: Tensor, *oth
         **_constants(sizes, channels, inside), SUMMED=summed, GUIDED=guided, warps=sizes.warps,
         stages=2 if summed else 1,
     )  # fmt: skip
-    dguide = _guide(dg, guide, weights[2]) if guided else guide.new_empty(0)
+    dguide = torch.empty_like(guide, memory_format=torch.channels_last) if guided else guide.new_empty(0)
+    if guided:
+        rows, block_d = 64, block_width(inside)
+        launch(
+            _guide_kernel, (triton.cdiv(pixels, rows),),
+            dg, weights[2], dguide, pixels, height, width, D=inside, P=rows, BLOCK_D=block_d,
+        )  # fmt: skip
     if summed:
         denter, denter_bias, dconv, dleave, dleave_bias = sums.sum(dim=0).to(h.dtype).split(lengths)
         dconv, dconv_bias = dconv.reshape(inside, 28).split([27, 1], dim=1)
@@ -272,16 +278,6 @@ def backward(dy: Tensor, _kept: Sequence[Tensor], h: Tensor, guide: Tensor, *oth
         dconv_bias = dg.sum(dim=0)
     found = denter, denter_bias, dconv, dconv_bias, dleave, dleave_bias
     return [dh, dguide, *(t.reshape(w.shape).clone() for t, w in zip(found, weights, strict=True))]
-
-
-def _guide(dg: Tensor, guide: Tensor, guide_weight: Tensor) -> Tensor:
-    dguide = torch.empty_like(guide, memory_format=torch.channels_last)
-    pixels, rows = dg.shape[0], 64
-    launch(
-        _guide_kernel, (triton.cdiv(pixels, rows),),
-        dg, guide_weight, dguide, pixels, *guide.shape[2:], D=dg.shape[1], P=rows, BLOCK_D=block_width(dg.shape[1]),
-    )  # fmt: skip
-    return dguide
 
 
 class _Sizes(NamedTuple):

@@ -68,14 +68,12 @@ class Adapters(nn.ModuleList):
             for channels, downscale in denoiser.unet.features
         )
 
-    def guidance(self, image: Tensor, base: Tensor) -> Tensor:
+    def guidance(self, _image: Tensor, base: Tensor) -> Tensor:
         """The second argument of each adapter: y_E."""
-        del image
         return base
 
-    def entry(self, image: Tensor, base: Tensor) -> None:
+    def entry(self, *_: Tensor) -> None:
         """Nothing is added to the first features."""
-        del image, base
 
 
 class SharedAdapter(nn.Module):
