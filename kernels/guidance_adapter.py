@@ -24,8 +24,9 @@ CHANNELS, WIDTH = 128, 64  # most that the kernels take: one program holds both 
 
 def reference(h: Tensor, guide: Tensor, *weights: Tensor) -> Tensor:
     """The op in plain PyTorch; arguments as `guidance_adapter`."""
-    enter, conv, leave = weights[:2], weights[2:4], weights[4:]
-    return h + F.conv2d(F.gelu(F.conv2d(h, *enter)) + F.gelu(F.conv2d(guide, *conv, padding=1)), *leave)
+    enter, enter_bias, conv, conv_bias, leave, leave_bias = weights
+    guidance = F.conv2d(guide, conv, conv_bias, padding=1)
+    return h + F.conv2d(F.gelu(F.conv2d(h, enter, enter_bias)) + F.gelu(guidance), leave, leave_bias)
 
 
 def guidance_adapter(
