@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.models.checkpoints import Checkpoint, from_dict
-from ..core.models.deploy.specialise import fixed_diffir
 from ..core.models.diffir import PERIOD, Diffir, DiffirConfig, composed
 from ..core.sampling.noise import normal_vector
 from ..core.sampling.samplers import posterior_mean
@@ -128,16 +127,12 @@ class DiffirSystem(DistillSystem):
         return composed(image, model(image, noise)).cpu()
 
     def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-        """As in `DistillSystem`: the diffused vector does not depend on the size of the image."""
+        """As in `DistillSystem`; the steps are the model's own, whose cost does not depend on the size of the image."""
         assert isinstance(model, Diffir)
-        fixed = fixed_diffir(model)
+        del steps
         image, noise = torch.rand(1, self.config.inputs, side, side), torch.randn(1, self.config.ipr)
         condition = torch.rand(1, self.config.ipr)
-
-        def chain() -> Tensor:
-            return posterior_mean(lambda x, step: fixed.denoise(x, condition, step), noise, steps.levels)
-
-        return lambda: fixed(image, noise), chain
+        return lambda: model(image, noise), lambda: model.prior(condition, noise)
 
     def facts(self) -> dict[str, Any]:
         """The task."""

@@ -14,8 +14,8 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.models.blocks import merge_branches
 from ..core.models.checkpoints import Checkpoint, from_dict
-from ..core.models.deploy.specialise import fixed_dtpm
 from ..core.models.dtpm import Dtpm, DtpmConfig
 from ..core.models.semantic_code import NoEncoder, encoder_of
 from ..core.sampling.samplers import ddim
@@ -104,17 +104,13 @@ class DtpmSystem(DistillSystem):
     def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         """As in `DistillSystem`. The code runs once per photo and is not timed; the chain is without the predictor."""
         assert isinstance(model, Dtpm)
-        fixed = fixed_dtpm(model, steps)
+        plain = merge_branches(model)
         image, base, noise = torch.rand(1, 3, side, side), torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)
         code, strength = torch.zeros(1, self.config.semantic.code), torch.ones(1)
-
-        def chain() -> Tensor:
-            def denoise(x: Tensor, step: int) -> Tensor:
-                return fixed.denoise(x, image, base, code, step)
-
-            return ddim(denoise, noise, steps.levels, self.config.prediction)
-
-        return lambda: fixed(image, code, noise, strength), chain
+        return (
+            lambda: plain(image, code, noise, strength, *steps),
+            lambda: plain.residual(image, base, code, noise, *steps),
+        )
 
     def facts(self) -> dict[str, Any]:
         """The task, and the scale of its residual."""

@@ -15,8 +15,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.models.checkpoints import Checkpoint
-from ..core.models.deploy.specialise import fixed_gen2res
-from ..core.models.gen2res import Denoiser, build, restore
+from ..core.models.gen2res import Denoiser, build, merged, predictions, restore
 from ..core.sampling.noise import normal
 from ..core.sampling.samplers import clipped, ddim, noised
 from ..core.sampling.schedule import ddpm, strided
@@ -101,11 +100,11 @@ class Gen2ResSystem(DistillSystem):
     def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         """As in `DistillSystem`: the restoration is the chain."""
         assert isinstance(model, Denoiser)
-        fixed = fixed_gen2res(model, steps.times)
+        predict = predictions(merged(model).eval(), steps.times)
         start = torch.randn(1, 3, side, side)
 
         def chain() -> Tensor:
-            return ddim(lambda x, step: fixed[step](x)[:, :3], start, steps.levels, "eps", clip=clipped)
+            return ddim(lambda x, step: predict(x, step)[0], start, steps.levels, "eps", clip=clipped)
 
         return chain, chain
 

@@ -233,7 +233,7 @@ method stands in its file in `distill/`, the limits with their reasons in `disti
   [results.md](results.md). DTPM at the gain of the packs, 0.5.
 - PSNR (dB), SSIM, HaarPSI: higher is better. NIQE, SWD: lower is better. A PSNR above the teacher's with a worse NIQE
   or SWD means that texture is being lost.
-- s/MP: CPU seconds of one thread per megapixel, the whole restoration in PyTorch in float32 with the time path folded
-  in every row (`core/models/deploy/specialise.py`), interleaved, the median of 9. Chain s/MP: only the steps, without
-  what runs once (DTPM's predictor, DiffIR's encoder and transformer).
+- s/MP: CPU seconds of one thread per megapixel, the whole restoration in PyTorch in float32 with re-parameterised
+  branches and low-rank factors merged, interleaved, the median of 9. Chain s/MP: only the steps, without what runs once
+  (DTPM's predictor, DiffIR's encoder and transformer).
 - "no distillation": the teacher itself, sampled in fewer steps."""

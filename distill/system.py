@@ -142,7 +142,7 @@ class DistillSystem(ABC):
 
     @abstractmethod
     def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-        """Two functions to time, with the time path folded as deployed.
+        """Two functions to time, with re-parameterised branches and low-rank factors merged.
 
         The first restores an image of `side` x `side` pixels; the second only runs its chain, the part whose cost grows
         with the number of steps.

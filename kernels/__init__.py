@@ -5,7 +5,7 @@ Each op NAME has its own module with
     NAME(...)         what models call: `select.choose` runs the reference or the fused implementation
     reference(...)    the op in plain PyTorch. It never casts: in float64 it is the truth, in the tested dtype the
                       yardstick, and traced it is what is exported
-    fused(...)        the fused implementation as an operator of PyTorch, with fake and autograd registrations
+    fused(...)        the fused implementation as an operator of PyTorch, registered by `select.operator`
     unsupported(...)  why the fused implementation cannot take a call, or None
     CASES             the shapes (N, C, H, W) that tests run
     example(shape, generator)  the arguments of one call

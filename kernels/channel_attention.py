@@ -7,14 +7,14 @@ transposed attention of Zamir et al., "Restormer: Efficient Transformer for High
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .select import Shape, choose
+from .select import Shape, choose, operator
 
 __all__ = ["CASES", "channel_attention", "example", "fused", "reference", "unsupported"]
 
@@ -25,24 +25,13 @@ SMALLEST = 1e-12  # of the product of two lengths
 WIDEST = 128  # channels of a head: one program holds its map of channels x channels
 
 
-def reference(
-    x: Tensor,
-    q_mix: Tensor,
-    q_depth: Tensor,
-    k_mix: Tensor,
-    k_depth: Tensor,
-    v_mix: Tensor,
-    v_depth: Tensor,
-    temperature: Tensor,
-    out: Tensor,
-    heads: int,
-) -> Tensor:
+def reference(x: Tensor, *others: Any) -> Tensor:
     """The op in plain PyTorch; arguments as `channel_attention`."""
+    *mixes, temperature, out, heads = others
     n, c, h, w = x.shape
-    mixes = ((q_mix, q_depth), (k_mix, k_depth), (v_mix, v_depth))
     q, k, v = (
         F.conv2d(F.conv2d(x, mix), depth, padding=1, groups=c).reshape(n, heads, c // heads, h * w)
-        for mix, depth in mixes
+        for mix, depth in zip(mixes[::2], mixes[1::2], strict=True)
     )
     # Dividing the c by c map by the lengths of q and k is cheaper than dividing them, and the same.
     lengths = torch.linalg.vector_norm(q, dim=-1)[..., :, None] * torch.linalg.vector_norm(k, dim=-1)[..., None, :]
@@ -84,102 +73,36 @@ def channel_attention(
     )
 
 
-def unsupported(x: Tensor, *others: Tensor | int) -> str | None:
+def unsupported(x: Tensor, *others: Any) -> str | None:
     """Return why the kernel cannot take the call, or None."""
-    heads = others[-1]
-    assert isinstance(heads, int)
-    size = x.shape[1] // heads
+    size = x.shape[1] // others[-1]
     return f"{size} channels per head; the kernel takes up to {WIDEST}" if size > WIDEST else None
 
 
 def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | int, ...]:
     """Return the arguments of one call, float32 on the CPU."""
+    normal = partial(torch.randn, generator=generator)
     _, c, height, width = shape
     heads = max(2 if c < 16 else 1, c // 64)
     if height * width == 1:
         heads = c  # every cosine is 1 or -1 there: gradients of q and k would be nothing but rounding errors
-
-    def normal(*shape: int, scale: float = 1.0) -> Tensor:
-        return scale * torch.randn(shape, generator=generator)
-
     # Taps near one half of the image itself: the lengths of q and k are not near zero at a single pixel, and their
     # product over 256 x 256 pixels fits into float16, which the reference needs.
     centre = torch.zeros(3, 3).index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(0.5))
-    mixes = [t for _ in range(3) for t in (normal(c, c, 1, 1, scale=c**-0.5), centre + normal(c, 1, 3, 3, scale=0.1))]
-    return normal(*shape), *mixes, 1 + 0.2 * normal(heads, 1, 1), normal(c, c, 1, 1, scale=c**-0.5), heads
+    mixes = [t for _ in range(3) for t in (c**-0.5 * normal(c, c, 1, 1), centre + 0.1 * normal(c, 1, 3, 3))]
+    return normal(*shape), *mixes, 1 + 0.2 * normal(heads, 1, 1), c**-0.5 * normal(c, c, 1, 1), heads
 
 
-# The operator wraps one with a second result: the statistics that the backward pass needs.
-torch.library.define(
-    "pocketprior::channel_attention",
-    "(Tensor x, Tensor q_mix, Tensor q_depth, Tensor k_mix, Tensor k_depth, Tensor v_mix, Tensor v_depth, "
-    "Tensor temperature, Tensor out, int heads) -> Tensor",
+def _statistics(x: Tensor, *others: Any) -> list[Tensor]:
+    heads = others[-1]
+    size = x.shape[1] // heads
+    return [x.new_empty((len(x), heads, size + 2, size), dtype=torch.float32)]
+
+
+fused = operator(
+    "channel_attention",
+    "Tensor x, Tensor q_mix, Tensor q_depth, Tensor k_mix, Tensor k_depth, Tensor v_mix, Tensor v_depth, "
+    "Tensor temperature, Tensor out, int heads",
+    kept=_statistics,
 )
-
-
-@torch.library.impl("pocketprior::channel_attention", "CompositeImplicitAutograd")
-def _(x: Tensor, *others: Any) -> Tensor:
-    *weights, heads = others
-    return _fused_forward(x, weights, heads)[0]
-
-
-fused: Callable[..., Tensor] = torch.ops.pocketprior.channel_attention.default
 """The Triton implementation as an operator of PyTorch; the result is channels_last."""
-
-
-@torch.library.custom_op("pocketprior::channel_attention_forward", mutates_args=())
-def _fused_forward(x: Tensor, weights: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor]:
-    from . import channel_attention_triton
-
-    return channel_attention_triton.forward(x, *_grouped(weights), heads, SMALLEST)
-
-
-@torch.library.custom_op("pocketprior::channel_attention_backward", mutates_args=())
-def _fused_backward(
-    dy: Tensor, x: Tensor, weights: Sequence[Tensor], heads: int, statistics: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from . import channel_attention_triton
-
-    return channel_attention_triton.backward(dy, x, *_grouped(weights), heads, statistics, SMALLEST)
-
-
-def _grouped(weights: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor]:
-    """The 1x1 and the 3x3 of q, k and v; temperature and out."""
-    return weights[:-2:2], weights[1:-2:2], weights[-2], weights[-1]
-
-
-@_fused_forward.register_fake
-def _(x: Tensor, weights: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor]:
-    del weights
-    n, c = x.shape[:2]
-    statistics = x.new_empty((n, heads, c // heads + 2, c // heads), dtype=torch.float32)
-    return torch.empty_like(x, memory_format=torch.channels_last), statistics
-
-
-@_fused_backward.register_fake
-def _(
-    dy: Tensor, x: Tensor, weights: Sequence[Tensor], heads: int, statistics: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    del dy, weights, statistics
-    c = x.shape[1]
-    dx = torch.empty_like(x, memory_format=torch.channels_last)
-    shapes = (3, c, c, 1, 1), (3, c, 1, 3, 3), (heads, 1, 1), (c, c, 1, 1)
-    dmix, ddepth, dtemperature, dout = (x.new_empty(shape) for shape in shapes)
-    return dx, dmix, ddepth, dtemperature, dout
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weights, ctx.heads = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, *weights, output[1])
-
-
-def _gradients(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | list[Tensor] | None, ...]:
-    x, *weights, statistics = ctx.saved_tensors
-    dx, dmix, ddepth, dtemperature, dout = _fused_backward(dy, x, weights, ctx.heads, statistics)
-    mixes = [t for pair in zip(dmix.unbind(), ddepth.unbind(), strict=True) for t in pair]
-    return dx, [*mixes, dtemperature, dout], None
-
-
-_fused_forward.register_autograd(_gradients, setup_context=_save)

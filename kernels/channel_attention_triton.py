@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .depthwise_triton import convolved, pixel, taps_first
-from .pointwise_triton import mixed_backward, pointwise, products
+from .channel_attention import SMALLEST
+from .convolutions_triton import COLUMNS, convolved, mixed, mixed_backward, pixel, products, tile_count
 from .primitives_triton import block_width, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
 
-COLUMNS = 16  # of a tile
 R = 16  # rows of a map that a program holds at a time
 PART = 16  # channels that products of float32 go over at a time: they keep both factors in registers
 
@@ -223,51 +223,36 @@ def _maps_backward_kernel(
     tl.store(to + C, rounded(dk, dmixed_ptr.dtype.element_ty), inside)
 
 
-def forward(
-    x: Tensor,
-    mixes: Sequence[Tensor],
-    depths: Sequence[Tensor],
-    temperature: Tensor,
-    out: Tensor,
-    heads: int,
-    smallest: float,
-) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, *others: Any) -> list[Tensor]:
     """Output, channels_last, and statistics (N, heads, c + 2, c): q k^T and the squared lengths of q and of k."""
+    *mixes, temperature, out, heads = others
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
-    hidden, taps = pointwise(x, mixes), taps_first(depths)
+    hidden, taps = mixed(x, mixes)
     statistics = _statistics(hidden, taps, heads)
-    onto = _onto(out, _weights(statistics, temperature, smallest))
+    onto = _onto(out, _weights(statistics, temperature))
     y = torch.empty_like(x, memory_format=torch.channels_last)
     exact = x.dtype == torch.float32
     rows, part, widest = (2, PART, 64) if exact else (4, 32, 128)
     block = max(part, min(triton.next_power_of_2(channels), widest))
     launch(
-        _apply_kernel, (_tiles(hidden, rows) * triton.cdiv(channels, block), n),
+        _apply_kernel, (tile_count(height, width, rows) * triton.cdiv(channels, block), n),
         hidden, taps, onto, y, height, width, channels,
         INPUTS=channels, ROWS=rows, COLUMNS=COLUMNS, BLOCK_IN=part, BLOCK_OUT=block,
         warps=8 if exact or block > 64 else 4,
     )  # fmt: skip
-    return y, statistics
+    return [y, statistics]
 
 
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    mixes: Sequence[Tensor],
-    depths: Sequence[Tensor],
-    temperature: Tensor,
-    out: Tensor,
-    heads: int,
-    statistics: Tensor,
-    smallest: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, of the three 1x1 and of the three 3x3 stacked, of temperature and out."""
+def backward(dy: Tensor, kept: Sequence[Tensor], x: Tensor, *others: Any) -> list[Tensor]:
+    """Gradients of x, of the 1x1 and 3x3 of q, k and v, of temperature and out."""
+    (statistics,) = kept
+    *mixes, temperature, out, heads = others
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     n, channels, height, width = x.shape
     size, block = channels // heads, block_width(channels // heads)
-    hidden, taps = pointwise(x, mixes), taps_first(depths)
-    weights = _weights(statistics, temperature, smallest)
+    hidden, taps = mixed(x, mixes)
+    weights = _weights(statistics, temperature)
     onto = _onto(out, weights)
     # Of W_out A, and so of both.
     donto = products(dy.movedim(1, 3), hidden[..., 2 * channels :], taps[:, 2 * channels :])  # (N, C, C) float32
@@ -281,12 +266,12 @@ def backward(
     launch(
         _weights_backward_kernel, (heads, n),
         statistics, temperature.contiguous(), dweights, dmap, scales, dtemperature, size, channels,
-        SMALLEST=smallest, SHORTEST=math.sqrt(smallest), R=R, BLOCK=block, warps=8,
+        SMALLEST=SMALLEST, SHORTEST=math.sqrt(SMALLEST), R=R, BLOCK=block, warps=8,
     )  # fmt: skip
     dmixed = torch.empty_like(hidden)
     rows, part = (1, PART) if x.dtype == torch.float32 else (2, block)
     launch(
-        _maps_backward_kernel, (_tiles(hidden, rows) * heads, n),
+        _maps_backward_kernel, (tile_count(height, width, rows) * heads, n),
         hidden, taps, dmap, scales, dmixed, height, width, channels, size,
         ROWS=rows, COLUMNS=COLUMNS, BLOCK=block, PART=part,
         warps=8 if block > 32 else 4,
@@ -296,9 +281,8 @@ def backward(
         dy.movedim(1, 3).view(n, pixels, channels), onto,
         out=dmixed.view(n, pixels, 3 * channels)[..., 2 * channels :],
     )  # fmt: skip
-    dx, dmix, ddepth = mixed_backward(dmixed, hidden, x, mixes, depths)
     dtemperature = dtemperature.sum(dim=0).to(x.dtype).view(temperature.shape)
-    return dx, dmix.view(3, *mixes[0].shape), ddepth.view(3, *depths[0].shape), dtemperature, dout.to(x.dtype)
+    return [*mixed_backward(dmixed, hidden, x, mixes), dtemperature, dout.to(x.dtype)]
 
 
 def _by_head(out: Tensor, heads: int) -> Tensor:
@@ -318,8 +302,9 @@ def _statistics(hidden: Tensor, taps: Tensor, heads: int) -> Tensor:
     size = channels // (3 * heads)
     block = block_width(size)
     rows = 4 // (1 + (block > 64)) // (1 + (hidden.dtype == torch.float32))
-    run = run_length(_tiles(hidden, rows), heads * n)
-    sums = hidden.new_empty((n, triton.cdiv(_tiles(hidden, rows), run), heads, size + 2, size), dtype=torch.float32)
+    tiles = tile_count(height, width, rows)
+    run = run_length(tiles, heads * n)
+    sums = hidden.new_empty((n, triton.cdiv(tiles, run), heads, size + 2, size), dtype=torch.float32)
     launch(
         _maps_kernel, (sums.shape[1], heads, n),
         hidden, taps, sums, height, width, channels // 3, size,
@@ -328,7 +313,7 @@ def _statistics(hidden: Tensor, taps: Tensor, heads: int) -> Tensor:
     return sums.sum(dim=1)
 
 
-def _weights(statistics: Tensor, temperature: Tensor, smallest: float) -> Tensor:
+def _weights(statistics: Tensor, temperature: Tensor) -> Tensor:
     """Attention (N, heads, c, c) in the dtype of temperature."""
     n, heads, _, size = statistics.shape
     weights = temperature.new_empty((n, heads, size, size))
@@ -336,11 +321,6 @@ def _weights(statistics: Tensor, temperature: Tensor, smallest: float) -> Tensor
     launch(
         _weights_kernel, (triton.cdiv(size, R), heads, n),
         statistics, temperature.contiguous(), weights, size,
-        SMALLEST=smallest, R=R, BLOCK=block,
+        SMALLEST=SMALLEST, R=R, BLOCK=block,
     )  # fmt: skip
     return weights
-
-
-def _tiles(hidden: Tensor, rows: int) -> int:
-    _, height, width, _ = hidden.shape
-    return triton.cdiv(height, rows) * triton.cdiv(width, COLUMNS)

@@ -7,14 +7,13 @@ feed-forward network of Zamir et al., "Restormer: Efficient Transformer for High
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .select import Shape, choose
+from .select import Shape, choose, operator
 
 __all__ = ["CASES", "example", "fused", "gated_feed_forward", "reference", "unsupported"]
 
@@ -52,69 +51,21 @@ def gated_feed_forward(
     return choose(reference, fused, unsupported, x, gate_mix, gate_depth, value_mix, value_depth, leave)
 
 
-def unsupported(x: Tensor, *others: Tensor) -> str | None:
+def unsupported(*_: Tensor) -> None:
     """Return None: the kernels take all sizes."""
-    del x, others
 
 
 def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Return the arguments of one call, float32 on the CPU."""
+    normal = partial(torch.randn, generator=generator)
     c = shape[1]
     hidden = 36 if c % 16 else 2 * c  # 36 are two blocks, one of them not full
-
-    def normal(*shape: int, scale: float = 1.0) -> Tensor:
-        return scale * torch.randn(shape, generator=generator)
-
-    mixes = [
-        t for _ in range(2) for t in (normal(hidden, c, 1, 1, scale=c**-0.5), normal(hidden, 1, 3, 3, scale=1 / 3))
-    ]
-    return normal(*shape), *mixes, normal(c, hidden, 1, 1, scale=hidden**-0.5)
+    mixes = [t for _ in range(2) for t in (c**-0.5 * normal(hidden, c, 1, 1), 1 / 3 * normal(hidden, 1, 3, 3))]
+    return normal(*shape), *mixes, hidden**-0.5 * normal(c, hidden, 1, 1)
 
 
-@torch.library.custom_op("pocketprior::gated_feed_forward", mutates_args=())
-def fused(
-    x: Tensor, gate_mix: Tensor, gate_depth: Tensor, value_mix: Tensor, value_depth: Tensor, leave: Tensor
-) -> Tensor:
-    """The Triton implementation as an operator of PyTorch; the result is channels_last."""
-    from . import gated_feed_forward_triton
-
-    return gated_feed_forward_triton.forward(x, (gate_mix, value_mix), (gate_depth, value_depth), leave)
-
-
-@torch.library.custom_op("pocketprior::gated_feed_forward_backward", mutates_args=())
-def _fused_backward(dy: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from . import gated_feed_forward_triton
-
-    gate_mix, gate_depth, value_mix, value_depth, leave = weights
-    return gated_feed_forward_triton.backward(dy, x, (gate_mix, value_mix), (gate_depth, value_depth), leave)
-
-
-@fused.register_fake
-def _(x: Tensor, *weights: Tensor) -> Tensor:
-    del weights
-    return torch.empty_like(x, memory_format=torch.channels_last)
-
-
-@_fused_backward.register_fake
-def _(dy: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    del dy
-    leave = weights[-1]
-    channels, hidden = leave.shape[:2]
-    dx = torch.empty_like(x, memory_format=torch.channels_last)
-    shapes = (2, hidden, channels, 1, 1), (2, hidden, 1, 3, 3), leave.shape
-    dmix, ddepth, dleave = (x.new_empty(shape) for shape in shapes)
-    return dx, dmix, ddepth, dleave
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    del output
-    ctx.save_for_backward(*inputs)
-
-
-def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-    x, *weights = ctx.saved_tensors
-    dx, dmix, ddepth, dleave = _fused_backward(dy, x, weights)
-    return dx, dmix[0], ddepth[0], dmix[1], ddepth[1], dleave
-
-
-fused.register_autograd(_gradients, setup_context=_save)
+fused = operator(
+    "gated_feed_forward",
+    "Tensor x, Tensor gate_mix, Tensor gate_depth, Tensor value_mix, Tensor value_depth, Tensor leave",
+)
+"""The Triton implementation as an operator of PyTorch; the result is channels_last."""

@@ -11,18 +11,18 @@ hidden again; 9, hidden, dy and the gradients of gate and value; 22 in `mixed_ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .depthwise_triton import convolved, pixel, taps_first
-from .pointwise_triton import mixed_backward, pointwise, products
+from .convolutions_triton import COLUMNS, convolved, mixed, mixed_backward, pixel, products, tile_count
 from .primitives_triton import block_width, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
 
-COLUMNS = 16  # of a tile
 BLOCK_E = 32  # hidden channels that a program holds at a time
 
 
@@ -120,44 +120,43 @@ def _gate_backward_kernel(
         tl.store(sums_ptr + ((n * runs + run) * C + c[:, None]) * E + e, total, (c[:, None] < C) & (e < E))
 
 
-def forward(x: Tensor, mixes: tuple[Tensor, Tensor], depths: tuple[Tensor, Tensor], leave: Tensor) -> Tensor:
-    """As `gated_feed_forward`; mixes and depths are those of gate and value. The result is channels_last."""
+def forward(x: Tensor, *weights: Tensor) -> list[Tensor]:
+    """As `gated_feed_forward`; the result is channels_last."""
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
-    hidden, taps, by = pointwise(x, mixes), taps_first(depths), leave.flatten(1).contiguous()
-    size = leave.shape[1]
+    hidden, taps = mixed(x, weights[:-1])
+    by, size = weights[-1].flatten(1).contiguous(), weights[-1].shape[1]
     y = torch.empty_like(x, memory_format=torch.channels_last)
     rows = _rows(x)
     if _whole(x):
         block = block_width(channels)
         launch(
-            _leave_kernel, (_tiles(x, rows), n),
+            _leave_kernel, (tile_count(height, width, rows), n),
             hidden, taps, by, y, height, width, channels, size,
             HIDDEN=size, ROWS=rows, COLUMNS=COLUMNS, BLOCK_C=block, BLOCK_E=32 * 2 // x.itemsize, warps=8,
         )  # fmt: skip
-        return y
+        return [y]
     gated = x.new_empty((n, height, width, size))
     launch(
-        _gate_kernel, (_tiles(x, rows) * triton.cdiv(size, BLOCK_E), n),
+        _gate_kernel, (tile_count(height, width, rows) * triton.cdiv(size, BLOCK_E), n),
         hidden, taps, gated, height, width, size,
         ROWS=rows, COLUMNS=COLUMNS, BLOCK_E=BLOCK_E,
     )  # fmt: skip
     torch.mm(gated.view(-1, size), by.t(), out=y.movedim(1, 3).view(-1, channels))
-    return y
+    return [y]
 
 
-def backward(
-    dy: Tensor, x: Tensor, mixes: tuple[Tensor, Tensor], depths: tuple[Tensor, Tensor], leave: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, of the two 1x1 and of the two 3x3 stacked, and of leave."""
+def backward(dy: Tensor, _kept: Sequence[Tensor], x: Tensor, *weights: Tensor) -> list[Tensor]:
+    """Gradients of x and all weights."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     n, channels, height, width = x.shape
-    hidden, taps, by = pointwise(x, mixes), taps_first(depths), leave.flatten(1).contiguous()
-    size = leave.shape[1]
+    hidden, taps = mixed(x, weights[:-1])
+    by, size = weights[-1].flatten(1).contiguous(), weights[-1].shape[1]
     dmixed = torch.empty_like(hidden)
     rows, blocks, whole = _rows(x), triton.cdiv(size, BLOCK_E), _whole(x)
-    run = run_length(_tiles(x, rows), blocks * n) if whole else 1
-    runs = triton.cdiv(_tiles(x, rows), run)
+    tiles = tile_count(height, width, rows)
+    run = run_length(tiles, blocks * n) if whole else 1
+    runs = triton.cdiv(tiles, run)
     dy_pixels = dy.movedim(1, 3)
     if whole:
         gated, dgated = x, dy
@@ -173,13 +172,7 @@ def backward(
         BLOCK_E=BLOCK_E, WHOLE=whole, warps=8 if whole else 4,
     )  # fmt: skip
     dleave = sums.sum(dim=(0, 1)) if whole else products(dy_pixels, gated).sum(dim=0)
-    dx, dmix, ddepth = mixed_backward(dmixed, hidden, x, mixes, depths)
-    return (
-        dx,
-        dmix.view(2, *mixes[0].shape),
-        ddepth.view(2, *depths[0].shape),
-        dleave.to(x.dtype).view(leave.shape),
-    )
+    return [*mixed_backward(dmixed, hidden, x, weights[:-1]), dleave.to(x.dtype).view(weights[-1].shape)]
 
 
 def _whole(x: Tensor) -> bool:
@@ -190,7 +183,3 @@ def _whole(x: Tensor) -> bool:
 def _rows(x: Tensor) -> int:
     """Of a tile."""
     return 2 if x.dtype == torch.float32 else 4
-
-
-def _tiles(x: Tensor, rows: int) -> int:
-    return triton.cdiv(x.shape[2], rows) * triton.cdiv(x.shape[3], COLUMNS)

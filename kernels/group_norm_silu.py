@@ -6,14 +6,14 @@ normalisation") are those of Dhariwal and Nichol, "Diffusion Models Beat GANs" (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .select import Shape, choose
+from .select import Shape, choose, operator
 
 __all__ = ["CASES", "example", "fused", "group_norm_silu", "reference", "unsupported"]
 
@@ -48,9 +48,8 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: 
     return choose(reference, fused, unsupported, x, groups, weight, bias, film)
 
 
-def unsupported(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> str | None:
+def unsupported(x: Tensor, groups: int, *_: Tensor | None) -> str | None:
     """Return why the kernels cannot take the call, or None."""
-    del weight, bias, film
     if x.shape[1] > WIDEST:
         return f"{x.shape[1]} channels; the kernels take up to {WIDEST}"
     return f"{x.shape[1]} channels do not divide into {groups} groups" if x.shape[1] % groups else None
@@ -58,73 +57,16 @@ def unsupported(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tens
 
 def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | int | None, ...]:
     """Return the arguments of one call, float32 on the CPU."""
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
+    normal = partial(torch.randn, generator=generator)
     n, c = shape[:2]
     groups = next(g for g in (8, 4, 1) if (c % g == 0 and c // g >= 3) or g == 1)
     film = None if c % 16 else 0.3 * normal(n, 2 * c)
     return 3 + 2 * normal(*shape), groups, 1 + 0.2 * normal(c), 0.2 * normal(c), film
 
 
-# The operator wraps one with a second result: the statistics that the backward pass needs.
-torch.library.define(
-    "pocketprior::group_norm_silu", "(Tensor x, int groups, Tensor weight, Tensor bias, Tensor? film) -> Tensor"
-)
+def _statistics(x: Tensor, groups: int, *_: Any) -> list[Tensor]:
+    return [x.new_empty((2, x.shape[0], groups), dtype=torch.float32)]
 
 
-@torch.library.impl("pocketprior::group_norm_silu", "CompositeImplicitAutograd")
-def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> Tensor:
-    return _fused_forward(x, groups, weight, bias, film)[0]
-
-
-fused: Callable[..., Tensor] = torch.ops.pocketprior.group_norm_silu.default
+fused = operator("group_norm_silu", "Tensor x, int groups, Tensor weight, Tensor bias, Tensor? film", kept=_statistics)
 """The Triton implementation as an operator of PyTorch; the result is channels_last."""
-
-
-@torch.library.custom_op("pocketprior::group_norm_silu_forward", mutates_args=())
-def _fused_forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> tuple[Tensor, Tensor]:
-    from . import group_norm_silu_triton
-
-    return group_norm_silu_triton.forward(x, groups, weight, bias, film, EPS)
-
-
-@torch.library.custom_op("pocketprior::group_norm_silu_backward", mutates_args=())
-def _fused_backward(
-    dy: Tensor, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, film: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from . import group_norm_silu_triton
-
-    return group_norm_silu_triton.backward(dy, x, statistics, weight, bias, film)
-
-
-@_fused_forward.register_fake
-def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> tuple[Tensor, Tensor]:
-    del weight, bias, film
-    statistics = x.new_empty((2, x.shape[0], groups), dtype=torch.float32)
-    return torch.empty_like(x, memory_format=torch.channels_last), statistics
-
-
-@_fused_backward.register_fake
-def _(
-    dy: Tensor, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, film: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    del dy, statistics
-    dx = torch.empty_like(x, memory_format=torch.channels_last)
-    dfilm = x.new_empty(0 if film is None else film.shape)
-    return dx, weight.new_empty(weight.shape), bias.new_empty(bias.shape), dfilm
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, _, weight, bias, film = inputs
-    ctx.save_for_backward(x, output[1], weight, bias, film)
-
-
-def _gradients(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    x, statistics, weight, bias, film = ctx.saved_tensors
-    dx, dweight, dbias, dfilm = _fused_backward(dy, x, statistics, weight, bias, film)
-    return dx, None, dweight, dbias, None if film is None else dfilm
-
-
-_fused_forward.register_autograd(_gradients, setup_context=_save)

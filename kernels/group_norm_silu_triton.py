@@ -16,11 +16,14 @@ mean and 1 / standard deviation of each group.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .group_norm_silu import EPS
 from .primitives_triton import launch
 
 __all__ = ["backward", "forward"]
@@ -201,9 +204,7 @@ def _backward_kernel(
     tl.store(dx_ptr + first + p * C + c, dx.to(dx_ptr.dtype.element_ty), live)
 
 
-def forward(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None) -> list[Tensor]:
     """As `group_norm_silu`, channels_last, and mean and 1 / deviation of the groups, (2, N, groups) float32."""
     n, channels, pixels, sizes = _sizes(x)
     tiles, size = triton.cdiv(pixels, sizes["P"]), channels // groups
@@ -212,63 +213,58 @@ def forward(
     sums = x.new_empty((n, tiles, 2, channels), dtype=torch.float32)
     statistics = x.new_empty((2, n, groups), dtype=torch.float32)
     y = torch.empty_like(x, memory_format=torch.channels_last)
-    warps = _warps(sizes)
-    launch(_statistics_kernel, (tiles, n), x, sums, pixels, channels, **sizes, warps=warps)
+    launch(_statistics_kernel, (tiles, n), x, sums, pixels, channels, **sizes)
     launch(
         _combine_kernel, (groups, n), sums, statistics, pixels, tiles, channels, size,
-        P=sizes["P"], **_cells(tiles, size), EPS=eps,
+        P=sizes["P"], **_cells(tiles, size), EPS=EPS,
     )  # fmt: skip
     launch(
         _forward_kernel, (tiles, n),
         x, statistics, weight, bias, weight if film is None else film.contiguous(), y, pixels, channels, size,
-        **sizes, FILM=film is not None, warps=warps,
+        **sizes, FILM=film is not None,
     )  # fmt: skip
-    return y, statistics
+    return [y, statistics]
 
 
 def backward(
-    dy: Tensor, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, film: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight, bias and film; that of a missing film is empty."""
+    dy: Tensor, kept: Sequence[Tensor], x: Tensor, groups: int, weight: Tensor, bias: Tensor, film: Tensor | None
+) -> list[Tensor]:
+    """Gradients of x, weight, bias and film if there is one."""
+    (statistics,) = kept
     n, channels, pixels, sizes = _sizes(x)
-    tiles, groups = triton.cdiv(pixels, sizes["P"]), statistics.shape[2]
-    size = channels // groups
+    tiles, size = triton.cdiv(pixels, sizes["P"]), channels // groups
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     factors = weight.contiguous(), bias.contiguous(), weight if film is None else film.contiguous()
     sums = x.new_empty((n, tiles, 2, channels), dtype=torch.float32)
     parts = x.new_empty((2, n, channels), dtype=torch.float32)
     means = torch.empty_like(statistics)
     dx = torch.empty_like(x, memory_format=torch.channels_last)
-    dfilm = x.new_empty(0 if film is None else film.shape)
-    flag, warps = film is not None, _warps(sizes)
+    dfilms = [] if film is None else [torch.empty_like(film)]
+    flag = film is not None
     launch(
         _sums_kernel, (tiles, n), dy, x, statistics, *factors, sums, pixels, channels, size,
-        **sizes, FILM=flag, warps=warps,
+        **sizes, FILM=flag,
     )  # fmt: skip
     launch(
-        _totals_kernel, (groups, n), sums, *factors, dfilm, parts, means, pixels, tiles, channels, size,
+        _totals_kernel, (groups, n),
+        sums, *factors, dfilms[0] if dfilms else sums, parts, means, pixels, tiles, channels, size,
         **_cells(tiles, size), FILM=flag,
     )  # fmt: skip
     launch(
         _backward_kernel, (tiles, n), dy, x, statistics, means, *factors, dx, pixels, channels, size,
-        **sizes, FILM=flag, warps=warps,
+        **sizes, FILM=flag,
     )  # fmt: skip
-    dweight, dbias = (part.sum(dim=0).to(x.dtype) for part in parts)
-    return dx, dweight, dbias, dfilm
+    return [dx, *(part.sum(dim=0).to(x.dtype) for part in parts), *dfilms]
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, dict[str, int]]:
-    """N, C, pixels of an image; pixels per program and C padded to a power of two."""
+    """N, C, pixels of an image; pixels per program, C padded to a power of two, and warps."""
     n, channels, height, width = x.shape
     block = triton.next_power_of_2(channels)
     fewest, most = ELEMENTS
     elements = min(max(triton.next_power_of_2(n * height * width * block // PROGRAMS), fewest), most)
     rows = min(max(1, elements // block), triton.next_power_of_2(height * width))
-    return n, channels, height * width, {"P": rows, "BLOCK_C": block}
-
-
-def _warps(sizes: dict[str, int]) -> int:
-    return 8 if sizes["P"] * sizes["BLOCK_C"] > 4096 else 4
+    return n, channels, height * width, {"P": rows, "BLOCK_C": block, "warps": 8 if rows * block > 4096 else 4}
 
 
 def _cells(tiles: int, size: int) -> dict[str, int]:

@@ -16,7 +16,7 @@ well and multiplied by PyTorch: 2 + 4 D / C more. No atomics: the same result ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -219,7 +219,7 @@ def _guide_kernel(
     tl.store(to, dguide.to(dguide_ptr.dtype.element_ty), (p < pixels - first) & (c < 3))
 
 
-def forward(h: Tensor, guide: Tensor, *weights: Tensor) -> Tensor:
+def forward(h: Tensor, guide: Tensor, *weights: Tensor) -> list[Tensor]:
     """As `guidance_adapter`; the result is channels_last."""
     h, guide = (t.contiguous(memory_format=torch.channels_last) for t in (h, guide))
     y = torch.empty_like(h, memory_format=torch.channels_last)
@@ -230,19 +230,15 @@ def forward(h: Tensor, guide: Tensor, *weights: Tensor) -> Tensor:
         h, guide, *(w.contiguous() for w in weights), y, pixels, *h.shape[2:],
         **_constants(sizes, h.shape[1], weights[0].shape[0]), warps=sizes.warps,
     )  # fmt: skip
-    return y
+    return [y]
 
 
-def backward(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tensor], guided: bool) -> list[Tensor]:
-    """Return the gradients of h, the guide and all weights and biases; that of the guide is empty unless `guided`.
+def backward(dy: Tensor, _kept: Sequence[Tensor], h: Tensor, guide: Tensor, *others: Any) -> list[Tensor]:
+    """Gradients of h, the guide (empty if not needed) and all weights and biases.
 
-    Args:
-        dy: (N, C, H, W).
-        h: (N, C, H, W).
-        guide: (N, 3, H, W).
-        weights: weights and biases of `enter` and the 3x3, then the weights of `leave`.
-        guided: whether the gradient of the guide is needed.
+    others: the weights and biases, then whether the gradient of the guide is needed.
     """
+    *weights, guided = others
     h, guide, dy = (t.contiguous(memory_format=torch.channels_last) for t in (h, guide, dy))
     weights = [w.contiguous() for w in weights]
     n, channels, height, width = h.shape
@@ -259,11 +255,17 @@ def backward(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tensor], gu
     sums = h.new_empty((programs, sum(lengths)) if summed else 0, dtype=torch.float32)
     launch(
         _backward_kernel, (programs,),
-        dy, h, guide, *weights, dh, dg, da, u, sums, pixels, chunks, height, width,
+        dy, h, guide, *weights[:-1], dh, dg, da, u, sums, pixels, chunks, height, width,
         **_constants(sizes, channels, inside), SUMMED=summed, GUIDED=guided, warps=sizes.warps,
         stages=2 if summed else 1,
     )  # fmt: skip
-    dguide = _guide(dg, guide, weights[2]) if guided else guide.new_empty(0)
+    dguide = torch.empty_like(guide, memory_format=torch.channels_last) if guided else guide.new_empty(0)
+    if guided:
+        rows, block_d = 64, block_width(inside)
+        launch(
+            _guide_kernel, (triton.cdiv(pixels, rows),),
+            dg, weights[2], dguide, pixels, height, width, D=inside, P=rows, BLOCK_D=block_d,
+        )  # fmt: skip
     if summed:
         denter, denter_bias, dconv, dleave, dleave_bias = sums.sum(dim=0).to(h.dtype).split(lengths)
         dconv, dconv_bias = dconv.reshape(inside, 28).split([27, 1], dim=1)
@@ -274,19 +276,8 @@ def backward(dy: Tensor, h: Tensor, guide: Tensor, weights: Sequence[Tensor], gu
         image = dg.reshape(n, height, width, inside).permute(0, 3, 1, 2)
         dconv = torch.nn.grad.conv2d_weight(guide, weights[2].shape, image, padding=1)
         dconv_bias = dg.sum(dim=0)
-    found = denter, denter_bias, dconv, dconv_bias, dleave
-    found = (t.reshape(w.shape).clone() for t, w in zip(found, weights, strict=True))
-    return [dh, dguide, *found, dleave_bias.clone()]
-
-
-def _guide(dg: Tensor, guide: Tensor, guide_weight: Tensor) -> Tensor:
-    dguide = torch.empty_like(guide, memory_format=torch.channels_last)
-    pixels, rows = dg.shape[0], 64
-    launch(
-        _guide_kernel, (triton.cdiv(pixels, rows),),
-        dg, guide_weight, dguide, pixels, *guide.shape[2:], D=dg.shape[1], P=rows, BLOCK_D=block_width(dg.shape[1]),
-    )  # fmt: skip
-    return dguide
+    found = denter, denter_bias, dconv, dconv_bias, dleave, dleave_bias
+    return [dh, dguide, *(t.reshape(w.shape).clone() for t, w in zip(found, weights, strict=True))]
 
 
 class _Sizes(NamedTuple):
@@ -299,7 +290,6 @@ class _Sizes(NamedTuple):
 
 
 def _constants(sizes: _Sizes, channels: int, inside: int) -> dict[str, int]:
-    blocks = (min(block_width(channels), size) for size in (sizes.entering, sizes.leaving))
-    return dict(zip(("BLOCK_C", "PART"), blocks, strict=True)) | {
-        "C": channels, "D": inside, "P": sizes.pixels, "BLOCK_D": block_width(inside),
-    }  # fmt: skip
+    block_c, part = (min(block_width(channels), size) for size in (sizes.entering, sizes.leaving))
+    block_d = block_width(inside)
+    return {"C": channels, "D": inside, "P": sizes.pixels, "BLOCK_C": block_c, "BLOCK_D": block_d, "PART": part}

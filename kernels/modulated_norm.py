@@ -5,13 +5,13 @@ Xia et al., "DiffIR: Efficient Diffusion Model for Image Restoration" (ICCV 2023
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .select import Shape, choose
+from .select import Shape, choose, operator
 
 __all__ = ["CASES", "example", "fused", "modulated_norm", "reference", "unsupported"]
 
@@ -46,67 +46,18 @@ def modulated_norm(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
     return choose(reference, fused, unsupported, x, weight, bias, scale, shift)
 
 
-def unsupported(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> str | None:
+def unsupported(x: Tensor, *_: Tensor | None) -> str | None:
     """Return why the kernel cannot take the call, or None."""
-    del weight, bias, scale, shift
     return f"{x.shape[1]} channels; the kernel takes up to {WIDEST}" if x.shape[1] > WIDEST else None
 
 
 def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor | None, ...]:
     """Return the arguments of one call, float32 on the CPU."""
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
+    normal = partial(torch.randn, generator=generator)
     n, c = shape[:2]
     bias = normal(c) if n > 1 else None
     return normal(*shape), 1 + 0.2 * normal(c), bias, 1 + 0.2 * normal(n, c), normal(n, c)
 
 
-@torch.library.custom_op("pocketprior::modulated_norm", mutates_args=())
-def fused(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    """The Triton implementation as an operator of PyTorch; the result is channels_last."""
-    from . import modulated_norm_triton
-
-    return modulated_norm_triton.forward(x, weight, bias, scale, shift, EPS)
-
-
-@torch.library.custom_op("pocketprior::modulated_norm_backward", mutates_args=())
-def _fused_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from . import modulated_norm_triton
-
-    return modulated_norm_triton.backward(dy, x, weight, bias, scale, EPS)
-
-
-@fused.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    del weight, bias, scale, shift
-    return torch.empty_like(x, memory_format=torch.channels_last)
-
-
-@_fused_backward.register_fake
-def _(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    del dy, bias
-    dx = torch.empty_like(x, memory_format=torch.channels_last)
-    dweight, dbias = (torch.empty_like(weight) for _ in range(2))
-    dscale, dshift = (scale.new_empty(scale.shape) for _ in range(2))
-    return dx, dweight, dbias, dscale, dshift
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    del output
-    x, weight, bias, scale, _ = inputs
-    ctx.save_for_backward(x, weight, bias, scale)
-
-
-def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, bias, scale = ctx.saved_tensors
-    dx, dweight, dbias, dscale, dshift = _fused_backward(dy, x, weight, bias, scale)
-    return dx, dweight, None if bias is None else dbias, dscale, dshift
-
-
-fused.register_autograd(_gradients, setup_context=_save)
+fused = operator("modulated_norm", "Tensor x, Tensor weight, Tensor? bias, Tensor scale, Tensor shift")
+"""The Triton implementation as an operator of PyTorch; the result is channels_last."""

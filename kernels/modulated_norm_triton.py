@@ -6,11 +6,14 @@ pixels are written per program and added up afterwards: no atomics, the same res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .modulated_norm import EPS
 from .primitives_triton import launch
 
 __all__ = ["backward", "forward"]
@@ -55,9 +58,8 @@ def _backward_kernel(
 ):  # fmt: skip
     n, tile = tl.program_id(1), tl.program_id(0)
     c = tl.arange(0, BLOCK_C)[None, :]
-    gain = tl.load(weight_ptr + c, c < C, 0.0).to(tl.float32) * tl.load(scale_ptr + n * C + c, c < C, 0.0).to(
-        tl.float32
-    )
+    gain = tl.load(weight_ptr + c, c < C, 0.0).to(tl.float32)
+    gain *= tl.load(scale_ptr + n * C + c, c < C, 0.0).to(tl.float32)
     with_x = tl.zeros((1, BLOCK_C), tl.float32)  # sum of dy * normalised x
     alone = tl.zeros((1, BLOCK_C), tl.float32)  # sum of dy
     for i in range(CHUNKS):
@@ -81,7 +83,7 @@ def _backward_kernel(
     tl.store(to + C, alone, c < C)
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> list[Tensor]:
     """As `modulated_norm`; the result is channels_last."""
     n, channels, pixels, block, rows = _sizes(x)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -90,15 +92,15 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift
     launch(
         _forward_kernel, (triton.cdiv(pixels, rows), n),
         x, weight, weight if bias is None else bias.contiguous(), scale, shift, y, pixels, channels,
-        P=rows, BLOCK_C=block, EPS=eps, CENTRED=bias is not None,
+        P=rows, BLOCK_C=block, EPS=EPS, CENTRED=bias is not None,
     )  # fmt: skip
-    return y
+    return [y]
 
 
 def backward(
-    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight, bias, scale and shift; that of a missing bias means nothing."""
+    dy: Tensor, _kept: Sequence[Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, _shift: Tensor
+) -> list[Tensor]:
+    """Gradients of x, weight, bias if there is one, scale and shift."""
     n, channels, pixels, block, rows = _sizes(x)
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     dx = torch.empty_like(x, memory_format=torch.channels_last)
@@ -107,13 +109,15 @@ def backward(
     launch(
         _backward_kernel, (tiles, n),
         dy, x, weight.contiguous(), scale.contiguous(), dx, sums, pixels, channels,
-        P=rows, CHUNKS=CHUNKS, BLOCK_C=block, EPS=eps, CENTRED=bias is not None,
+        P=rows, CHUNKS=CHUNKS, BLOCK_C=block, EPS=EPS, CENTRED=bias is not None,
     )  # fmt: skip
     with_x, alone = sums.sum(dim=1).unbind(dim=1)  # (N, C)
-    dweight, dbias = (with_x * scale).sum(dim=0), (alone * scale).sum(dim=0)
-    dscale = with_x * weight + (0 if bias is None else alone * bias)
-    dtype = x.dtype
-    return dx, dweight.to(dtype), dbias.to(dtype), dscale.to(dtype), alone.to(dtype)
+    dscale = with_x * weight
+    found = [(with_x * scale).sum(dim=0)]
+    if bias is not None:
+        dscale += alone * bias
+        found.append((alone * scale).sum(dim=0))
+    return [dx, *(t.to(x.dtype) for t in (*found, dscale, alone))]
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, int, int]:

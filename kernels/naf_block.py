@@ -7,21 +7,45 @@ as in Luo et al., "Refusion" (CVPRW 2023).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .naf_parameters import EPS, Parameters
-from .select import Shape, choose
+from .select import Shape, choose, operator
 
 __all__ = ["CASES", "EPS", "Parameters", "example", "fused", "gate", "naf_block", "reference", "unsupported"]
 
 # One pixel; odd sizes with borders on all sides; more than one tile; channels that are no power of two; the widest.
 CASES = ((1, 16, 1, 1), (2, 16, 5, 7), (1, 32, 11, 13), (1, 24, 9, 3), (1, 128, 3, 5))
+EPS = 1e-6  # added to the variance in both layer normalisations
 WIDEST = 128  # channels: a program holds whole pixels
 DEEPEST = 256  # hidden channels
+
+
+class Parameters(NamedTuple):
+    """The parameters of a NAF block of C channels with D hidden channels, in the order of their use."""
+
+    spatial_norm_weight: Tensor  # (C,)
+    spatial_norm_bias: Tensor  # (C,)
+    spatial_in_weight: Tensor  # (2D, C, 1, 1)
+    spatial_in_bias: Tensor  # (2D,)
+    depthwise_weight: Tensor  # (2D, 1, 3, 3)
+    depthwise_bias: Tensor  # (2D,)
+    attention_weight: Tensor  # (D, D, 1, 1)
+    attention_bias: Tensor  # (D,)
+    spatial_out_weight: Tensor  # (C, D, 1, 1)
+    spatial_out_bias: Tensor  # (C,)
+    beta: Tensor  # (C, 1, 1): factor of the spatial half
+    point_norm_weight: Tensor  # (C,)
+    point_norm_bias: Tensor  # (C,)
+    point_in_weight: Tensor  # (2D, C, 1, 1)
+    point_in_bias: Tensor  # (2D,)
+    point_out_weight: Tensor  # (C, D, 1, 1)
+    point_out_bias: Tensor  # (C,)
+    gamma: Tensor  # (C, 1, 1): factor of the pointwise half
 
 
 def reference(x: Tensor, film: Tensor | None, parameters: Parameters) -> Tensor:
@@ -70,12 +94,11 @@ def naf_block(x: Tensor, film: Tensor | None, parameters: Parameters) -> Tensor:
     Returns:
         The shape of `x`.
     """
-    return choose(reference, _output, unsupported, x, film, parameters)
+    return choose(reference, fused, unsupported, x, film, parameters)
 
 
-def unsupported(x: Tensor, film: Tensor | None, parameters: Parameters) -> str | None:
+def unsupported(x: Tensor, _film: Tensor | None, parameters: Parameters) -> str | None:
     """Return why the kernels cannot take the call, or None."""
-    del film
     hidden = len(parameters.attention_bias)
     if x.shape[1] > WIDEST:
         return f"{x.shape[1]} channels; the kernels take up to {WIDEST}"
@@ -84,17 +107,15 @@ def unsupported(x: Tensor, film: Tensor | None, parameters: Parameters) -> str |
 
 def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor, Tensor | None, Parameters]:
     """Arguments of one call, float32 on the CPU: 24 channels without FiLM, below 24 twice as many hidden channels."""
-
-    def normal(*shape: int, scale: float = 1.0) -> Tensor:
-        return scale * torch.randn(shape, generator=generator)
+    normal = partial(torch.randn, generator=generator)
 
     def weights(outputs: int, inputs: int, side: int) -> tuple[Tensor, Tensor]:
-        return normal(outputs, inputs, side, side, scale=(inputs * side**2) ** -0.5), normal(outputs, scale=0.2)
+        return (inputs * side**2) ** -0.5 * normal(outputs, inputs, side, side), 0.2 * normal(outputs)
 
     n, c = shape[:2]
     hidden = 2 * c if c < 24 else c
-    norms = [(1 + normal(c, scale=0.2), normal(c, scale=0.2)) for _ in range(2)]
-    film = None if c == 24 else normal(n, 4 * c, scale=0.5)
+    norms = [(1 + 0.2 * normal(c), 0.2 * normal(c)) for _ in range(2)]
+    film = None if c == 24 else 0.5 * normal(n, 4 * c)
     spatial = (
         *weights(2 * hidden, c, 1),
         *weights(2 * hidden, 1, 3),
@@ -106,63 +127,13 @@ def example(shape: Shape, generator: torch.Generator) -> tuple[Tensor, Tensor | 
     return normal(*shape), film, Parameters(*norms[0], *spatial, beta, *norms[1], *point, gamma)
 
 
-@torch.library.custom_op("pocketprior::naf_block", mutates_args=())
-def fused(x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The Triton implementation as an operator of PyTorch; the result is channels_last.
-
-    Returns:
-        The result, and what the backward pass needs: the gated tensor (N, D, H, W), its mean and the scale that the
-        attention makes of the mean, (N, D) float32.
-    """
-    from . import naf_block_triton
-
-    return naf_block_triton.forward(x, film, Parameters(*parameters))
-
-
-def _output(x: Tensor, film: Tensor | None, parameters: Parameters) -> Tensor:
-    return fused(x, film, parameters)[0]
-
-
-@torch.library.custom_op("pocketprior::naf_block_backward", mutates_args=())
-def _fused_backward(
-    dy: Tensor, gated: Tensor, mean: Tensor, scale: Tensor, x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]
-) -> list[Tensor]:
-    from . import naf_block_triton
-
-    return naf_block_triton.backward(dy, gated, mean, scale, x, film, Parameters(*parameters))
-
-
-@fused.register_fake
-def _(x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    del film
+def _kept(x: Tensor, _film: Tensor | None, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gated tensor (N, D, H, W), its mean and the scale that the attention makes of it, (N, D) float32."""
     n, _, height, width = x.shape
-    hidden = Parameters(*parameters).attention_bias.shape[0]
+    hidden = len(Parameters(*parameters).attention_bias)
     gated = x.new_empty((n, height, width, hidden)).movedim(-1, 1)
-    mean, scale = (x.new_empty((n, hidden), dtype=torch.float32) for _ in range(2))
-    return torch.empty_like(x, memory_format=torch.channels_last), gated, mean, scale
+    return [gated, *(x.new_empty((n, hidden), dtype=torch.float32) for _ in range(2))]
 
 
-@_fused_backward.register_fake
-def _(
-    dy: Tensor, gated: Tensor, mean: Tensor, scale: Tensor, x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]
-) -> list[Tensor]:
-    del dy, gated, mean, scale
-    dfilm = x.new_empty((0,)) if film is None else film.new_empty(film.shape)
-    return [torch.empty_like(x, memory_format=torch.channels_last), dfilm, *(p.new_empty(p.shape) for p in parameters)]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, film, parameters = inputs
-    kept = output[1:]
-    ctx.mark_non_differentiable(*kept)
-    ctx.set_materialize_grads(False)  # or images of zeros would be made for what is kept
-    ctx.save_for_backward(*kept, x, film, *parameters)
-
-
-def _gradients(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor | list[Tensor] | None, ...]:
-    gated, mean, scale, x, film, *parameters = ctx.saved_tensors
-    dx, dfilm, *rest = _fused_backward(dy, gated, mean, scale, x, film, parameters)
-    return dx, None if film is None else dfilm, rest
-
-
-fused.register_autograd(_gradients, setup_context=_save)
+fused = operator("naf_block", "Tensor x, Tensor? film, Tensor[] parameters", kept=_kept)
+"""The Triton implementation as an operator of PyTorch; the result is channels_last."""

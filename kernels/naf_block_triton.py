@@ -1,13 +1,14 @@
 """Triton implementation of `naf_block`.
 
 Forward: the 1x1 that enters the spatial half, with its normalisation (`pixels_triton`); the depthwise 3x3 with the gate
-(`depthwise_triton`); the attention (`naf_vectors_triton`); and one kernel, `_tail_kernel`, for all that follows.
+(`convolutions_triton`); the attention (`naf_vectors_triton`); and one kernel, `_tail_kernel`, for all that follows.
 Backward: one kernel for that tail, then the same steps in reverse. Kept for the backward pass: x, the gated tensor and
 two vectors per image; the rest is computed again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .depthwise_triton import depthwise_backward, depthwise_gate, depthwise_gate_backward
-from .naf_parameters import EPS, Parameters
+from .convolutions_triton import depthwise_backward, depthwise_gate, depthwise_gate_backward, products
+from .naf_block import EPS, Parameters
 from .naf_vectors_triton import (
     Folded,
     Leave,
@@ -28,7 +29,6 @@ from .naf_vectors_triton import (
     leave_gradients,
 )
 from .pixels_triton import denormalised, norm_gradients, norm_pointwise, norm_pointwise_backward, normalised
-from .pointwise_triton import products
 from .primitives_triton import block_width, column_sum, dot, launch, rounded, run_length
 
 __all__ = ["backward", "forward"]
@@ -158,9 +158,9 @@ def _tail_backward_kernel(
         tl.store(to + 3 * C * H + row * C + c, db_hat, (row < H) & (c < C))
 
 
-def forward(x: Tensor, film: Tensor | None, p: Parameters) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The block's output and the gated tensor, both channels_last; mean and scale of the latter, (N, H) float32."""
-    x, film, p = _dense(x, film, p)
+    x, film, p = _dense(x, film, parameters)
     (n, channels, height, width), hidden = x.shape, p.attention_bias.shape[0]
     rows = 128 if channels <= 64 else 64
     rows, block_h, warps = (rows, 32, 8) if x.dtype.itemsize == 2 else (32, 16, 4)
@@ -169,41 +169,44 @@ def forward(x: Tensor, film: Tensor | None, p: Parameters) -> tuple[Tensor, Tens
     h = norm_pointwise(x, spatial_in, hidden)
     gated, sums = depthwise_gate(h, p.depthwise_weight, p.depthwise_bias)
     mean, scale = attention(sums, height * width, p.attention_weight, p.attention_bias)
-    spatial_out, point_out = fold_leaves(_spatial_out(p), scale, _point_out(p), padded)
+    spatial_leave, point_leave = _leaves(p)
+    spatial_out, point_out = fold_leaves(spatial_leave, scale, point_leave, padded)
     y = torch.empty_like(x)
     launch(
         _tail_kernel, (triton.cdiv(height * width, rows), n),
         x, gated, *spatial_out, *point_in, *point_out, y, height * width, channels, hidden,
         P=rows, BLOCK_C=block_width(channels), BLOCK_H=block_h, BLOCKS=padded // block_h, EPS=EPS, warps=warps,
     )  # fmt: skip
-    return y, gated, mean, scale
+    return [y, gated, mean, scale]
 
 
 def backward(
-    dy: Tensor, gated: Tensor, mean: Tensor, scale: Tensor, x: Tensor, film: Tensor | None, p: Parameters
+    dy: Tensor, kept: Sequence[Tensor], x: Tensor, film: Tensor | None, parameters: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Gradients of x, film (empty without) and the parameters, in their order."""
-    x, film, p = _dense(x, film, p)
+    """Gradients of x, film if there is one, and the parameters, in their order."""
+    gated, mean, scale = kept
+    x, film, p = _dense(x, film, parameters)
     n, channels, height, width = x.shape
     dy, hidden, spatial, point = dy.contiguous(memory_format=torch.channels_last), mean.shape[1], *_norms(film, p)
     padded = _padded(hidden)
     spatial_in, point_in = fold_norms(spatial, point, n, padded)
-    spatial_out, point_out = fold_leaves(_spatial_out(p), scale, _point_out(p), padded)
-    dfilm = x.new_empty((0,)) if film is None else torch.empty_like(film)
-    dspatial, dpoint = (None, None) if film is None else (dfilm, dfilm[:, 2 * channels :])
+    spatial_leave, point_leave = _leaves(p)
+    spatial_out, point_out = fold_leaves(spatial_leave, scale, point_leave, padded)
+    dfilms = [] if film is None else [torch.empty_like(film)]
+    dspatial, dpoint = (dfilms[0], dfilms[0][:, 2 * channels :]) if dfilms else (None, None)
     # What leaves the spatial half, and the gated tensor.
     tail = _tail_backward(dy, gated, x, spatial_out, point_in, point_out)
     point_norm = norm_gradients(tail.dw_hat, tail.dw_sum, point, dpoint)
-    point_leave = leave_gradients(tail.dy_k, tail.dy_sum, None, _point_out(p))
-    spatial_leave = leave_gradients(tail.dx_g, tail.dx_sum, scale, _spatial_out(p))
-    dscale, dmean = attention_backward(tail.dx_g, height * width, p.attention_weight, _spatial_out(p))
+    dpoint_leave = leave_gradients(tail.dy_k, tail.dy_sum, None, point_leave)
+    dspatial_leave = leave_gradients(tail.dx_g, tail.dx_sum, scale, spatial_leave)
+    dscale, dmean = attention_backward(tail.dx_g, height * width, p.attention_weight, spatial_leave)
     # The beginning of the spatial half, whose hidden tensor is computed again.
     h = norm_pointwise(x, spatial_in, hidden)
     dh = depthwise_gate_backward(tail.dg, dmean, h, p.depthwise_weight, p.depthwise_bias)
     dh, *depthwise = depthwise_backward(dh, h, p.depthwise_weight)
     dx, spatial_norm = norm_pointwise_backward(dh, tail.dx, x, spatial, spatial_in, dspatial)
     dattention = (dscale.t() @ mean).to(x.dtype).reshape(p.attention_weight.shape), dscale.sum(dim=0).to(x.dtype)
-    return [dx, dfilm, *spatial_norm, *depthwise, *dattention, *spatial_leave, *point_norm, *point_leave]
+    return [dx, *dfilms, *spatial_norm, *depthwise, *dattention, *dspatial_leave, *point_norm, *dpoint_leave]
 
 
 class _Tail(NamedTuple):
@@ -247,8 +250,8 @@ def _tail_backward(
         parts = found.sum(dim=1).split((channels * hidden, channels * hidden, 2 * channels * hidden), dim=1)
         dy_k, dx_g, dw_hat = (part.contiguous() for part in parts)
     else:
-        dy_k, dx_g = products(_pixels(dy), _pixels(k)), products(_pixels(dx), _pixels(gated))
-        dw_hat = products(dw, _pixels(hat))
+        dy_k, dx_g = products(dy.movedim(1, -1), k.movedim(1, -1)), products(dx.movedim(1, -1), gated.movedim(1, -1))
+        dw_hat = products(dw, hat.movedim(1, -1))
     shape = (n, channels, hidden)
     return _Tail(dx, dg, *totals, dy_k.reshape(shape), dx_g.reshape(shape), dw_hat.reshape(n, 2 * hidden, channels))
 
@@ -258,24 +261,16 @@ def _padded(hidden: int) -> int:
     return triton.cdiv(hidden, 32) * 32
 
 
-def _pixels(x: Tensor) -> Tensor:
-    return x.movedim(1, -1)
-
-
 def _norms(film: Tensor | None, p: Parameters) -> tuple[Norm, Norm]:
     films = (None, None) if film is None else (film, film[:, film.shape[1] // 2 :])
     spatial = Norm(p.spatial_norm_weight, p.spatial_norm_bias, p.spatial_in_weight, p.spatial_in_bias, films[0])
     return spatial, Norm(p.point_norm_weight, p.point_norm_bias, p.point_in_weight, p.point_in_bias, films[1])
 
 
-def _spatial_out(p: Parameters) -> Leave:
-    return Leave(p.spatial_out_weight, p.spatial_out_bias, p.beta)
+def _leaves(p: Parameters) -> tuple[Leave, Leave]:
+    return Leave(p.spatial_out_weight, p.spatial_out_bias, p.beta), Leave(p.point_out_weight, p.point_out_bias, p.gamma)
 
 
-def _point_out(p: Parameters) -> Leave:
-    return Leave(p.point_out_weight, p.point_out_bias, p.gamma)
-
-
-def _dense(x: Tensor, film: Tensor | None, p: Parameters) -> tuple[Tensor, Tensor | None, Parameters]:
+def _dense(x: Tensor, film: Tensor | None, p: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Parameters]:
     x = x.contiguous(memory_format=torch.channels_last)
     return x, None if film is None else film.contiguous(), Parameters(*(q.contiguous() for q in p))

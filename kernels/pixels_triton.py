@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .naf_parameters import EPS
+from .convolutions_triton import products
+from .naf_block import EPS
 from .naf_vectors_triton import FINISHED, Folded, Norm, affine
-from .pointwise_triton import products
 from .primitives_triton import block_width, column_sum, dot, launch, rounded, run_length
 
 __all__ = ["NormGradients", "denormalised", "norm_gradients", "norm_pointwise", "norm_pointwise_backward", "normalised"]

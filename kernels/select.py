@@ -1,7 +1,8 @@
 """The one place that decides whether an op runs as its PyTorch reference or as its fused Triton implementation.
 
 The decision depends on the mode and on the inputs, never on what happened before: an exception in a kernel is an error,
-and under `mode("fused")` so is an input that the kernel cannot take.
+and under `mode("fused")` so is an input that the kernel cannot take. `operator` makes the fused implementation known to
+PyTorch.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-__all__ = ["DTYPES", "MODES", "Shape", "UnsupportedError", "choose", "map_tensors", "mode", "tensors_in"]
+__all__ = ["DTYPES", "MODES", "Shape", "UnsupportedError", "choose", "map_tensors", "mode", "operator", "tensors_in"]
 
 MODES = ("auto", "fused", "reference")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -95,21 +98,81 @@ def choose(
     return reference(*args)
 
 
+def operator(
+    name: str, arguments: str, *, images: int = 1, kept: Callable[..., list[Tensor]] = lambda *_: []
+) -> Callable[..., Tensor]:
+    """Register the Triton implementation of an op as an operator of PyTorch, with fake and autograd registrations.
+
+    NAME_triton has `forward(*arguments)`, which returns the result, channels_last and of the shape of the first
+    argument, and what the backward pass needs; and `backward(dy, kept, *arguments, *needed)`, which returns the
+    gradients of all tensors among the arguments, in their order.
+
+    Args:
+        name: of the op.
+        arguments: of the op, as a PyTorch schema names them: "Tensor x, int groups, Tensor? film".
+        images: how many of the first arguments are images, whose gradients are channels_last. Of each but the first
+            `needed` says whether its gradient is needed; if not, it is empty.
+        kept: of the op's arguments: uninitialised tensors like those that are kept for the backward pass.
+    """
+    qualified = f"pocketprior::{name}"
+
+    def triton() -> Any:
+        return import_module(f".{name}_triton", __package__)
+
+    @torch.library.custom_op(f"{qualified}_forward", mutates_args=(), schema=f"({arguments}) -> Tensor[]")
+    def forward(*args: Any) -> list[Tensor]:
+        return [*triton().forward(*args)]
+
+    @forward.register_fake
+    def _(*args: Any) -> list[Tensor]:
+        return [torch.empty_like(args[0], memory_format=torch.channels_last), *kept(*args)]
+
+    schema = f"(Tensor dy, Tensor[] kept, bool[] needed, {arguments}) -> Tensor[]"
+
+    @torch.library.custom_op(f"{qualified}_backward", mutates_args=(), schema=schema)
+    def backward(dy: Tensor, kept: list[Tensor], needed: list[bool], *args: Any) -> list[Tensor]:
+        return [*triton().backward(dy, kept, *args, *needed)]
+
+    @backward.register_fake
+    def _(dy: Tensor, kept: list[Tensor], needed: list[bool], *args: Any) -> list[Tensor]:
+        del dy, kept
+        return [
+            *(
+                torch.empty_like(image, memory_format=torch.channels_last) if wanted else image.new_empty(0)
+                for image, wanted in zip(args[:images], (True, *needed), strict=True)
+            ),
+            *(a.new_empty(a.shape) for a in tensors_in(args[images:])),
+        ]
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+        leaves, ctx.structure = tree_flatten(inputs)
+        ctx.others = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # or images of zeros would be made for what is kept
+        ctx.save_for_backward(*tensors_in(leaves), *output[1:])
+
+    def gradients(ctx: Any, found: list[Tensor]) -> Any:
+        count = ctx.structure.num_leaves
+        saved = iter(ctx.saved_tensors)
+        leaves = [ctx.others[i] if i in ctx.others else next(saved) for i in range(count)]
+        args = tree_unflatten(leaves, ctx.structure)
+        made = iter(backward(found[0], [*saved], [*ctx.needs_input_grad[1:images]], *args))
+        return tree_unflatten([None if i in ctx.others else next(made) for i in range(count)], ctx.structure)
+
+    forward.register_autograd(gradients, setup_context=save)
+    torch.library.define(qualified, f"({arguments}) -> Tensor")
+    torch.library.impl(qualified, "CompositeImplicitAutograd", lambda *args: forward(*args)[0])
+    return getattr(torch.ops.pocketprior, name).default
+
+
 def tensors_in(args: Sequence[Any]) -> list[Tensor]:
     """Return the tensors among the arguments of an op, including those inside tuples, in their order."""
-    parts = (tuple(a) if isinstance(a, tuple) else (a,) for a in args)
-    return [a for part in parts for a in part if isinstance(a, Tensor)]
+    return [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
 
 
 def map_tensors(change: Callable[[Tensor], Tensor], args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the arguments of an op with `change` applied to every tensor; named tuples keep their type."""
-
-    def changed(a: Any) -> Any:
-        if isinstance(a, tuple):
-            return type(a)(*map(changed, a))
-        return change(a) if isinstance(a, Tensor) else a
-
-    return tuple(map(changed, args))
+    return tree_map_only(Tensor, change, args)
 
 
 def _current() -> str:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,13 +27,11 @@ from ..errors import UnknownNameError, UsageError
 
 __all__ = [
     "ConvBlock",
-    "ConvUnet",
     "Module",
     "NafBlock",
-    "NafUnet",
     "RepBlock",
     "RepConv",
-    "RepUnet",
+    "Unet",
     "UnetConfig",
     "conv3x3",
     "merge_branches",
@@ -55,12 +53,17 @@ def sinusoid(t: Tensor, size: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3x3 convolution, zero-padded."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
 class RepConv(nn.Module):
     """A 3x3 convolution, zero-padded, whose kernel is trained as direct + (3x3 after 1x1)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.direct = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.direct = conv3x3(inputs, outputs)
         self.reduce = nn.Parameter(torch.empty(inputs, inputs))  # the 1x1 branch, (M, inputs)
         self.expand = nn.Parameter(torch.zeros(outputs, inputs, 3, 3))  # the 3x3 after it, (outputs, M, 3, 3)
         nn.init.orthogonal_(self.reduce)
@@ -75,18 +78,9 @@ class RepConv(nn.Module):
 
     def merged(self) -> nn.Conv2d:
         """The same function as a plain convolution, for export."""
-        outputs, inputs = self.expand.shape[:2]
-        conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        conv.weight.data.copy_(self.kernel().detach())
-        assert conv.bias is not None
-        assert self.direct.bias is not None
-        conv.bias.data.copy_(self.direct.bias.detach())
+        conv = conv3x3(self.direct.in_channels, self.direct.out_channels)
+        conv.load_state_dict({"weight": self.kernel(), "bias": self.direct.bias})
         return conv
-
-
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution, zero-padded."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 def zero_(layer: Module) -> Module:
@@ -140,7 +134,7 @@ class NafBlock(nn.Module):
     Gates stand in for activations (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022); the
     time-conditioned normalisation follows Luo et al., "Refusion" (CVPRW 2023). beta and gamma start at zero: a fresh
     block is the identity. Without `embedding` there is no FiLM; with it, one linear layer of the gated embedding
-    (`NafUnet.activated`) returns scale and shift of both halves. The channel attention averages over the whole input,
+    (`Unet.activated`) returns scale and shift of both halves. The channel attention averages over the whole input,
     so a tile of a photo gets slightly different features than the whole photo.
     """
 
@@ -178,60 +172,71 @@ class NafBlock(nn.Module):
         return naf_block(x, film, parameters)
 
 
-class ConvUnet(nn.Module):
+class _Body(NamedTuple):
+    block: Callable[..., nn.Module]  # (channels, hidden channels, length of the conditioning vectors or None)
+    finest: int = 0  # downscale of the finest resolution; 0: as configured
+    intro_side: int = 1  # of the first convolution's kernel
+    activated: Callable[[Tensor], Tensor] = F.relu
+
+
+BODIES = {"conv": _Body(ConvBlock), "rep": _Body(RepBlock, 2), "naf": _Body(NafBlock, 1, 3, gate)}
+
+
+@dataclass(frozen=True)
+class UnetConfig:
+    """Sizes of a `Unet`. Raises UnknownNameError for a body that is not in BODIES."""
+
+    body: str = "rep"  # kind of the blocks; "naf" has them from the full resolution on, "rep" from half of it
+    widths: tuple[int, ...] = (32, 64)  # channels per resolution, finest first
+    blocks: tuple[int, ...] = (1, 2)  # per resolution of the encoder; the last entry is the middle
+    decoder: tuple[int, ...] = ()  # blocks per resolution of the decoder, coarsest first; empty: the encoder mirrored
+    expansion: float = 1.0  # hidden channels of a block / its channels
+    finest: int = field(default=2, kw_only=True)  # downscale of the finest resolution of the body "conv"
+
+    def __post_init__(self) -> None:
+        if self.body == "naf-edge":
+            raise UsageError(
+                "the body 'naf-edge' was removed: it was slower than 'rep' in int8 and bf16 (docs/edge-blocks.md); "
+                f"train the model again with one of: {', '.join(BODIES)}"
+            )
+        if self.body not in BODIES:
+            raise UnknownNameError("body", self.body, BODIES)
+
+
+class Unet(nn.Module):
     """The U-Net of all DTPM networks: pixel-unshuffle by `finest`, blocks of one kind, pixel-shuffle.
 
-    Downs are 2x2 convolutions of stride 2, ups 1x1 convolutions and a pixel shuffle; skips are added. Subclasses choose
-    the block.
+    Downs are 2x2 convolutions of stride 2, ups 1x1 convolutions and a pixel shuffle; skips are added.
     """
 
-    Block: Callable[..., nn.Module] = ConvBlock  # (channels, hidden channels, size of the embedding or None)
-    intro_side = 1  # of the first convolution's kernel
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        widths: Sequence[int],
-        blocks: Sequence[int],
-        expansion: float,
-        embedding: int | None = None,
-        decoder: Sequence[int] = (),
-        finest: int = 2,
-    ) -> None:
+    def __init__(self, config: UnetConfig, inputs: int, outputs: int, embedding: int | None = None) -> None:
         """Build the network.
 
         Args:
+            config: its sizes.
             inputs: channels of the input image.
             outputs: channels of the output image.
-            widths: channels per resolution, finest first.
-            blocks: blocks per resolution of the encoder; the last entry is the middle.
-            expansion: hidden channels of a block / its channels.
             embedding: length of the conditioning vectors; None for a network without FiLM.
-            decoder: blocks per resolution of the decoder, coarsest first; empty: the encoder mirrored.
-            finest: downscale of the finest resolution.
 
         Raises:
-            UsageError: the lists do not fit one another.
+            UsageError: the lists of the configuration do not fit one another.
         """
         super().__init__()
-        decoder = decoder or blocks[-2::-1]
+        widths, blocks, decoder = config.widths, config.blocks, config.decoder or config.blocks[-2::-1]
         if len(widths) != len(blocks) or len(decoder) != len(blocks) - 1:
             raise UsageError(
                 f"widths and blocks must have one entry per resolution, decoder one less, got {widths}, {blocks}, "
                 f"{decoder}"
             )
+        self.body = BODIES[config.body]
+        self.finest = self.body.finest or config.finest
 
         def stage(width: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList(type(self).Block(width, int(width * expansion), embedding) for _ in range(count))
+            return nn.ModuleList(self.body.block(width, int(width * config.expansion), embedding) for _ in range(count))
 
-        side = self.intro_side
-        intro, end = (
-            nn.Conv2d(finest**2 * inputs, widths[0], side, padding=side // 2),
-            conv3x3(widths[0], finest**2 * outputs),
-        )
-        self.finest = finest
-        self.unshuffle = nn.PixelUnshuffle(finest)
+        side, cell = self.body.intro_side, self.finest**2
+        intro, end = nn.Conv2d(cell * inputs, widths[0], side, padding=side // 2), conv3x3(widths[0], cell * outputs)
+        self.unshuffle = nn.PixelUnshuffle(self.finest)
         self.intro = intro
         self.encoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[:-1], blocks[:-1], strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
@@ -239,9 +244,9 @@ class ConvUnet(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
         self.decoder = nn.ModuleList(stage(w, n) for w, n in zip(widths[-2::-1], decoder, strict=True))
         self.end = end
-        self.multiple_of = finest * 2 ** (len(widths) - 1)
+        self.multiple_of = self.finest * 2 ** (len(widths) - 1)
         counts = [*zip(widths, blocks, strict=True), *zip(widths[-2::-1], decoder, strict=True)]
-        scales = [finest * 2**i for i in range(len(widths))]
+        scales = [self.finest * 2**i for i in range(len(widths))]
         # (channels, downscale) of the feature that leaves each block, in the order in which the blocks run.
         self.features = [
             (width, scale)
@@ -250,8 +255,8 @@ class ConvUnet(nn.Module):
         ]
 
     def activated(self, embedding: Tensor) -> Tensor:
-        """The input of the blocks' FiLM layers for a conditioning vector (N, E)."""
-        return F.relu(embedding)
+        """The input of the blocks' FiLM layers for a conditioning vector (N, E): (N, E), or (N, E / 2) if gated."""
+        return self.body.activated(embedding)
 
     def forward(
         self,
@@ -299,64 +304,6 @@ class ConvUnet(nn.Module):
             x = F.pixel_shuffle(up(x), 2) + skips.pop()
             x = run(blocks, x, decoder_embedding)
         return F.pixel_shuffle(self.end(x), self.finest)
-
-
-class RepUnet(ConvUnet):
-    """A `ConvUnet` of Rep-edge blocks."""
-
-    Block = RepBlock
-
-
-class NafUnet(ConvUnet):
-    """The U-Net of `base` and `paper`: `NafBlock`s from full resolution on, 3x3 convolutions at both ends."""
-
-    Block = NafBlock
-    intro_side = 3
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        widths: Sequence[int],
-        blocks: Sequence[int],
-        expansion: float,
-        embedding: int | None = None,
-        decoder: Sequence[int] = (),
-    ) -> None:
-        super().__init__(inputs, outputs, widths, blocks, expansion, embedding, decoder, finest=1)
-
-    def activated(self, embedding: Tensor) -> Tensor:
-        """The gated conditioning vector, (N, E) -> (N, E / 2)."""
-        return gate(embedding)
-
-
-BODIES: dict[str, type[ConvUnet] | type[NafUnet]] = {"conv": ConvUnet, "rep": RepUnet, "naf": NafUnet}
-
-
-@dataclass(frozen=True)
-class UnetConfig:
-    """Sizes of a U-Net; what the fields mean: `ConvUnet`. Raises UnknownNameError for a body that is not in BODIES."""
-
-    body: str = "rep"  # "conv" and "rep" start at 1 / `finest` and at half of the resolution, "naf" at the full one
-    widths: tuple[int, ...] = (32, 64)
-    blocks: tuple[int, ...] = (1, 2)
-    decoder: tuple[int, ...] = ()
-    expansion: float = 1.0
-    finest: int = field(default=2, kw_only=True)  # of the body "conv"
-
-    def __post_init__(self) -> None:
-        if self.body == "naf-edge":
-            raise UsageError(
-                "the body 'naf-edge' was removed: it was slower than 'rep' in int8 and bf16 (docs/edge-blocks.md); "
-                f"train the model again with one of: {', '.join(BODIES)}"
-            )
-        if self.body not in BODIES:
-            raise UnknownNameError("body", self.body, BODIES)
-
-    def build(self, inputs: int, outputs: int, embedding: int | None = None) -> ConvUnet:
-        """The network with these channels at its ends, `embedding` as in `ConvUnet`."""
-        sizes = (inputs, outputs, self.widths, self.blocks, self.expansion, embedding, self.decoder)
-        return ConvUnet(*sizes, self.finest) if self.body == "conv" else BODIES[self.body](*sizes)
 
 
 def replace_parts(

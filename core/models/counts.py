@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ __all__ = ["ModelCosts", "count"]
 
 
 class ModelCosts(NamedTuple):
-    """ModelCosts of one configuration by part."""
+    """What one configuration costs, by part."""
 
     parameters: dict[str, int]
     macs_256: dict[str, int]  # multiply-adds of one call, for one input image of 256 x 256 pixels
@@ -37,7 +36,9 @@ def count(model: str) -> ModelCosts:
         UnknownNameError: for another system or size.
     """
     system, _, size = model.partition(":")
-    module = _module(system)
+    if system not in SYSTEMS:
+        raise UnknownNameError("system", system, [f"{name}:SIZE" for name in SYSTEMS])
+    module = import_module(f".{system}", __package__)
     if size not in module.CONFIGS:
         raise UnknownNameError("model", model, [f"{system}:{name}" for name in module.CONFIGS])
     with torch.device("meta"), torch.no_grad():
@@ -47,12 +48,6 @@ def count(model: str) -> ModelCosts:
             {name: sum(p.numel() for p in part.parameters()) for name, (part, _) in merged.items()},
             {name: _macs(part, inputs) for name, (part, inputs) in merged.items()},
         )
-
-
-def _module(system: str) -> ModuleType:
-    if system not in SYSTEMS:
-        raise UnknownNameError("system", system, [f"{name}:SIZE" for name in SYSTEMS])
-    return import_module(f".{system}", __package__)
 
 
 def _macs(part: nn.Module, inputs: tuple[Tensor, ...]) -> int:

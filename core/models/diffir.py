@@ -152,14 +152,15 @@ class Cpen(nn.Module):
 
     Two parts, so that tiles of one photo can share one vector: `pooled` is an average over pixels, so that its values
     for tiles, averaged by area, are those of the whole photo except for the effect of tile borders on convolutions;
-    `head` follows and ends in `last`.
+    `head` follows and ends in `last`. Channels are those of the unshuffled image and `others`.
     """
 
-    def __init__(self, config: DiffirConfig, channels: int, last: nn.Module) -> None:
+    def __init__(self, config: DiffirConfig, last: nn.Module, others: int = 0) -> None:
         super().__init__()
         width, pooled = config.cpen.width, 4 * config.cpen.width
+        self.fold = CLEAN_FOLD // config.scale
         self.convs = nn.Sequential(
-            *_leaky_conv(channels, width),
+            *_leaky_conv(config.inputs * self.fold**2 + others, width),
             *(ResidualBlock(width) for _ in range(config.cpen.blocks)),
             *_leaky_conv(width, 2 * width),
             *_leaky_conv(2 * width, 2 * width),
@@ -178,10 +179,8 @@ class CpenS1(Cpen):
     """The estimator of stage 1, which gets the ground truth. Its vector is the target of stage 2."""
 
     def __init__(self, config: DiffirConfig) -> None:
-        fold = CLEAN_FOLD // config.scale
         last = UnitRms() if config.prior_norm else nn.LeakyReLU(LEAKY_SLOPE)
-        super().__init__(config, config.inputs * fold**2 + 3 * CLEAN_FOLD**2, last)
-        self.fold = fold
+        super().__init__(config, last, 3 * CLEAN_FOLD**2)
 
     def forward(self, image: Tensor, clean: Tensor) -> Tensor:
         """Z (N, ipr) of an image (N, inputs, H, W) and its ground truth (N, 3, scale H, scale W)."""
@@ -198,9 +197,8 @@ class CpenS2(Cpen):
     """The estimator of stage 2, which only gets the image. Its vector is the condition of the denoiser."""
 
     def __init__(self, config: DiffirConfig) -> None:
-        fold = CLEAN_FOLD // config.scale
-        super().__init__(config, config.inputs * fold**2, _last(config))
-        self.unshuffle = nn.PixelUnshuffle(fold)
+        super().__init__(config, _last(config))
+        self.unshuffle = nn.PixelUnshuffle(self.fold)
 
     def features(self, image: Tensor) -> Tensor:
         """The features averaged over the image (N, inputs, H, W): (N, 4 width). For tiles, average by area."""

@@ -150,9 +150,8 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 2, stride=2)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """x: (N, inputs, H, W) -> (N, outputs, H / 2, W / 2); `time` is not used."""
-        del time
+    def forward(self, x: Tensor, _time: Tensor) -> Tensor:
+        """x: (N, inputs, H, W) -> (N, outputs, H / 2, W / 2); the time is not used."""
         return self.conv(x)
 
 
@@ -163,9 +162,8 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, 4 * outputs, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """x: (N, inputs, H, W) -> (N, outputs, 2 H, 2 W); `time` is not used."""
-        del time
+    def forward(self, x: Tensor, _time: Tensor) -> Tensor:
+        """x: (N, inputs, H, W) -> (N, outputs, 2 H, 2 W); the time is not used."""
         return F.pixel_shuffle(self.conv(x), 2)
 
 
@@ -207,10 +205,7 @@ class Denoiser(nn.Module):
             (N, 6, H, W): the noise eps, then the share s of the variance's range, -1 for beta~ and 1 for beta (Improved
             DDPM, Eq. 15, with v = (s + 1) / 2).
         """
-        return self.body(x, F.silu(self.time(sinusoid(t, self.config.embedding // 4))))
-
-    def body(self, x: Tensor, time: Tensor) -> Tensor:
-        """As `forward`, from the embedded time (N, embedding) on."""
+        time = F.silu(self.time(sinusoid(t, self.config.embedding // 4)))
         x = self.intro(self.unshuffle(x))
         # Encoder.
         skips = [] if self.config.compact else [x]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .blocks import UnetConfig, conv3x3, zero_
+from .blocks import Unet, UnetConfig, conv3x3, zero_
 from .lora import add_lora, factor_names
 
 __all__ = ["DamageEstimator", "Estimate", "Predictor", "PredictorConfig"]
@@ -96,7 +96,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.config = config
         self.calibrated = config.damage > 0
-        self.unet = config.build(3, 4 if self.calibrated else 3)
+        self.unet = Unet(config, 3, 4 if self.calibrated else 3)
         self.multiple_of = self.unet.multiple_of
         if self.calibrated:
             self.damage = DamageEstimator(config.damage)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import guidance_adapter
-from .blocks import UnetConfig, conv3x3, sinusoid, weights, zero_
+from .blocks import Unet, UnetConfig, conv3x3, sinusoid, weights, zero_
 
 __all__ = [
     "Adapters",
@@ -24,7 +23,6 @@ __all__ = [
     "SharedAdapter",
     "SharedAdapters",
     "TextureDenoiser",
-    "guided",
 ]
 
 
@@ -70,14 +68,12 @@ class Adapters(nn.ModuleList):
             for channels, downscale in denoiser.unet.features
         )
 
-    def guidance(self, image: Tensor, base: Tensor) -> Tensor:
+    def guidance(self, _image: Tensor, base: Tensor) -> Tensor:
         """The second argument of each adapter: y_E."""
-        del image
         return base
 
-    def entry(self, image: Tensor, base: Tensor) -> None:
+    def entry(self, *_: Tensor) -> None:
         """Nothing is added to the first features."""
-        del image, base
 
 
 class SharedAdapter(nn.Module):
@@ -153,7 +149,7 @@ class TextureDenoiser(nn.Module):
         super().__init__()
         self.config = config
         size = config.embedding
-        self.unet = config.build(6, 3, embedding=size)
+        self.unet = Unet(config, 6, 3, size)
         self.time = nn.Sequential(nn.Linear(config.frequencies, size), nn.ReLU(), nn.Linear(size, size))
         self.code = nn.Sequential(nn.Linear(code, size), nn.ReLU(), nn.Linear(size, size)) if code else None
 
@@ -181,30 +177,13 @@ class TextureDenoiser(nn.Module):
         Returns:
             (N, 3, H, W).
         """
-        return guided(self, x, structure, self.embeddings(code, t), adapters, image, base)
-
-    def embeddings(self, code: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The conditioning vectors of the encoder and of the middle and decoder, `activated`, (N, E)."""
         time = self.time(sinusoid(t, self.config.frequencies))
         decoder = time if self.code is None else time + self.code(code)
-        return self.unet.activated(time), self.unet.activated(decoder)
-
-
-def guided(
-    denoiser: Any,
-    x: Tensor,
-    structure: Tensor,
-    embeddings: tuple[Tensor | None, Tensor | None],
-    adapters: Adapters | SharedAdapters | None,
-    image: Tensor | None,
-    base: Tensor | None,
-) -> Tensor:
-    """Run the U-Net of a `TextureDenoiser`, or of one at a fixed time, under adapters; arguments as there."""
-    # 5 brings the structure, centred, to about the variance of the state.
-    joined = torch.cat([x, (structure - 0.5) * 5], dim=1)
-    if adapters is None:
-        return denoiser.unet(joined, *embeddings)
-    base = structure if base is None else base
-    image = base if image is None else image
-    guidance, entry = adapters.guidance(image, base), adapters.entry(image, base)
-    return denoiser.unet(joined, *embeddings, adapters, guidance, entry)
+        vectors = self.unet.activated(time), self.unet.activated(decoder)
+        # 5 brings the structure, centred, to about the variance of the state.
+        joined = torch.cat([x, (structure - 0.5) * 5], dim=1)
+        if adapters is None:
+            return self.unet(joined, *vectors)
+        base = structure if base is None else base
+        image = base if image is None else image
+        return self.unet(joined, *vectors, adapters, adapters.guidance(image, base), adapters.entry(image, base))

@@ -28,7 +28,7 @@ ROUNDS = 50
 COPIED = 2**30  # bytes of the array whose copy shows the bandwidth that can be reached
 TRIAL: Shape = (1, 16, 4, 4)  # of a dry run
 
-Function: TypeAlias = Callable[..., Any]  # a tensor, or several of which the first is the result
+Function: TypeAlias = Callable[..., Tensor]
 
 
 class Traffic(NamedTuple):
@@ -68,8 +68,7 @@ def _forward_and_saved(function: Function, args: Sequence[Any]) -> tuple[Tensor,
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        found = function(*args)
-    y = found if isinstance(found, Tensor) else found[0]  # what follows is kept for the backward pass
+        y = function(*args)
     given = {t.untyped_storage().data_ptr() for t in (y, *tensors_in(args))}
     return y, sum(size for place, size in kept.items() if place not in given)
 

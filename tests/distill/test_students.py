@@ -12,6 +12,8 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.core.training.evaluation.score import MethodFigures
 from pocketprior.distill import students
+from pocketprior.distill.distill_stage import DistillRecipe
+from pocketprior.distill.distillation import open_system
 from pocketprior.distill.students import StudentFigures, best, collected, cpu_seconds
 from support.small_models import CONFIG, small_model
 
@@ -82,3 +84,14 @@ def test_cost_is_the_median_per_megapixel_on_one_thread(monkeypatch: pytest.Monk
     assert taken == pytest.approx([2.0, 3.0])
     assert seen == [1, 1]
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("kind", ["dtpm", "gen2res", "diffir"])
+def test_what_is_timed_is_a_restoration_and_its_chain(kind: str, files: dict[str, tuple[Path, str | None]]) -> None:
+    system = open_system(*files[kind], DistillRecipe(steps=1))
+    model, steps, side = system.teacher, system.steps(0 if kind == "diffir" else 2), 32
+    with torch.inference_mode():
+        restored, end = (call() for call in system.timed(model, steps, side))
+    assert restored.shape[:2] == (1, 3)
+    assert end.isfinite().all()
+    assert kind == "diffir" or end.shape == restored.shape

@@ -31,7 +31,7 @@ from ....kernels.modulated_norm import EPS as MODULATED_EPS
 from ....kernels.naf_block import EPS as NAF_EPS
 from ....kernels.select import mode
 from ...restore.restorer import Graph
-from ..blocks import ConvUnet, Module, NafBlock, RepConv, replaced
+from ..blocks import Module, NafBlock, RepConv, Unet, replaced
 from ..diffir import CpenS2
 from ..dirformer import Dirformer, Modulation, UnshuffleDown
 from ..gen2res import Denoiser, ResBlock
@@ -57,7 +57,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return layer
 
 
-def _bias(layer: nn.Conv2d | nn.LayerNorm | nn.GroupNorm) -> Tensor:
+def _bias(layer: nn.Conv2d | nn.LayerNorm) -> Tensor:
     assert layer.bias is not None
     return layer.bias
 
@@ -83,16 +83,23 @@ def _affine_before(scale: Tensor, shift: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
     return _conv(conv.weight * scale[:, None, None], _bias(conv) + conv.weight[:, :, 0, 0] @ shift)
 
 
-def _affine_with_film(film: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A layer whose vectors (scale, shift) stand for x * weight + bias, then x (1 + s) + t with (s, t) from `film`.
+def _affine_with_film(norm: nn.LayerNorm | nn.GroupNorm, film: nn.Linear, one: float = 1) -> nn.Linear:
+    """A layer whose (scale, shift) stand for the affine part of `norm`, then x (one + s) + t with (s, t) from `film`.
 
-    x * (weight (1 + s)) + (bias (1 + s) + t), where s and t are linear in the input of `film`.
+    x * (weight (one + s)) + (bias (one + s) + t), where s and t are linear in the input of `film`.
     """
-    (scale, shift), (one, zero) = film.weight.chunk(2), film.bias.chunk(2)
-    return _linear(
-        torch.cat([scale * weight[:, None], shift + scale * bias[:, None]]),
-        torch.cat([(1 + one) * weight, zero + (1 + one) * bias]),
-    )
+
+    def folded(scale: Tensor, shift: Tensor) -> Tensor:
+        rows = (-1, *[1] * (scale.dim() - 1))
+        if norm.bias is not None:
+            shift = shift + scale * norm.bias.reshape(rows)
+        return torch.cat([scale * norm.weight.reshape(rows), shift])
+
+    bias = None
+    if film.bias is not None:
+        scale, shift = film.bias.chunk(2)
+        bias = folded(one + scale, shift)
+    return _linear(folded(*film.weight.chunk(2)), bias)
 
 
 class _ChannelNorm(nn.Module):
@@ -132,9 +139,7 @@ class SplitNafBlock(nn.Module):
         else:
             films = [_linear(*part) for part in zip(block.film.weight.chunk(2), block.film.bias.chunk(2), strict=True)]
             norms = block.spatial_norm, block.point_norm
-            self.spatial_film, self.point_film = (
-                _affine_with_film(film, norm.weight, _bias(norm)) for film, norm in zip(films, norms, strict=True)
-            )
+            self.spatial_film, self.point_film = map(_affine_with_film, norms, films)
         self.norm = _ChannelNorm(len(block.beta), NAF_EPS)
         self.spatial_first, self.spatial_second = _halves(spatial_in)
         self.depthwise_first, self.depthwise_second = _halves(block.depthwise)
@@ -169,17 +174,7 @@ class FoldedModulation(nn.Module):
         super().__init__()
         norm = modulation.norm
         self.norm = _ChannelNorm(len(norm.weight), MODULATED_EPS, centred=norm.bias is not None)
-
-        def folded(made: Tensor) -> Tensor:
-            """The layer's weight or bias (2 C, ...) with the affine part of the norm folded in."""
-            scale, shift = made.chunk(2)
-            rows = (-1, *[1] * (made.dim() - 1))
-            if norm.bias is not None:
-                shift = shift + scale * norm.bias.reshape(rows)
-            return torch.cat([scale * norm.weight.reshape(rows), shift])
-
-        linear = modulation.linear
-        self.linear = _linear(folded(linear.weight), None if linear.bias is None else folded(linear.bias))
+        self.linear = _affine_with_film(norm, modulation.linear, one=0)
 
     def forward(self, x: Tensor, ipr: Tensor) -> Tensor:
         """As `Modulation.forward`."""
@@ -206,7 +201,7 @@ class FoldedResBlock(nn.Module):
         super().__init__()
         norm = block.middle.norm
         self.resample, self.enter, self.first = block.resample, block.enter, block.first
-        self.film = _affine_with_film(block.film, norm.weight, _bias(norm))
+        self.film = _affine_with_film(norm, block.film)
         self.middle = _PlainNormSilu(norm.num_groups)
         self.second, self.skip, self.attention = block.second, block.skip, block.attention
 
@@ -246,7 +241,7 @@ def _before_unshuffle(down: UnshuffleDown) -> nn.Conv2d:
 
 # What is called on an unshuffled image: the part, and its convolutions that read the image itself once deployed.
 _UNSHUFFLING: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
-    (ConvUnet, ("intro",)),
+    (Unet, ("intro",)),
     (SharedAdapters, ("first", "damage")),
     (Dirformer, ("intro",)),
     (CpenS2, ("convs.0",)),

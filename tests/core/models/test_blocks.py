@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.models.blocks import ConvUnet, NafBlock, NafUnet, RepBlock, RepConv, RepUnet, sinusoid
+from pocketprior.core.models.blocks import NafBlock, RepBlock, RepConv, Unet, UnetConfig, sinusoid
 from pocketprior.kernels.naf_block import gate
 
 
@@ -53,19 +53,15 @@ class Spy(torch.nn.Module):
         return h
 
 
-@pytest.mark.parametrize(("kind", "gated"), [(RepUnet, 1), (NafUnet, 2)])
+@pytest.mark.parametrize(("body", "gated"), [("rep", 1), ("naf", 2)])
 @pytest.mark.parametrize(
     ("widths", "blocks", "decoder"),
     [((8,), (2,), ()), ((8, 12), (1, 2), ()), ((4, 8, 12), (1, 2, 1), ()), ((4, 8, 16), (1, 3, 1), (2, 1))],
 )
 def test_unet_keeps_the_size_and_lists_its_features(
-    kind: type[ConvUnet | NafUnet],
-    gated: int,
-    widths: tuple[int, ...],
-    blocks: tuple[int, ...],
-    decoder: tuple[int, ...],
+    body: str, gated: int, widths: tuple[int, ...], blocks: tuple[int, ...], decoder: tuple[int, ...]
 ) -> None:
-    net = kind(6, 3, widths, blocks, 1.0, embedding=4, decoder=decoder)
+    net = Unet(UnetConfig(body, widths, blocks, decoder), 6, 3, embedding=4)
     height, width = net.multiple_of * 3, net.multiple_of * 5
     vector, seen = torch.randn(2, 4 // gated), list[tuple[int, int]]()
     spies = [Spy(seen) for _ in net.features]
@@ -77,9 +73,9 @@ def test_unet_keeps_the_size_and_lists_its_features(
 
 def test_unet_refuses_unequal_lists() -> None:
     with pytest.raises(UsageError, match="one entry per resolution"):
-        RepUnet(3, 3, (8, 16), (1,), 1.0)
+        Unet(UnetConfig("rep", (8, 16), (1,)), 3, 3)
     with pytest.raises(UsageError, match="decoder one less"):
-        NafUnet(3, 3, (4, 8), (1, 1), 1.0, decoder=(1, 1))
+        Unet(UnetConfig("naf", (4, 8), (1, 1), (1, 1)), 3, 3)
 
 
 def test_sinusoid_tells_times_apart() -> None:

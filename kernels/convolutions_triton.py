@@ -1,13 +1,21 @@
-"""Depthwise 3x3 convolutions of channels-last images, zero outside, in two forms.
+"""Convolutions of channels-last images that several ops share: 1x1, and depthwise 3x3, zero outside.
 
-`depthwise_gate` and the backward passes go down a strip of `COLUMNS` columns per program and read each row once, in
-three shifts: registers hold what the row adds to the row above, to itself and to the row below. So an element is read
-from the cache three times instead of nine. Sums over the pixels are written per program and added up by torch: no
-atomics. Traffic by count, in units of one image of the convolved channels: `depthwise_backward` 3 (dy and x in, dx
-out), `depthwise_gate` 1.5, `depthwise_gate_backward` 2.5; the rims of the strips add to it, from the L2 cache.
+A gradient of 1x1 weights is a product of two images summed over the pixels, a^T b. The second factor may be the
+depthwise 3x3 of an image, which then is never written. A program sums a run of tiles of one image for one block of
+channels x channels. Sums over the pixels are written per program and added up by torch: no atomics, the same result
+every time, and no half-precision sums between the parts.
 
-`convolved` is for kernels that use the convolution of a tile at once and never write it. Its nine taps come from the
-cache: registers cannot be shifted in Triton.
+`depthwise_gate` and the backward passes of the 3x3 go down a strip of `COLUMNS` columns per program and read each row
+once, in three shifts: registers hold what the row adds to the row above, to itself and to the row below. So an element
+is read from the cache three times instead of nine. `convolved` is for kernels that use the convolution of a tile at
+once and never write it. Its nine taps come from the cache: registers cannot be shifted in Triton.
+
+`hidden` (N, H, W, K) holds the results of several 1x1, one after the other. Kernels take the 3x3 of it by `convolved`
+and return the gradient of what they took, `dmixed`, of the same shape.
+
+Traffic by count, in units of one image of the convolved channels: `depthwise_backward` 3 (dy and x in, dx out),
+`depthwise_gate` 1.5, `depthwise_gate_backward` 2.5; the rims of the strips add to it, from the L2 cache. In units of x,
+where K is k times its channels: `mixed` 1 + k, `mixed_backward` 5 k + 2.
 """
 
 from __future__ import annotations
@@ -19,13 +27,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .primitives_triton import column_sum, launch, rounded
+from .primitives_triton import column_sum, dot, launch, rounded, run_length
 
-__all__ = ["convolved", "depthwise_backward", "depthwise_gate", "depthwise_gate_backward", "pixel", "taps_first"]
+__all__ = [
+    "COLUMNS",
+    "convolved",
+    "depthwise_backward",
+    "depthwise_gate",
+    "depthwise_gate_backward",
+    "mixed",
+    "mixed_backward",
+    "pixel",
+    "products",
+    "tile_count",
+]
 
 ROWS = 8  # of a strip: 2 more are read
 SUMMED_ROWS = 16  # of a strip that writes ten sums per channel
-COLUMNS = 16  # of a strip
+COLUMNS = 16  # of a tile or strip
 CHANNELS = 32  # of a strip: each of 128 threads holds four of a pixel, so that the taps stay in registers
 
 
@@ -174,7 +193,7 @@ def depthwise_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
     sums = x.new_empty((n * grid[0], 10, channels), dtype=torch.float32)
     launch(
         _depthwise_backward_kernel, grid,
-        dy, x, taps_first([weight]), dx, sums, height, width, channels,
+        dy, x, _taps_first([weight]), dx, sums, height, width, channels,
         ROWS=SUMMED_ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS,
     )  # fmt: skip
     total = sums.sum(dim=0)
@@ -201,7 +220,7 @@ def depthwise_gate(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Ten
     sums = x.new_empty((n, grid[0], half), dtype=torch.float32)
     launch(
         _gate_kernel, grid,
-        x, taps_first([weight]), bias.contiguous(), x, sums, y, sums, height, width, half,
+        x, _taps_first([weight]), bias.contiguous(), x, sums, y, sums, height, width, half,
         ROWS=ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS, GRADIENT=False,
     )  # fmt: skip
     return y, sums
@@ -221,13 +240,13 @@ def depthwise_gate_backward(dy: Tensor, shift: Tensor, x: Tensor, weight: Tensor
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     launch(
         _gate_kernel, _grid(x, channels // 2, ROWS),
-        x, taps_first([weight]), bias.contiguous(), dy, shift, dx, shift, height, width, channels // 2,
+        x, _taps_first([weight]), bias.contiguous(), dy, shift, dx, shift, height, width, channels // 2,
         ROWS=ROWS, COLUMNS=COLUMNS, BLOCK_C=CHANNELS, GRADIENT=True,
     )  # fmt: skip
     return dx
 
 
-def taps_first(weights: Sequence[Tensor]) -> Tensor:
+def _taps_first(weights: Sequence[Tensor]) -> Tensor:
     """3x3 weights (E, 1, 3, 3) -> (9, K), K the sum of all E: the taps of neighbouring channels are loaded at once."""
     return torch.cat([weight.reshape(-1, 9) for weight in weights]).t().contiguous()
 
@@ -235,7 +254,12 @@ def taps_first(weights: Sequence[Tensor]) -> Tensor:
 def _grid(x: Tensor, channels: int, rows: int) -> tuple[int, int, int]:
     """Strips of an image, blocks of channels, images."""
     n, _, height, width = x.shape
-    return triton.cdiv(height, rows) * triton.cdiv(width, COLUMNS), triton.cdiv(channels, CHANNELS), n
+    return tile_count(height, width, rows), triton.cdiv(channels, CHANNELS), n
+
+
+def tile_count(height: int, width: int, rows: int) -> int:
+    """Return how many tiles of `rows` x COLUMNS pixels an image has."""
+    return triton.cdiv(height, rows) * triton.cdiv(width, COLUMNS)
 
 
 @triton.jit
@@ -268,3 +292,98 @@ def convolved(corner_ptr, taps_ptr, top, left, y, x, c, live, height, width, str
         at += width * stride
         taps_ptr += 3 * stride
     return total
+
+
+@triton.jit
+def _products_kernel(
+    a_ptr, b_ptr, taps_ptr, sums_ptr, height, width, CA, CB, A_STRIDE, B_STRIDE,
+    TILES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    CONVOLVED: tl.constexpr,
+):  # fmt: skip
+    n, a_blocks, b_blocks = tl.program_id(1).to(tl.int64), tl.cdiv(CA, BLOCK_A), tl.cdiv(CB, BLOCK_B)
+    run, block = tl.program_id(0) // (a_blocks * b_blocks), tl.program_id(0) % (a_blocks * b_blocks)
+    a_first, b_first = block // b_blocks * BLOCK_A, block % b_blocks * BLOCK_B
+    ca, cb = tl.arange(0, BLOCK_A)[None, :], tl.arange(0, BLOCK_B)[None, :]
+    a_live, b_live = a_first + ca < CA, b_first + cb < CB
+    total = tl.zeros((BLOCK_A, BLOCK_B), tl.float32)
+    for i in range(TILES):
+        top, left, y, x = pixel(run * TILES + i, width, ROWS, COLUMNS)
+        inside = (top + y < height) & (left + x < width)
+        corner = (n * height + top) * width + left
+        a_at = a_ptr + corner * A_STRIDE + a_first + (y * width + x) * A_STRIDE + ca
+        a = tl.load(a_at, inside & a_live, 0.0)
+        b_corner = b_ptr + corner * B_STRIDE + b_first
+        if CONVOLVED:
+            b = convolved(b_corner, taps_ptr + b_first, top, left, y, x, cb, b_live, height, width, B_STRIDE)
+            b = rounded(b, b_ptr.dtype.element_ty)
+        else:
+            b = tl.load(b_corner + (y * width + x) * B_STRIDE + cb, inside & b_live, 0.0)
+        total += dot(tl.trans(a), b)
+    to = sums_ptr + (n * (tl.num_programs(0) // (a_blocks * b_blocks)) + run) * CA * CB
+    rows, row_live = a_first + tl.arange(0, BLOCK_A)[:, None], a_first + tl.arange(0, BLOCK_A)[:, None] < CA
+    tl.store(to + rows * CB + b_first + cb, total, row_live & b_live)
+
+
+def products(a: Tensor, b: Tensor, taps: Tensor | None = None) -> Tensor:
+    """Sum a[pixel]^T b[pixel] over the pixels of each image.
+
+    Args:
+        a: (N, H, W, CA), dense except for slices of channels.
+        b: (N, H, W, CB), dense except for slices of channels.
+        taps: (9, CB), of a depthwise 3x3 that is applied to `b` first; its rows are as far apart as the pixels of `b`.
+
+    Returns:
+        (N, CA, CB) float32.
+    """
+    n, height, width, ca = a.shape
+    cb = b.shape[3]
+    b_apart = _apart(b) if taps is None else taps.stride(0)
+    if taps is None:  # pixels are alike: one long row of each
+        height, width = 1, height * width
+    block_a, block_b, pixels = _block(ca, a.dtype, 128), _block(cb, a.dtype, 64), 64 if a.itemsize == 2 else 32
+    rows, columns = (1, pixels) if taps is None else (pixels // COLUMNS, COLUMNS)
+    blocks = triton.cdiv(ca, block_a) * triton.cdiv(cb, block_b)
+    tiles = triton.cdiv(height, rows) * triton.cdiv(width, columns)
+    run = run_length(tiles, blocks * n)
+    sums = a.new_empty((n, triton.cdiv(tiles, run), ca, cb), dtype=torch.float32)
+    launch(
+        _products_kernel, (sums.shape[1] * blocks, n),
+        a, b, b if taps is None else taps, sums, height, width, ca, cb, _apart(a), b_apart,
+        TILES=run, ROWS=rows, COLUMNS=columns, BLOCK_A=block_a, BLOCK_B=block_b, CONVOLVED=taps is not None,
+        warps=8, stages=3 if a.itemsize == 2 else 2,
+    )  # fmt: skip
+    return sums.sum(dim=1)
+
+
+def _apart(a: Tensor) -> int:
+    """Elements from pixel to pixel; the stride along an axis of one pixel may be anything."""
+    return next((a.stride(axis) for axis in (2, 1, 0) if a.shape[axis] > 1), a.shape[3])
+
+
+def _block(channels: int, dtype: torch.dtype, widest: int) -> int:
+    """Channels that a program takes at once: exact products of float32 keep more in registers."""
+    return max(16, min(triton.next_power_of_2(channels), widest if dtype.itemsize == 2 else 64))
+
+
+def mixed(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """`hidden` of x (N, C, H, W) channels_last, and the taps (9, K) of the 3x3; K is the sum of all E.
+
+    weights: by turns a 1x1 (E, C, 1, 1) and its 3x3 (E, 1, 3, 3).
+    """
+    return x.movedim(1, 3) @ _matrix(weights[::2]).mT, _taps_first(weights[1::2])
+
+
+def mixed_backward(dmixed: Tensor, hidden: Tensor, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of x (N, C, H, W) channels_last and of all weights, by turns a 1x1 and its 3x3, in the dtype of x."""
+    mixes, depths = weights[::2], weights[1::2]
+    dhidden, ddepth, _ = depthwise_backward(dmixed.movedim(3, 1), hidden.movedim(3, 1), torch.cat([*depths]))
+    dhidden = dhidden.movedim(1, 3)
+    dx = torch.empty_like(x, memory_format=torch.channels_last)
+    torch.mm(dhidden.flatten(0, 2), _matrix(mixes), out=dx.movedim(1, 3).view(-1, x.shape[1]))
+    dmix = products(dhidden, x.movedim(1, 3)).sum(dim=0).to(x.dtype)
+    found = [d for pair in zip(dmix.chunk(len(mixes)), ddepth.chunk(len(mixes)), strict=True) for d in pair]
+    return [dx, *(d.reshape(weight.shape).clone() for d, weight in zip(found, weights, strict=True))]
+
+
+def _matrix(mixes: Sequence[Tensor]) -> Tensor:
+    return torch.cat([mix.flatten(1) for mix in mixes])
