@@ -137,13 +137,13 @@ def items(setup: Setup) -> Iterator[tuple[str, Iterator[Row]]]:
 
     A dry run only takes the first case of each op, in float32, and one opcheck.
     """
-    first = slice(1 if setup.dry_run else None)
-    for dtype, op in product(DTYPES[first], setup.ops):
+    first = 1 if setup.dry_run else None
+    for dtype, op in product(DTYPES[:first], setup.ops):
         name = f"{op} in {label(dtype)}"
-        yield name, _compare(op, dtype, module_of(op).CASES[first], LAYOUTS[first], setup.device)
+        yield name, _compare(op, dtype, module_of(op).CASES[:first], LAYOUTS[:first], setup.device)
         for shape in () if setup.dry_run else LARGE:
             yield f"{name} at {label(shape)}", _compare(op, dtype, [shape], ["channels_last"], setup.device)
-    for op in setup.ops[first]:
+    for op in setup.ops[:first]:
         yield f"{op}, opcheck", _opcheck(op, setup.device)
 
 
