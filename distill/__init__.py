@@ -14,8 +14,8 @@ DISTILL_METHODS = ("trajectory", "progressive", "unrolled", "consistency", "one_
 
 def __getattr__(name: str) -> Any:
     """The functions of `distillation`, imported on first use: they need torch, the names of the methods do not."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import distillation
+    if name in __all__:
+        from . import distillation
 
-    return getattr(distillation, name)
+        return getattr(distillation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

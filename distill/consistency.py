@@ -10,20 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.sampling.steps import thinned
-from ..core.training.data.photos import Pool, TrainingData
+from ..core.training.data.photos import Pool
 from ..core.training.loop.stage import Arrays
-from .ddim_step import snr_loss, state_at
-from .distill_stage import DistillMethod, DistillRecipe, DistillStage
-from .system import DistillSystem
+from .distillation import DistillRun, DistillStage
+from .system import DistillRecipe, snr_loss, state_at
 
 __all__ = ["ConsistencyRecipe", "ConsistencyStage", "SlowCopy"]
 
@@ -71,33 +68,29 @@ class ConsistencyStage(DistillStage):
     """Learns to agree with the slow average of itself."""
 
     method = "consistency"
+    systems = ("dtpm",)
+    default = ConsistencyRecipe(steps=3000, batch=16, rate=5e-4, warmup=100, save_every=500)
 
-    def __init__(
-        self, recipe: ConsistencyRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
-    ) -> None:
-        del run, device
-        grid = system.steps(recipe.sampling_steps * recipe.solver_steps)
-        super().__init__(recipe, system, data, thinned(grid, recipe.sampling_steps))
-        self.grid, self.each = grid, recipe.solver_steps
-        self.auxiliary = self.slow = SlowCopy(self.model, recipe.slow)
+    def __init__(self, run: DistillRun[ConsistencyRecipe]) -> None:
+        count, self.each = run.recipe.sampling_steps, run.recipe.solver_steps
+        self.grid = run.system.steps(count * self.each)
+        super().__init__(run, thinned(self.grid, count))
+        self.auxiliary = self.slow = SlowCopy(self.model, run.recipe.slow)
 
-    def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
+    def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """The system's sample, with `at`: which of the student's steps."""
         return {**super().draw(pool, crop, rng), "at": np.array(rng.integers(self.steps.step_count))}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Squared error of x0, weighted by SNR + 1, against the slow x0 one level further on the teacher's path."""
-        problem, teacher = self.system.problem(batch), self.system.teacher
+        problem = self.system.problem(batch)
         first = batch["at"] * self.each
-        lists = self.grid.levels, (*self.grid.times, 0.0)
-        levels, times = (torch.tensor(values, device=first.device) for values in lists)
+        after = first + self.each
+        grid = self.grid.levels, (*self.grid.times, 0.0)
+        levels, times = (torch.tensor(values, device=first.device) for values in grid)
         start = state_at(problem.truth, batch["noise"], levels[first])
         with torch.no_grad():
-            x = start
-            for i in range(self.each):
-                found = problem.denoise(teacher, x, levels[first + i], times[first + i])
-                x = state_at(found.clean, found.eps, levels[first + i + 1])
-            after = first + self.each
+            x = problem.walk(self.system.teacher, start, levels, times, [first + i for i in range(self.each)])
             ended = (after == self.grid.step_count).reshape(-1, *[1] * (x.dim() - 1))
             slow = problem.denoise(self.slow.network, x, levels[after], times[after]).clean
             target = torch.where(ended, x, slow)
@@ -105,8 +98,4 @@ class ConsistencyStage(DistillStage):
         return {"loss": snr_loss(found.clean, target, levels[first])}
 
 
-METHOD = DistillMethod(
-    ConsistencyRecipe(steps=3000, batch=16, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=500),
-    ("dtpm",),
-    ConsistencyStage,
-)
+METHOD = ConsistencyStage

@@ -1,29 +1,123 @@
-"""Distil a trained model by one of the methods: the public function and its parts."""
+"""Distil a trained model by one of the methods: the public functions, and the stage that the methods share."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ..core.errors import UnknownNameError, UsageError
 from ..core.models import checkpoints
 from ..core.models.semantic_code import open_semantic, semantic_file
+from ..core.sampling.steps import Steps
 from ..core.training.data.pairs import PairUse
+from ..core.training.data.photos import Pool, TrainingData
 from ..core.training.data.sources import file_hash, open_data
+from ..core.training.evaluation.score import cases, measure, side_by_side, square
 from ..core.training.loop.loop import CHECKPOINT_NAME, SavedStep, train
 from ..core.training.loop.processes import close, processes
+from ..core.training.loop.stage import Arrays, Validation
 from ..core.training.runs import configured, run_options
 from . import DISTILL_METHODS
 from .diffir import DiffirSystem
-from .distill_stage import DistillMethod, DistillRecipe
 from .dtpm import DtpmSystem
 from .gen2res import Gen2ResSystem
-from .system import DistillSystem
+from .limits import texture_lost
+from .system import DistillRecipe, DistillSystem
 
-__all__ = ["checkpoint_in", "distill", "distill_recipe", "method_of", "open_system"]
+__all__ = ["DistillRun", "DistillStage", "distill", "distill_recipe", "method_of", "open_system", "weighted_sum"]
+
+GATE_PHOTOS, GATE_SIDE = 4, 256  # held-back photos that gates look at, and the side of their centre squares, pixels
+JUDGED = ("PSNR", "NIQE", "SWD")
+LOST = "val_texture_lost"
+
+R = TypeVar("R", bound=DistillRecipe, covariant=True)
+
+
+@dataclass(frozen=True)
+class DistillRun(Generic[R]):
+    """What a stage is built from."""
+
+    recipe: R
+    system: DistillSystem
+    data: TrainingData
+    folder: Path
+    device: torch.device
+
+
+class DistillStage(ABC):
+    """Trains a student of the system's teacher; see `TrainingStage`.
+
+    A method is a subclass in a module of its name, which calls the class METHOD. steps: of the student, if they are not
+    some of the teacher's.
+    """
+
+    method: ClassVar[str]  # the name in the facts of its checkpoints
+    systems: ClassVar[tuple[str, ...]]  # kinds of checkpoints that it can distil
+    default: ClassVar[DistillRecipe]
+
+    def __init__(self, run: DistillRun[DistillRecipe], steps: Steps | None = None) -> None:
+        recipe, system = run.recipe, run.system
+        self.recipe, self.system = recipe, system
+        self.teacher_steps = system.steps(recipe.teacher_steps)
+        self.steps = steps or system.student_steps(recipe.sampling_steps, self.teacher_steps)
+        self.model = system.student(recipe.sampling_steps)
+        self.kind, self.config = system.kind, self.model.config
+        self.trained, self.frozen = system.trained, system.frozen
+        self.cases = cases([square(photo, GATE_SIDE) for photo in run.data.val.photos[:GATE_PHOTOS]], system.task)
+        self.teacher_figures: Mapping[str, float] = {}
+        self.verdict: dict[str, float] = {}
+
+    def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
+        """As in `TrainingStage`: a sample of the system."""
+        return self.system.draw(pool, crop, rng)
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As in `TrainingStage`."""
+
+    def validate(self, model: nn.Module) -> Validation:
+        """PSNR, NIQE and SWD of student and teacher on held-back photos, and whether texture is being lost (1 or 0)."""
+        if not self.teacher_figures:
+            self.teacher_figures = self._figures(self.system.teacher, self.teacher_steps)
+        found = self._figures(model, self.steps)
+        figures = {f"val_{name.lower()}": found[name] for name in JUDGED}
+        figures |= {f"val_teacher_{name.lower()}": self.teacher_figures[name] for name in JUDGED}
+        self.verdict = {**figures, LOST: float(texture_lost(found, self.teacher_figures))}
+        case = self.cases[0]
+        teacher = self.system.restore(self.system.teacher, self.teacher_steps, case)
+        student = self.system.restore(model, self.steps, case)
+        shown = side_by_side(case.image, teacher, student, case.clean)
+        return Validation(self.verdict, {"damaged_teacher_student_clean": shown})
+
+    def _figures(self, model: nn.Module, steps: Steps) -> Mapping[str, float]:
+        return measure("held back", lambda case: self.system.restore(model, steps, case), self.cases).values
+
+    def facts(self) -> dict[str, Any]:
+        """The system's facts, the student's steps, how it was made, and the figures of the gates."""
+        return {
+            **self.system.facts,
+            "levels": list(self.steps.levels),
+            "times": list(self.steps.times),
+            "steps": self.steps.step_count,
+            "method": self.method,
+            "teacher": self.system.source,
+            "teacher_steps": self.teacher_steps.step_count,
+            "gates": self.verdict,
+        }
+
+
+def weighted_sum(figures: dict[str, Tensor], recipe: DistillRecipe) -> dict[str, Tensor]:
+    """The figures, with their sum as "loss", weighted by the fields of the recipe that have their names."""
+    terms = [getattr(recipe, name) * value for name, value in figures.items()]
+    return {"loss": torch.stack(terms).sum(), **figures}
 
 
 def distill(
@@ -70,7 +164,7 @@ def distill(
         TrainingError, CheckpointError: As `loop.train` does.
         KeyboardInterrupt: On Ctrl-C and SIGTERM, after the state is saved.
     """
-    chosen, teacher = method_of(method), checkpoint_in(teacher)
+    chosen, teacher = method_of(method), _checkpoint_in(teacher)
     machine = run_options(workers, minutes, threads, out)
     try:
         torch.manual_seed(recipe.seed)
@@ -78,22 +172,16 @@ def distill(
         if system.kind not in chosen.systems:
             raise UsageError(f"'{method}' distils {' and '.join(chosen.systems)}, {teacher} holds a {system.kind}")
         photos, inputs = open_data(
-            data,
-            val,
-            use=use,
-            seed=recipe.seed,
-            crop=recipe.largest_crop,
-            side=system.thumbnail_side,
-            structures=False,
+            data, val, use=use, seed=recipe.seed, crop=recipe.largest_crop, side=system.thumbnail_side, structures=False
         )
         inputs |= {"teacher": system.source}
         if start:
-            inputs["from"] = file_hash(checkpoint_in(start))
+            inputs["from"] = file_hash(_checkpoint_in(start))
         if semantic:
             inputs["semantic"] = file_hash(semantic_file(semantic))
-        stage = chosen.build(recipe, system, photos, out, processes().device)
+        stage = chosen(DistillRun(recipe, system, photos, out, processes().device))
         if start:
-            checkpoints.load(checkpoint_in(start), system.kind).fill(stage.model)
+            checkpoints.load(_checkpoint_in(start), system.kind).fill(stage.model)
         yield from train(stage, photos, recipe, out, inputs=inputs, **machine)
     finally:
         close()
@@ -120,19 +208,18 @@ def distill_recipe(
         UsageError: For an unknown name or a value that does not fit.
         TrainingError: For a file that is not a recipe of this method.
     """
-    return configured(method_of(method).recipe, path, settings, sampling_steps=sampling_steps, task=task)
+    return configured(method_of(method).default, path, settings, sampling_steps=sampling_steps, task=task)
 
 
-def method_of(name: str) -> DistillMethod:
+def method_of(name: str) -> type[DistillStage]:
     """The method of this name, "one-step" or "one_step". Raises UnknownNameError."""
     plain = name.replace("-", "_")
     if plain not in DISTILL_METHODS:
         raise UnknownNameError("method", name, DISTILL_METHODS)
-    method: DistillMethod = import_module(f".{plain}", __package__).METHOD
-    return method
+    return import_module(f".{plain}", __package__).METHOD
 
 
-def checkpoint_in(place: Path) -> Path:
+def _checkpoint_in(place: Path) -> Path:
     """The checkpoint in a run folder, or the file itself."""
     return place / CHECKPOINT_NAME if place.is_dir() else place
 
@@ -142,13 +229,11 @@ def open_system(teacher: Path, semantic: str | None, recipe: DistillRecipe) -> D
 
     Raises CheckpointError; UsageError without its semantic encoder, or for crops that it cannot take.
     """
-    checkpoint, source = checkpoints.load(teacher, "dtpm", "gen2res", "diffir"), file_hash(teacher)
-    system: DistillSystem
+    checkpoint = checkpoints.load(teacher, "dtpm", "gen2res", "diffir")
+    found = checkpoint, file_hash(teacher), recipe
     if checkpoint.kind == "dtpm":
-        system = DtpmSystem(checkpoint, open_semantic(semantic) if semantic else None, recipe, source)
-    elif checkpoint.kind == "gen2res":
-        system = Gen2ResSystem(checkpoint, recipe, source)
+        system = DtpmSystem(*found, open_semantic(semantic) if semantic else None)
     else:
-        system = DiffirSystem(checkpoint, recipe, source)
-    recipe.check_crop(system.multiple_of)
+        system = Gen2ResSystem(*found) if checkpoint.kind == "gen2res" else DiffirSystem(*found)
+    recipe.check_crop(system.teacher.multiple_of)
     return system

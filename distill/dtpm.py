@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from numpy.random import Generator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.models.blocks import merge_branches
@@ -20,15 +20,13 @@ from ..core.models.dtpm import Dtpm, DtpmConfig
 from ..core.models.semantic_code import NoEncoder, encoder_of
 from ..core.sampling.samplers import ddim
 from ..core.sampling.schedule import SCHEDULES, TRAINING_STEPS, trailing
-from ..core.sampling.steps import GAIN, Steps, own_steps
+from ..core.sampling.steps import GAIN, Steps
 from ..core.training.data.photos import Pool
 from ..core.training.dtpm.semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
 from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
-from .ddim_step import clean_and_eps
-from .distill_stage import DistillRecipe
-from .system import Denoised, DistillSystem, Problem, photo_arrays, sampler
+from .system import DistillRecipe, DistillSystem, Problem, clean_and_eps
 
 __all__ = ["DtpmSystem"]
 
@@ -36,26 +34,21 @@ __all__ = ["DtpmSystem"]
 class DtpmSystem(DistillSystem):
     """A "dtpm" checkpoint and its semantic encoder. Raises UsageError for an encoder that does not fit."""
 
-    kind = "dtpm"
-
-    def __init__(self, checkpoint: Checkpoint, semantic: Checkpoint | None, recipe: DistillRecipe, source: str) -> None:
-        self.source = source
-        self.config = from_dict(DtpmConfig, checkpoint.config)
-        self.teacher: Dtpm = Dtpm(self.config).eval().requires_grad_(False)
-        checkpoint.fill(self.teacher)
+    def __init__(self, checkpoint: Checkpoint, source: str, recipe: DistillRecipe, semantic: Checkpoint | None) -> None:
+        teacher = Dtpm(from_dict(DtpmConfig, checkpoint.config))
+        checkpoint.fill(teacher)
+        super().__init__(checkpoint, source, teacher, recipe.task or checkpoint.facts["task"])
         self.encoder: Any = encoder_of(semantic) if semantic else NoEncoder()
         if self.encoder.config != self.config.semantic:
             raise UsageError(
                 "this DTPM was trained with another semantic encoder, or with none; give --semantic its checkpoint, or "
                 "leave it out"
             )
-        self.frozen = nn.ModuleList([self.teacher, self.encoder])
+        self.frozen.append(self.encoder)
         self.trained = {"adapters": 1.0} | ({"denoiser": recipe.prior_rate} if recipe.prior_rate > 0 else {})
         self.pictured = {"predictor": 1.0, "denoiser": recipe.prior_rate}
-        self.task = recipe.task or checkpoint.facts["task"]
-        self.multiple_of = self.teacher.multiple_of
+        self.facts = {"task": self.task, "residual_scale": float(teacher.residual_scale)}
         self.thumbnail_side = self.config.semantic.size
-        self.own = own_steps(checkpoint.facts)
 
     def spread(self, count: int) -> Steps:
         """As in `DistillSystem`."""
@@ -63,47 +56,47 @@ class DtpmSystem(DistillSystem):
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """As in `DistillSystem`: "clean", "damaged" and "noise" (3, crop, crop), and the code."""
-        cut, arrays = photo_arrays(pool, crop, rng, self.task)
+        cut, arrays = self.photo(pool, crop, rng)
         return {**arrays, **draw_code(cut.thumbnail, self.config.semantic.code, CODE_DROP, CODE_NOISE, rng)}
 
     def problem(self, batch: dict[str, Tensor]) -> Problem:
         """As in `DistillSystem`. The state is the residual divided by its scale; the chain starts in pure noise."""
-        damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
+        damaged, noise, code = self._inputs(self.teacher, batch)
         with torch.no_grad():
-            code = noisy_code(partial(self.teacher.encode, self.encoder), batch)
             base, scale = (x.float() for x in self.teacher.predict(damaged))
         predicts = self.config.prediction
 
-        def predict(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
-            assert isinstance(model, Dtpm)
+        def predict(model: Dtpm, x: Tensor, t: Tensor) -> Tensor:
             return model.denoise(x, damaged, base, code, t)
 
         return Problem(
             start=noise,
             truth=(batch["clean"] - base) / scale,
             clean=batch["clean"],
-            denoise=lambda model, x, level, t: Denoised(*clean_and_eps(x, predict(model, x, t), level, predicts)),
-            sample=sampler(predict, partial(ddim, predicts=predicts)),
+            predict=predict,
+            denoise=lambda model, x, level, t: clean_and_eps(x, predict(model, x, t), level, predicts),
+            sampler=partial(ddim, predicts=predicts),
             compose=lambda _, state: base + scale * state,
         )
 
-    def restored(self, model: nn.Module, batch: dict[str, Tensor], steps: Steps) -> Tensor:
+    def restored(self, model: Dtpm, batch: dict[str, Tensor], steps: Steps) -> Tensor:
         """As in `DistillSystem`, with the texture gain of the packs."""
-        assert isinstance(model, Dtpm)
-        damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
-        code = noisy_code(partial(model.encode, self.encoder), batch)
+        damaged, noise, code = self._inputs(model, batch)
         base, scale = model.predict(damaged)
         texture = model.amplitude(scale) * model.residual(damaged, base, code, noise, *steps)
         return (base + GAIN * texture).float()
 
-    def restore(self, model: nn.Module, steps: Steps, case: EvaluationCase) -> Tensor:
+    def _inputs(self, model: Dtpm, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The damaged images, the noise and the code of a batch."""
+        damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
+        return damaged, noise, noisy_code(partial(model.encode, self.encoder), batch)
+
+    def restore(self, model: Dtpm, steps: Steps, case: EvaluationCase) -> Tensor:
         """As in `DistillSystem`."""
-        assert isinstance(model, Dtpm)
         return evaluation.restore(model, self.encoder, steps, case)
 
-    def timed(self, model: nn.Module, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    def timed(self, model: Dtpm, steps: Steps, side: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         """As in `DistillSystem`. The code runs once per photo and is not timed; the chain is without the predictor."""
-        assert isinstance(model, Dtpm)
         plain = merge_branches(model)
         image, base, noise = torch.rand(1, 3, side, side), torch.rand(1, 3, side, side), torch.randn(1, 3, side, side)
         code, strength = torch.zeros(1, self.config.semantic.code), torch.ones(1)
@@ -111,7 +104,3 @@ class DtpmSystem(DistillSystem):
             lambda: plain(image, code, noise, strength, *steps),
             lambda: plain.residual(image, base, code, noise, *steps),
         )
-
-    def facts(self) -> dict[str, Any]:
-        """The task, and the scale of its residual."""
-        return {"task": self.task, "residual_scale": float(self.teacher.residual_scale)}

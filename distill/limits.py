@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["texture_lost", "tolerated_loss", "within_limits"]
+__all__ = ["texture_lost", "tolerated_loss"]
 
 # dB that a student may lose: fewer steps must not cost fidelity that anybody sees.
 PSNR_LOSS = 0.2
@@ -32,14 +32,3 @@ def texture_lost(
     """Whether PSNR (dB, higher is better) rose above the teacher's while NIQE or SWD (lower is better) got worse."""
     worse = any(student[name] > (1 + tolerance) * teacher[name] for name in ("NIQE", "SWD"))
     return worse and student["PSNR"] > teacher["PSNR"]
-
-
-def within_limits(psnr_gain: float, worst_loss: float, steps: int) -> bool:
-    """Whether a student looks as its teacher does, and is as close to the truth.
-
-    Args:
-        psnr_gain: dB above the teacher's PSNR.
-        worst_loss: the larger of the relative losses in NIQE and SWD.
-        steps: of the student.
-    """
-    return psnr_gain >= -PSNR_LOSS and worst_loss <= tolerated_loss(steps)

@@ -14,20 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator
+from numpy.random import Generator, Philox
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..core.training.data.photos import Pool, TrainingData, planar
+from ..core.training.data.photos import Pool, planar
 from ..core.training.loop.stage import Arrays, AuxiliaryNetworks, fixed
-from .ddim_step import snr_loss, state_at
-from .distill_stage import DistillMethod, DistillRecipe, DistillStage, weighted_sum
-from .system import DistillSystem, Problem
+from .distillation import DistillRun, DistillStage, weighted_sum
+from .system import DistillRecipe, Problem, snr_loss, state_at
 
 __all__ = ["Critics", "OneStepRecipe", "OneStepStage", "PatchCritic", "high_pass"]
 
@@ -73,49 +71,40 @@ class OneStepStage(DistillStage):
     """Learns against its critics."""
 
     method = "one_step"
+    systems = ("dtpm", "gen2res")
+    default = OneStepRecipe(steps=1500, batch=8, rate=2e-4, warmup=50, save_every=250, sampling_steps=1)
 
-    def __init__(
-        self, recipe: OneStepRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
-    ) -> None:
-        del run, device
-        super().__init__(recipe, system, data)
-        self.levels, self.updates = system.levels(), recipe.updates
-        self.weights = {name: getattr(recipe, name) for name in ("score", "adversarial", "l1")}
-        self.auxiliary = self.critics = Critics(
-            system,
-            lambda problem: problem.sample(self.model, problem.start, self.steps),
-            lambda: self.model,
-            width=recipe.patch_width,
-            band=_band(data.train.at(0), recipe.crop),
-            rates=(recipe.fake_rate, recipe.patch_rate),
-            updates=recipe.updates,
-        )
+    def __init__(self, run: DistillRun[OneStepRecipe]) -> None:
+        super().__init__(run)
+        if run.system.own:
+            raise UsageError(
+                "the teacher is itself distilled and only supports its own timesteps; give the model that it was made "
+                "from, and the student with --from"
+            )
+        self.levels, self.updates = run.system.spread(0), run.recipe.updates
+        self.auxiliary = self.critics = Critics(self, run.recipe, _band(run.data.train.at(0), run.recipe.crop))
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """The system's sample, with levels and noise for the student's score and for each update of the fake model."""
         drawn = super().draw(pool, crop, rng)
-        count, shape = self.updates, drawn["noise"].shape
-        first, *others = (self._level(rng) for _ in range(count + 1))
+        shape = drawn["noise"].shape
+        low, high = (round(share * self.levels.step_count) for share in LEVEL_RANGE)
+        places = [int(rng.integers(low, max(high, low + 1))) for _ in range(self.updates + 1)]
+        alpha_bars, times = (np.array([values[i] for i in places], np.float32) for values in self.levels)
         return {
             **drawn,
-            "alpha_bar": np.array(first[0], np.float32),
-            "t": np.array(first[1], np.float32),
+            "alpha_bar": alpha_bars[0, ...],
+            "t": times[0, ...],
             "score_noise": rng.standard_normal(shape, dtype=np.float32),
-            "fake_alpha_bar": np.array([alpha_bar for alpha_bar, _ in others], np.float32),
-            "fake_t": np.array([t for _, t in others], np.float32),
-            "fake_noise": rng.standard_normal((count, *shape), dtype=np.float32),
+            "fake_alpha_bar": alpha_bars[1:],
+            "fake_t": times[1:],
+            "fake_noise": rng.standard_normal((self.updates, *shape), dtype=np.float32),
         }
-
-    def _level(self, rng: Generator) -> tuple[float, float]:
-        """A random level, and its timestep conditioning."""
-        low, high = (round(share * self.levels.step_count) for share in LEVEL_RANGE)
-        place = int(rng.integers(low, max(high, low + 1)))
-        return self.levels.levels[place], self.levels.times[place]
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms of `OneStepRecipe`; the scores are compared at the batch's `alpha_bar`, `t` and `score_noise`."""
         problem, patch = self.system.problem(batch), self.critics.patch
-        end = problem.sample(self.model, problem.start, self.steps)
+        end = problem.sample(self.model, self.steps)
         image = problem.compose(self.model, end)
         with fixed(patch):
             adversarial = torch.stack([-scores.mean() for scores in patch(image)]).mean()
@@ -124,12 +113,12 @@ class OneStepStage(DistillStage):
             "adversarial": adversarial,
             "l1": F.l1_loss(end, problem.truth),
         }
-        return weighted_sum(figures, self.weights)
+        return weighted_sum(figures, self.recipe)
 
 
 def _band(pool: Pool, crop: int) -> float:
     """Standard deviation of the high-pass band of 64 random crops."""
-    rng = np.random.Generator(np.random.Philox(key=[2**34, 0]))
+    rng = Generator(Philox(key=[2**34, 0]))
     crops = np.stack([planar(pool.crop(crop, rng).clean) for _ in range(64)])
     return float(high_pass(torch.from_numpy(crops)).std())
 
@@ -151,7 +140,11 @@ class PatchCritic(nn.Module):
     def __init__(self, width: int, band: float) -> None:
         super().__init__()
         self.band = band
-        self.nets = nn.ModuleList(_patches(width) for _ in range(PATCH_SCALES))
+        sizes = [(3, width, 3, 1), (width, width, 4, 2), (width, 2 * width, 3, 1)]
+        self.nets = nn.ModuleList()
+        for _ in range(PATCH_SCALES):
+            layers = [m for a, b, k, s in sizes for m in (nn.Conv2d(a, b, k, s, padding=1), nn.LeakyReLU(0.2))]
+            self.nets.append(nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, padding=1)))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """image: (N, 3, H, W) in [0, 1]. Returns the scores at each scale, (N, 1, H', W'); higher is more real."""
@@ -162,37 +155,20 @@ class PatchCritic(nn.Module):
         return scores
 
 
-def _patches(width: int) -> nn.Sequential:
-    sizes = [(3, width, 3, 1), (width, width, 4, 2), (width, 2 * width, 3, 1)]
-    layers = [m for a, b, k, s in sizes for m in (nn.Conv2d(a, b, k, s, padding=1), nn.LeakyReLU(0.2))]
-    return nn.Sequential(*layers, nn.Conv2d(2 * width, 1, 3, padding=1))
-
-
 class Critics(AuxiliaryNetworks):
     """The fake-score model and the patch critic, each with an optimiser of its own; see `Auxiliary`.
 
-    The first models the student's output, the second judges patches. sample: (problem) -> the end of the student's
-    chain; updates: of both, per step of the student.
+    The first models the student's output, the second judges patches. band: see `PatchCritic`.
     """
 
-    def __init__(
-        self,
-        system: DistillSystem,
-        sample: Callable[[Problem], Tensor],
-        model: Callable[[], nn.Module],
-        *,
-        width: int,
-        band: float,
-        rates: tuple[float, float],
-        updates: int,
-    ) -> None:
-        self.system, self.sample, self.student, self.updates = system, sample, model, updates
+    def __init__(self, stage: OneStepStage, recipe: OneStepRecipe, band: float) -> None:
+        self.stage, system = stage, stage.system
         self.fake = system.student(1).requires_grad_(False)
         for part in system.trained:
             self.fake.get_submodule(part).requires_grad_(True)
-        self.patch = PatchCritic(width, band)
+        self.patch = PatchCritic(recipe.patch_width, band)
         learnt = [p for p in self.fake.parameters() if p.requires_grad], self.patch.parameters()
-        super().__init__([self.fake, self.patch], zip(learnt, rates, strict=True))
+        super().__init__([self.fake, self.patch], zip(learnt, (recipe.fake_rate, recipe.patch_rate), strict=True))
 
     def step(self, done: int, batch: dict[str, Tensor], shared: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """As in `Auxiliary`: `updates` steps of both on the student's current output.
@@ -200,27 +176,21 @@ class Critics(AuxiliaryNetworks):
         batch: `fake_alpha_bar`, `fake_t` (N, updates), `fake_noise` (N, updates, ...), where fake scores are learnt.
         """
         del done
-        problem = self.system.problem(batch)
+        student, problem = self.stage.model, self.stage.system.problem(batch)
         with torch.no_grad():
-            made = self.sample(problem)
-            image = problem.compose(self.student(), made)
+            made = problem.sample(student, self.stage.steps)
+            image = problem.compose(student, made)
         figures: dict[str, Tensor] = {}
-        for i in range(self.updates):
+        for i in range(self.stage.updates):
             alpha_bar, t, noise = (batch[name][:, i] for name in ("fake_alpha_bar", "fake_t", "fake_noise"))
-            score = snr_loss(
-                problem.denoise(self.fake, state_at(made, noise, alpha_bar), alpha_bar, t).clean, made, alpha_bar
-            )
-            real, false = self.patch(problem.clean), self.patch(image)
-            judged = torch.stack(
-                [(F.relu(1 - r).mean() + F.relu(1 + f).mean()) / 2 for r, f in zip(real, false, strict=True)]
-            ).mean()
-            figures = {"fake": score.detach(), "patch": judged.detach()}
-            self.descend((score, judged), shared)
+            found = problem.denoise(self.fake, state_at(made, noise, alpha_bar), alpha_bar, t)
+            score = snr_loss(found.clean, made, alpha_bar)
+            pairs = zip(self.patch(problem.clean), self.patch(image), strict=True)
+            judged = torch.stack([(F.relu(1 - real).mean() + F.relu(1 + false).mean()) / 2 for real, false in pairs])
+            losses = {"fake": score, "patch": judged.mean()}
+            figures = {name: loss.detach() for name, loss in losses.items()}
+            self.descend(losses.values(), shared)
         return figures
 
 
-METHOD = DistillMethod(
-    OneStepRecipe(steps=1500, batch=8, crop=64, rate=2e-4, warmup=50, ema=0.995, save_every=250, sampling_steps=1),
-    ("dtpm", "gen2res"),
-    OneStepStage,
-)
+METHOD = OneStepStage

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor, nn
 
 from ..core.sampling.steps import thinned
-from ..core.training.data.photos import Pool, TrainingData
+from ..core.training.data.photos import Pool
 from ..core.training.loop.stage import Arrays
-from .ddim_step import implied_clean, snr_loss, state_at
-from .distill_stage import DistillMethod, DistillRecipe, DistillStage
-from .system import DistillSystem
+from .distillation import DistillRun, DistillStage
+from .system import DistillRecipe, implied_clean, snr_loss, state_at
 
 __all__ = ["PhaseTeacher", "ProgressiveStage"]
 
@@ -59,19 +56,19 @@ class ProgressiveStage(DistillStage):
     """Learns from the teacher of the current phase."""
 
     method = "progressive"
+    systems = ("dtpm",)
+    default = DistillRecipe(steps=3200, batch=16, rate=5e-4, warmup=100, save_every=400)
 
-    def __init__(
-        self, recipe: DistillRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
-    ) -> None:
-        del run, device
+    def __init__(self, run: DistillRun[DistillRecipe]) -> None:
+        recipe, system = run.recipe, run.system
         usual = system.steps(recipe.teacher_steps).step_count
         phases = max(1, math.ceil(math.log2(usual / recipe.sampling_steps)))
         self.grids = [system.steps(recipe.sampling_steps * 2 ** (phases - i)) for i in range(phases)]
-        super().__init__(recipe, system, data, thinned(self.grids[-1], recipe.sampling_steps))
+        super().__init__(run, thinned(self.grids[-1], recipe.sampling_steps))
         teacher = system.student(self.grids[0].step_count).eval().requires_grad_(False)
         self.auxiliary = self.phases = PhaseTeacher(self.model, teacher, phases, recipe.steps)
 
-    def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
+    def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """The system's sample, with `place` in [0, 1): which of the student's steps."""
         return {**super().draw(pool, crop, rng), "place": np.array(rng.random(), np.float32)}
 
@@ -82,18 +79,10 @@ class ProgressiveStage(DistillStage):
         first = 2 * (batch["place"] * count).long().clamp(max=count - 1)
         levels, times = (torch.tensor(values, device=first.device) for values in grid)
         start = state_at(problem.truth, batch["noise"], levels[first])
-        with torch.no_grad():
-            reached = start
-            for i in (first, first + 1):
-                found = problem.denoise(self.phases.teacher, reached, levels[i], times[i])
-                reached = state_at(found.clean, found.eps, levels[i + 1])
+        reached = problem.walk(self.phases.teacher, start, levels, times, (first, first + 1))
         target = implied_clean(start, reached, levels[first], levels[first + 2])
         found = problem.denoise(self.model, start, levels[first], times[first])
         return {"loss": snr_loss(found.clean, target, levels[first])}
 
 
-METHOD = DistillMethod(
-    DistillRecipe(steps=3200, batch=16, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=400),
-    ("dtpm",),
-    ProgressiveStage,
-)
+METHOD = ProgressiveStage

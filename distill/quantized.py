@@ -8,22 +8,21 @@ float model; `pocketprior quantize --level int8` quantizes it as it was trained.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.random import Generator, Philox
 from torch import Tensor, nn
 
 from ..core.arrays import Image, to_image
 from ..core.errors import UsageError
 from ..core.metrics import psnr
 from ..core.models.deploy.fake_quant import fake_quantize
-from ..core.training.data.photos import TrainingData
 from ..core.training.evaluation.score import EvaluationCase
-from ..core.training.loop.stage import Validation
-from .distill_stage import DistillMethod, DistillRecipe, DistillStage
-from .system import DistillSystem
+from ..core.training.loop.stage import Validation, stacked
+from .distillation import DistillRun, DistillStage
+from .system import DistillRecipe
 
 __all__ = ["QuantizedRecipe", "QuantizedStage"]
 
@@ -46,27 +45,27 @@ class QuantizedStage(DistillStage):
     """Learns in int8, with clip ranges that are measured on the teacher's restorations of random crops."""
 
     method = "quantized"
+    systems = ("dtpm", "gen2res", "diffir")
+    default = QuantizedRecipe(
+        steps=1000, batch=8, rate=1e-4, warmup=50, precision="fp32", save_every=250, sampling_steps=1
+    )
 
-    def __init__(
-        self, recipe: QuantizedRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
-    ) -> None:
-        del run
+    def __init__(self, run: DistillRun[QuantizedRecipe]) -> None:
+        recipe, system = run.recipe, run.system
         steps = system.own or system.steps(recipe.sampling_steps)
         if steps.step_count != recipe.sampling_steps:
             raise UsageError(
                 f"{recipe.sampling_steps} steps were asked for, this model samples in {steps.step_count} and keeps "
                 f"them in 8 bits; give --steps {steps.step_count}"
             )
-        super().__init__(recipe, system, data, steps)
-        self.gates.teacher_steps = steps
+        super().__init__(run, steps)
+        self.teacher_steps = steps
         self.trained = {name: rate for name, rate in {**system.trained, **system.pictured}.items() if rate > 0}
-        rngs = [
-            np.random.Generator(np.random.Philox(key=[MEASURED_KEY + recipe.seed, i])) for i in range(recipe.measured)
-        ]
-        crops = [system.draw(data.train.at(0), recipe.crop, rng) for rng in rngs]
-        batch = {name: torch.from_numpy(np.stack([crop[name] for crop in crops])).to(device) for name in crops[0]}
-        self.frozen.to(device)
-        fake_quantize(self.model.to(device), system.pictured, lambda model: system.restored(model, batch, steps))
+        rngs = [Generator(Philox(key=[MEASURED_KEY + recipe.seed, i])) for i in range(recipe.measured)]
+        crops = [system.draw(run.data.train.at(0), recipe.crop, rng) for rng in rngs]
+        batch = {name: tensor.to(run.device) for name, tensor in stacked(crops).items()}
+        self.frozen.to(run.device)
+        fake_quantize(self.model.to(run.device), system.pictured, lambda model: system.restored(model, batch, steps))
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """MSE between the images of student and teacher, relative to the teacher's own MSE to the truth.
@@ -81,27 +80,11 @@ class QuantizedStage(DistillStage):
     def validate(self, model: nn.Module) -> Validation:
         """As the other methods, with `val_worst_db`: the PSNR between student and teacher on the worst photo."""
         found = super().validate(model)
-        kept = [
-            psnr(self._restored(model, case), self._restored(self.system.teacher, case)) for case in self.gates.cases
-        ]
+        kept = [psnr(self._restored(model, case), self._restored(self.system.teacher, case)) for case in self.cases]
         return found._replace(figures={**found.figures, "val_worst_db": min(kept)})
 
     def _restored(self, model: nn.Module, case: EvaluationCase) -> Image:
         return to_image(self.system.restore(model, self.steps, case).numpy(), np.uint16)
 
 
-METHOD = DistillMethod(
-    QuantizedRecipe(
-        steps=1000,
-        batch=8,
-        crop=64,
-        rate=1e-4,
-        warmup=50,
-        ema=0.995,
-        precision="fp32",
-        save_every=250,
-        sampling_steps=1,
-    ),
-    ("dtpm", "gen2res", "diffir"),
-    QuantizedStage,
-)
+METHOD = QuantizedStage

@@ -7,15 +7,15 @@ was not distilled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from ..core.arrays import Image
 from ..core.errors import CheckpointError
-from ..core.markdown import table
 from ..core.models import checkpoints
 from ..core.models.checkpoints import Checkpoint
 from ..core.models.gen2res import SHIPPED_BASE
@@ -24,12 +24,11 @@ from ..core.photo.listing import clean_photos
 from ..core.sampling.steps import Steps, own_steps, thinned
 from ..core.timing import interleaved
 from ..core.training.data.photos import to_8_bits
-from ..core.training.evaluation.score import DECIMALS, EvaluationCase, MethodFigures, cases, measure, square
+from ..core.training.evaluation.score import MethodFigures, ResultTable, cases, measure, section, square
 from ..core.training.loop.loop import CHECKPOINT_NAME
-from .distill_stage import DistillRecipe
 from .distillation import open_system
-from .limits import PSNR_LOSS, SPEEDUP, SPEEDUP_STEPS, texture_lost, tolerated_loss, within_limits
-from .system import DistillSystem
+from .limits import PSNR_LOSS, SPEEDUP, SPEEDUP_STEPS, texture_lost, tolerated_loss
+from .system import DistillRecipe, DistillSystem
 
 __all__ = ["StudentFigures", "StudentRun", "best", "collected", "cpu_seconds", "students_page"]
 
@@ -38,18 +37,13 @@ TITLES = {"dtpm": "DTPM", "gen2res": "Gen2Res", "diffir": "DiffIR"}
 TIMED_SIDE, ROUNDS = 192, 9  # pixels of the image that is timed; how often
 
 
-@dataclass(frozen=True)
-class StudentRun:
+class StudentRun(NamedTuple):
     """A student in the folder."""
 
     name: str  # of its run folder
-    checkpoint: Checkpoint
+    method: str  # how it was made
     steps: Steps
-
-    @property
-    def method(self) -> str:
-        """How it was made."""
-        return str(self.checkpoint.facts["method"])
+    checkpoint: Checkpoint
 
 
 def students_page(
@@ -79,13 +73,11 @@ def students_page(
     listed = [row for row in clean_photos(data, split="val", use="any") if row.set != "dreambooth"]
     chosen = listed[: photos or len(listed)]
     squares = [square(to_8_bits(read(row.path).pixels, halve=True), side) for row in chosen]
-    places = {"dtpm": teachers / task / CHECKPOINT_NAME, "gen2res": SHIPPED_BASE,
-              "diffir": teachers / "diffir" / CHECKPOINT_NAME}  # fmt: skip
     sections = []
-    for kind, teacher in places.items():
-        found = collected(students, kind)
-        semantic = str(teachers / "semantic" / CHECKPOINT_NAME) if kind == "dtpm" else None
-        if found:
+    for kind, folder in {"dtpm": task, "gen2res": None, "diffir": "diffir"}.items():
+        if found := collected(students, kind):
+            teacher = teachers / folder / CHECKPOINT_NAME if folder else SHIPPED_BASE
+            semantic = str(teachers / "semantic" / CHECKPOINT_NAME) if kind == "dtpm" else None
             sections.append(_section(open_system(teacher, semantic, DistillRecipe(steps=1)), found, squares))
     head = PAGE_HEAD.format(command=made_by, side=side, photos=len(squares))
     return "\n\n".join([head, *sections]) + "\n"
@@ -100,36 +92,12 @@ def collected(folder: Path, kind: str) -> list[StudentRun]:
             steps = own_steps(checkpoint.facts)
             if "method" not in checkpoint.facts or steps is None:
                 raise CheckpointError(f"{path} does not say how it was distilled; keep teachers in another folder")
-            found.append(StudentRun(path.parent.name, checkpoint, steps))
+            found.append(StudentRun(path.parent.name, checkpoint.facts["method"], steps, checkpoint))
     return sorted(found, key=lambda student: (-student.steps.step_count, student.method, student.name))
 
 
 def _section(system: DistillSystem, students: Sequence[StudentRun], photos: Sequence[Image]) -> str:
-    """The table and the verdicts of one system."""
-    rows = _rows(system, students, cases(photos, system.task))
-    count = system.steps(0).step_count
-    judged = [
-        StudentFigures(row, rows[0], student.steps.step_count, student.method, count)
-        for student, row in zip(students, rows[-len(students) :], strict=True)
-    ]
-    trained = ", ".join(
-        f"{student.method} to {student.steps.step_count}: {student.checkpoint.facts['step']}" for student in students
-    )
-    lines = [["method", *rows[0].values]]
-    lines += [[row.method, *(f"{v:.{DECIMALS.get(name, 3)}f}" for name, v in row.values.items())] for row in rows]
-    notes = [
-        *(student.sentence() for student in judged),
-        *best(judged),
-        f"Optimiser steps that the students were trained for: {trained}.",
-    ]
-    said = "\n".join(f"- {note}" for note in notes)
-    return f"## {TITLES[system.kind]}, task `{system.task}`\n\n{table(lines, left=1)}\n\n{said}"
-
-
-def _rows(
-    system: DistillSystem, students: Sequence[StudentRun], found: Sequence[EvaluationCase]
-) -> list[MethodFigures]:
-    """The teacher in its own and in fewer steps, then the students."""
+    """The table and the verdicts of one system: the teacher in its own and in fewer steps, then the students."""
     own = system.steps(0)
     counts = sorted({student.steps.step_count for student in students}, reverse=True)
     naive = [] if system.kind == "diffir" else [thinned(own, count) for count in counts]
@@ -139,6 +107,22 @@ def _rows(
         model = system.student(student.steps.step_count).eval().requires_grad_(False)
         student.checkpoint.fill(model)
         chains.append((f"{student.method}, {_counted(student.steps)}", model, student.steps))
+    rows = _rows(system, chains, photos)
+    judged = [
+        StudentFigures(student.method, student.steps.step_count, row, rows[0], own.step_count)
+        for student, row in zip(students, rows[-len(students) :], strict=True)
+    ]
+    trained = ", ".join(f"{s.method} to {s.steps.step_count}: {s.checkpoint.facts['step']}" for s in students)
+    note = f"Optimiser steps that the students were trained for: {trained}."
+    verdicts = [*(student.sentence() for student in judged), *best(judged), note]
+    return section(ResultTable(f"{TITLES[system.kind]}, task `{system.task}`", rows, verdicts))
+
+
+def _rows(
+    system: DistillSystem, chains: Sequence[tuple[str, nn.Module, Steps]], photos: Sequence[Image]
+) -> list[MethodFigures]:
+    """The figures and the seconds of each (name, model, steps)."""
+    found = cases(photos, system.task)
     timed = [system.timed(model, steps, TIMED_SIDE) for _, model, steps in chains]
     times, chain_times = (cpu_seconds(calls) for calls in zip(*timed, strict=True))
     rows = []
@@ -167,14 +151,13 @@ def cpu_seconds(restorations: Sequence[Callable[[], object]], side: int = TIMED_
     return [median(times) / (side * side / 1e6) for times in taken.values()]
 
 
-@dataclass(frozen=True)
-class StudentFigures:
+class StudentFigures(NamedTuple):
     """A student's figures next to its teacher's."""
 
+    method: str
+    steps: int
     row: MethodFigures
     teacher: MethodFigures
-    steps: int
-    method: str
     teacher_steps: int
 
     def change(self, metric: str) -> float:
@@ -193,8 +176,8 @@ class StudentFigures:
 
     @property
     def met(self) -> bool:
-        """Whether it is `within_limits`."""
-        return within_limits(self.psnr, self.worst, self.steps)
+        """Whether it looks as its teacher does, and is as close to the truth."""
+        return self.psnr >= -PSNR_LOSS and self.worst <= tolerated_loss(self.steps)
 
     def sentence(self) -> str:
         """The figures and whether they are within the limits."""

@@ -7,22 +7,17 @@ DiffIR's chain is a few vectors, so this is all its students need.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import UsageError
-from ..core.training.data.photos import TrainingData
 from ..core.training.losses import detail_loss, psnr_loss
-from .distill_stage import DistillMethod, DistillStage, weighted_sum
-from .system import DistillSystem
-from .trajectory import STATES, TrajectoryRecipe, trajectories
+from .distillation import weighted_sum
+from .trajectory import STATES, TrajectoryRecipe, TrajectoryStage
 
 __all__ = ["UnrolledRecipe", "UnrolledStage"]
-
-LONG = 8  # steps of the teacher above which its chain is not run again for every batch
 
 
 @dataclass(frozen=True)
@@ -44,27 +39,21 @@ class UnrolledRecipe(TrajectoryRecipe):
             raise UsageError("end, psnr or l1 must be above 0, or nothing would tie the student to the image")
 
 
-class UnrolledStage(DistillStage):
+class UnrolledStage(TrajectoryStage):
     """Learns through its chain; first computes the ends of a long chain of the teacher, kept in the run folder."""
 
     method = "unrolled"
-
-    def __init__(
-        self, recipe: UnrolledRecipe, system: DistillSystem, data: TrainingData, run: Path, device: torch.device
-    ) -> None:
-        super().__init__(recipe, system, data)
-        self.weights = {name: getattr(recipe, name) for name in ("end", "psnr", "l1", "detail")}
-        if self.gates.teacher_steps.step_count > LONG:
-            self.rows = trajectories(system, data.train.at(0), self.steps, recipe, run, device)
+    systems = ("dtpm", "gen2res", "diffir")
+    default = UnrolledRecipe(steps=2000, batch=8, rate=5e-4, warmup=100, save_every=500)
+    short = 8
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms of `UnrolledRecipe`. The teacher's end is the last of the batch's `states`, else it is sampled."""
         problem, teacher = self.system.problem(batch), self.system.teacher
         with torch.no_grad():
-            known = STATES in batch
-            aim = batch[STATES][:, -1] if known else problem.sample(teacher, problem.start, self.gates.teacher_steps)
+            aim = batch[STATES][:, -1] if STATES in batch else problem.sample(teacher, self.teacher_steps)
             image = problem.compose(teacher, aim)
-        end = problem.sample(self.model, problem.start, self.steps)
+        end = problem.sample(self.model, self.steps)
         restored = problem.compose(self.model, end)
         figures = {
             "end": F.mse_loss(end, aim),
@@ -72,11 +61,7 @@ class UnrolledStage(DistillStage):
             "l1": F.l1_loss(restored, problem.clean),
             "detail": detail_loss(restored, image).mean(),
         }
-        return weighted_sum(figures, self.weights)
+        return weighted_sum(figures, self.recipe)
 
 
-METHOD = DistillMethod(
-    UnrolledRecipe(steps=2000, batch=8, crop=64, rate=5e-4, warmup=100, ema=0.995, save_every=500),
-    ("dtpm", "gen2res", "diffir"),
-    UnrolledStage,
-)
+METHOD = UnrolledStage

@@ -31,16 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Distil, reporting on stderr, also when texture is being lost. Ctrl-C saves and says how to resume."""
     from ...core.training.loop.resume import interrupted
-    from ..distill_stage import LOST
-    from ..distillation import distill, distill_recipe
+    from ..distillation import LOST, distill, distill_recipe
 
-    settings = {"sampling_steps": args.steps, "task": args.task, "settings": args.set}
+    recipe = distill_recipe(args.method, args.recipe, sampling_steps=args.steps, task=args.task, settings=args.set)
     names = ("teacher", "method", "data", "out", "start", "semantic", "val", "use", "workers", "minutes", "threads")
-    steps = distill(
-        distill_recipe(args.method, args.recipe, **settings), **{name: getattr(args, name) for name in names}
-    )
     try:
-        for saved in steps:
+        for saved in distill(recipe, **{name: getattr(args, name) for name in names}):
             if saved.figures.get(LOST):
                 print(f"step {saved.step}: {TEXTURE_LOST}", file=sys.stderr)
     except KeyboardInterrupt:

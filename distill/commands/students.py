@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ...core.errors import UsageError
-from ...core.files import atomic_output, failure_reason
+from ...core.files import write_text
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,21 +30,10 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.out.parent.is_dir():
         raise UsageError(f"the folder of '{args.out}' does not exist; make it, or choose another -o")
-    some = f" --photos {args.photos}" if args.photos else ""
-    options = f"--data DATA --students STUDENTS --task {args.task} --side {args.side}{some} -o OUT"
-    text = students_page(
-        args.data,
-        args.checkpoints,
-        args.students,
-        task=args.task,
-        side=args.side,
-        photos=args.photos,
-        made_by=f"pocketprior bench students {options}",
-    )
-    try:
-        with atomic_output(args.out, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"'{args.out}' cannot be written: {failure_reason(error)}") from error
+    names = ("task", "side", "photos") if args.photos else ("task", "side")
+    chosen = {name: getattr(args, name) for name in names}
+    options = " ".join(f"--{name} {value}" for name, value in chosen.items())
+    made_by = f"pocketprior bench students --data DATA --students STUDENTS {options} -o OUT"
+    write_text(args.out, students_page(args.data, args.checkpoints, args.students, **chosen, made_by=made_by))
     print(f"wrote {args.out}")
     return 0

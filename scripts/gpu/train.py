@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from functools import partial
 
 from pocketprior.core.cli import main as pocketprior
 
-from .results import Item, Row, Setup
-
-__all__ = ["items"]
+from .command import Row, Setup
 
 # Changes to the stage's recipe: minutes must suffice for the first save, and a dry run takes a moment.
 CHANGES = ("save_every=200",)
 TRIAL = ("steps=2", "save_every=2", "batch=2", "crop=32", "precision=fp32", "model.widths=8,8", "model.attention=")
 
 
-def items(setup: Setup) -> Iterator[Item]:
+def items(setup: Setup) -> Iterator[tuple[str, Iterator[Row]]]:
     """List the one run."""
-    yield Item(setup.stage, partial(_train, setup))
+    yield setup.stage, _train(setup)
 
 
 def _train(setup: Setup) -> Iterator[Row]:
-    system, _, stage = setup.stage.partition(":")
     run = setup.out / "run"
+    system, _, stage = setup.stage.partition(":")
     changes = [f"--set={change}" for change in (TRIAL if setup.dry_run else CHANGES)]
     where = ["--data", setup.photos, "--val", setup.photos, "--out", run, "--minutes", setup.minutes]
     status = pocketprior(["train", system, stage, *map(str, where), *changes])

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from itertools import product
 from typing import Any, NamedTuple
@@ -23,9 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from pocketprior.kernels.select import DTYPES, Shape, map_tensors, mode, tensors_in
 
-from .results import Item, Row, Setup
-
-__all__ = ["LARGE", "LAYOUTS", "Finding", "arguments", "items", "label", "module_of", "poisoned", "verify"]
+from .command import Row, Setup
 
 LAYOUTS = ("contiguous", "channels_last", "sliced")
 # Sizes of training (batch 8) and of restoring (batch 1), which every op takes in addition to its own CASES.
@@ -46,6 +42,13 @@ class Finding(NamedTuple):
         """Whether the kernel is close enough; a NaN is not."""
         return self.error <= self.bound
 
+    @property
+    def share(self) -> float:
+        """The share of the bound that is used up; what is not a number is worst."""
+        if not math.isfinite(self.error):
+            return math.inf
+        return self.error / self.bound if self.bound else math.inf if self.error else 0.0
+
 
 def module_of(op: str) -> Any:
     """Return the module of an op of `kernels.OPS`."""
@@ -59,19 +62,18 @@ def label(value: Shape | torch.dtype) -> str:
 
 def arguments(op: str, shape: Shape, dtype: torch.dtype, layout: str, device: str, draw: int = 0) -> tuple[Any, ...]:
     """Return the arguments of one call; every image among them has the `layout`. Tensors require gradients."""
-    found = module_of(op).example(shape, torch.Generator().manual_seed(draw))
-    return map_tensors(lambda a: _leaf(a, dtype, layout, device), found)
 
+    def leaf(a: Tensor) -> Tensor:
+        a = a.to(device, dtype)
+        if a.ndim == 4 and layout == "channels_last":
+            a = a.contiguous(memory_format=torch.channels_last)
+        elif a.ndim == 4 and layout == "sliced":  # the inner part of something larger, with odd strides
+            room = torch.full([size + 3 for size in a.shape], float("nan"), dtype=dtype, device=device)
+            inner = room[tuple(slice(1, 1 + size) for size in a.shape)]
+            a = inner.copy_(a)
+        return a.detach().requires_grad_()
 
-def _leaf(a: Tensor, dtype: torch.dtype, layout: str, device: str) -> Tensor:
-    a = a.to(device, dtype)
-    if a.ndim == 4 and layout == "channels_last":
-        a = a.contiguous(memory_format=torch.channels_last)
-    elif a.ndim == 4 and layout == "sliced":  # the inner part of something larger, with odd strides
-        room = torch.full([size + 3 for size in a.shape], float("nan"), dtype=dtype, device=device)
-        room[tuple(slice(1, 1 + size) for size in a.shape)] = a
-        a = room[tuple(slice(1, 1 + size) for size in a.shape)]
-    return a.detach().requires_grad_()
+    return map_tensors(leaf, module_of(op).example(shape, torch.Generator().manual_seed(draw)))
 
 
 def verify(
@@ -85,39 +87,26 @@ def verify(
     module = module_of(op)
     args = arguments(op, shape, dtype, layout, device)
     truth, plain = _truth_and_plain(module, args)
-    with mode("fused"), poisoned():
+    with mode("fused"), Poison():
         fused = _results(getattr(module, op), args)
-    names = ["output", *(f"gradient {i}" for i in range(len(truth) - 1))]
-    scales = [t.abs().max().item() for t in truth]
-    yardsticks = list(map(_error, plain, truth))
     n, _, height, width = shape
-    if n * height * width < FEW:
-        for draw in range(1, DRAWS):
-            exact, rough = _truth_and_plain(module, arguments(op, shape, dtype, layout, device, draw))
-            for i, scale in enumerate(scales):
-                yardsticks[i] = max(yardsticks[i], scale * _relative(rough[i], exact[i]))
-    return [_finding(*row, dtype) for row in zip(names, truth, fused, scales, yardsticks, strict=True)]
+    draws = range(1, DRAWS) if n * height * width < FEW else ()
+    others = [_truth_and_plain(module, arguments(op, shape, dtype, layout, device, draw)) for draw in draws]
+    found = []
+    for i, (exact, ours) in enumerate(zip(truth, fused, strict=True)):
+        what = f"gradient {i - 1}" if i else "output"
+        if ours.shape != exact.shape or ours.dtype != dtype:
+            raise AssertionError(f"{what}: {ours.dtype} {tuple(ours.shape)}, expected {dtype} {tuple(exact.shape)}")
+        scale = _size(exact)
+        luckier = [scale * _size(rough[i] - true[i]) / (_size(true[i]) or math.inf) for true, rough in others]
+        yardstick = max(_size(plain[i] - exact), *luckier, 0.0)
+        found.append(Finding(what, _size(ours - exact), 2 * yardstick + torch.finfo(dtype).eps * scale))
+    return found
 
 
 def _truth_and_plain(module: Any, args: tuple[Any, ...]) -> tuple[list[Tensor], list[Tensor]]:
     exact = map_tensors(lambda a: a.detach().double().requires_grad_(), args)
     return _results(module.reference, exact), _results(module.reference, args)
-
-
-def _error(found: Tensor, truth: Tensor) -> float:
-    return (found.double() - truth).abs().max().item()
-
-
-def _relative(found: Tensor, truth: Tensor) -> float:
-    """The error in units of the largest true value; 0 where that is 0."""
-    scale = truth.abs().max().item()
-    return _error(found, truth) / scale if scale else 0.0
-
-
-def _finding(what: str, truth: Tensor, fused: Tensor, scale: float, yardstick: float, dtype: torch.dtype) -> Finding:
-    if fused.shape != truth.shape or fused.dtype != dtype:
-        raise AssertionError(f"{what}: {fused.dtype} {tuple(fused.shape)}, expected {dtype} {tuple(truth.shape)}")
-    return Finding(what, _error(fused, truth), 2 * yardstick + torch.finfo(dtype).eps * scale)
 
 
 def _results(op: Callable[..., Tensor], args: Sequence[Any]) -> list[Tensor]:
@@ -127,7 +116,13 @@ def _results(op: Callable[..., Tensor], args: Sequence[Any]) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, tensors_in(args), cotangent)]
 
 
-class _Poison(TorchFunctionMode):
+def _size(values: Tensor) -> float:
+    return values.double().abs().max().item()
+
+
+class Poison(TorchFunctionMode):
+    """Fill float memory that is allocated uninitialised within the block with NaN."""
+
     ALLOCATORS = frozenset({torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -137,27 +132,19 @@ class _Poison(TorchFunctionMode):
         return result
 
 
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Fill float memory that is allocated uninitialised within the block with NaN."""
-    with _Poison():
-        yield
-
-
-def items(setup: Setup) -> Iterator[Item]:
+def items(setup: Setup) -> Iterator[tuple[str, Iterator[Row]]]:
     """List every op in every dtype: its own cases in every layout, then LARGE; and `torch.library.opcheck`.
 
     A dry run only takes the first case of each op, in float32, and one opcheck.
     """
-    for dtype, op in product(DTYPES[:1] if setup.dry_run else DTYPES, setup.ops):
-        cases = module_of(op).CASES[:1] if setup.dry_run else module_of(op).CASES
-        layouts = LAYOUTS[:1] if setup.dry_run else LAYOUTS
-        yield Item(f"{op} in {label(dtype)}", partial(_compare, op, dtype, cases, layouts, setup.device))
+    first = 1 if setup.dry_run else None
+    for dtype, op in product(DTYPES[:first], setup.ops):
+        name = f"{op} in {label(dtype)}"
+        yield name, _compare(op, dtype, module_of(op).CASES[:first], LAYOUTS[:first], setup.device)
         for shape in () if setup.dry_run else LARGE:
-            call = partial(_compare, op, dtype, [shape], ["channels_last"], setup.device)
-            yield Item(f"{op} in {label(dtype)} at {label(shape)}", call)
-    for op in setup.ops[:1] if setup.dry_run else setup.ops:
-        yield Item(f"{op}, opcheck", partial(_opcheck, op, setup.device))
+            yield f"{name} at {label(shape)}", _compare(op, dtype, [shape], ["channels_last"], setup.device)
+    for op in setup.ops[:first]:
+        yield f"{op}, opcheck", _opcheck(op, setup.device)
 
 
 def _compare(
@@ -169,19 +156,12 @@ def _compare(
         for shape, layout in product(shapes, layouts)
         for one in verify(op, shape, dtype, layout, device)
     }
-    worst = max(found, key=lambda name: _share(found[name]))
+    worst = max(found, key=lambda name: found[name].share)
     error, bound = (value if math.isfinite(value) else str(value) for value in found[worst][1:])  # JSON has no NaN
     yield {"op": op, "dtype": label(dtype), "comparisons": len(found), "worst": worst, "error": error, "bound": bound}
     wrong = [f"{name}: {one.error:.3g} > {one.bound:.3g}" for name, one in found.items() if not one.holds]
     if wrong:
         raise AssertionError(f"{len(wrong)} errors exceed their bound: {'; '.join(wrong)}")
-
-
-def _share(found: Finding) -> float:
-    """The share of the bound that is used up; what is not a number is worst."""
-    if not math.isfinite(found.error):
-        return math.inf
-    return found.error / found.bound if found.bound else math.inf if found.error else 0.0
 
 
 def _opcheck(op: str, device: str) -> Iterator[Row]:

@@ -23,6 +23,7 @@ import safetensors
 
 from pocketprior.core.cli import main as pocketprior
 from pocketprior.core.errors import TrainingError, UsageError
+from pocketprior.core.files import write_text
 from pocketprior.core.models import checkpoints
 from pocketprior.core.pack.json import decode
 from pocketprior.core.training.data.sources import file_hash
@@ -191,10 +192,7 @@ def _set_aside(run: Path, used: Mapping[str, str]) -> None:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON; the file appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(dict(values), indent=2) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(dict(values), indent=2) + "\n")
 
 
 def _progress(run: Path) -> tuple[int, float]:

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from pocketprior.core.training.data.photos import CONTEXTS, Pool, TrainingData
-from pocketprior.distill.distill_stage import DistillStage
-from pocketprior.distill.distillation import method_of, open_system
+from pocketprior.distill.distillation import DistillRun, DistillStage, method_of, open_system
 from support.small_models import CONFIG, save_diffir, save_gen2res, save_small
 
 CPU = torch.device("cpu")
@@ -50,9 +49,9 @@ def build(files: dict[str, tuple[Path, str | None]], pool: Pool, tmp_path_factor
 
     def build(method: str, system: str = "dtpm", **changes: Any) -> DistillStage:
         chosen = method_of(method)
-        recipe = replace(chosen.recipe, **{**QUICK, "teacher_steps": 0 if system == "diffir" else 8, **changes})
+        recipe = replace(chosen.default, **{**QUICK, "teacher_steps": 0 if system == "diffir" else 8, **changes})
         torch.manual_seed(0)
-        run = tmp_path_factory.mktemp("run")
-        return chosen.build(recipe, open_system(*files[system], recipe), TrainingData(pool, pool), run, CPU)
+        teacher = open_system(*files[system], recipe)
+        return chosen(DistillRun(recipe, teacher, TrainingData(pool, pool), tmp_path_factory.mktemp("run"), CPU))
 
     return build

@@ -21,7 +21,7 @@ NEAR = 1e-6  # beyond float rounding
 
 def student(steps: int = 4, **changes: float) -> StudentFigures:
     row, teacher = MethodFigures("student", {**TEACHER, **changes}), MethodFigures("teacher", TEACHER)
-    return StudentFigures(row, teacher, steps, "x", SPEEDUP_STEPS)
+    return StudentFigures("x", steps, row, teacher, SPEEDUP_STEPS)
 
 
 def test_psnr_may_fall_by_so_much() -> None:

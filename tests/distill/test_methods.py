@@ -13,8 +13,7 @@ from pocketprior.core.sampling.steps import own_steps
 from pocketprior.core.training.data.photos import Pool, TrainingData
 from pocketprior.core.training.loop.loop import train
 from pocketprior.core.training.loop.stage import WithAuxiliary
-from pocketprior.distill import DISTILL_METHODS
-from pocketprior.distill import distill_stage as stages
+from pocketprior.distill import DISTILL_METHODS, distillation
 from pocketprior.distill.distillation import method_of
 from support.small_checkpoints import Build, batch_of
 from support.toy_training import record
@@ -26,7 +25,7 @@ OWN = {("quantized", "diffir"): 4}  # steps that a method keeps; others are aske
 
 @pytest.fixture(autouse=True)
 def _one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "GATE_PHOTOS", 1)
+    monkeypatch.setattr(distillation, "GATE_PHOTOS", 1)
 
 
 @pytest.mark.parametrize(("method", "system"), PAIRS)
@@ -95,4 +94,4 @@ def test_checkpoint_says_how_the_student_samples_and_where_it_is_from(build: Bui
     assert (facts["steps"], facts["method"], facts["teacher_steps"]) == (2, "unrolled", 8)
     assert facts["teacher"] == stage.system.source
     assert facts["gates"]["val_psnr"] == pytest.approx(step.figures["val_psnr"])
-    assert {"val_psnr", "val_niqe", "val_swd", "val_teacher_niqe", stages.LOST} <= set(step.figures)
+    assert {"val_psnr", "val_niqe", "val_swd", "val_teacher_niqe", distillation.LOST} <= set(step.figures)

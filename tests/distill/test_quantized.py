@@ -13,7 +13,7 @@ from pocketprior.core.cli import main
 from pocketprior.core.models import checkpoints
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.distill import distill_stage as stages
+from pocketprior.distill import distillation
 from pocketprior.export.writer import golden_restoration
 from support import packs
 from support.small_checkpoints import Build, batch_of
@@ -27,7 +27,7 @@ Files = dict[str, tuple[Path, str | None]]
 
 @pytest.fixture(autouse=True)
 def _one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "GATE_PHOTOS", 1)
+    monkeypatch.setattr(distillation, "GATE_PHOTOS", 1)
 
 
 @pytest.mark.parametrize("system", STEPS)

@@ -51,7 +51,7 @@ TEACHER = MethodFigures("teacher, 50 steps", {"PSNR": 31.0, "NIQE": 4.0, "SWD": 
 
 def student(steps: int, psnr: float, niqe: float, swd: float, seconds: float, method: str = "x") -> StudentFigures:
     values = {"PSNR": psnr, "NIQE": niqe, "SWD": swd, "s/MP": seconds, "chain s/MP": seconds / 2}
-    return StudentFigures(MethodFigures(f"{method}, {steps} steps", values), TEACHER, steps, method, 50)
+    return StudentFigures(method, steps, MethodFigures(f"{method}, {steps} steps", values), TEACHER, 50)
 
 
 def test_sentences_say_what_was_missed_and_why() -> None:

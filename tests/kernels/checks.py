@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from gpu import ahead
+from gpu import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 # Compiling takes seconds: the narrowest, whose sums stay in registers, and the widest. The page has all sizes.
@@ -36,8 +36,8 @@ def run_interpreted(op: str) -> None:
 def check_ahead(op: str, target: str) -> None:
     """Every kernel of the op compiles for `target` in 16 and 32 bit without spilling a register."""
     for width, dtype in SIZES:
-        found = ahead.launches(op, (1, width, 64, 64), dtype)
+        found = tables.started(op, (1, width, 64, 64), dtype)
         assert found
         for launch in found:
             name = f"{launch.kernel.fn.__name__} {launch.constants} {dtype} {target}"
-            assert ahead.compiled(launch, target).spilled == 0, name
+            assert tables.compiled(launch, target).spilled == 0, name

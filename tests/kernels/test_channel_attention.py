@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from checks import check_ahead, run_interpreted
-from gpu import ahead
+from gpu import tables
 
 from pocketprior.kernels.channel_attention import WIDEST, unsupported
 
@@ -24,9 +24,9 @@ def test_compiles_without_spills(target: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_wide_head_compiles_without_spills(target: str, dtype: torch.dtype) -> None:
     """One head over 96 channels, as in DiffIR's refinement."""
-    launches = ahead.launches(OP, (1, 96, 64, 64), dtype)
+    launches = tables.started(OP, (1, 96, 64, 64), dtype)
     assert any(launch.constants.get("BLOCK") == WIDEST for launch in launches)
-    spilled = {launch.kernel.fn.__name__: ahead.compiled(launch, target).spilled for launch in launches}
+    spilled = {launch.kernel.fn.__name__: tables.compiled(launch, target).spilled for launch in launches}
     assert not any(spilled.values()), spilled
 
 

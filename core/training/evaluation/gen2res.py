@@ -36,7 +36,7 @@ from ..loop.loop import CHECKPOINT_NAME, train
 from .dtpm import INPUT_ROW
 from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square
 
-__all__ = ["NOISE_SIGMAS", "evaluate", "fitted", "noise_table", "overall"]
+__all__ = ["NOISE_SIGMAS", "evaluate", "fitted", "noise_of", "noise_table", "overall"]
 
 NOISE_SIGMAS = (15, 25, 50)  # of plain noise, grey levels
 PAPER_LEVEL = 200  # K of 1000
@@ -97,15 +97,16 @@ def _batch(image: Image) -> Tensor:
 def _restored(denoiser: Denoiser, case: EvaluationCase, sigma: float) -> Tensor:
     """Entered at the level of `sigma` grey levels."""
     chain = quadratic(USUAL_STEPS, ddpm(), NOISIEST)
-    return restore(denoiser, case.image, _noise_of(case), *chain, "ddim", start_level=1.0, sigma=sigma / 255)
+    return restore(denoiser, case.image, noise_of(case), *chain, "ddim", start_level=1.0, sigma=sigma / 255)
 
 
 def _as_published(denoiser: Denoiser, case: EvaluationCase) -> Tensor:
     """Noised to K whatever its own noise, in the largest number of steps of `_restored`."""
-    return restore(denoiser, case.image, _noise_of(case), *strided(USUAL_STEPS, ddpm(), PAPER_LEVEL), "ddim")
+    return restore(denoiser, case.image, noise_of(case), *strided(USUAL_STEPS, ddpm(), PAPER_LEVEL), "ddim")
 
 
-def _noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
+def noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
+    """The `noise` of `restore` for a photo: step -> (1, 3, H, W), seeded."""
     height, width = case.true.shape[:2]
     return lambda step: torch.from_numpy(np.ascontiguousarray(normal(0, step, (0, height), (0, width))))
 

@@ -35,6 +35,7 @@ __all__ = [
     "in_parts",
     "measure",
     "page",
+    "section",
     "side_by_side",
     "square",
 ]
@@ -189,12 +190,15 @@ Made by `{command}`; do not edit.
   results; NIQE asks whether a photo looks natural at all, SWD whether it has the texture of the true one."""
 
 
+def section(found: ResultTable) -> str:
+    """A table with its title and its verdicts, in Markdown."""
+    columns = list(found.rows[0].values)
+    lines = [["method", *columns]]
+    lines += [[row.method, *(f"{row.values[c]:.{DECIMALS.get(c, 3)}f}" for c in columns)] for row in found.rows]
+    parts = [f"## {found.title}", table(lines, left=1), "\n".join(f"- {v}" for v in found.verdicts)]
+    return "\n\n".join(part for part in parts if part)
+
+
 def page(command: str, photos: str, tables: Sequence[ResultTable]) -> str:
     """The whole page; `command` made it, `photos` says on what."""
-    parts = [HEAD.format(command=command, photos=photos)]
-    for found in tables:
-        columns = list(found.rows[0].values)
-        lines = [["method", *columns]]
-        lines += [[row.method, *(f"{row.values[c]:.{DECIMALS.get(c, 3)}f}" for c in columns)] for row in found.rows]
-        parts += [f"## {found.title}", table(lines, left=1), "\n".join(f"- {v}" for v in found.verdicts)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join([HEAD.format(command=command, photos=photos), *map(section, tables)]) + "\n"

@@ -13,7 +13,7 @@ import pytest
 from pocketprior.core.cli import main
 from pocketprior.core.errors import UnknownNameError
 from pocketprior.core.models import checkpoints
-from pocketprior.distill import DISTILL_METHODS, distill_stage
+from pocketprior.distill import DISTILL_METHODS, distillation
 from pocketprior.distill.commands.distill import TEXTURE_LOST
 from pocketprior.distill.distillation import distill_recipe, method_of
 
@@ -25,7 +25,7 @@ Files = dict[str, tuple[Path, str | None]]
 
 @pytest.fixture(autouse=True)
 def _one_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill_stage, "GATE_PHOTOS", 1)
+    monkeypatch.setattr(distillation, "GATE_PHOTOS", 1)
 
 
 def distill(teacher: Path, semantic: str | None, out: Path, method: str, *more: str) -> int:
@@ -107,10 +107,10 @@ def test_dtpm_without_its_semantic_encoder_is_refused(
 
 @pytest.mark.parametrize("name", DISTILL_METHODS)
 def test_recipes_are_files(name: str, tmp_path: Path) -> None:
-    recipe = method_of(name).recipe
+    recipe = method_of(name).default
     recipe.save(tmp_path / "recipe.toml")
     assert type(recipe).load(tmp_path / "recipe.toml") == recipe
-    assert method_of(name.replace("_", "-")).recipe is recipe
+    assert method_of(name.replace("_", "-")).default is recipe
 
 
 def test_an_unknown_task_is_refused_with_the_recipe() -> None:
@@ -121,7 +121,7 @@ def test_an_unknown_task_is_refused_with_the_recipe() -> None:
 def test_recipe_takes_steps_task_and_settings_in_this_order() -> None:
     recipe = distill_recipe("one-step", sampling_steps=2, task="noise", settings=["sampling_steps=3", "l1=0.5"])
     assert (recipe.sampling_steps, recipe.task, recipe.l1) == (3, "noise", 0.5)
-    assert distill_recipe("one_step") == method_of("one_step").recipe
+    assert distill_recipe("one_step") == method_of("one_step").default
 
 
 @pytest.mark.parametrize("command", ["distill", "bench students"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pocketprior.core.sampling.samplers import PREDICTIONS, ddim
-from pocketprior.distill.ddim_step import clean_and_eps, implied_clean, snr_loss, state_at
+from pocketprior.distill.system import clean_and_eps, implied_clean, snr_loss, state_at
 
 LEVELS = [(0.0, 0.3), (0.1, 0.5), (0.7, 1.0), (0.999, 1.0)]
 
