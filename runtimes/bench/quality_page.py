@@ -15,13 +15,13 @@ from ...core.degradations.fixed import CLEAN
 from ...core.limits import FEWEST_PHOTOS
 from ...core.machine import instruction_sets, processor
 from ...core.markdown import Panel, Point, scatter, table
-from ...core.metrics.baselines import NULLS
+from ...core.metrics.baselines import NULLS, bm3d_version
 from ...core.metrics.intervals import PairedDifference
-from .methods import BM3D, DTPM, NLM, bm3d_version, opencv_version
+from .methods import BM3D, DTPM, NLM, opencv_version
 from .quality import BETTER, CAP, Gate, Measurement, QualityResults, compared, mean
 from .trials import REAL_NOISE, BenchPhoto
 
-__all__ = ["QualityReport", "RunFacts", "describe", "machine", "quality_speed_plot", "versions"]
+__all__ = ["QualityReport", "describe", "machine", "quality_speed_plot", "versions"]
 
 TABLE_DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4, "LPIPS": 4}
 MEAN = "mean of damages"
@@ -63,20 +63,6 @@ PLOT = """\
 The rows "{mean}" of the next table against the CPU time of one thread, for methods that restored every photo."""
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What a reader must know about a run."""
-
-    command: str
-    pack: str
-    steps: int
-    manifest_sha256: str
-    machine: str
-    versions: str
-    photos: str
-    validation: str
-
-
 def machine() -> str:
     """The processor and what it can do, without the name of the computer."""
     known = f" ({sets})" if (sets := instruction_sets()) else ""
@@ -99,7 +85,7 @@ def describe(photos: Sequence[BenchPhoto]) -> str:
 class QualityReport:
     """A run and what it found."""
 
-    facts: RunFacts
+    facts: Mapping[str, str | int]  # what a reader must know about the run: the fields of INTRODUCTION
     results: QualityResults
     gates: Sequence[Gate]
     plot: str = ""  # name of the quality-speed plot next to the page, "" for none
@@ -110,28 +96,30 @@ class QualityReport:
         seen_by_bm3d = {m.photo for m in measurements if m.method == BM3D}
         all_photos = [m for m in measurements if m.method != BM3D]
         with_bm3d = [m for m in measurements if m.photo in seen_by_bm3d and m.method not in NULLS]
-        parts = [INTRODUCTION.format(**asdict(self.facts), cap=CAP, mean=MEAN)]
+        parts = [INTRODUCTION.format(**self.facts, cap=CAP, mean=MEAN)]
         parts += ["## Gates", "\n".join(f"- {gate}" for gate in self.gates)] if self.gates else []
         parts += ["## Quality and speed", PLOT.format(self.plot, mean=MEAN)] if self.plot else []
         parts += ["## All photos", _table(all_photos)]
         parts += ["## Null opponents", NULL_INTRODUCTION, _null_table(self.results)] if self.results.gains else []
-        parts += [f"## With BM3D: {_names(seen_by_bm3d)}", _table(with_bm3d)] if with_bm3d else []
-        tuned = _settings(self.results)
-        return "\n\n".join([*parts, *(["## Settings of the baselines", tuned] if tuned else [])]) + "\n"
+        if with_bm3d:
+            names = f"{len(seen_by_bm3d)} photos ({', '.join(sorted(seen_by_bm3d))})"
+            parts += [f"## With BM3D: {names}", _table(with_bm3d)]
+        tuned = [
+            [damage, m.name, m.settings] for damage, some in self.results.methods.items() for m in some if m.settings
+        ]
+        if tuned:
+            parts += ["## Settings of the baselines", table([["damage", "method", "settings"], *tuned], left=3)]
+        return "\n\n".join(parts) + "\n"
 
     def as_json(self) -> str:
         """Facts, gates and every single measurement; a number that is not finite becomes null."""
-        rows = [asdict(m) | {"values": {k: _finite(v) for k, v in m.values.items()}} for m in self.results.measurements]
-        tree = asdict(self.facts) | {"gates": [asdict(gate) for gate in self.gates], "measurements": rows}
-        return json.dumps(tree | {"gains": self.results.gains}, indent=2, allow_nan=False)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _names(photos: Collection[str]) -> str:
-    return f"{len(photos)} photos ({', '.join(sorted(photos))})"
+        rows = [
+            asdict(m) | {"values": {name: value if math.isfinite(value) else None for name, value in m.values.items()}}
+            for m in self.results.measurements
+        ]
+        gates = [asdict(gate) for gate in self.gates]
+        tree = {**self.facts, "gates": gates, "measurements": rows, "gains": self.results.gains}
+        return json.dumps(tree, indent=2, allow_nan=False)
 
 
 def _table(measurements: Sequence[Measurement]) -> str:
@@ -157,17 +145,13 @@ def _value(measurements: Sequence[Measurement], metric: str, method: str, damage
 def _null_table(results: QualityResults) -> str:
     metrics = [name for name in ("PSNR", "HaarPSI", "NIQE", "SWD") if name in results.measurements[0].values]
     rows = [["damage", "null opponent", "gain", *metrics]]
-    for damage, gains in results.gains.items():
-        for name, gain in gains.items():
-            rows.append([damage, name, f"{gain:.2f}", *_differences(results, name, [damage], metrics)])
     synthetic = [damage for damage in results.gains if damage not in (CLEAN, REAL_NOISE)]
-    if len(synthetic) > 1:
-        rows += [[ALL, name, "", *_differences(results, name, synthetic, metrics)] for name in NULLS]
+    heads = [(d, name, f"{gain:.2f}", [d]) for d, gains in results.gains.items() for name, gain in gains.items()]
+    heads += [(ALL, name, "", synthetic) for name in NULLS if len(synthetic) > 1]
+    for *head, damages in heads:
+        found = (compared(results.measurements, metric, DTPM, head[1], damages) for metric in metrics)
+        rows.append([*head, *map(_verdict, metrics, found)])
     return table(rows, left=2)
-
-
-def _differences(results: QualityResults, null: str, damages: Collection[str], metrics: Sequence[str]) -> list[str]:
-    return [_verdict(metric, compared(results.measurements, metric, DTPM, null, damages)) for metric in metrics]
 
 
 def _verdict(metric: str, found: PairedDifference) -> str:
@@ -179,16 +163,13 @@ def _verdict(metric: str, found: PairedDifference) -> str:
     return f"{numbers} {'better' if found.mean * BETTER[metric] > 0 else 'worse'}"
 
 
-def _settings(results: QualityResults) -> str:
-    tuned = [[damage, m.name, m.settings] for damage, methods in results.methods.items() for m in methods if m.settings]
-    return table([["damage", "method", "settings"], *tuned], left=3) if tuned else ""
-
-
 def quality_speed_plot(results: QualityResults, rates: Mapping[str, float], networks: Collection[str]) -> str:
     """One panel per metric, as SVG: the mean over damages, for methods that restored every photo of every damage.
 
+    Undamaged photos count only where there is nothing else.
+
     Args:
-        results: What was measured; undamaged photos count only where there is nothing else.
+        results: What was measured.
         rates: Megapixels per second by the name of a method.
         networks: The names of networks of others.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,13 +16,12 @@ from ...core.pack.manifest import FILE, Manifest
 from ...core.pack.store import default_pack
 from ...core.restore.restorer import Restorer
 from . import trials as bench_photos
-from .baseline import BaselineNetwork, method_for, opened
-from .methods import DTPM, BenchMethod, bm3d_method, nl_means_method, our_methods
+from .baseline import method_for, opened
+from .methods import DTPM, BenchMethod, ResultCache, bm3d_method, nl_means_method, our_methods
 from .quality import Judge, gates, run
-from .quality_page import QualityReport, RunFacts, describe, machine, quality_speed_plot, versions
+from .quality_page import QualityReport, describe, machine, quality_speed_plot, versions
 from .speed import rates
 from .trials import REAL_NOISE, BenchPhoto, Trial, evenly
-from .tuning import ResultCache
 
 __all__ = ["QualityOptions", "measure_quality"]
 
@@ -64,8 +63,16 @@ def measure_quality(options: QualityOptions) -> QualityReport:
     networks = [opened(given) for given in options.baselines]
     photos, validation = _photos(options)
     damages = _damages(options)
-    trials = _trials(options, photos, validation, damages)
-    results = run(trials, _methods_for(options, photos, networks, ours, judge.cache), judge, len(damages))
+    with_bm3d = {photo.name for photo in evenly(photos, 0 if options.quick else options.bm3d)}
+
+    def methods_for(trial: Trial) -> list[BenchMethod]:
+        classical = [] if options.quick else [nl_means_method(trial, judge.cache)]
+        if with_bm3d and trial.damage != REAL_NOISE:
+            classical.append(bm3d_method(trial, judge.cache, with_bm3d))
+        others = [method_for(network, trial, judge.cache) for network in networks]
+        return [*classical, *filter(None, others), *ours]
+
+    results = run(_trials(options, photos, validation, damages), methods_for, judge, len(damages))
     if options.plot is not None:
         first = next(iter(results.methods.values()))
         speeds = rates([method for method in first if method.only is None])
@@ -111,37 +118,18 @@ def _trials(
     return chain(made, [bench_photos.real_trial(options.data, options.limit)])
 
 
-def _methods_for(
-    options: QualityOptions,
-    photos: Sequence[BenchPhoto],
-    networks: Sequence[BaselineNetwork],
-    ours: Sequence[BenchMethod],
-    cache: ResultCache,
-) -> Callable[[Trial], list[BenchMethod]]:
-    with_bm3d = {photo.name for photo in evenly(photos, 0 if options.quick else options.bm3d)}
-
-    def methods_for(trial: Trial) -> list[BenchMethod]:
-        classical = [] if options.quick else [nl_means_method(trial, cache)]
-        if with_bm3d and trial.damage != REAL_NOISE:
-            classical.append(bm3d_method(trial, cache, with_bm3d))
-        others = [method_for(network, trial, cache) for network in networks]
-        return [*classical, *(method for method in others if method is not None), *ours]
-
-    return methods_for
-
-
-def _facts(options: QualityOptions, folder: Path, photos: Sequence[BenchPhoto]) -> RunFacts:
+def _facts(options: QualityOptions, folder: Path, photos: Sequence[BenchPhoto]) -> dict[str, str | int]:
     manifest = Manifest.load(folder)
-    return RunFacts(
-        command=_command(options),
-        pack=manifest.name,
-        steps=len(manifest.times),
-        manifest_sha256=hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
-        machine=machine(),
-        versions=versions(),
-        photos=describe(photos),
-        validation="validation photos of the data" if options.photos is None else "these same photos",
-    )
+    return {
+        "command": _command(options),
+        "pack": manifest.name,
+        "steps": len(manifest.times),
+        "manifest_sha256": hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
+        "machine": machine(),
+        "versions": versions(),
+        "photos": describe(photos),
+        "validation": "validation photos of the data" if options.photos is None else "these same photos",
+    }
 
 
 def _command(options: QualityOptions) -> str:

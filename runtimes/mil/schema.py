@@ -91,23 +91,17 @@ def _classes() -> dict[str, Any]:
 def _add_field(message: Any, name: str, number: int, kind: str) -> None:
     described = message.field.add(name=name, number=number)
     described.label = described.LABEL_REPEATED if kind.endswith(("*", "{}")) else described.LABEL_OPTIONAL
-    if not kind.endswith("{}"):
-        _set_type(described, kind.removesuffix("*"))
-        return
-    entry = message.nested_type.add(name=f"{name.replace('_', ' ').title().replace(' ', '')}Entry")
-    entry.options.map_entry = True
-    _add_field(entry, "key", 1, "string")
-    _add_field(entry, "value", 2, kind.removesuffix("{}"))
-    described.type = described.TYPE_MESSAGE
-    described.type_name = f".{_PACKAGE}.{message.name}.{entry.name}"
-
-
-def _set_type(described: Any, kind: str) -> None:
-    if kind in MESSAGES:
-        described.type = described.TYPE_MESSAGE
-        described.type_name = f".{_PACKAGE}.{kind}"
-    else:
+    kind, is_map = kind.removesuffix("*").removesuffix("{}"), kind.endswith("{}")
+    if not is_map and kind not in MESSAGES:
         described.type = getattr(described, f"TYPE_{kind.upper()}")
+        return
+    described.type, described.type_name = described.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+    if is_map:
+        entry = message.nested_type.add(name=f"{name.replace('_', ' ').title().replace(' ', '')}Entry")
+        entry.options.map_entry = True
+        _add_field(entry, "key", 1, "string")
+        _add_field(entry, "value", 2, kind)
+        described.type_name = f".{_PACKAGE}.{message.name}.{entry.name}"
 
 
 Model: Any = _classes()["Model"]

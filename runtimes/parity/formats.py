@@ -61,11 +61,11 @@ def allowed(limit: ParityLimit | None) -> str:
 def _source_lines(source: ErrorSource) -> list[str]:
     if not source.checks:
         return [f"{source.name:<13}not measured: {source.reason}"]
-    worst = source.worst
     changes = [check for check in source.checks if check.change_db is not None]
     detail = f"  {min(changes, key=lambda check: check.change_db or 0).place}" if changes else ""
-    if worst is not None and worst.found is not None:
-        detail = f"{decibels(worst.found.psnr_db):>10}  at {worst}"
+    if source.worst is not None:
+        check, found = source.worst
+        detail = f"{decibels(found.psnr_db):>10}  at {check}"
     head = f"{source.name:<13}{source.status:<8}{len(source.checks):>5}  {allowed(source.limit):<10}{detail}".rstrip()
     failed = [f"    {check}: {check.problem}" for check in source.broken[:FAILED_SHOWN]]
     left = len(source.broken) - len(failed)
@@ -140,26 +140,22 @@ def as_junit(report: ParityReport) -> str:
     words = "parity", report.pack, report.runtime, report.precision, report.arithmetic
     root = Element("testsuites", name=" ".join(words).translate(NOT_XML))
     for source in report.sources:
-        _add_suite(root, source)
+        skipped = 0 if source.checks else 1
+        counts = {"tests": len(source.checks) + skipped, "failures": len(source.broken), "skipped": skipped}
+        suite = SubElement(root, "testsuite", {"name": source.name, **{name: str(n) for name, n in counts.items()}})
+        classname = f"parity.{source.name}"
+        for check in source.checks:
+            case = SubElement(suite, "testcase", name=str(check).translate(NOT_XML), classname=classname)
+            if check.problem:
+                SubElement(case, "failure", message=check.problem.translate(NOT_XML))
+            elif check.found is not None:
+                SubElement(case, "system-out").text = decibels(check.found.psnr_db)
+        if skipped:
+            case = SubElement(suite, "testcase", name="not measured", classname=classname)
+            SubElement(case, "skipped", message=source.reason.translate(NOT_XML))
     if not report.compared:
         suite = SubElement(root, "testsuite", name="nothing", tests="1", failures="1", skipped="0")
         case = SubElement(suite, "testcase", name="nothing was compared")
         SubElement(case, "failure", message="nothing was compared")
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
-
-
-def _add_suite(root: Element, source: ErrorSource) -> None:
-    skipped = 0 if source.checks else 1
-    counts = {"tests": len(source.checks) + skipped, "failures": len(source.broken), "skipped": skipped}
-    suite = SubElement(root, "testsuite", {"name": source.name, **{name: str(n) for name, n in counts.items()}})
-    classname = f"parity.{source.name}"
-    for check in source.checks:
-        case = SubElement(suite, "testcase", name=str(check).translate(NOT_XML), classname=classname)
-        if check.problem:
-            SubElement(case, "failure", message=check.problem.translate(NOT_XML))
-        elif check.found is not None:
-            SubElement(case, "system-out").text = decibels(check.found.psnr_db)
-    if skipped:
-        case = SubElement(suite, "testcase", name="not measured", classname=classname)
-        SubElement(case, "skipped", message=source.reason.translate(NOT_XML))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +12,9 @@ from ...core.errors import GraphError, PackError
 from ...core.pack.manifest import Manifest
 from ...core.pack.systems import SYSTEMS
 from ...core.restore.reference import ParityReference, ReferenceCall
-from ...core.restore.restorer import Graph
 from ...core.sampling.samplers import PREDICTIONS
 from ..limits import ParityLimit, limit_of, sharpened
-from .findings import Check, ErrorSource
-from .measures import breach, measure, scale_of
+from .findings import Check, ErrorSource, compare_arrays, scale_of
 from .variants import BASE, LIMIT_OF, Variant, VariantChain
 
 __all__ = ["Replayed", "Site", "replay", "rounding", "scales", "sites"]
@@ -48,44 +45,71 @@ class Replayed(NamedTuple):
     first: dict[str, Site]  # error source -> the first call over its limit
 
 
-def replay(chain: VariantChain, reference: ParityReference, known: Manifest, threads: int | None = None) -> Replayed:
+def replay(chain: VariantChain, reference: ParityReference, known: Manifest) -> Replayed:
     """Compare every variant with the one before it, and the first with the reference.
 
     A variant that cannot be opened ends the replay: there is nothing to compare the next one with.
 
-    Args:
-        chain: The variants.
-        reference: The recorded calls.
-        known: The manifest that limits are read from.
-        threads: For one graph call; None for the runtime's own choice.
+    known: The manifest that limits are read from.
     """
-    places = [site for site in sites(reference) if site.call.graph in known.graphs]
+    places = {_id(site.call): site for site in sites(reference) if site.call.graph in known.graphs}
     units, floors = scales(reference), rounding(reference)
-    sources: list[ErrorSource] = []
-    first: dict[str, Site] = {}
-    before: dict[str, _Outputs | None] = {_id(site.call): reference.named(site.call.outputs) for site in places}
+    replayed = Replayed([], {})
+    before: Mapping[str, _Outputs] = {key: reference.named(site.call.outputs) for key, site in places.items()}
     for variant in chain.variants:
         limit = limit_of(LIMIT_OF[variant.source], known)
         try:
-            graphs = variant.open(sorted({site.call.graph for site in places}), threads)
+            graphs = variant.open(sorted({site.call.graph for site in places.values()}))
         except PackError as error:
-            sources.append(ErrorSource(variant.source, (Check("", str(variant), str(error)),), limit))
+            replayed.sources.append(ErrorSource(variant.source, [Check("", str(variant), str(error))], limit))
             break
         shares = _shares(known, reference) if variant.source in LOSSY else {}
-        outputs = {_id(site.call): site for site in places}
-        answers = {key: _answer(graphs, site.call, reference) for key, site in outputs.items()}
+        answers: dict[str, _Outputs] = {}
         checks: list[Check] = []
-        for key, site in outputs.items():
-            measures = {name: units[site.call.graph, name] * shares.get((key, name), 1.0) for name in site.call.outputs}
-            found = _compare(
-                site, answers[key], before[key], measures, partial(_limit, variant, limit, floors, site.call.graph)
-            )
+        for key, site in places.items():
+            graph = site.call.graph
+            try:
+                answers[key] = graphs[graph](**reference.named(site.call.inputs))
+            except GraphError as error:
+                found = [Check(graph, site.place("no output"), str(error))]
+            else:
+                found = [
+                    _compared(
+                        site,
+                        name,
+                        answers[key].get(name),
+                        expected,
+                        _sharpest(variant, limit, floors.get((graph, name))),
+                        units[graph, name] * shares.get((key, name), 1.0),
+                    )
+                    for name, expected in before.get(key, {}).items()
+                ]
             checks += found
-            if variant.source not in first and any(check.problem for check in found):
-                first[variant.source] = site
-        sources.append(ErrorSource(variant.source, tuple(checks), limit))
-        before = {key: None if isinstance(answer, str) else answer for key, answer in answers.items()}
-    return Replayed(sources, first)
+            if any(check.problem for check in found):
+                replayed.first.setdefault(variant.source, site)
+        replayed.sources.append(ErrorSource(variant.source, checks, limit))
+        before = answers
+    return replayed
+
+
+def _compared(
+    site: Site,
+    name: str,
+    given: NDArray[np.float32] | None,
+    expected: NDArray[np.float32],
+    limit: ParityLimit,
+    unit: float,
+) -> Check:
+    where = site.call.graph, site.place(name)
+    if given is None or given.shape != expected.shape:
+        return Check(*where, "the output is missing, or has another shape")
+    return compare_arrays(where, given, expected, limit, unit, image=name in IMAGE_OUTPUTS)
+
+
+def _sharpest(variant: Variant, limit: ParityLimit, floor: float | None) -> ParityLimit:
+    """The rounding of the reference limits only what is computed in the same precision."""
+    same = variant.source == "conversion" and variant.runtime == BASE
+    return limit if floor is None or not same else sharpened(limit, floor)
 
 
 def sites(reference: ParityReference) -> Iterator[Site]:
@@ -120,15 +144,6 @@ def rounding(reference: ParityReference) -> Mapping[tuple[str, str], float]:
     return found
 
 
-def _limit(
-    variant: Variant, limit: ParityLimit, floors: Mapping[tuple[str, str], float], graph: str, output: str
-) -> ParityLimit:
-    """The rounding of the reference limits only what is computed in the same precision."""
-    if variant.source != "conversion" or variant.runtime != BASE or (graph, output) not in floors:
-        return limit
-    return sharpened(limit, floors[graph, output])
-
-
 def _shares(known: Manifest, reference: ParityReference) -> Mapping[tuple[str, str], float]:
     """(call, output) -> how many units of a prediction make one unit of the image.
 
@@ -136,21 +151,22 @@ def _shares(known: Manifest, reference: ParityReference) -> Mapping[tuple[str, s
     """
     if SYSTEMS[known.model].vector:
         return {}
-    steps = [site.call for site in sites(reference) if site.call.graph == "denoise"]
-    scale = known.residual_scale * known.gain * _amplitude(reference)
-    return {
-        (_id(call), known.predicts): 1 / (scale * _share(known, reference.arrays[call.inputs["t"]])) for call in steps
-    }
-
-
-def _amplitude(reference: ParityReference) -> float:
-    """The largest root mean square, over cases, of the map that scales the residual per pixel; 1 without a map."""
-    found = [
-        scale_of(*(reference.arrays[call.outputs["amplitude"]] for call in calls), least=1e-6)
+    # The largest root mean square, over cases, of the map that scales the residual per pixel; 1 without a map.
+    maps = (
+        [
+            reference.arrays[call.outputs["amplitude"]]
+            for call in case.calls.get("split", ())
+            if "amplitude" in call.outputs
+        ]
         for case in reference.about.cases
-        if (calls := [call for call in case.calls.get("split", ()) if "amplitude" in call.outputs])
-    ]
-    return max(found, default=1.0)
+    )
+    amplitude = max((scale_of(*found, least=1e-6) for found in maps if found), default=1.0)
+    scale = known.residual_scale * known.gain * amplitude
+    return {
+        (_id(site.call), known.predicts): 1 / (scale * _share(known, reference.arrays[site.call.inputs["t"]]))
+        for site in sites(reference)
+        if site.call.graph == "denoise"
+    }
 
 
 def _share(known: Manifest, t: NDArray[np.float32]) -> float:
@@ -158,38 +174,6 @@ def _share(known: Manifest, t: NDArray[np.float32]) -> float:
     level = known.levels[int(np.argmin(np.abs(np.array(known.times) - t[0])))]
     clean, _ = PREDICTIONS[known.predicts](0.0, 1.0, level)
     return abs(clean)
-
-
-def _answer(graphs: Mapping[str, Graph], call: ReferenceCall, reference: ParityReference) -> _Outputs | str:
-    """What a graph returns for recorded inputs, or what went wrong."""
-    try:
-        return graphs[call.graph](**reference.named(call.inputs))
-    except GraphError as error:
-        return str(error)
-
-
-def _compare(
-    site: Site,
-    answer: _Outputs | str,
-    before: _Outputs | None,
-    units: Mapping[str, float],
-    limit_of_output: Callable[[str], ParityLimit],
-) -> Sequence[Check]:
-    graph = site.call.graph
-    if isinstance(answer, str):
-        return [Check(graph, site.place("no output"), answer)]
-    if before is None:
-        return []
-    checks: list[Check] = []
-    for name, expected in before.items():
-        if name not in answer or answer[name].shape != expected.shape:
-            checks.append(Check(graph, site.place(name), "the output is missing, or has another shape"))
-            continue
-        found = measure(answer[name], expected, units[name])
-        checks.append(
-            Check(graph, site.place(name), breach(found, limit_of_output(name), image=name in IMAGE_OUTPUTS), found)
-        )
-    return checks
 
 
 def _id(call: ReferenceCall) -> str:

@@ -5,7 +5,7 @@ Tiles, noise, colour, the sampler and its levels all show in the inputs of the g
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,67 +16,12 @@ from ...core.pack.manifest import Manifest
 from ...core.restore.reference import ParityReference, ReferenceCall, ReferenceCase
 from ...core.restore.restorer import Graph, Restorer
 from ..limits import ParityLimit
-from .findings import Check, ErrorSource
+from .findings import Check, ErrorSource, compare_arrays, scale_of
 from .images import ImageSet, compare_images, forms_of
-from .measures import breach, measure, scale_of
 
-__all__ = ["HostReplay", "pipeline_source"]
+__all__ = ["pipeline_source"]
 
-
-@dataclass
-class HostReplay:
-    """Answers the calls of one case from a reference, in turn, and compares their inputs with the recorded ones."""
-
-    reference: ParityReference
-    case: ReferenceCase
-    form: str
-    limit: ParityLimit
-    checks: list[Check] = field(default_factory=list[Check])
-
-    def restore(self, manifest: Manifest) -> Image | None:
-        """The image that the recorded outputs lead to; None where other calls are made than were recorded."""
-        queues: dict[str, list[ReferenceCall]] = {}
-        for call in self.case.calls[self.form]:
-            queues.setdefault(call.graph, []).append(call)
-        totals = {graph: len(queue) for graph, queue in queues.items()}
-        restorer = Restorer(manifest, {graph: self._answering(graph, queues[graph]) for graph in queues})
-        photo = self.reference.arrays[self.case.photo]
-        try:
-            image = restorer(photo, **self.case.settings, tile=self.case.tile)
-        except GraphError as error:
-            self.checks.append(Check("", f"{self.form}, {self.case.name}", str(error)))
-            return None
-        for graph, left in queues.items():
-            if left:
-                problem = f"{len(left)} of the {totals[graph]} recorded calls were not made"
-                self.checks.append(Check(graph, f"{self.form}, {self.case.name}", problem))
-        return image
-
-    def _answering(self, graph: str, queue: list[ReferenceCall]) -> Graph:
-        recorded = len(queue)
-
-        def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-            if not queue:
-                raise GraphError(f"expected {recorded} calls of the graph '{graph}' as recorded, got one more")
-            number, expected = recorded - len(queue), queue.pop(0)
-            self._compare(graph, number, inputs, self.reference.named(expected.inputs))
-            return {name: array.copy() for name, array in self.reference.named(expected.outputs).items()}
-
-        return call
-
-    def _compare(
-        self, graph: str, number: int, given: dict[str, NDArray[np.float32]], expected: dict[str, NDArray[np.float32]]
-    ) -> None:
-        if set(given) != set(expected):
-            raise GraphError(f"{graph}, call {number}: expected {sorted(expected)} as recorded, got {sorted(given)}")
-        for name, array in expected.items():
-            place = f"call {number}, input {name}, {self.form}, {self.case.name}"
-            if given[name].shape != array.shape:
-                raise GraphError(
-                    f"{graph}, {place}: expected {list(array.shape)} as recorded, got {list(given[name].shape)}"
-                )
-            found = measure(given[name], array, scale_of(array))
-            self.checks.append(Check(graph, place, breach(found, self.limit, image=False), found))
+_Arrays = dict[str, NDArray[np.float32]]
 
 
 def pipeline_source(manifest: Manifest, reference: ParityReference, limit: ParityLimit) -> tuple[ErrorSource, ImageSet]:
@@ -85,11 +30,61 @@ def pipeline_source(manifest: Manifest, reference: ParityReference, limit: Parit
     restored: dict[tuple[str, str], Image] = {}
     for case in reference.about.cases:
         for form in (form for form in forms_of(manifest) if form in case.calls):
-            replay = HostReplay(reference, case, form, limit)
-            image = replay.restore(manifest)
-            checks += replay.checks
+            image = _restored(manifest, reference, case, form, limit, checks)
             if image is not None:
                 expected = reference.arrays[case.pictures[form]]
                 checks.append(compare_images(image, expected, limit, f"picture, {form}, {case.name}"))
                 restored[form, case.name] = image
-    return ErrorSource("pipeline", tuple(checks), limit), ImageSet(restored, {})
+    return ErrorSource("pipeline", checks, limit), ImageSet(restored, {})
+
+
+def _restored(
+    manifest: Manifest,
+    reference: ParityReference,
+    case: ReferenceCase,
+    form: str,
+    limit: ParityLimit,
+    checks: list[Check],
+) -> Image | None:
+    """The image that the recorded outputs lead to, with the checks of all calls on the way; None after other calls."""
+    where = f"{form}, {case.name}"
+    queues: dict[str, list[ReferenceCall]] = {}
+    for call in case.calls[form]:
+        queues.setdefault(call.graph, []).append(call)
+    totals = {graph: len(queue) for graph, queue in queues.items()}
+
+    def answering(graph: str) -> Graph:
+        def call(**inputs: NDArray[np.float32]) -> _Arrays:
+            if not queues[graph]:
+                raise GraphError(f"expected {totals[graph]} calls of the graph '{graph}' as recorded, got one more")
+            number, recorded = totals[graph] - len(queues[graph]), queues[graph].pop(0)
+            checks.extend(_compared(graph, number, where, inputs, reference.named(recorded.inputs), limit))
+            return {name: array.copy() for name, array in reference.named(recorded.outputs).items()}
+
+        return call
+
+    restorer = Restorer(manifest, {graph: answering(graph) for graph in queues})
+    try:
+        image = restorer(reference.arrays[case.photo], **case.settings, tile=case.tile)
+    except GraphError as error:
+        checks.append(Check("", where, str(error)))
+        return None
+    for graph, left in queues.items():
+        if left:
+            checks.append(Check(graph, where, f"{len(left)} of the {totals[graph]} recorded calls were not made"))
+    return image
+
+
+def _compared(
+    graph: str, number: int, where: str, given: _Arrays, expected: _Arrays, limit: ParityLimit
+) -> Iterator[Check]:
+    """A check of each input of a call; GraphError for inputs of other names or shapes."""
+    if set(given) != set(expected):
+        raise GraphError(f"{graph}, call {number}: expected {sorted(expected)} as recorded, got {sorted(given)}")
+    for name, array in expected.items():
+        place = f"call {number}, input {name}, {where}"
+        if given[name].shape != array.shape:
+            raise GraphError(
+                f"{graph}, {place}: expected {list(array.shape)} as recorded, got {list(given[name].shape)}"
+            )
+        yield compare_arrays((graph, place), given[name], array, limit, scale_of(array), image=False)

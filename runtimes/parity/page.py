@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from ...core.errors import UsageError
+from ...core.errors import PackError, UsageError
 from ...core.files import write_text
 from ...core.markdown import table
 from ...core.pack.manifest import Manifest
 from ...core.restore.reference import load
-from .. import RUNTIMES
+from .. import RUNTIMES, target_for
 from .comparison import CompareOptions, compare
-from .findings import ErrorSource, ParityReport
+from .findings import ParityReport
 from .formats import decibels, verdict
 from .variants import ERROR_SOURCES, FP32, described
 
@@ -41,11 +40,8 @@ class TableRow(NamedTuple):
 def measured(packs: Sequence[Path], references: Sequence[Path], threads: int | None = None) -> Iterator[TableRow]:
     """Compare every pack, and each of its tasks, in every runtime and precision that it has graphs for.
 
-    A reference is used for the packs of its checkpoint; other packs are compared with their golden restorations.
-
-    Raises:
-        UsageError: A reference belongs to none of the packs.
-        PackError: As `compare` does.
+    A reference is used for the packs of its checkpoint; other packs are compared with their golden restorations. Raises
+    UsageError for a reference that belongs to none of the packs, PackError as `compare` does.
     """
     known = {load(path).about.checkpoint: path for path in references}
     chosen = [
@@ -73,14 +69,12 @@ def table_text(rows: Sequence[TableRow]) -> str:
     """The table, and what it was measured on."""
     lines = table([TABLE_HEAD, *map(_line, rows)], left=4)
     reports = [row.report for row in rows if row.report is not None]
-    facts = dict.fromkeys(_facts(report) for report in reports)
-    left_out = [f"- {row.pack} in {row.runtime}, {row.precision}: not run, {row.reason}" for row in rows if row.reason]
-    broken = [
-        f"- {row.pack} in {row.runtime}, {row.precision}: {verdict(row.report)}"
-        for row in rows
-        if row.report is not None and not row.report.ok
-    ]
-    return "\n".join([lines, "", *(f"- {fact}" for fact in facts), *left_out, *broken])
+    machines = (", ".join(f"{name} {fact}" for name, fact in report.environment.items()) for report in reports)
+    facts = dict.fromkeys(f"- {report.reference}; {words}" for report, words in zip(reports, machines, strict=True))
+    named = [(f"- {row.pack} in {row.runtime}, {row.precision}:", row) for row in rows]
+    left_out = [f"{name} not run, {row.reason}" for name, row in named if row.reason]
+    broken = [f"{name} {verdict(row.report)}" for name, row in named if row.report is not None and not row.report.ok]
+    return "\n".join([lines, "", *facts, *left_out, *broken])
 
 
 def fill(page: Path, content: str) -> None:
@@ -100,51 +94,35 @@ def fill(page: Path, content: str) -> None:
 
 def _ways(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Every (runtime, precision) in which a pack can be run."""
-    for runtime in RUNTIMES:
-        targets = () if runtime in NOT_RUN else import_module(f"..{runtime}", __package__).TARGETS
-        target = next((target for target in targets if target in manifest.precision), None)
-        if target is not None:
-            offered = [spec.files[target] for spec in manifest.graphs.values()]
-            labels = dict.fromkeys(label for files in offered for label in files)
-            # A graph that a quantization plan leaves alone is in float32 next to others that are not.
-            whole = all(FP32 in files for files in offered)
-            yield from ((runtime, label) for label in labels if whole or label != FP32)
+    for runtime in (name for name in RUNTIMES if name not in NOT_RUN):
+        try:
+            target = target_for(manifest, runtime)
+        except PackError:
+            continue
+        offered = [spec.files[target] for spec in manifest.graphs.values()]
+        labels = dict.fromkeys(label for files in offered for label in files)
+        # A graph that a quantization plan leaves alone is in float32 next to others that are not.
+        whole = all(FP32 in files for files in offered)
+        yield from ((runtime, label) for label in labels if whole or label != FP32)
 
 
 def _line(row: TableRow) -> tuple[str, ...]:
-    names = row.system, row.pack, row.runtime, row.precision
-    if row.report is None:
+    names, report = row[:4], row.report
+    if report is None:
         return (*names, "", "", "", "", "", "not run")
-    sources = {source.name: source for source in row.report.sources}
-    graphs = [_worst_db(sources[name]) for name in ERROR_SOURCES if name in sources]
+    lowest: dict[str, float] = {}
+    for source in report.sources:
+        for check in source.checks:
+            if check.found is not None:
+                lowest[source.name] = min(check.found.psnr_db, lowest.get(source.name, math.inf))
+    graphs = [lowest[name] for name in ERROR_SOURCES if name in lowest]
+    figures = [min(graphs, default=None), lowest.get("forms"), lowest.get("picture")]
+    # The mean change of the PSNR to the clean photos, of the form that lost most.
+    changes = [check.change_db for source in report.sources for check in source.checks if check.change_db is not None]
     return (
         *names,
-        _cell(min(graphs, default=None, key=lambda db: math.inf if db is None else db)),
-        _cell(_worst_db(sources.get("forms"))),
-        _cell(_worst_db(sources.get("picture"))),
-        _mean(sources.get("task")),
-        row.report.environment.get("reference device", "its golden photos"),
-        "held" if row.report.ok else "BREACH",
+        *("-" if db is None else decibels(db) for db in figures),
+        f"{min(changes):+.3f} dB" if changes else "-",
+        report.environment.get("reference device", "its golden photos"),
+        "held" if report.ok else "BREACH",
     )
-
-
-def _worst_db(source: ErrorSource | None) -> float | None:
-    """The lowest PSNR of an error source, None where it was not measured."""
-    found = [] if source is None else [check.found.psnr_db for check in source.checks if check.found is not None]
-    return min(found, default=None)
-
-
-def _cell(db: float | None) -> str:
-    return "-" if db is None else decibels(db)
-
-
-def _mean(source: ErrorSource | None) -> str:
-    """The mean change of the PSNR to the clean photos, of the form that lost most."""
-    found = [] if source is None else [check.change_db for check in source.checks if check.change_db is not None]
-    return f"{min(found):+.3f} dB" if found else "-"
-
-
-def _facts(report: ParityReport) -> str:
-    """Where the numbers come from."""
-    words = ", ".join(f"{name} {fact}" for name, fact in report.environment.items())
-    return f"{report.reference}; {words}"

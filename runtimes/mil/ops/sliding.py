@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..signatures import Ints, Op
-from ..values import MilArray
+from ..values import Ints, MilArray, Op
 
 __all__ = ["WINDOWED", "Windows"]
 
@@ -59,10 +57,6 @@ class Windows:
         after = tuple(map(max, after, more))
         return cls(kernel, strides, dilations, before, after, tuple(sizes))
 
-    def taps(self) -> Iterator[Ints]:
-        """The places inside a window, the last dimension fastest."""
-        return np.ndindex(*self.kernel)
-
     def padded(self, x: MilArray, value: float = 0.0) -> MilArray:
         """x (n, channels, *spatial) with `value` around its spatial dimensions."""
         if not any(self.before) and not any(self.after):
@@ -81,11 +75,6 @@ class Windows:
             slice(t * d + a * s, t * d + (b - 1) * s + 1, s)
             for t, d, s, (a, b) in zip(tap, self.dilations, self.strides, ranges, strict=True)
         )
-
-    @property
-    def points(self) -> bool:
-        """Whether each window is one element, and they are all of them."""
-        return math.prod(self.kernel) == 1 and set(self.strides) == {1}
 
 
 def _paddings(shape: Ints, extent: Ints, strides: Ints, pad_type: str, pad: Ints | None) -> tuple[Ints, Ints]:
@@ -135,7 +124,7 @@ def _conv(
 def _products(image: MilArray, matrices: MilArray, windows: Windows, into: MilArray) -> None:
     """Write the windows of an image (channels, *spatial), as columns, times the matrices of the groups."""
     groups, outputs, inner = matrices.shape
-    if windows.points:
+    if math.prod(windows.kernel) == 1 and set(windows.strides) == {1}:  # each window is one element
         np.matmul(matrices, image.reshape(groups, inner, -1), out=into.reshape(groups, outputs, -1))
         return
     length, *rest = windows.sizes
@@ -143,7 +132,7 @@ def _products(image: MilArray, matrices: MilArray, windows: Windows, into: MilAr
     for first in range(0, length, step):
         last = min(first + step, length)
         columns = np.empty((len(image), *windows.kernel, last - first, *rest), image.dtype)
-        for tap in windows.taps():
+        for tap in np.ndindex(*windows.kernel):
             columns[(slice(None), *tap)] = image[(slice(None), *windows.seen(tap, first, last))]
         into[:, first:last] = (matrices @ columns.reshape(groups, inner, -1)).reshape(-1, last - first, *rest)
 
@@ -156,7 +145,7 @@ def _depthwise(image: MilArray, kernels: MilArray, windows: Windows, into: MilAr
         result = into[some]
         part = np.empty_like(result)
         result[...] = 0
-        for tap in windows.taps():
+        for tap in np.ndindex(*windows.kernel):
             factors = kernels[(some, *tap)].reshape(-1, *[1] * len(windows.sizes))
             np.multiply(image[(some, *windows.seen(tap))], factors, out=part)
             result += part
@@ -175,7 +164,7 @@ def _avg_pool(
     windows = Windows.over(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
     padded = windows.padded(x)
     total = np.zeros((*x.shape[:2], *windows.sizes), x.dtype)
-    for tap in windows.taps():
+    for tap in np.ndindex(*windows.kernel):
         total += padded[(..., *windows.seen(tap))]
     total /= _counts(x.shape[2:], windows, pad if pad_type == "custom" else None, exclude_padding_from_average)
     return total
@@ -204,10 +193,10 @@ def _max_pool(
     """The greatest element of x in each window."""
     windows = Windows.over(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
     padded = windows.padded(x, -math.inf)
-    taps = windows.taps()
-    greatest = padded[(..., *windows.seen(next(taps)))].copy()
-    for tap in taps:
-        np.maximum(greatest, padded[(..., *windows.seen(tap))], out=greatest)
+    first, *others = (padded[(..., *windows.seen(tap))] for tap in np.ndindex(*windows.kernel))
+    greatest = first.copy()
+    for seen in others:
+        np.maximum(greatest, seen, out=greatest)
     return greatest
 
 
