@@ -16,22 +16,7 @@ from numpy.typing import NDArray
 from ...core.errors import GraphError, PackError
 from ...core.pack.mlpackage import ELEMENTS, HEADER, RECORD, RECORD_MAGIC, WEIGHTS_VERSION, Element
 
-__all__ = [
-    "ArrayTuple",
-    "Constant",
-    "Feature",
-    "FindWeights",
-    "Ints",
-    "MilArray",
-    "Op",
-    "Sizes",
-    "TensorType",
-    "WeightFile",
-    "read_feature",
-    "read_value",
-    "tensor_type",
-    "unpacked",
-]
+__all__ = ["Feature", "Sizes", "TensorType", "WeightFile", "read_feature", "read_value", "tensor_type", "unpacked"]
 
 MilArray = NDArray[Any]
 ArrayTuple = tuple[MilArray, ...]

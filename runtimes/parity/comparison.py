@@ -17,6 +17,7 @@ from ...core.pack.store import check_file
 from ...core.restore.reference import ParityReference, facts_of, load
 from ..limits import doubled, limit_of, task_drop_db
 from . import images
+from .call_replay import IMAGE_OUTPUTS, pipeline_source, replay, rounding, scales, sites
 from .findings import (
     ORDER,
     Check,
@@ -28,8 +29,6 @@ from .findings import (
     measure,
     unmeasured,
 )
-from .graph_replay import IMAGE_OUTPUTS, replay, rounding, scales, sites
-from .host_replay import pipeline_source
 from .layers import layer_differences
 from .variants import CompareOptions, PackFolder, Variant, VariantChain, described, float_variant, variant_chain
 

@@ -23,8 +23,8 @@ from ..mil import read_package
 from ..onnxruntime import failures, open_session
 from ..openvino import HINTS, last_line, read_model, the_core
 from ..options import TYPED_TARGETS, arithmetic_of
+from .call_replay import IMAGE_OUTPUTS, Site, sites
 from .findings import LayerDifference, LayerValue, breach, measure, scale_of
-from .graph_replay import IMAGE_OUTPUTS, Site, sites
 from .variants import LIMIT_OF, Variant
 
 __all__ = ["MODULE_KEY", "inside_coreml", "inside_onnxruntime", "inside_openvino", "layer_differences"]

@@ -9,7 +9,7 @@ import pytest
 
 from pocketprior.core.errors import PackError, UnknownNameError, UsageError
 from pocketprior.core.pack.manifest import Manifest
-from pocketprior.runtimes.parity.page import _ways
+from pocketprior.runtimes.parity.formats import _ways
 from pocketprior.runtimes.parity.variants import CompareOptions, PackFolder, VariantChain, float_variant, variant_chain
 
 

@@ -1,4 +1,9 @@
-"""Replays each recorded call of each graph with its recorded inputs, so that errors do not add up over calls."""
+"""Replays recorded calls: those of each graph, and those of the code around the graphs.
+
+Graphs get the recorded inputs, so that errors do not add up over calls. The host code gets the recorded outputs: it
+must make the recorded calls and produce the recorded image. Tiles, noise, colour, the sampler and its levels all show
+in the inputs of the graphs.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.arrays import Image
 from ...core.errors import GraphError, PackError
 from ...core.pack.manifest import Manifest
 from ...core.pack.systems import SYSTEMS
-from ...core.restore.reference import ParityReference, ReferenceCall
+from ...core.restore.reference import ParityReference, ReferenceCall, ReferenceCase
+from ...core.restore.restorer import Graph, Restorer
 from ...core.sampling.samplers import PREDICTIONS
 from ..limits import ParityLimit, limit_of, sharpened
 from .findings import Check, ErrorSource, compare_arrays, scale_of
+from .images import ImageSet, compare_images, forms_of
 from .variants import BASE, LIMIT_OF, Variant, VariantChain
 
-__all__ = ["Replayed", "Site", "replay", "rounding", "scales", "sites"]
+__all__ = ["Replayed", "Site", "pipeline_source", "replay", "rounding", "scales", "sites"]
 
 IMAGE_OUTPUTS = ("base", "restored")  # outputs that are images, which also have a limit on their mean shift
 LOSSY = ("precision", "quantization")  # error sources that are judged by their effect on the image
 
-_Outputs = dict[str, NDArray[np.float32]]
+_Arrays = dict[str, NDArray[np.float32]]
 
 
 class Site(NamedTuple):
@@ -55,7 +63,7 @@ def replay(chain: VariantChain, reference: ParityReference, known: Manifest) -> 
     places = {_id(site.call): site for site in sites(reference) if site.call.graph in known.graphs}
     units, floors = scales(reference), rounding(reference)
     replayed = Replayed([], {})
-    before: Mapping[str, _Outputs] = {key: reference.named(site.call.outputs) for key, site in places.items()}
+    before: Mapping[str, _Arrays] = {key: reference.named(site.call.outputs) for key, site in places.items()}
     for variant in chain.variants:
         limit = limit_of(LIMIT_OF[variant.source], known)
         try:
@@ -64,7 +72,7 @@ def replay(chain: VariantChain, reference: ParityReference, known: Manifest) -> 
             replayed.sources.append(ErrorSource(variant.source, [Check("", str(variant), str(error))], limit))
             break
         shares = _shares(known, reference) if variant.source in LOSSY else {}
-        answers: dict[str, _Outputs] = {}
+        answers: dict[str, _Arrays] = {}
         checks: list[Check] = []
         for key, site in places.items():
             graph = site.call.graph
@@ -178,3 +186,69 @@ def _share(known: Manifest, t: NDArray[np.float32]) -> float:
 
 def _id(call: ReferenceCall) -> str:
     return f"{call.graph} {sorted(call.inputs.items())}"
+
+
+def pipeline_source(manifest: Manifest, reference: ParityReference, limit: ParityLimit) -> tuple[ErrorSource, ImageSet]:
+    """Compare the code around the graphs with what was recorded, the recorded answers taking the place of graphs."""
+    checks: list[Check] = []
+    restored: dict[tuple[str, str], Image] = {}
+    for case in reference.about.cases:
+        for form in (form for form in forms_of(manifest) if form in case.calls):
+            image = _replayed_host(manifest, reference, case, form, limit, checks)
+            if image is not None:
+                expected = reference.arrays[case.pictures[form]]
+                checks.append(compare_images(image, expected, limit, f"picture, {form}, {case.name}"))
+                restored[form, case.name] = image
+    return ErrorSource("pipeline", checks, limit), ImageSet(restored, {})
+
+
+def _replayed_host(
+    manifest: Manifest,
+    reference: ParityReference,
+    case: ReferenceCase,
+    form: str,
+    limit: ParityLimit,
+    checks: list[Check],
+) -> Image | None:
+    """The image that the recorded outputs lead to, with the checks of all calls on the way; None after other calls."""
+    where = f"{form}, {case.name}"
+    queues: dict[str, list[ReferenceCall]] = {}
+    for call in case.calls[form]:
+        queues.setdefault(call.graph, []).append(call)
+    totals = {graph: len(queue) for graph, queue in queues.items()}
+
+    def answering(graph: str) -> Graph:
+        def call(**inputs: NDArray[np.float32]) -> _Arrays:
+            if not queues[graph]:
+                raise GraphError(f"expected {totals[graph]} calls of the graph '{graph}' as recorded, got one more")
+            number, recorded = totals[graph] - len(queues[graph]), queues[graph].pop(0)
+            checks.extend(_compared_inputs(graph, number, where, inputs, reference.named(recorded.inputs), limit))
+            return {name: array.copy() for name, array in reference.named(recorded.outputs).items()}
+
+        return call
+
+    restorer = Restorer(manifest, {graph: answering(graph) for graph in queues})
+    try:
+        image = restorer(reference.arrays[case.photo], **case.settings, tile=case.tile)
+    except GraphError as error:
+        checks.append(Check("", where, str(error)))
+        return None
+    for graph, left in queues.items():
+        if left:
+            checks.append(Check(graph, where, f"{len(left)} of the {totals[graph]} recorded calls were not made"))
+    return image
+
+
+def _compared_inputs(
+    graph: str, number: int, where: str, given: _Arrays, expected: _Arrays, limit: ParityLimit
+) -> Iterator[Check]:
+    """A check of each input of a call; GraphError for inputs of other names or shapes."""
+    if set(given) != set(expected):
+        raise GraphError(f"{graph}, call {number}: expected {sorted(expected)} as recorded, got {sorted(given)}")
+    for name, array in expected.items():
+        place = f"call {number}, input {name}, {where}"
+        if given[name].shape != array.shape:
+            raise GraphError(
+                f"{graph}, {place}: expected {list(array.shape)} as recorded, got {list(given[name].shape)}"
+            )
+        yield compare_arrays((graph, place), given[name], array, limit, scale_of(array), image=False)
