@@ -1,7 +1,9 @@
 """Open the graphs of a pack in a runtime; none of these modules loads torch.
 
 A runtime is one module with `TARGETS`, the targets whose files it runs, best first, and
-`open(path, name, spec, options) -> Graph`; `RUNTIMES` lists its name.
+`open(path, name, spec, options) -> Graph`; `RUNTIMES` lists its name. `open` raises PackError for a file that is no
+graph or not the one that `spec` describes, UsageError for options that the runtime does not have, and MissingExtraError
+where its package is not installed; the graph raises GraphError where a call fails.
 """
 
 from __future__ import annotations

@@ -46,12 +46,6 @@ def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAU
 
     Core ML has the devices CPU, GPU, NPU and ALL, and computes in the types that the program declares; the interpreter
     has the CPU, and rounds to these types only in fp16 arithmetic. Both ignore `options.threads`.
-
-    Raises:
-        PackError: The package is damaged, or not the one that `spec` describes.
-        UsageError: There is no such device or arithmetic.
-        MissingExtraError: On macOS, coremltools is not installed.
-        GraphError: From the graph: a call failed.
     """
     _check_options(options)
     package = read_package(path.parent)

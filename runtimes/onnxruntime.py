@@ -26,13 +26,7 @@ _DTYPES = {"tensor(float)": "float32"}  # the types that a pack may use
 
 
 def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:
-    """Open the file `path` of the graph `name`, on the CPU and in float32, the only ones it has here.
-
-    Raises:
-        PackError: The file is no graph, or not the one that `spec` describes.
-        UsageError: onnxruntime is not installed, or another device or arithmetic was asked for.
-        GraphError: From the graph: a call failed.
-    """
+    """Open the file `path` of the graph `name`, on the CPU and in float32, the only ones it has here."""
     _, device, arithmetic = DEFAULT_OPTIONS
     if (options.device, options.arithmetic) != (device, arithmetic):
         raise UsageError(

@@ -33,14 +33,7 @@ _DTYPES = {"f32": "float32"}  # the types that a pack may use
 
 
 def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:
-    """Open the file `path` of the graph `name`.
-
-    Raises:
-        PackError: The file is no graph, or not the one that `spec` describes.
-        MissingExtraError: openvino is not installed.
-        UsageError: The device is not there, or lacks the arithmetic.
-        GraphError: From the graph: a call failed.
-    """
+    """Open the file `path` of the graph `name`; UsageError where the device is not there, or lacks the arithmetic."""
     library, core = _library(), the_core()
     _check_options(core, options)
     try:

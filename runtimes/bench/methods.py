@@ -125,17 +125,17 @@ def best_setting(
         version: Names the method and the version of its program in the cache.
     """
     key = f"{version} {' '.join(image_digest(image)[:16] for pair in pairs for image in (pair.true, pair.damaged))}"
+
+    def score(setting: Setting) -> dict[str, float]:
+        return {"psnr": float(np.mean([psnr(pair.true, method(pair.damaged, setting)) for pair in pairs]))}
+
     scores: list[tuple[float, Setting]] = []
     for setting in settings:
-        score = cache.numbers(f"{key} {setting}", partial(_score, method, setting, pairs))
-        scores.append((score["psnr"], setting))
+        found = cache.numbers(f"{key} {setting}", partial(score, setting))
+        scores.append((found["psnr"], setting))
         if len(scores) > 2 and scores[-3][0] > scores[-2][0] > scores[-1][0]:
             break
     return max(scores, key=itemgetter(0))
-
-
-def _score(method: Callable[[Image, Setting], Image], setting: Setting, pairs: Sequence[BenchPair]) -> dict[str, float]:
-    return {"psnr": float(np.mean([psnr(pair.true, method(pair.damaged, setting)) for pair in pairs]))}
 
 
 def our_methods(restore: Callable[..., Image], name: str = DTPM) -> list[BenchMethod]:

@@ -101,12 +101,13 @@ def _damages(options: QualityOptions) -> list[str]:
 def _photos(options: QualityOptions) -> tuple[list[BenchPhoto], list[BenchPhoto]]:
     """The photos to measure on and those to tune baselines on."""
     if options.photos is not None:
-        photos = bench_photos.load(evenly(bench_photos.in_folder(options.photos), options.limit))
+        photos = list(map(bench_photos.load, evenly(bench_photos.in_folder(options.photos), options.limit)))
         return photos, photos
     if options.data is None:
         raise UsageError("there is nothing to measure on; give --data or --photos")
-    paths = evenly(bench_photos.bench_set(options.data), options.limit)
-    return bench_photos.load(paths), bench_photos.load(bench_photos.validation_set(options.data))
+    paths = evenly(bench_photos.bench_set(options.data), options.limit), bench_photos.validation_set(options.data)
+    photos, validation = ([bench_photos.load(path) for path in some] for some in paths)
+    return photos, validation
 
 
 def _trials(

@@ -86,7 +86,7 @@ def real_trial(data: Path, limit: int | None = None) -> Trial:
         evenly(damaged_photos(data, split=split, folder=REAL_FOLDER), REAL_COUNT) for split in ("val", "train")
     )
     pairs, others = (
-        [BenchPair(*_load(clean), _load(damaged).pixels) for damaged, clean in files]
+        [BenchPair(*load(clean), load(damaged).pixels) for damaged, clean in files]
         for files in (evenly(measured, limit), tuning)
     )
     return Trial(REAL_NOISE, None, pairs, others)
@@ -118,12 +118,8 @@ def in_folder(folder: Path) -> list[Path]:
     return found
 
 
-def load(paths: Sequence[Path]) -> list[BenchPhoto]:
-    """Read photos as 8 bit; UsageError for one that is too small for the metrics."""
-    return [_load(path) for path in paths]
-
-
-def _load(path: Path) -> BenchPhoto:
+def load(path: Path) -> BenchPhoto:
+    """Read a photo as 8 bit; UsageError for one that is too small for the metrics."""
     pixels = read(path).pixels
     if pixels.dtype == np.uint16:
         pixels = np.round(pixels / 257).astype(np.uint8)

@@ -7,13 +7,13 @@ in the inputs of the graphs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.arrays import Image
+from ...core.arrays import Array, Image
 from ...core.errors import GraphError, PackError
 from ...core.pack.manifest import Manifest
 from ...core.pack.systems import SYSTEMS
@@ -23,9 +23,9 @@ from ...core.sampling.samplers import PREDICTIONS
 from ..limits import ParityLimit, limit_of, sharpened
 from .findings import Check, ErrorSource, compare_arrays, scale_of
 from .images import ImageSet, compare_images, forms_of
-from .variants import BASE, LIMIT_OF, Variant, VariantChain
+from .variants import BASE, LIMIT_OF, Variant
 
-__all__ = ["Replayed", "Site", "pipeline_source", "replay", "rounding", "scales", "sites"]
+__all__ = ["Replayed", "Site", "kernel_source", "pipeline_source", "replay", "rounding", "scales", "sites"]
 
 IMAGE_OUTPUTS = ("base", "restored")  # outputs that are images, which also have a limit on their mean shift
 LOSSY = ("precision", "quantization")  # error sources that are judged by their effect on the image
@@ -53,7 +53,7 @@ class Replayed(NamedTuple):
     first: dict[str, Site]  # error source -> the first call over its limit
 
 
-def replay(chain: VariantChain, reference: ParityReference, known: Manifest) -> Replayed:
+def replay(variants: Sequence[Variant], reference: ParityReference, known: Manifest) -> Replayed:
     """Compare every variant with the one before it, and the first with the reference.
 
     A variant that cannot be opened ends the replay: there is nothing to compare the next one with.
@@ -64,7 +64,7 @@ def replay(chain: VariantChain, reference: ParityReference, known: Manifest) -> 
     units, floors = scales(reference), rounding(reference)
     replayed = Replayed([], {})
     before: Mapping[str, _Arrays] = {key: reference.named(site.call.outputs) for key, site in places.items()}
-    for variant in chain.variants:
+    for variant in variants:
         limit = limit_of(LIMIT_OF[variant.source], known)
         try:
             graphs = variant.open(sorted({site.call.graph for site in places.values()}))
@@ -100,14 +100,7 @@ def replay(chain: VariantChain, reference: ParityReference, known: Manifest) -> 
     return replayed
 
 
-def _compared(
-    site: Site,
-    name: str,
-    given: NDArray[np.float32] | None,
-    expected: NDArray[np.float32],
-    limit: ParityLimit,
-    unit: float,
-) -> Check:
+def _compared(site: Site, name: str, given: Array | None, expected: Array, limit: ParityLimit, unit: float) -> Check:
     where = site.call.graph, site.place(name)
     if given is None or given.shape != expected.shape:
         return Check(*where, "the output is missing, or has another shape")
@@ -150,6 +143,18 @@ def rounding(reference: ParityReference) -> Mapping[tuple[str, str], float]:
             key = site.call.graph, name
             found[key] = max(found.get(key, 0.0), value / units[key])
     return found
+
+
+def kernel_source(reference: ParityReference, limit: ParityLimit) -> ErrorSource:
+    """Compare fused kernels with plain PyTorch, as recorded on the machine of the reference."""
+    units, checks = scales(reference), list[Check]()
+    for site in sites(reference):
+        outputs = reference.named(site.call.outputs)
+        for name, fused in reference.named(site.call.kernels).items():
+            checks.append(_compared(site, name, fused, outputs[name], limit, units[site.call.graph, name]))
+    if checks:
+        return ErrorSource("kernel", checks, limit)
+    return ErrorSource("kernel", (), reason=f"{reference.origin}; fused kernels run on CUDA")
 
 
 def _shares(known: Manifest, reference: ParityReference) -> Mapping[tuple[str, str], float]:

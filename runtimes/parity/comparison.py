@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...core.errors import GraphError, PackError, PackTamperedError
 from ...core.pack.manifest import Manifest
@@ -17,18 +17,8 @@ from ...core.pack.store import check_file
 from ...core.restore.reference import ParityReference, facts_of, load
 from ..limits import doubled, limit_of, task_drop_db
 from . import images
-from .call_replay import IMAGE_OUTPUTS, pipeline_source, replay, rounding, scales, sites
-from .findings import (
-    ORDER,
-    Check,
-    ErrorSource,
-    LayerDifference,
-    ParityReport,
-    as_unit,
-    compare_arrays,
-    measure,
-    unmeasured,
-)
+from .call_replay import kernel_source, pipeline_source, replay, rounding
+from .findings import ORDER, Check, ErrorSource, LayerDifference, ParityReport, unmeasured
 from .layers import layer_differences
 from .variants import CompareOptions, PackFolder, Variant, VariantChain, described, float_variant, variant_chain
 
@@ -36,22 +26,6 @@ __all__ = ["CompareOptions", "compare"]
 
 PACKAGES_SHOWN = ("pocketprior", "numpy", "onnxruntime", "openvino", "coremltools")
 NO_REFERENCE = "no reference was given (--against)"
-
-
-class _Run(NamedTuple):
-    """What all comparisons of a run share."""
-
-    pack: PackFolder
-    chain: VariantChain  # the variants that are compared with the reference and with one another
-    variants: Sequence[Variant]  # all of them; the last is shipped
-    reference: ParityReference
-    floats: Variant | None  # another pack's float graphs
-    options: CompareOptions
-
-    @property
-    def recorded(self) -> bool:
-        """False if the golden photos were restored here to stand in for a reference."""
-        return self.options.against is not None
 
 
 def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport:
@@ -73,41 +47,49 @@ def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport
     if files.broken:
         return _report(pack, options, "skipped: file checks failed", [files])
     floats = options.floats and PackFolder(options.floats, Manifest.load(options.floats).of(options.task))
-    found = variant_chain(pack, options, floats)
-    other = None if floats is None or found.variants[0].folder == floats.folder else float_variant(floats)
-    if options.against is None:
-        base, *others = found.variants
-        try:
-            reference = images.recorded_here(base)
-        except (PackError, GraphError) as error:
-            broken = ErrorSource(base.source, [Check("", str(base), str(error))])
-            return _report(pack, options, "skipped: a graph failed", [files, broken])
-        chain = found._replace(variants=others, missing={**found.missing, base.source: NO_REFERENCE})
-        return _compared(_Run(pack, chain, found.variants, reference, other, options), [files])
-    reference = load(options.against)
-    facts = _facts_source(pack.manifest, reference)
-    if facts.broken:
-        return _report(pack, options, reference.origin, [files, facts])
-    return _compared(_Run(pack, found, found.variants, reference, other, options), [files, facts])
+    chain = variant_chain(pack, options, floats)
+    if options.against is not None:
+        reference = load(options.against)
+        facts = _facts_source(pack.manifest, reference)
+        if facts.broken:
+            return _report(pack, options, reference.origin, [files, facts])
+        return _compared(pack, chain, chain.variants, reference, [files, facts], options, floats)
+    base, *others = chain.variants
+    try:
+        reference = images.recorded_here(base)
+    except (PackError, GraphError) as error:
+        broken = ErrorSource(base.source, [Check("", str(base), str(error))])
+        return _report(pack, options, "skipped: a graph failed", [files, broken])
+    chain = chain._replace(missing={**chain.missing, base.source: NO_REFERENCE})
+    return _compared(pack, chain, others, reference, [files], options, floats)
 
 
-def _compared(run: _Run, sources: list[ErrorSource]) -> ParityReport:
-    """All comparisons, once the files and facts are known to be right."""
-    known, reference, last = run.pack.manifest, run.reference, run.variants[-1]
-    replayed = replay(run.chain, reference, known)
-    restored = {variant.source: images.restore_all(variant, reference) for variant in run.chain.variants}
+def _compared(
+    pack: PackFolder,
+    chain: VariantChain,
+    variants: Sequence[Variant],
+    reference: ParityReference,
+    sources: list[ErrorSource],
+    options: CompareOptions,
+    floats: PackFolder | None,
+) -> ParityReport:
+    """All comparisons, once the files and facts are known to be right; `variants` are those that need a reference."""
+    known, last = pack.manifest, chain.variants[-1]
+    replayed = replay(variants, reference, known)
+    restored = {variant.source: images.restore_all(variant, reference) for variant in variants}
     shipped = restored[last.source] if restored else images.restore_all(last, reference)
-    limit = limit_of(run.chain.kind, known)
+    limit = limit_of(chain.kind, known)
     final, results = images.image_source(shipped, reference, limit)
-    form_limit = limit_of("form", known) if run.chain.kind == "fp32" else doubled(limit)
+    form_limit = limit_of("form", known) if chain.kind == "fp32" else doubled(limit)
     measured = {source.name for source in replayed.sources}
-    after = {variant.source: "the variant before it cannot be opened" for variant in run.chain.variants}
-    missing = {name: why for name, why in {**run.chain.missing, **after}.items() if name not in measured}
-    sources += [*replayed.sources, *unmeasured(missing), _kernel_source(run), _steps_source(run)]
+    after = {variant.source: "the variant before it cannot be opened" for variant in variants}
+    missing = {name: why for name, why in {**chain.missing, **after}.items() if name not in measured}
     sources += [
+        *replayed.sources,
+        *unmeasured(missing),
         images.tiling_source(last, shipped, reference, limit),
         images.forms_source(last, reference, form_limit),
-        images.golden_source(run.pack, last),
+        images.golden_source(pack, last),
     ]
     recorded = {
         (form, case.name): reference.arrays[case.pictures[form]]
@@ -116,29 +98,35 @@ def _compared(run: _Run, sources: list[ErrorSource]) -> ParityReport:
         if form in case.pictures
     }
     steps = [("", images.ImageSet(recorded, {})), *restored.items()]
-    if run.recorded:
+    if options.against is not None:
         host, answered = pipeline_source(known, reference, limit_of("host", known))
-        sources += [host, images.task_source(shipped, reference, task_drop_db(known))]
+        sources += [
+            host,
+            kernel_source(reference, limit_of("fp32", known)),
+            images.task_source(shipped, reference, task_drop_db(known)),
+            images.steps_source(reference, images.forms_of(known)[-1]),
+        ]
         steps.insert(1, ("pipeline", answered))
     else:
-        sources += unmeasured(dict.fromkeys(("pipeline", "task"), NO_REFERENCE))
-    sources += [final] if run.recorded or restored else unmeasured({"picture": NO_REFERENCE})
+        sources += unmeasured(dict.fromkeys(("kernel", "pipeline", "task", "steps"), NO_REFERENCE))
+    sources += [final] if options.against is not None or restored else unmeasured({"picture": NO_REFERENCE})
     notes: list[str] = []
     largest = max(rounding(reference).values(), default=0.0)
     if largest > 0:
         floor = f"{-20 * math.log10(largest):.1f} dB"
         notes.append(f"PyTorch in float32 is itself {floor} from PyTorch in float64, at the worst of these calls")
     layers: list[LayerDifference] = []
-    if run.options.layers:
-        layers, note = layer_differences(run.variants, replayed.first, reference, known, run.floats)
+    if options.layers:
+        other = None if floats is None or chain.variants[0].folder == floats.folder else float_variant(floats)
+        layers, note = layer_differences(chain.variants, replayed.first, reference, known, other)
         notes += [note] if note else []
     return _report(
-        run.pack,
-        run.options,
+        pack,
+        options,
         reference.origin,
         sources,
         {f"reference {name}": words for name, words in reference.about.environment.items()},
-        runs=[f"{variant.source}: {variant}" for variant in run.chain.variants],
+        runs=[f"{variant.source}: {variant}" for variant in variants],
         budget=images.budget(steps),
         images=results,
         layers=layers,
@@ -203,30 +191,3 @@ def _fact(name: str, here: object, there: object) -> Check:
 def _short(fact: object) -> str:
     text = json.dumps(fact)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _kernel_source(run: _Run) -> ErrorSource:
-    """Compare fused kernels with plain PyTorch, as recorded on the machine of the reference."""
-    reference, limit = run.reference, limit_of("fp32", run.pack.manifest)
-    units, checks = scales(reference), list[Check]()
-    for site in sites(reference):
-        outputs = reference.named(site.call.outputs)
-        for name, fused in reference.named(site.call.kernels).items():
-            where, unit = (site.call.graph, site.place(name)), units[site.call.graph, name]
-            checks.append(compare_arrays(where, fused, outputs[name], limit, unit, image=name in IMAGE_OUTPUTS))
-    if checks:
-        return ErrorSource("kernel", checks, limit)
-    reason = f"{reference.origin}; fused kernels run on CUDA" if run.recorded else NO_REFERENCE
-    return ErrorSource("kernel", (), reason=reason)
-
-
-def _steps_source(run: _Run) -> ErrorSource:
-    """Compare the model with its teacher, without a limit: fewer steps change an image on purpose."""
-    checks: list[Check] = []
-    for case in run.reference.about.cases:
-        if case.teacher is not None:
-            form = images.forms_of(run.pack.manifest)[-1]
-            mine, teacher = (as_unit(run.reference.arrays[key]) for key in (case.pictures[form], case.teacher))
-            checks.append(Check("", f"against the teacher, {case.name}", "", measure(mine, teacher)))
-    reason = "no teacher was recorded (--teacher)" if run.recorded else NO_REFERENCE
-    return ErrorSource("steps", checks, reason="" if checks else reason)

@@ -48,11 +48,16 @@ def as_html(report: ParityReport) -> str:
         "<h2>Error sources</h2>",
         _rows(("error source", "", "compared", "limit", "worst", "why"), map(_source_row, report.sources)),
         *(_broken(source) for source in report.sources if source.broken),
-        *_budget(report),
-        *_layers(report),
-        *(["<h2>Images, the worst first</h2>"] if worst else []),
-        *map(_image, worst),
     ]
+    if report.budget is not None:
+        words = "Squared error of the final images by error source; the numbers are roots, in grey levels of 255."
+        parts += ["<h2>Where the error comes from</h2>", f"<p>{words}</p>", waterfall(report.budget)]
+    if report.layers:
+        mark = _Html('<span class="breach">first to break</span>')
+        rows = [(*layer[:4], decibels(layer.found.psnr_db), mark if layer.broken else "") for layer in report.layers]
+        parts += ["<h2>Layers</h2>", _rows(("graph", "layer", "operator", "module", "", ""), rows)]
+    if worst:
+        parts += ["<h2>Images, the worst first</h2>", *map(_image, worst)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
@@ -72,7 +77,7 @@ def _facts(report: ParityReport) -> str:
 
 
 def _source_row(source: ErrorSource) -> Sequence[str]:
-    kind = "missing" if not source.checks else "breach" if source.broken else "held"
+    kind = {"held": "held", "BREACH": "breach", "not measured": "missing"}[source.status]
     largest = "" if source.worst is None else f"{decibels(source.worst[1].psnr_db)} at {source.worst[0]}"
     why = source.reason or ("" if source.limit is None else source.limit.reason)
     status = _Html(f'<span class="{kind}">{source.status}</span>')
@@ -89,21 +94,6 @@ def _broken(source: ErrorSource) -> str:
     more = f"<p>and {left} more</p>" if left > 0 else ""
     shown = _rows(("where", "what", ""), map(row, source.broken[:CHECKS_SHOWN]))
     return f"<h3>{escape(source.name)}</h3>{shown}{more}"
-
-
-def _budget(report: ParityReport) -> list[str]:
-    if report.budget is None:
-        return []
-    words = "Squared error of the final images by error source; the numbers are roots, in grey levels of 255."
-    return ["<h2>Where the error comes from</h2>", f"<p>{words}</p>", waterfall(report.budget)]
-
-
-def _layers(report: ParityReport) -> list[str]:
-    if not report.layers:
-        return []
-    mark = _Html('<span class="breach">first to break</span>')
-    rows = ((*layer[:4], decibels(layer.found.psnr_db), mark if layer.broken else "") for layer in report.layers)
-    return ["<h2>Layers</h2>", _rows(("graph", "layer", "operator", "module", "", ""), rows)]
 
 
 def _image(image: ImageResult) -> str:

@@ -43,6 +43,7 @@ __all__ = [
     "image_source",
     "recorded_here",
     "restore_all",
+    "steps_source",
     "task_source",
     "tiling_source",
 ]
@@ -165,6 +166,16 @@ def forms_source(shipped: Variant, reference: ParityReference, limit: ParityLimi
             continue
         checks.append(compare_arrays(("fused", f"against split, {case.name}"), fused, split, limit))
     return ErrorSource("forms", checks, limit)
+
+
+def steps_source(reference: ParityReference, form: str) -> ErrorSource:
+    """Compare the model with its teacher, without a limit: fewer steps change an image on purpose."""
+    checks: list[Check] = []
+    for case in reference.about.cases:
+        if case.teacher is not None:
+            mine, teacher = (as_unit(reference.arrays[key]) for key in (case.pictures[form], case.teacher))
+            checks.append(Check("", f"against the teacher, {case.name}", "", measure(mine, teacher)))
+    return ErrorSource("steps", checks, reason="" if checks else "no teacher was recorded (--teacher)")
 
 
 def budget(steps: Sequence[tuple[str, ImageSet]]) -> ErrorBudget | None:

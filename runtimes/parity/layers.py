@@ -134,12 +134,7 @@ def _inside(variant: Variant, graph: str, inputs: Mapping[str, Array]) -> Values
 
 
 def inside_onnxruntime(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str) -> Values:  # noqa: ARG001
-    """All float32 arrays of an ONNX file, by name, in the order of computation; always in float32.
-
-    Raises:
-        MissingExtraError: onnx is not installed.
-        GraphError: The graph cannot be run.
-    """
+    """All float32 arrays of an ONNX file; always in float32. MissingExtraError without onnx."""
     content, made = _exposed(path)
     try:
         arrays = open_session(content, basic=True).run(list(made), dict(inputs))
@@ -169,11 +164,9 @@ def _exposed(path: Path) -> tuple[bytes, _Made]:
 
 
 def inside_openvino(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str) -> Values:  # noqa: ARG001
-    """All float arrays of an ONNX or IR file, by name (IR keeps those of ONNX), in the order of computation.
+    """All float arrays of an ONNX or IR file, which keeps the names of ONNX.
 
-    Raises:
-        MissingExtraError: openvino is not installed, or onnx for an ONNX file.
-        GraphError: The graph cannot be run.
+    Raises MissingExtraError without openvino, and for an ONNX file without onnx.
     """
     core = the_core()
     try:
@@ -207,7 +200,7 @@ def _opened(model: Any) -> _Made:
 
 
 def inside_coreml(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str) -> Values:
-    """All float arrays of the program of a graph, by name, in the order of computation, in the MIL interpreter."""
+    """All float arrays of the program of a graph, in the MIL interpreter."""
     found: Values = {}
 
     def observe(op: str, output: str, array: Array) -> None:
@@ -219,7 +212,8 @@ def inside_coreml(path: Path, graph: str, inputs: Mapping[str, Array], arithmeti
     return found
 
 
-# The runtimes that show their layers.
+# The runtimes that show their layers: all arrays inside a graph, by name, in the order of computation. GraphError where
+# the graph cannot be run.
 INSIDE: dict[str, Callable[[Path, str, Mapping[str, Array], str], Values]] = {
     "onnxruntime": inside_onnxruntime,
     "openvino": inside_openvino,
