@@ -3,7 +3,8 @@
 A runtime is one module with `TARGETS`, the targets whose files it runs, best first, and
 `open(path, name, spec, options) -> Graph`; `RUNTIMES` lists its name. `open` raises PackError for a file that is no
 graph or not the one that `spec` describes, UsageError for options that the runtime does not have, and MissingExtraError
-where its package is not installed; the graph raises GraphError where a call fails.
+where its package is not installed; the graph raises GraphError where a call fails. Benchmarks time the runtimes in
+`options.CPU_RUNTIMES`, and `parity run --layers` looks into those in `parity.layers.INSIDE`.
 """
 
 from __future__ import annotations

@@ -106,14 +106,9 @@ def method_for(network: BaselineNetwork, trial: Trial, cache: ResultCache) -> Be
     if network.sigma == "true" and trial.sigma is None:
         return None
     restore = partial(restored, network)
-    if not network.sigma:
-        return BenchMethod(network.name, restore, "", network.version)
-    if network.sigma == "estimated":
-
-        def restore_by_estimate(image: Image) -> Image:
-            return restore(image, estimated_sigma(image))
-
-        return BenchMethod(network.name, restore_by_estimate, "sigma estimated per photo", network.version)
+    if network.sigma in ("", "estimated"):
+        settings = "sigma estimated per photo" if network.sigma else ""
+        return BenchMethod(network.name, restore, settings, network.version)
     if network.sigma == "tuned":
         pairs = centres(trial.tuning, TUNING_SIDE)
         _, sigma = best_setting(TUNED_SIGMAS, restore, pairs, cache, f"network {network.version}")
@@ -135,7 +130,12 @@ def estimated_sigma(image: Image) -> float:
 
 
 def restored(network: BaselineNetwork, image: Image, sigma: float | None = None) -> Image:
-    """Restore a whole photo, (H, W, 3) uint8 in and out; sigma in grey levels, for a network that takes it."""
+    """Restore a whole photo, (H, W, 3) uint8 in and out.
+
+    sigma: In grey levels, for a network that takes it; None for `estimated_sigma` of the photo.
+    """
+    if sigma is None and network.sigma:
+        sigma = estimated_sigma(image)
     height, width = image.shape[:2]
     sides = [(0, -size % MULTIPLE) for size in (height, width)]
     batch = np.pad(to_batch(image), [(0, 0), (0, 0), *sides], mode="symmetric")

@@ -115,14 +115,10 @@ def best_setting(
     cache: ResultCache,
     version: str,
 ) -> tuple[float, Setting]:
-    """The best mean PSNR in dB, and the setting that reaches it.
+    """The best mean PSNR in dB, and the setting that reaches it; `method` takes and returns (H, W, 3) uint8.
 
-    Args:
-        settings: In rising strength; the search ends when the PSNR falls twice in a row.
-        method: Restores an image, (H, W, 3) uint8 in and out.
-        pairs: What is restored.
-        cache: Keeps each result.
-        version: Names the method and the version of its program in the cache.
+    The settings rise in strength: the search ends when the PSNR falls twice in a row. The cache keeps each result under
+    `version`, which names the method and the version of its program.
     """
     key = f"{version} {' '.join(image_digest(image)[:16] for pair in pairs for image in (pair.true, pair.damaged))}"
 

@@ -17,7 +17,7 @@ from ...core.degradations.fixed import CLEAN, DAMAGES, image_digest
 from ...core.metrics import read_lpips_weights
 from ...core.metrics.baselines import NULLS, null_result
 from ...core.metrics.intervals import PairedDifference, paired
-from ..limits import NLM_GATE, TEXTURE_GATES
+from ..limits import NLM_GATE, TEXTURE_GATES, GateLimit
 from .methods import DTPM, INPUT, NLM, PREDICTOR, BenchMethod, ResultCache
 from .trials import Trial
 
@@ -204,10 +204,10 @@ def gates(measurements: Sequence[Measurement]) -> list[Gate]:
     measured = {(m.damage, m.method) for m in measurements}
     noises = [damage.name for damage in DAMAGES if damage.sigma is not None and (damage.name, NLM) in measured]
     damaged = [m for m in measurements if m.damage != CLEAN and m.method in (DTPM, PREDICTOR)]
-    comparisons = [(NLM_GATE, PREDICTOR, NLM, noises)] if noises else []
-    comparisons += [
-        (gate, DTPM, PREDICTOR, None) for gate in TEXTURE_GATES if damaged and gate.metric in damaged[0].values
-    ]
+    shown = damaged[0].values if damaged else {}
+    comparisons: list[tuple[GateLimit, str, str, list[str] | None]] = []
+    comparisons += [(NLM_GATE, PREDICTOR, NLM, noises)] if noises else []
+    comparisons += [(gate, DTPM, PREDICTOR, None) for gate in TEXTURE_GATES if gate.metric in shown]
     found: list[Gate] = []
     for limit, ours, theirs, damages in comparisons:
         change = mean(measurements, limit.metric, ours, damages) - mean(measurements, limit.metric, theirs, damages)

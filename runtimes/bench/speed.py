@@ -109,13 +109,10 @@ def made_photo(megapixels: float) -> Image:
 def contestants(
     packs: Mapping[str, Path], networks: Sequence[NamedPath], runtimes: Sequence[str], arithmetic: str | None = None
 ) -> dict[Contestant, _Restore]:
-    """What is timed, on one thread each.
+    """What is timed, on one thread each: of each pack the forms that it has and its predictor, networks, fastNlMeans.
 
-    Args:
-        packs: By name: of each the forms of the restoration that it has, and its predictor.
-        networks: Networks of others.
-        runtimes: Each runs every pack and network; one that is not installed is left out if another remains.
-        arithmetic: Of the packs, other than integers.
+    Each runtime runs every pack and network; one that is not installed is left out if another remains. arithmetic: Of
+    the packs, other than integers.
     """
     found: dict[Contestant, _Restore] = {}
     for runtime in runtimes:

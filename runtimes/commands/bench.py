@@ -128,7 +128,7 @@ def _graphs(args: Namespace) -> int:
 
 
 def _show(args: Namespace, timings: Sequence[Any], size: str, table: str) -> int:
-    from ..bench.quality_page import machine
+    from ..bench.quality_report import machine
 
     if args.json:
         print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))

@@ -157,15 +157,9 @@ class MilProgram:
     def run(
         self, inputs: Mapping[str, MilArray], arithmetic: str = "fp32", observe: Observer | None = None
     ) -> dict[str, MilArray]:
-        """The outputs for these inputs.
+        """The outputs for these inputs; `observe` is called with everything that each op returns.
 
-        Args:
-            inputs: By name, as described by `self.inputs`.
-            arithmetic: One of MIL_ARITHMETIC.
-            observe: Called with everything that each op returns.
-
-        Raises:
-            GraphError: The inputs are not those described, or an op cannot be computed.
+        Raises GraphError where the inputs are not those of `self.inputs`, or an op cannot be computed.
         """
         if arithmetic not in MIL_ARITHMETIC:
             raise UnknownNameError("arithmetic of the MIL interpreter", arithmetic, MIL_ARITHMETIC)

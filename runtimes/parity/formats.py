@@ -18,7 +18,7 @@ from ...core.errors import PackError, UsageError
 from ...core.files import write_text
 from ...core.markdown import table
 from ...core.pack.manifest import Manifest
-from ...core.restore.reference import load
+from ...core.restore.reference import REPLAY, load
 from .. import RUNTIMES, target_for
 from ..limits import ParityLimit
 from .comparison import CompareOptions, compare
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 TABLE_MARKS = "<!-- table -->", "<!-- /table -->"
-NOT_RUN = ("replay",)  # runtimes that compute nothing
+NOT_RUN = (REPLAY,)  # runtimes that compute nothing
 TABLE_HEAD = ("system", "pack", "runtime", "precision", "graphs", "fused/split", "images", "task", "reference", "")
 FAILED_SHOWN = 3  # failed checks of an error source; the rest are counted
 # What XML 1.0 cannot hold: control characters, halves of surrogate pairs, and two that are no characters.
@@ -232,8 +232,10 @@ def table_text(rows: Sequence[TableRow]) -> str:
     """The table, and what it was measured on."""
     lines = table([TABLE_HEAD, *map(_line, rows)], left=4)
     reports = [row.report for row in rows if row.report is not None]
-    machines = (", ".join(f"{name} {fact}" for name, fact in report.environment.items()) for report in reports)
-    facts = dict.fromkeys(f"- {report.reference}; {words}" for report, words in zip(reports, machines, strict=True))
+    facts = dict.fromkeys(
+        f"- {report.reference}; {', '.join(f'{name} {fact}' for name, fact in report.environment.items())}"
+        for report in reports
+    )
     named = [(f"- {row.pack} in {row.runtime}, {row.precision}:", row) for row in rows]
     left_out = [f"{name} not run, {row.reason}" for name, row in named if row.reason]
     broken = [f"{name} {verdict(row.report)}" for name, row in named if row.report is not None and not row.report.ok]

@@ -68,16 +68,11 @@ def restore_all(variant: Variant, reference: ParityReference) -> ImageSet:
     restored: dict[ImageKey, Image] = {}
     problems: dict[ImageKey, str] = {}
     for form in forms_of(variant.manifest):
-        cases = [case for case in reference.about.cases if form in case.calls]
-        try:
-            restorer = variant.restorer(form)
-        except PackError as error:
-            problems |= {(form, case.name): str(error) for case in cases}
-            continue
-        for case in cases:
+        for case in (case for case in reference.about.cases if form in case.calls):
+            photo = reference.arrays[case.photo]
             try:
-                restored[form, case.name] = restorer(reference.arrays[case.photo], **case.settings, tile=case.tile)
-            except GraphError as error:
+                restored[form, case.name] = variant.restorer(form)(photo, **case.settings, tile=case.tile)
+            except (GraphError, PackError) as error:
                 problems[form, case.name] = str(error)
     return ImageSet(restored, problems)
 

@@ -47,16 +47,11 @@ def layer_differences(
 ) -> tuple[list[LayerDifference], str]:
     """The layers of the variants around the first failure, else of the last two for every graph; and a note.
 
-    Args:
-        variants: All that were compared.
-        broken: Error source -> the first call over its limit.
-        reference: The recorded calls.
-        known: The manifest that limits are read from.
-        floats: Float graphs of another pack, which stand in for the reference if the first variant failed.
+    broken: Error source -> the first call over its limit. known: The manifest that limits are read from. floats: Float
+    graphs of another pack, which stand in for the reference if the first variant failed.
 
-    Raises:
-        MissingExtraError: The package that looks inside a graph is not installed.
-        UsageError: The runtime does not show its layers.
+    Raises MissingExtraError without the package that looks inside a graph, UsageError for a runtime that does not show
+    its layers.
     """
     looked: list[tuple[Variant, Variant, Site]] = []
     for before, after in zip([floats, *variants], variants, strict=False):

@@ -100,10 +100,8 @@ class VariantChain(NamedTuple):
 def variant_chain(pack: PackFolder, options: CompareOptions, floats: PackFolder | None = None) -> VariantChain:
     """What there is to compare when `pack` is run with `options`; `floats` is the pack that it was quantized from.
 
-    Raises:
-        UnknownNameError: There is no such runtime or precision.
-        UsageError: `floats` is of another model.
-        PackError: The pack has no graphs for the runtime.
+    Raises UnknownNameError for a runtime or precision that does not exist, UsageError for `floats` of another model,
+    PackError for a pack without graphs for the runtime.
     """
     if floats is not None and _model(floats.manifest) != _model(pack.manifest):
         raise UsageError(
