@@ -74,8 +74,8 @@ def _messages() -> dict[str, dict[str, tuple[int, str]]]:
 MESSAGES = _messages()
 
 
-def _classes() -> dict[str, Any]:
-    """A class for each message, in a pool of its own: Core ML's package may be loaded in the same process."""
+def _model() -> Any:
+    """The class of the message Model, in a pool of its own: Core ML's package may be loaded in the same process."""
     file = descriptor_pb2.FileDescriptorProto(name="mil.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -83,9 +83,7 @@ def _classes() -> dict[str, Any]:
             _add_field(message, field, number, kind)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in MESSAGES
-    }
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Model"))
 
 
 def _add_field(message: Any, name: str, number: int, kind: str) -> None:
@@ -104,4 +102,4 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
         described.type_name = f".{_PACKAGE}.{message.name}.{entry.name}"
 
 
-Model: Any = _classes()["Model"]
+Model: Any = _model()

@@ -25,7 +25,7 @@ from .findings import Check, ErrorSource, compare_arrays, scale_of
 from .images import ImageSet, compare_images, forms_of
 from .variants import BASE, LIMIT_OF, Variant
 
-__all__ = ["Replayed", "Site", "kernel_source", "pipeline_source", "replay", "rounding", "scales", "sites"]
+__all__ = ["Site", "kernel_source", "pipeline_source", "replay", "rounding", "scales", "sites"]
 
 IMAGE_OUTPUTS = ("base", "restored")  # outputs that are images, which also have a limit on their mean shift
 LOSSY = ("precision", "quantization")  # error sources that are judged by their effect on the image
@@ -46,58 +46,50 @@ class Site(NamedTuple):
         return f"call {self.number}, {array}, {self.form}, {self.case}"
 
 
-class Replayed(NamedTuple):
-    """What a replay found."""
-
-    sources: list[ErrorSource]  # those that were measured
-    first: dict[str, Site]  # error source -> the first call over its limit
-
-
-def replay(variants: Sequence[Variant], reference: ParityReference, known: Manifest) -> Replayed:
-    """Compare every variant with the one before it, and the first with the reference.
+def replay(
+    variants: Sequence[Variant], reference: ParityReference, known: Manifest
+) -> tuple[list[ErrorSource], dict[str, Site]]:
+    """Compare every variant with the one before it, and the first with the reference; by the limits of `known`.
 
     A variant that cannot be opened ends the replay: there is nothing to compare the next one with.
 
-    known: The manifest that limits are read from.
+    Returns:
+        The error sources that were measured; and by the name of a source the first call over its limit.
     """
     places = {_id(site.call): site for site in sites(reference) if site.call.graph in known.graphs}
-    units, floors = scales(reference), rounding(reference)
-    replayed = Replayed([], {})
+    units = scales(reference)
+    sources: list[ErrorSource] = []
+    first: dict[str, Site] = {}
     before: Mapping[str, _Arrays] = {key: reference.named(site.call.outputs) for key, site in places.items()}
     for variant in variants:
         limit = limit_of(LIMIT_OF[variant.source], known)
         try:
             graphs = variant.open(sorted({site.call.graph for site in places.values()}))
         except PackError as error:
-            replayed.sources.append(ErrorSource(variant.source, [Check("", str(variant), str(error))], limit))
+            sources.append(ErrorSource(variant.source, [Check("", str(variant), str(error))], limit))
             break
         shares = _shares(known, reference) if variant.source in LOSSY else {}
+        # The rounding of the reference limits only what is computed in the same precision.
+        same = variant.source == "conversion" and variant.runtime == BASE
+        floors = rounding(reference) if same else {}
         answers: dict[str, _Arrays] = {}
         checks: list[Check] = []
         for key, site in places.items():
-            graph = site.call.graph
+            graph, found = site.call.graph, list[Check]()
             try:
                 answers[key] = graphs[graph](**reference.named(site.call.inputs))
             except GraphError as error:
-                found = [Check(graph, site.place("no output"), str(error))]
-            else:
-                found = [
-                    _compared(
-                        site,
-                        name,
-                        answers[key].get(name),
-                        expected,
-                        _sharpest(variant, limit, floors.get((graph, name))),
-                        units[graph, name] * shares.get((key, name), 1.0),
-                    )
-                    for name, expected in before.get(key, {}).items()
-                ]
+                found.append(Check(graph, site.place("no output"), str(error)))
+            for name, expected in before.get(key, {}).items() if key in answers else ():
+                own = sharpened(limit, floors[graph, name]) if (graph, name) in floors else limit
+                unit = units[graph, name] * shares.get((key, name), 1.0)
+                found.append(_compared(site, name, answers[key].get(name), expected, own, unit))
             checks += found
             if any(check.problem for check in found):
-                replayed.first.setdefault(variant.source, site)
-        replayed.sources.append(ErrorSource(variant.source, checks, limit))
+                first.setdefault(variant.source, site)
+        sources.append(ErrorSource(variant.source, checks, limit))
         before = answers
-    return replayed
+    return sources, first
 
 
 def _compared(site: Site, name: str, given: Array | None, expected: Array, limit: ParityLimit, unit: float) -> Check:
@@ -105,12 +97,6 @@ def _compared(site: Site, name: str, given: Array | None, expected: Array, limit
     if given is None or given.shape != expected.shape:
         return Check(*where, "the output is missing, or has another shape")
     return compare_arrays(where, given, expected, limit, unit, image=name in IMAGE_OUTPUTS)
-
-
-def _sharpest(variant: Variant, limit: ParityLimit, floor: float | None) -> ParityLimit:
-    """The rounding of the reference limits only what is computed in the same precision."""
-    same = variant.source == "conversion" and variant.runtime == BASE
-    return limit if floor is None or not same else sharpened(limit, floor)
 
 
 def sites(reference: ParityReference) -> Iterator[Site]:

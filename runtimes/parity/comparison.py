@@ -75,17 +75,17 @@ def _compared(
 ) -> ParityReport:
     """All comparisons, once the files and facts are known to be right; `variants` are those that need a reference."""
     known, last = pack.manifest, chain.variants[-1]
-    replayed = replay(variants, reference, known)
+    replayed, first = replay(variants, reference, known)
     restored = {variant.source: images.restore_all(variant, reference) for variant in variants}
     shipped = restored[last.source] if restored else images.restore_all(last, reference)
     limit = limit_of(chain.kind, known)
     final, results = images.image_source(shipped, reference, limit)
     form_limit = limit_of("form", known) if chain.kind == "fp32" else doubled(limit)
-    measured = {source.name for source in replayed.sources}
+    measured = {source.name for source in replayed}
     after = {variant.source: "the variant before it cannot be opened" for variant in variants}
     missing = {name: why for name, why in {**chain.missing, **after}.items() if name not in measured}
     sources += [
-        *replayed.sources,
+        *replayed,
         *unmeasured(missing),
         images.tiling_source(last, shipped, reference, limit),
         images.forms_source(last, reference, form_limit),
@@ -118,7 +118,7 @@ def _compared(
     layers: list[LayerDifference] = []
     if options.layers:
         other = None if floats is None or chain.variants[0].folder == floats.folder else float_variant(floats)
-        layers, note = layer_differences(chain.variants, replayed.first, reference, known, other)
+        layers, note = layer_differences(chain.variants, first, reference, known, other)
         notes += [note] if note else []
     return _report(
         pack,

@@ -27,7 +27,7 @@ from .call_replay import IMAGE_OUTPUTS, Site, sites
 from .findings import LayerDifference, LayerValue, breach, measure, scale_of
 from .variants import LIMIT_OF, Variant
 
-__all__ = ["MODULE_KEY", "inside_coreml", "inside_onnxruntime", "inside_openvino", "layer_differences"]
+__all__ = ["inside_coreml", "inside_onnxruntime", "inside_openvino", "layer_differences"]
 
 QUANTIZING = ("Cast", "Mul", "Sub", "QuantizeLinear", "DequantizeLinear")  # operators of ONNX
 QUANTIZING += ("Convert", "Multiply", "Subtract", "FakeQuantize")  # and of OpenVINO
