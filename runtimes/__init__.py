@@ -1,7 +1,10 @@
 """Open the graphs of a pack in a runtime; none of these modules loads torch.
 
 A runtime is one module with `TARGETS`, the targets whose files it runs, best first, and
-`open(path, name, spec, options) -> Graph`; `RUNTIMES` lists its name.
+`open(path, name, spec, options) -> Graph`; `RUNTIMES` lists its name. `open` raises PackError for a file that is no
+graph or not the one that `spec` describes, UsageError for options that the runtime does not have, and MissingExtraError
+where its package is not installed; the graph raises GraphError where a call fails. Benchmarks time the runtimes in
+`options.CPU_RUNTIMES`, and `parity run --layers` looks into those in `parity.layers.INSIDE`.
 """
 
 from __future__ import annotations
@@ -9,17 +12,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from ..core.errors import UnknownNameError, UsageError
+from ..core.errors import PackError, UnknownNameError, UsageError
 from ..core.pack.manifest import Manifest
 from ..core.pack.store import check_file
 from ..core.restore.restorer import Graph
 from .check import checked
 from .options import ARITHMETIC, RuntimeOptions, arithmetic_of
 
-__all__ = ["RUNTIMES", "open_graphs"]
+__all__ = ["RUNTIMES", "open_graphs", "runtime_module", "target_for"]
 
 RUNTIMES = ("onnxruntime", "openvino", "replay", "coreml")
+
+
+def runtime_module(runtime: str) -> ModuleType:
+    """The module of a runtime; UnknownNameError where there is no such runtime."""
+    if runtime not in RUNTIMES:
+        raise UnknownNameError("runtime", runtime, RUNTIMES)
+    return import_module(f".{runtime}", __package__)
+
+
+def target_for(manifest: Manifest, runtime: str) -> str:
+    """The target whose files a runtime runs of a pack; PackError where the pack has none for it, UnknownNameError."""
+    for target in runtime_module(runtime).TARGETS:
+        if target in manifest.precision:
+            return target
+    raise PackError(f"the pack '{manifest.name}' has no graphs for {runtime}; it has: {', '.join(manifest.precision)}")
 
 
 def open_graphs(
@@ -35,8 +54,8 @@ def open_graphs(
     """Open graphs of the pack in `folder`; every call is checked against the manifest.
 
     Args:
-        manifest: That of the pack.
-        folder: Where its files are.
+        manifest: Of the pack.
+        folder: Of the pack.
         runtime: One of RUNTIMES.
         names: The graphs; None for all.
         threads: For one graph call; None for the runtime's own choice.
@@ -49,14 +68,12 @@ def open_graphs(
         PackError: The pack has no files for the runtime.
         PackTamperedError: A file was changed.
     """
-    if runtime not in RUNTIMES:
-        raise UnknownNameError("runtime", runtime, RUNTIMES)
+    module = runtime_module(runtime)
     if threads is not None and threads < 1:
         raise UsageError(f"expected 1 thread or more, or None for the runtime's own choice, got {threads}")
     if arithmetic is not None and arithmetic not in ARITHMETIC:
         raise UnknownNameError("arithmetic", arithmetic, ARITHMETIC)
-    module = import_module(f".{runtime}", __package__)
-    target = next((target for target in module.TARGETS if target in manifest.precision), module.TARGETS[0])
+    target = target_for(manifest, runtime)
     graphs: dict[str, Graph] = {}
     for name in manifest.graphs if names is None else names:
         packed, spec = manifest.graph_file(name, target), manifest.graphs[name].sized(manifest.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,12 @@ def checked(name: str, graph: Graph, spec: GraphSpec, multiple_of: int = 1) -> G
     def call(**inputs: _Array) -> dict[str, _Array]:
         sizes: dict[str, int] = {}
         _check(name, "input", inputs, spec.inputs, sizes)
-        _check_multiples(name, sizes, multiple_of)
+        for symbol, size in sizes.items():
+            if size == 0 or size % multiple_of:
+                raise GraphError(
+                    f"graph '{name}': expected {symbol} to be a multiple of {multiple_of}, got {size}; "
+                    "pad the tile first"
+                )
         outputs = graph(**inputs)
         _check(name, "output", outputs, spec.outputs, sizes)
         return outputs
@@ -38,16 +44,13 @@ def _check(
     graph: str, kind: str, given: Mapping[str, Any], expected: Mapping[str, ArraySpec], sizes: dict[str, int]
 ) -> None:
     if set(given) != set(expected):
+        wanted, found = (", ".join(sorted(arrays)) or "(none)" for arrays in (expected, given))
         raise GraphError(
-            f"graph '{graph}': expected the {kind}s {_names(expected)}, got {_names(given)}; "
+            f"graph '{graph}': expected the {kind}s {wanted}, got {found}; "
             "the graph and the manifest of the pack do not belong together"
         )
     for name, spec in expected.items():
         _check_array(f"graph '{graph}', {kind} '{name}'", given[name], spec, sizes)
-
-
-def _names(arrays: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(arrays)) or "(none)"
 
 
 def _check_array(where: str, given: Any, spec: ArraySpec, sizes: dict[str, int]) -> None:
@@ -66,18 +69,15 @@ def _check_array(where: str, given: Any, spec: ArraySpec, sizes: dict[str, int])
         )
 
 
-def _check_multiples(graph: str, sizes: Mapping[str, int], multiple_of: int) -> None:
-    for symbol, size in sizes.items():
-        if size == 0 or size % multiple_of:
-            raise GraphError(
-                f"graph '{graph}': expected {symbol} to be a multiple of {multiple_of}, got {size}; pad the tile first"
+def check_interface(
+    path: Path, spec: GraphSpec, inputs: Mapping[str, ArraySpec], outputs: Mapping[str, ArraySpec]
+) -> None:
+    """Raise PackError unless the file has the arrays of `spec`; a free size is any word in `inputs` and `outputs`."""
+    for kind, given, expected in (("inputs", inputs, spec.inputs), ("outputs", outputs, spec.outputs)):
+        if set(given) != set(expected) or not all(_fits(given[name], expected[name]) for name in expected):
+            raise PackError(
+                f"{path}, {kind}: the manifest says {dict(expected)}, got {dict(given)}; export the pack again"
             )
-
-
-def check_interface(where: str, given: Mapping[str, ArraySpec], expected: Mapping[str, ArraySpec]) -> None:
-    """Raise PackError unless a file has the arrays that the manifest expects; a free size is any word in `given`."""
-    if set(given) != set(expected) or not all(_fits(given[name], expected[name]) for name in expected):
-        raise PackError(f"{where}: the manifest says {dict(expected)}, got {dict(given)}; export the pack again")
 
 
 def _fits(given: ArraySpec, expected: ArraySpec) -> bool:

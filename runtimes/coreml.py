@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..core.errors import GraphError, MissingExtraError, PackError, UsageError
 from ..core.pack.manifest import ArraySpec, GraphSpec
 from ..core.restore.restorer import Graph
 from .check import check_interface, first_line
-from .mil import MilPackage, MilProgram, read_package
-from .mil.features import Feature
+from .mil import MilPackage, read_package
 from .mil.interpreter import MIL_ARITHMETIC
+from .mil.values import Feature
 from .options import DEFAULT_OPTIONS, RuntimeOptions
 
 __all__ = ["CORE_ML", "INTERPRETER", "TARGETS", "as_8_bits", "engine", "open"]
@@ -31,7 +32,6 @@ INTERPRETER = "MIL interpreter"
 IMAGE_INPUT = "image"  # the input that a package may take as an 8-bit image
 
 _UNITS = {"CPU": "CPU_ONLY", "GPU": "CPU_AND_GPU", "NPU": "CPU_AND_NE", "ALL": "ALL"}  # device -> compute units
-
 
 _Array = NDArray[np.float32]
 
@@ -46,48 +46,40 @@ def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAU
 
     Core ML has the devices CPU, GPU, NPU and ALL, and computes in the types that the program declares; the interpreter
     has the CPU, and rounds to these types only in fp16 arithmetic. Both ignore `options.threads`.
-
-    Raises:
-        PackError: The package is damaged, or not the one that `spec` describes.
-        UsageError: There is no such device or arithmetic.
-        MissingExtraError: On macOS, coremltools is not installed.
-        GraphError: From the graph: a call failed.
     """
     _check_options(options)
     package = read_package(path.parent)
-    function = package.name(name) if not spec.function else package.own(spec.function)
-    for kind, features, expected in zip(
-        ("inputs", "outputs"), package.functions[function], (spec.inputs, spec.outputs), strict=True
-    ):
-        check_interface(f"{path}, {kind}", _arrays(features), expected)
+    function = package.name(spec.function or name, exact=bool(spec.function))
+    check_interface(path, spec, *map(_arrays, package.functions[function]))
     if engine() == CORE_ML:
         return _native(package, function, name, list(spec.outputs), options)
-    return _interpreted(package.function(function), options.arithmetic)
+    program = package.function(function)
+
+    def call(**inputs: _Array) -> dict[str, _Array]:
+        return program.run(as_8_bits(inputs, program.inputs), options.arithmetic)
+
+    return call
 
 
 def as_8_bits(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, _Array]:
     """The inputs of a program; an 8-bit image, given in [0, 1], becomes the whole numbers 0 to 255 as float32."""
-    return {name: _rounded(array) if _is_image(features.get(name)) else array for name, array in inputs.items()}
-
-
-def _rounded(image: _Array) -> _Array:
-    rounded: _Array = np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5))
-    return rounded
+    return {
+        name: np.floor(np.clip(array, 0, 1) * np.float32(255) + np.float32(0.5))
+        if _is_image(features.get(name))
+        else array
+        for name, array in inputs.items()
+    }
 
 
 def _is_image(feature: Feature | None) -> bool:
     return feature is not None and (feature.name, feature.colour) == (IMAGE_INPUT, "rgb")
 
 
-def _interpreted(program: MilProgram, arithmetic: str) -> Graph:
-    def call(**inputs: _Array) -> dict[str, _Array]:
-        return program.run(as_8_bits(inputs, program.inputs), arithmetic)
-
-    return call
-
-
 def _native(package: MilPackage, function: str, name: str, outputs: list[str], options: RuntimeOptions) -> Graph:
-    library = _library()
+    try:
+        import coremltools as library
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("coremltools", "coreml", "the runtime 'coreml' on macOS") from error
     chosen = {"function_name": function} if len(package.functions) > 1 else {}
     units = library.ComputeUnit[_UNITS[options.device]]
     try:
@@ -98,12 +90,13 @@ def _native(package: MilPackage, function: str, name: str, outputs: list[str], o
         raise PackError(
             f"Core ML cannot open {package.path} ({first_line(error)}); copy the pack again, or export it again"
         ) from error
-
     features, _ = package.functions[function]
 
     def call(**inputs: _Array) -> dict[str, _Array]:
         try:
-            results = model.predict(_with_images(as_8_bits(inputs, features), features))
+            results = model.predict(
+                {n: _as_taken(array, features[n]) for n, array in as_8_bits(inputs, features).items()}
+            )
         except Exception as error:  # coremltools raises no narrower ones
             raise GraphError(f"graph '{name}': Core ML could not run it ({first_line(error)})") from error
         return {output: np.array(results[output], np.float32) for output in outputs}
@@ -111,22 +104,9 @@ def _native(package: MilPackage, function: str, name: str, outputs: list[str], o
     return call
 
 
-def _with_images(inputs: Mapping[str, _Array], features: Mapping[str, Feature]) -> dict[str, Any]:
-    """The inputs as coremltools takes them: images as Pillow objects."""
-    from PIL import Image
-
-    return {
-        name: Image.fromarray(array[0].transpose(1, 2, 0).astype(np.uint8)) if _is_image(features[name]) else array
-        for name, array in inputs.items()
-    }
-
-
-def _library() -> Any:
-    try:
-        import coremltools
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("coremltools", "coreml", "the runtime 'coreml' on macOS") from error
-    return coremltools
+def _as_taken(array: _Array, feature: Feature) -> Any:
+    """An input as coremltools takes it: an image as a Pillow object."""
+    return Image.fromarray(array[0].transpose(1, 2, 0).astype(np.uint8)) if _is_image(feature) else array
 
 
 def _check_options(options: RuntimeOptions) -> None:

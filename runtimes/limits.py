@@ -80,16 +80,15 @@ def limit_of(name: str, manifest: Manifest) -> ParityLimit:
     limit, own = PARITY_LIMITS[name], manifest.limits.get(name)
     if own is None:
         return limit
-    given = {measure: getattr(own, measure) for measure in ("psnr_db", "max_abs", "shift")}
-    return limit._replace(**{name: value for name, value in given.items() if value is not None}, reason=own.reason)
+    given = {name: value for name in ("psnr_db", "max_abs", "shift") if (value := getattr(own, name)) is not None}
+    return limit._replace(**given, reason=own.reason)
 
 
 def sharpened(limit: ParityLimit, rounding: float) -> ParityLimit:
     """The limit of float32 where its own rounding is known: ten times that, which no order of sums explains.
 
-    Args:
-        limit: The result is never looser than this.
-        rounding: Root mean square distance of PyTorch in float32 from float64, in the unit of the output.
+    It is never looser than `limit`. rounding: Root mean square distance of PyTorch in float32 from float64, in the unit
+    of the output.
     """
     floor = SHARPEST_DB if rounding == 0 else min(SHARPEST_DB, -20 * math.log10(10 * rounding))
     if floor <= limit.psnr_db:

@@ -21,30 +21,41 @@ TARGETS = ("onnx",)
 
 _FATAL = 4  # severity of what is logged: errors are raised, so they need not be logged as well
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # a tile's memory goes back, for decoders and encoders
+_DTYPES = {"tensor(float)": "float32"}  # the types that a pack may use
 
 
 def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:
-    """Open the file `path` of the graph `name`, on the CPU and in float32, the only ones it has here.
-
-    Raises:
-        PackError: The file is no graph, or not the one that `spec` describes.
-        UsageError: onnxruntime is not installed, or another device or arithmetic was asked for.
-        GraphError: From the graph: a call failed.
-    """
-    _check_options(options)
+    """Open the file `path` of the graph `name`, on the CPU and in float32, the only ones it has here."""
+    _, device, arithmetic = DEFAULT_OPTIONS
+    if (options.device, options.arithmetic) != (device, arithmetic):
+        raise UsageError(
+            f"the runtime 'onnxruntime' has only the device {device} and {arithmetic} arithmetic, got "
+            f"{options.device} and {options.arithmetic}; leave them out, or choose the runtime 'openvino'"
+        )
     runtime = _runtime()
+    failed = failures()
     try:
         session = open_session(path, options.threads)
-    except failures() as error:
+    except failed as error:
         raise PackError(
             f"ONNX Runtime {runtime.__version__} cannot open {path} ({first_line(error)}); "
             "copy the pack again, or export it again"
         ) from error
-    check_interface(f"{path}, inputs", _interface(session.get_inputs()), spec.inputs)
-    check_interface(f"{path}, outputs", _interface(session.get_outputs()), spec.outputs)
-    return _graph(name, session, list(spec.outputs), _run_options(runtime))
+    check_interface(path, spec, _arrays(session.get_inputs()), _arrays(session.get_outputs()))
+    run_options = runtime.RunOptions()
+    run_options.log_severity_level = _FATAL
+    run_options.add_run_config_entry(*_SHRINK)
+    outputs = list(spec.outputs)
+
+    def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        try:
+            results = session.run(outputs, inputs, run_options)
+        except failed as error:
+            raise GraphError(f"graph '{name}': ONNX Runtime could not run it ({first_line(error)})") from error
+        return dict(zip(outputs, results, strict=True))
+
+    return call
 
 
 def open_session(graph: Path | bytes, threads: int | None = None, *, basic: bool = False) -> Any:
@@ -72,28 +83,6 @@ def failures() -> tuple[type[Exception], ...]:
     return (*(getattr(state, name) for name in _FAILURES), state.RuntimeException)
 
 
-def _check_options(options: RuntimeOptions) -> None:
-    device, arithmetic = DEFAULT_OPTIONS.device, DEFAULT_OPTIONS.arithmetic
-    if (options.device, options.arithmetic) != (device, arithmetic):
-        raise UsageError(
-            f"the runtime 'onnxruntime' has only the device {device} and {arithmetic} arithmetic, got "
-            f"{options.device} and {options.arithmetic}; leave them out, or choose the runtime 'openvino'"
-        )
-
-
-def _graph(name: str, session: Any, outputs: list[str], options: Any) -> Graph:
-    failed = failures()
-
-    def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        try:
-            results = session.run(outputs, inputs, options)
-        except failed as error:
-            raise GraphError(f"graph '{name}': ONNX Runtime could not run it ({first_line(error)})") from error
-        return dict(zip(outputs, results, strict=True))
-
-    return call
-
-
 def _runtime() -> Any:
     try:
         import onnxruntime
@@ -105,17 +94,6 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _run_options(runtime: Any) -> Any:
-    options = runtime.RunOptions()
-    options.log_severity_level = _FATAL
-    options.add_run_config_entry(*_SHRINK)
-    return options
-
-
-def _interface(arrays: Sequence[Any]) -> dict[str, ArraySpec]:
-    return {array.name: ArraySpec(_dtype(array.type), tuple(array.shape)) for array in arrays}
-
-
-def _dtype(onnx_type: str) -> str:
-    """The NumPy name of a type that a pack may use; any other type as it is, such as "tensor(float16)"."""
-    return {"tensor(float)": "float32"}.get(onnx_type, onnx_type)
+def _arrays(arrays: Sequence[Any]) -> dict[str, ArraySpec]:
+    """The inputs or outputs of a session; a type that no pack may use keeps its name, such as "tensor(float16)"."""
+    return {array.name: ArraySpec(_DTYPES.get(array.type, array.type), tuple(array.shape)) for array in arrays}

@@ -7,7 +7,7 @@ that has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,47 +22,38 @@ from ..core.restore.restorer import Graph
 from .check import check_interface
 from .options import DEFAULT_OPTIONS, RuntimeOptions
 
-__all__ = ["HINTS", "TARGETS", "last_line", "open", "the_core", "weights_of"]
+__all__ = ["HINTS", "TARGETS", "last_line", "open", "read_model", "the_core"]
 
 TARGETS = ("openvino", "onnx")
 
 COMPILED_SIZES = 4  # tile sizes for which a graph is kept compiled
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-_CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
-
-_Shapes = tuple[tuple[int, ...], ...]
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+_DTYPES = {"f32": "float32"}  # the types that a pack may use
 
 
 def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:
-    """Open the file `path` of the graph `name`.
-
-    Raises:
-        PackError: The file is no graph, or not the one that `spec` describes.
-        MissingExtraError: openvino is not installed.
-        UsageError: The device is not there, or lacks the arithmetic.
-        GraphError: From the graph: a call failed.
-    """
-    runtime, core = _runtime(), the_core()
+    """Open the file `path` of the graph `name`; UsageError where the device is not there, or lacks the arithmetic."""
+    library, core = _library(), the_core()
     _check_options(core, options)
     try:
-        model = core.read_model(path) if path.suffix == ".onnx" else core.read_model(path, weights_of(path))
+        model = read_model(path)
     except RuntimeError as error:
         raise PackError(
-            f"OpenVINO {runtime.__version__} cannot open {path} ({last_line(error)}); "
+            f"OpenVINO {library.__version__} cannot open {path} ({last_line(error)}); "
             "copy the pack again, or export it again"
         ) from error
-    check_interface(f"{path}, inputs", _interface(model.inputs, spec.inputs), spec.inputs)
-    check_interface(f"{path}, outputs", _interface(model.outputs, spec.outputs), spec.outputs)
-    return _graph(name, _compiler(core, model, list(spec.inputs), options), spec)
+    check_interface(path, spec, _arrays(model.inputs, spec.inputs), _arrays(model.outputs, spec.outputs))
+    properties = {"INFERENCE_PRECISION_HINT": HINTS[options.arithmetic], "PERFORMANCE_HINT": "LATENCY"}
+    if options.threads is not None:
+        properties["INFERENCE_NUM_THREADS"] = str(options.threads)
 
+    @lru_cache(COMPILED_SIZES)
+    def compiled(shapes: tuple[tuple[int, ...], ...]) -> Any:
+        fixed = model.clone()
+        fixed.reshape(dict(zip(spec.inputs, map(list, shapes), strict=True)))
+        return core.compile_model(fixed, options.device, properties)
 
-def weights_of(path: Path) -> Path:
-    """The weights of the IR file `path`: its own, or those that all IR files of the pack share."""
-    own = path.with_suffix(".bin")
-    return own if own.exists() else path.with_name(SHARED["openvino"])
-
-
-def _graph(name: str, compiled: Callable[[_Shapes], Any], spec: GraphSpec) -> Graph:
     def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         try:
             run = compiled(tuple(inputs[array].shape for array in spec.inputs))
@@ -74,22 +65,18 @@ def _graph(name: str, compiled: Callable[[_Shapes], Any], spec: GraphSpec) -> Gr
     return call
 
 
-def _compiler(core: Any, model: Any, names: Sequence[str], options: RuntimeOptions) -> Callable[[_Shapes], Any]:
-    """The model for arrays of given shapes, compiled at the first request."""
-    properties = {"INFERENCE_PRECISION_HINT": HINTS[options.arithmetic], "PERFORMANCE_HINT": "LATENCY"}
-    if options.threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = str(options.threads)
+def read_model(path: Path) -> Any:
+    """The model in an ONNX or IR file; an IR has weights of its own, or those that all IR files of the pack share.
 
-    @lru_cache(COMPILED_SIZES)
-    def compiled(shapes: _Shapes) -> Any:
-        fixed = model.clone()
-        fixed.reshape(dict(zip(names, map(list, shapes), strict=True)))
-        return core.compile_model(fixed, options.device, properties)
-
-    return compiled
+    Raises MissingExtraError without openvino, RuntimeError for another file.
+    """
+    if path.suffix == ".onnx":
+        return the_core().read_model(path)
+    own = path.with_suffix(".bin")
+    return the_core().read_model(path, own if own.exists() else path.with_name(SHARED["openvino"]))
 
 
-def _runtime() -> Any:
+def _library() -> Any:
     try:
         import openvino
     except ModuleNotFoundError as error:
@@ -104,7 +91,7 @@ def the_core() -> Any:
     Each Core that computes installs a signal stack of its own and restores the previous one when it is freed, even if
     that one is gone (OpenVINO 2026.4): after two Cores the next signal, such as Ctrl-C, would crash the process.
     """
-    return _runtime().Core()
+    return _library().Core()
 
 
 def _check_options(core: Any, options: RuntimeOptions) -> None:
@@ -112,30 +99,22 @@ def _check_options(core: Any, options: RuntimeOptions) -> None:
         known = ", ".join(core.available_devices)
         raise UsageError(f"the device '{options.device}' was given; OpenVINO finds here: {known}")
     able = core.get_property(options.device, "OPTIMIZATION_CAPABILITIES")
-    if _CAPABILITIES.get(options.arithmetic, "FP32") not in able:
+    if _CAPABILITIES[options.arithmetic] not in able:
         raise UsageError(
             f"{options.arithmetic} arithmetic was asked for; the device '{options.device}' does not have it "
             f"({', '.join(able)}): choose fp32"
         )
 
 
-def _interface(ports: Sequence[Any], expected: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """What a graph has; a port may have several names, or none."""
+def _arrays(ports: Sequence[Any], expected: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
+    """The inputs or outputs of a model, a free size as "?"; a port may have several names, or none."""
     found: dict[str, ArraySpec] = {}
     for port in ports:
         name = next((name for name in expected if name in port.names), min(port.names, default="(no name)"))
-        found[name] = ArraySpec(_dtype(port), _shape(port))
+        dtype = str(port.element_type.get_type_name())
+        shape = tuple(size.get_length() if size.is_static else "?" for size in port.partial_shape)
+        found[name] = ArraySpec(_DTYPES.get(dtype, dtype), shape)
     return found
-
-
-def _dtype(port: Any) -> str:
-    name = str(port.element_type.get_type_name())
-    return {"f32": "float32"}.get(name, name)
-
-
-def _shape(port: Any) -> tuple[int | str, ...]:
-    """Of each dimension its number, "?" where it is free."""
-    return tuple(d.get_length() if d.is_static else "?" for d in port.partial_shape)
 
 
 def last_line(error: Exception) -> str:

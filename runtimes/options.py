@@ -1,13 +1,16 @@
-"""How a runtime runs a graph."""
+"""How a runtime runs a graph, and what depends on the names of runtimes and targets."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ARITHMETIC", "CPU_RUNTIMES", "DEFAULT_OPTIONS", "RuntimeOptions", "arithmetic_of"]
+__all__ = ["ARITHMETIC", "CPU_RUNTIMES", "DEFAULT_OPTIONS", "TYPED_TARGETS", "RuntimeOptions", "arithmetic_of"]
 
 ARITHMETIC = ("fp32", "bf16", "fp16")
-CPU_RUNTIMES = ("onnxruntime", "openvino")  # what benchmarks time on a CPU
+# The runtimes that benchmarks time on a CPU, each with the arithmetic that single graphs are timed in.
+CPU_RUNTIMES = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16")}
+# Targets whose files declare a type for each value, of the same name in every precision.
+TYPED_TARGETS = ("coreml",)
 
 
 class RuntimeOptions(NamedTuple):
@@ -25,16 +28,13 @@ DEFAULT_OPTIONS = RuntimeOptions()
 
 
 def arithmetic_of(precision: str, target: str) -> str:
-    """What a graph file is computed in, other than integers.
+    """What a graph file is computed in, other than integers: one of ARITHMETIC.
 
     Args:
         precision: Of the file, as the manifest labels it: "fp32", "int8", "int8+bf16" ...
         target: The target that the file is for.
-
-    Returns:
-        One of ARITHMETIC.
     """
     _, plus, suffix = precision.rpartition("+")
-    # Without a plus, float16 is how weights are stored; a Core ML package declares it for each of its values.
-    half = suffix == "fp16" and (plus or target == "coreml")
+    # Without a plus, float16 is only how weights are stored, unless the file declares it for each of its values.
+    half = suffix == "fp16" and (plus or target in TYPED_TARGETS)
     return suffix if half or suffix == "bf16" else "fp32"

@@ -29,12 +29,7 @@ _Arrays = dict[str, NDArray[np.float32]]
 
 
 def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:  # noqa: ARG001
-    """The calls of the graph `name` recorded in `path`; `options` are ignored.
-
-    Raises:
-        PackError: The file holds no call of that graph.
-        GraphError: From the graph: its inputs were not recorded.
-    """
+    """The calls of the graph `name` recorded in `path`; `options` are ignored. Other inputs are a GraphError."""
     answers = {_digest(inputs): outputs for inputs, outputs in _calls(path, name)}
     if not answers:
         raise PackError(f"{path} holds no call of the graph '{name}'; record it again")

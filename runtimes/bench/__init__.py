@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .graph_speed import measure_graphs
-from .quality_run import QualityOptions, measure_quality
-from .speed import measure_speed
+from .quality_report import QualityOptions, measure_quality
+from .speed import measure_graphs, measure_speed
 
 __all__ = ["QualityOptions", "measure_graphs", "measure_quality", "measure_speed"]

@@ -10,24 +10,22 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...core.arguments import NamedPath
 from ...core.arrays import Image, to_batch, to_image
 from ...core.errors import UsageError
 from ...core.pack.manifest import ArraySpec, GraphSpec
 from ...core.restore.restorer import Graph
+from .. import runtime_module
 from ..check import first_line
 from ..onnxruntime import failures, open_session
 from ..options import RuntimeOptions
-from .methods import BenchMethod
+from .methods import BenchMethod, ResultCache, best_setting
 from .trials import Trial, centres
-from .tuning import ResultCache, best_setting
 
 __all__ = ["BaselineNetwork", "estimated_sigma", "method_for", "opened", "restored"]
 
@@ -58,11 +56,7 @@ class BaselineNetwork:
 
 
 def opened(given: NamedPath, runtime: str = "onnxruntime") -> BaselineNetwork:
-    """Open a file in a runtime on one thread.
-
-    Args:
-        given: The file; its value says where sigma comes from ("" for "estimated").
-        runtime: What runs it.
+    """Open a file in a runtime on one thread; the value of `given` says where sigma comes from ("": "estimated").
 
     Raises:
         UsageError: The file is no such network, or the value does not fit it.
@@ -74,7 +68,7 @@ def opened(given: NamedPath, runtime: str = "onnxruntime") -> BaselineNetwork:
     if given.value and given.value not in SIGMA_SOURCES and not _is_number(given.value):
         raise UsageError(f"expected sigma={', '.join(SIGMA_SOURCES)} or a number of grey levels, got '{given.value}'")
     spec = GraphSpec({name: INPUTS[name] for name in inputs}, {output: INPUTS[inputs[0]]}, {})
-    graph = import_module(f"...{runtime}", __name__).open(given.path, given.name, spec, RuntimeOptions(threads=1))
+    graph = runtime_module(runtime).open(given.path, given.name, spec, RuntimeOptions(threads=1))
     content = given.path.read_bytes()
     sigma = (given.value or "estimated") if "sigma" in inputs else ""
     made_of = f"{hashlib.sha256(content).hexdigest()} {runtime} {version(runtime)}"
@@ -91,9 +85,7 @@ def _interface(path: Path) -> tuple[tuple[str, ...], str]:
         session = open_session(path, threads=1)
     except failures() as error:
         raise UsageError(f"ONNX Runtime cannot open '{path}' ({first_line(error)}); give a whole ONNX file") from error
-    inputs, outputs = (
-        tuple(array.name for array in arrays) for arrays in (session.get_inputs(), session.get_outputs())
-    )
+    inputs, outputs = (tuple(a.name for a in arrays) for arrays in (session.get_inputs(), session.get_outputs()))
     if inputs not in INPUT_SETS or len(outputs) != 1:
         raise UsageError(
             f"'{path}' has the inputs {', '.join(inputs)} and the outputs {', '.join(outputs)}; expected the inputs "
@@ -111,28 +103,18 @@ def _is_number(text: str) -> bool:
 
 def method_for(network: BaselineNetwork, trial: Trial, cache: ResultCache) -> BenchMethod | None:
     """The network with the sigma that suits a trial; None where it needs the true sigma and the trial has none."""
-    if not network.sigma:
-        return BenchMethod(network.name, partial(restored, network), "", network.version)
-    if network.sigma == "estimated":
-        return BenchMethod(network.name, partial(_by_estimate, network), "sigma estimated per photo", network.version)
     if network.sigma == "true" and trial.sigma is None:
         return None
-    if network.sigma == "true":
-        sigma = trial.sigma
-    elif network.sigma == "tuned":
-        sigma = _tuned(network, trial, cache)
+    restore = partial(restored, network)
+    if network.sigma in ("", "estimated"):
+        settings = "sigma estimated per photo" if network.sigma else ""
+        return BenchMethod(network.name, restore, settings, network.version)
+    if network.sigma == "tuned":
+        pairs = centres(trial.tuning, TUNING_SIDE)
+        _, sigma = best_setting(TUNED_SIGMAS, restore, pairs, cache, f"network {network.version}")
     else:
-        sigma = float(network.sigma)
-    return BenchMethod(network.name, partial(restored, network, sigma=sigma), f"sigma {sigma:g}", network.version)
-
-
-def _tuned(network: BaselineNetwork, trial: Trial, cache: ResultCache) -> float:
-    pairs = centres(trial.tuning, TUNING_SIDE)
-    return best_setting(TUNED_SIGMAS, partial(restored, network), pairs, cache, f"network {network.version}")[1]
-
-
-def _by_estimate(network: BaselineNetwork, image: Image) -> Image:
-    return restored(network, image, estimated_sigma(image))
+        sigma = trial.sigma if network.sigma == "true" else float(network.sigma)
+    return BenchMethod(network.name, partial(restore, sigma=sigma), f"sigma {sigma:g}", network.version)
 
 
 def estimated_sigma(image: Image) -> float:
@@ -148,22 +130,21 @@ def estimated_sigma(image: Image) -> float:
 
 
 def restored(network: BaselineNetwork, image: Image, sigma: float | None = None) -> Image:
-    """Restore a whole photo, (H, W, 3) uint8 in and out; sigma in grey levels, for a network that takes it."""
+    """Restore a whole photo, (H, W, 3) uint8 in and out.
+
+    sigma: In grey levels, for a network that takes it; None for `estimated_sigma` of the photo.
+    """
+    if sigma is None and network.sigma:
+        sigma = estimated_sigma(image)
     height, width = image.shape[:2]
     sides = [(0, -size % MULTIPLE) for size in (height, width)]
     batch = np.pad(to_batch(image), [(0, 0), (0, 0), *sides], mode="symmetric")
-    restore = _restored_luma if network.inputs == ("luma",) else _restored_image
-    return to_image(np.ascontiguousarray(restore(network, batch, sigma)[..., :height, :width]), np.uint8)
-
-
-def _restored_image(network: BaselineNetwork, batch: NDArray[np.float32], sigma: float | None) -> NDArray[np.float32]:
-    level = {"sigma": np.full((1, 1, 1, 1), sigma / 255, np.float32)} if sigma is not None else {}
-    (result,) = network.graph(image=batch, **level).values()
-    return result
-
-
-def _restored_luma(network: BaselineNetwork, batch: NDArray[np.float32], _: float | None) -> NDArray[np.float32]:
-    """Chroma stays, so each channel changes by what luma changes by."""
-    luma = np.tensordot(BT601, batch, axes=(0, 1))[:, np.newaxis]
-    (result,) = network.graph(luma=luma).values()
-    return np.add(batch, result - luma, dtype=np.float32)
+    if network.inputs == ("luma",):
+        luma = np.tensordot(BT601, batch, axes=(0, 1))[:, np.newaxis]
+        (result,) = network.graph(luma=luma).values()
+        # Chroma stays, so each channel changes by what luma changes by.
+        result = np.add(batch, result - luma, dtype=np.float32)
+    else:
+        level = {} if sigma is None else {"sigma": np.full((1, 1, 1, 1), sigma / 255, np.float32)}
+        (result,) = network.graph(image=batch, **level).values()
+    return to_image(np.ascontiguousarray(result[..., :height, :width]), np.uint8)

@@ -2,34 +2,44 @@
 
 Classical denoisers are tuned to do their best, on one thread. OpenCV's fastNlMeansDenoisingColored has no good default
 for a given damage, so strength and window sizes are chosen by PSNR on validation photos, once per damage. BM3D gets
-the true sigma of plain noise; for other damage its sigma is chosen in the same way.
+the true sigma of plain noise; for other damage its sigma is chosen in the same way. Results of what is slow are kept
+on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
+from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image as PilImage
 
 from ...core.arrays import Image
+from ...core.degradations.fixed import image_digest
 from ...core.errors import MissingExtraError
+from ...core.files import atomic_output
+from ...core.metrics import psnr
 from ...core.metrics.baselines import bm3d, bm3d_version
-from .trials import Trial, centres, evenly
-from .tuning import ResultCache, best_setting
+from .trials import BenchPair, Trial, centres, evenly
 
 __all__ = [
     "BenchMethod",
     "Nlm",
+    "ResultCache",
+    "best_setting",
     "bm3d_method",
-    "bm3d_version",
     "fast_nl_means",
     "nl_means_method",
     "opencv_version",
     "our_methods",
+    "predictor_of",
     "tuned_bm3d_sigma",
     "tuned_nl_means",
 ]
@@ -46,6 +56,8 @@ NLM_TUNING = 256  # side of the central squares of the validation photos
 BM3D_SIGMAS = (2.0, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
 BM3D_TUNING = (5, 128)  # photos and side of their central squares: it takes 100 s per megapixel
 
+Setting = TypeVar("Setting")
+
 
 @dataclass(frozen=True)
 class BenchMethod:
@@ -58,15 +70,82 @@ class BenchMethod:
     only: Collection[str] | None = None  # the photos that it restores; None for all
 
 
-def our_methods(restore: Callable[..., Image], name: str = DTPM) -> list[BenchMethod]:
-    """The predictor and the whole model at its usual strength, seed 0.
+@dataclass(frozen=True)
+class ResultCache:
+    """A folder of results, made with the first one.
 
-    Args:
-        restore: Restores a photo; also takes strength= and seed=.
-        name: Of the whole model.
+    A key is the full text of what was computed; its hash names the file. So an entry is never stale, and the folder
+    may be deleted at any time.
     """
-    alone = PREDICTOR if name == DTPM else f"{name}, {PREDICTOR}"
-    return [BenchMethod(alone, partial(restore, strength=0.0, seed=0)), BenchMethod(name, partial(restore, seed=0))]
+
+    folder: Path
+
+    def image(self, key: str, make: Callable[[], Image]) -> Image:
+        """What `make` returns, (H, W, 3) uint8, computed once per key."""
+        path = self._path(key, ".png")
+        if path.exists():
+            with PilImage.open(path) as stored:
+                return np.asarray(stored)
+        made = make()
+        with atomic_output(path, overwrite=True) as temporary:
+            PilImage.fromarray(made).save(temporary)
+        return made
+
+    def numbers(self, key: str, make: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What `make` returns, computed once per key."""
+        path = self._path(key, ".json")
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        made = make()
+        with atomic_output(path, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(made), encoding="utf-8")
+        return made
+
+    def _path(self, key: str, suffix: str) -> Path:
+        name = hashlib.sha256(key.encode()).hexdigest()
+        path = self.folder / name[:2] / f"{name[2:34]}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def best_setting(
+    settings: Iterable[Setting],
+    method: Callable[[Image, Setting], Image],
+    pairs: Sequence[BenchPair],
+    cache: ResultCache,
+    version: str,
+) -> tuple[float, Setting]:
+    """The best mean PSNR in dB, and the setting that reaches it; `method` takes and returns (H, W, 3) uint8.
+
+    The settings rise in strength: the search ends when the PSNR falls twice in a row. The cache keeps each result under
+    `version`, which names the method and the version of its program.
+    """
+    key = f"{version} {' '.join(image_digest(image)[:16] for pair in pairs for image in (pair.true, pair.damaged))}"
+
+    def score(setting: Setting) -> dict[str, float]:
+        return {"psnr": float(np.mean([psnr(pair.true, method(pair.damaged, setting)) for pair in pairs]))}
+
+    scores: list[tuple[float, Setting]] = []
+    for setting in settings:
+        found = cache.numbers(f"{key} {setting}", partial(score, setting))
+        scores.append((found["psnr"], setting))
+        if len(scores) > 2 and scores[-3][0] > scores[-2][0] > scores[-1][0]:
+            break
+    return max(scores, key=itemgetter(0))
+
+
+def our_methods(restore: Callable[..., Image], name: str = DTPM) -> list[BenchMethod]:
+    """The predictor and the whole model, called `name`, at its usual strength, seed 0.
+
+    restore: Restores a photo; also takes strength= and seed=.
+    """
+    alone = partial(restore, strength=0.0, seed=0)
+    return [BenchMethod(predictor_of(name), alone), BenchMethod(name, partial(restore, seed=0))]
+
+
+def predictor_of(name: str) -> str:
+    """The name of the predictor of a model."""
+    return PREDICTOR if name == DTPM else f"{name}, {PREDICTOR}"
 
 
 def nl_means_method(trial: Trial, cache: ResultCache) -> BenchMethod:
@@ -114,12 +193,9 @@ def opencv_version() -> str:
 
 def tuned_nl_means(trial: Trial, cache: ResultCache) -> Nlm:
     """The settings of fastNlMeans with the best mean PSNR on the tuning photos."""
-    pairs, known = centres(trial.tuning, NLM_TUNING), f"fastNlMeans {opencv_version()}"
-    per_window: list[tuple[float, Nlm]] = []
-    for template, search in NLM_WINDOWS:
-        settings = [Nlm(strength, template, search) for strength in NLM_STRENGTHS]
-        per_window.append(best_setting(settings, fast_nl_means, pairs, cache, known))
-    return max(per_window)[1]
+    pairs, version = centres(trial.tuning, NLM_TUNING), f"fastNlMeans {opencv_version()}"
+    rows = ([Nlm(strength, *windows) for strength in NLM_STRENGTHS] for windows in NLM_WINDOWS)
+    return max(best_setting(row, fast_nl_means, pairs, cache, version) for row in rows)[1]
 
 
 def tuned_bm3d_sigma(trial: Trial, cache: ResultCache) -> float:

@@ -18,9 +18,8 @@ from ...core.metrics import read_lpips_weights
 from ...core.metrics.baselines import NULLS, null_result
 from ...core.metrics.intervals import PairedDifference, paired
 from ..limits import NLM_GATE, TEXTURE_GATES, GateLimit
-from .methods import DTPM, INPUT, NLM, PREDICTOR, BenchMethod
+from .methods import DTPM, INPUT, NLM, PREDICTOR, BenchMethod, ResultCache
 from .trials import Trial
-from .tuning import ResultCache
 
 __all__ = ["Gate", "Judge", "Measurement", "QualityResults", "capped_psnr", "compared", "gates", "mean", "run"]
 
@@ -41,12 +40,9 @@ class Judge:
 
     @classmethod
     def open(cls, cache: ResultCache, lpips: Path | None = None, *, quick: bool = False) -> Judge:
-        """The metrics of the tables.
+        """The metrics of the tables; with `quick` only those of QUICK.
 
-        Args:
-            cache: Keeps the results.
-            lpips: Weights of LPIPS, which is left out without them; UsageError for a file of something else.
-            quick: Only the metrics of QUICK.
+        lpips: Weights of LPIPS, which is left out without them; UsageError for a file of something else.
         """
         table: dict[str, ImageMetric] = {
             "PSNR": capped_psnr,
@@ -106,48 +102,45 @@ def run(
 ) -> QualityResults:
     """Run every trial with its methods, and with the null opponents of our whole model where it is among them.
 
-    Args:
-        trials: What is restored.
-        methods_for: The methods for a trial.
-        judge: Measures the results.
-        count: How many trials there are, for the progress bar.
+    count: How many trials there are, for the progress bar.
     """
     results = QualityResults()
     for trial in tqdm(trials, desc="restoring and measuring", unit="damage", total=count, disable=None):
-        methods = methods_for(trial)
-        results.methods[trial.damage] = methods
-        images = {INPUT: [pair.damaged for pair in trial.pairs]}
-        results.measurements.extend(_judged(trial, INPUT, images[INPUT], judge))
-        for method in methods:
-            made = [
-                _restored(method, pair.damaged, judge.cache)
-                if method.only is None or pair.name in method.only
-                else None
-                for pair in trial.pairs
-            ]
-            results.measurements.extend(_judged(trial, method.name, made, judge))
-            if method.name in (PREDICTOR, DTPM):
-                images[method.name] = [image for image in made if image is not None]
-        if {PREDICTOR, DTPM} <= set(images):
-            results.gains[trial.damage] = gains = {}
-            for name, gain, made in _nulls(trial, images[PREDICTOR], images[DTPM]):
-                gains[name] = gain
-                results.measurements.extend(_judged(trial, name, made, judge))
+        methods = results.methods[trial.damage] = methods_for(trial)
+        gains: dict[str, float] = {}
+        for method, images in _made(trial, methods, judge.cache, gains):
+            results.measurements.extend(
+                Measurement(pair.name, trial.damage, method, judge(image, pair.true))
+                for pair, image in zip(trial.pairs, images, strict=True)
+                if image is not None
+            )
+        if gains:
+            results.gains[trial.damage] = gains
     return results
 
 
-def _judged(trial: Trial, method: str, images: Sequence[Image | None], judge: Judge) -> Iterator[Measurement]:
-    for pair, image in zip(trial.pairs, images, strict=True):
-        if image is not None:
-            yield Measurement(pair.name, trial.damage, method, judge(image, pair.true))
-
-
-def _nulls(trial: Trial, bases: Sequence[Image], ours: Sequence[Image]) -> Iterator[tuple[str, float, list[Image]]]:
-    """Each null opponent: its name, its gain, what it made."""
-    target = fmean(capped_psnr(image, pair.true) for image, pair in zip(ours, trial.pairs, strict=True))
+def _made(
+    trial: Trial, methods: Sequence[BenchMethod], cache: ResultCache, gains: dict[str, float]
+) -> Iterator[tuple[str, Sequence[Image | None]]]:
+    """What each method makes of the photos of a trial; null opponents last, whose gains are written to `gains`."""
+    yield INPUT, [pair.damaged for pair in trial.pairs]
+    ours: dict[str, list[Image]] = {}
+    for method in methods:
+        images = [
+            _restored(method, pair.damaged, cache) if method.only is None or pair.name in method.only else None
+            for pair in trial.pairs
+        ]
+        yield method.name, images
+        if method.name in (PREDICTOR, DTPM):
+            ours[method.name] = [image for image in images if image is not None]
+    if len(ours) < 2:
+        return
+    truths = [pair.true for pair in trial.pairs]
+    target = fmean(map(capped_psnr, ours[DTPM], truths))
     for name, texture in NULLS.items():
-        result = null_result(texture, bases, [pair.true for pair in trial.pairs], capped_psnr, target)
-        yield name, result.gain, result.images
+        result = null_result(texture, ours[PREDICTOR], truths, capped_psnr, target)
+        gains[name] = result.gain
+        yield name, result.images
 
 
 def _restored(method: BenchMethod, damaged: Image, cache: ResultCache) -> Image:
@@ -160,16 +153,9 @@ def _restored(method: BenchMethod, damaged: Image, cache: ResultCache) -> Image:
 def mean(
     measurements: Iterable[Measurement], metric: str, method: str, damages: Collection[str] | None = None
 ) -> float:
-    """The mean of a metric over damages, each of which counts the same.
+    """The mean of a metric over `damages` (None: all but undamaged photos), each of which counts the same.
 
-    Args:
-        measurements: What there is.
-        metric: Its name.
-        method: Its name.
-        damages: None for all but undamaged photos.
-
-    Raises:
-        ValueError: Nothing was measured.
+    Raises ValueError where nothing was measured.
     """
     values: dict[str, list[float]] = {}
     for m in measurements:
@@ -185,8 +171,7 @@ def compared(
 ) -> PairedDifference:
     """Ours minus theirs in a metric, paired by photo; several damages of a photo are averaged first.
 
-    Raises:
-        ValueError: No photo was measured with both.
+    Raises ValueError where no photo was measured with both.
     """
     values: dict[str, dict[str, list[float]]] = {ours: {}, theirs: {}}
     for m in measurements:
@@ -216,27 +201,17 @@ def gates(measurements: Sequence[Measurement]) -> list[Gate]:
     The predictor against fastNlMeans on plain noise, and the whole model against the predictor on all damage; a gate
     is left out where nothing was measured for it.
     """
-    found: list[Gate] = []
     measured = {(m.damage, m.method) for m in measurements}
     noises = [damage.name for damage in DAMAGES if damage.sigma is not None and (damage.name, NLM) in measured]
-    if noises:
-        claim = f"{NLM_GATE.metric}, {PREDICTOR} minus {NLM}, mean over {', '.join(noises)}"
-        found.append(_gate(claim, NLM_GATE, measurements, PREDICTOR, NLM, noises))
     damaged = [m for m in measurements if m.damage != CLEAN and m.method in (DTPM, PREDICTOR)]
-    for limit in TEXTURE_GATES:
-        if damaged and limit.metric in damaged[0].values:
-            claim = f"{limit.metric}, {DTPM} minus {PREDICTOR}, mean over all damage"
-            found.append(_gate(claim, limit, damaged, DTPM, PREDICTOR, None))
+    shown = damaged[0].values if damaged else {}
+    comparisons: list[tuple[GateLimit, str, str, list[str] | None]] = []
+    comparisons += [(NLM_GATE, PREDICTOR, NLM, noises)] if noises else []
+    comparisons += [(gate, DTPM, PREDICTOR, None) for gate in TEXTURE_GATES if gate.metric in shown]
+    found: list[Gate] = []
+    for limit, ours, theirs, damages in comparisons:
+        change = mean(measurements, limit.metric, ours, damages) - mean(measurements, limit.metric, theirs, damages)
+        over = "all damage" if damages is None else ", ".join(damages)
+        claim = f"{limit.metric}, {ours} minus {theirs}, mean over {over}"
+        found.append(Gate(claim, change, str(limit), limit.allows(change)))
     return found
-
-
-def _gate(
-    claim: str,
-    limit: GateLimit,
-    measurements: Sequence[Measurement],
-    ours: str,
-    theirs: str,
-    damages: Collection[str] | None,
-) -> Gate:
-    change = mean(measurements, limit.metric, ours, damages) - mean(measurements, limit.metric, theirs, damages)
-    return Gate(claim, change, str(limit), limit.allows(change))

@@ -1,9 +1,13 @@
-"""Megapixels per second of whole restorations on one thread: our packs, networks of others and OpenCV in turn."""
+"""CPU time on one thread, of everything in turn: megapixels per second of restorations, milliseconds of graphs.
+
+Restorations are those of our packs, networks of others and OpenCV. Graphs are those of several packs of one model, in
+several runtimes: what quantization gains.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -11,23 +15,40 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core.arguments import NamedPath
 from ...core.arrays import Image
 from ...core.errors import MissingExtraError, UsageError
 from ...core.markdown import table
-from ...core.pack.manifest import Manifest
+from ...core.pack.manifest import GraphSpec, Manifest
 from ...core.pack.store import default_pack
 from ...core.restore.restorer import Restorer
 from ...core.timing import interleaved
+from .. import open_graphs, target_for
 from ..options import CPU_RUNTIMES
 from . import baseline
-from .methods import DTPM, NLM, PREDICTOR, BenchMethod, Nlm, fast_nl_means
+from .methods import DTPM, NLM, BenchMethod, Nlm, fast_nl_means, predictor_of
 
-__all__ = ["Contestant", "SpeedTiming", "contestants", "made_photo", "measure_speed", "rates", "speed_table"]
+__all__ = [
+    "Contestant",
+    "GraphRun",
+    "GraphTiming",
+    "SpeedTiming",
+    "contestants",
+    "graph_table",
+    "inputs",
+    "made_photo",
+    "measure_graphs",
+    "measure_speed",
+    "rates",
+    "speed_table",
+]
 
 LIBRARY_WINDOWS = Nlm(10, 7, 21)  # OpenCV's own sizes
 TIMED_SIGMA = 25.0  # for a network that takes one: time does not depend on it
+
+_Restore = Callable[[Image], Image]
 
 
 class Contestant(NamedTuple):
@@ -36,9 +57,6 @@ class Contestant(NamedTuple):
     method: str
     precision: str
     runtime: str
-
-    def __str__(self) -> str:
-        return f"{self.method}, {self.runtime} {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,28 @@ class SpeedTiming:
         return 1 / self.median
 
 
+@dataclass(frozen=True)
+class GraphRun:
+    """One graph of a pack in one runtime."""
+
+    graph: str
+    pack: str  # its folder
+    precision: str  # of its file
+    runtime: str
+    arithmetic: str  # of what is not integer
+
+
+@dataclass(frozen=True)
+class GraphTiming(GraphRun):
+    """CPU milliseconds of a call in one thread, over all rounds."""
+
+    median: float
+    fastest: float
+    slowest: float
+    over_fp32: float  # how many times faster than the float graph of the same runtime in float32
+    over_best_float: float  # and in its best arithmetic
+
+
 def made_photo(megapixels: float) -> Image:
     """A noisy gradient of 4 : 3, (H, W, 3) uint8: time does not depend on what a photo shows."""
     height = max(1, round((megapixels * 1e6 * 3 / 4) ** 0.5))
@@ -66,27 +106,22 @@ def made_photo(megapixels: float) -> Image:
     return np.clip(ramp + np.random.default_rng(0).normal(0, 20, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-def _packs(first: Path | None, variants: Sequence[NamedPath]) -> dict[str, Path]:
-    """Packs by name: `first`, None for the embedded one, and the variants; UsageError for one that names a runtime."""
-    runtime = next((variant.value for variant in variants if variant.value), "")
-    if runtime:
-        raise UsageError(f"every pack is timed in all --runtimes; leave out runtime={runtime}")
-    return {DTPM: first or default_pack(), **{variant.name: variant.path for variant in variants}}
-
-
 def contestants(
     packs: Mapping[str, Path], networks: Sequence[NamedPath], runtimes: Sequence[str], arithmetic: str | None = None
-) -> dict[Contestant, Callable[[Image], Image]]:
-    """What is timed, on one thread each.
+) -> dict[Contestant, _Restore]:
+    """What is timed, on one thread each: of each pack the forms that it has and its predictor, networks, fastNlMeans.
 
-    Args:
-        packs: By name: of each the forms of the restoration that it has, and its predictor.
-        networks: Networks of others.
-        runtimes: Each runs every pack and network; one that is not installed is left out if another remains.
-        arithmetic: Of the packs, other than integers.
+    Each runtime runs every pack and network; one that is not installed is left out if another remains. arithmetic: Of
+    the packs, other than integers.
     """
-    found: dict[Contestant, Callable[[Image], Image]] = {}
-    for runtime in _installed(runtimes):
+    found: dict[Contestant, _Restore] = {}
+    for runtime in runtimes:
+        try:
+            import_module(runtime)
+        except ModuleNotFoundError as error:
+            if len(runtimes) == 1:
+                raise MissingExtraError(runtime, runtime, f"the runtime '{runtime}'") from error
+            continue
         for name, folder in packs.items():
             found |= _of_pack(name, folder, runtime, arithmetic)
         for given in networks:
@@ -96,34 +131,18 @@ def contestants(
     return found | {Contestant(NLM, "", "OpenCV"): partial(fast_nl_means, settings=LIBRARY_WINDOWS)}
 
 
-def _installed(runtimes: Sequence[str]) -> list[str]:
-    there: list[str] = []
-    for runtime in runtimes:
-        try:
-            import_module(runtime)
-        except ModuleNotFoundError as error:
-            if len(runtimes) == 1:
-                raise MissingExtraError(runtime, runtime, f"the runtime '{runtime}'") from error
-            continue
-        there.append(runtime)
-    return there
-
-
-def _of_pack(
-    name: str, folder: Path, runtime: str, arithmetic: str | None
-) -> dict[Contestant, Callable[[Image], Image]]:
+def _of_pack(name: str, folder: Path, runtime: str, arithmetic: str | None) -> dict[Contestant, _Restore]:
     manifest = Manifest.load(folder)
-    graphs = manifest.graphs
-    target = "openvino" if runtime == "openvino" and "openvino" in manifest.precision else "onnx"
-    precision = manifest.precision[target]
-    forms = [(form, graph) for form, graph in (("split", "denoise"), ("fused", "fused")) if graph in graphs]
-    found: dict[Contestant, Callable[[Image], Image]] = {}
-    for form, graph in forms:
+    precision = manifest.precision[target_for(manifest, runtime)]
+    found: dict[Contestant, _Restore] = {}
+    for form, graph in (("split", "denoise"), ("fused", "fused")):
+        if graph not in manifest.graphs:
+            continue
         restorer = Restorer.from_pack(folder, runtime, form, threads=1, arithmetic=arithmetic)
         found[Contestant(f"{name}, {form}", precision[graph], runtime)] = restorer
-        if "predict" in graphs and form == forms[0][0]:
-            alone = PREDICTOR if name == DTPM else f"{name}, {PREDICTOR}"
-            found[Contestant(alone, precision["predict"], runtime)] = partial(restorer, strength=0.0)
+        if "predict" in manifest.graphs:
+            alone = Contestant(predictor_of(name), precision["predict"], runtime)
+            found.setdefault(alone, partial(restorer, strength=0.0))
     return found
 
 
@@ -131,7 +150,7 @@ def measure_speed(
     pack: Path | None = None,
     variants: Sequence[NamedPath] = (),
     networks: Sequence[NamedPath] = (),
-    runtimes: Sequence[str] = CPU_RUNTIMES,
+    runtimes: Sequence[str] = tuple(CPU_RUNTIMES),
     *,
     arithmetic: str | None = None,
     megapixels: float = 1.0,
@@ -152,8 +171,12 @@ def measure_speed(
         UsageError: A variant names a runtime, or a file is no such network.
         MissingExtraError: OpenCV, or the only runtime, is not installed.
     """
-    methods = contestants(_packs(pack, variants), networks, runtimes, arithmetic)
+    for variant in variants:
+        if variant.value:
+            raise UsageError(f"every pack is timed in all --runtimes; leave out runtime={variant.value}")
+    packs = {DTPM: pack or default_pack(), **{variant.name: variant.path for variant in variants}}
     image = made_photo(megapixels)
+    methods = contestants(packs, networks, runtimes, arithmetic)
     calls = {contestant: partial(method, image) for contestant, method in methods.items()}
     megapixels = image.shape[0] * image.shape[1] / 1e6
     return [
@@ -176,3 +199,81 @@ def speed_table(timings: Sequence[SpeedTiming]) -> str:
         span = f"{t.fastest:.3f} to {t.slowest:.3f}"
         rows.append([t.method, t.precision, t.runtime, f"{t.megapixels_per_second:.2f}", f"{t.median:.3f}", span])
     return table(rows, left=3)
+
+
+def inputs(spec: GraphSpec, side: int) -> dict[str, NDArray[np.float32]]:
+    """Arrays in [0, 1) for a graph whose free sizes are `side`: time does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    shapes = {name: [side if isinstance(size, str) else size for size in a.shape] for name, a in spec.inputs.items()}
+    return {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+
+
+def measure_graphs(
+    folders: Sequence[Path],
+    runtimes: Sequence[str] = tuple(CPU_RUNTIMES),
+    *,
+    side: int = 256,
+    rounds: int = 9,
+    only: Sequence[str] | None = None,
+) -> list[GraphTiming]:
+    """Time graphs of packs in every runtime and arithmetic, one thread, every call once per round.
+
+    Args:
+        folders: Packs of one model; the first is the float one.
+        runtimes: What runs them. 16 bits are left out on a processor without them.
+        side: Pixels of images whose size is free.
+        rounds: How often each call is timed.
+        only: Names of the graphs; None for all.
+
+    Raises:
+        UsageError: The packs do not have the same graphs.
+    """
+    seconds = interleaved(_graph_calls(folders, runtimes, side, only), rounds)
+    medians = {run: median(values) for run, values in seconds.items()}
+    timings: list[GraphTiming] = []
+    for run, values in seconds.items():
+        key = run.graph, run.runtime, next(iter(seconds)).pack
+        floats = {r.arithmetic: own for r, own in medians.items() if (r.graph, r.runtime, r.pack) == key}
+        gains = floats["fp32"] / medians[run], min(floats.values()) / medians[run]
+        timings.append(GraphTiming(*astuple(run), *(1e3 * f(values) for f in (median, min, max)), *gains))
+    return timings
+
+
+def _graph_calls(
+    folders: Sequence[Path], runtimes: Sequence[str], side: int, only: Sequence[str] | None
+) -> dict[GraphRun, Callable[[], object]]:
+    manifests = [Manifest.load(folder) for folder in folders]
+    names = list(only or manifests[0].graphs)
+    found: dict[GraphRun, Callable[[], object]] = {}
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if not set(names) <= set(manifest.graphs):
+            raise UsageError(
+                f"the pack '{folder}' has the graphs {', '.join(manifest.graphs)}, not all of {', '.join(names)}; give "
+                "packs of one model, or other --graphs"
+            )
+        for runtime in runtimes:
+            precision = manifest.precision[target_for(manifest, runtime)]
+            for arithmetic in CPU_RUNTIMES[runtime]:
+                try:
+                    opened = open_graphs(manifest, folder, runtime, names=names, threads=1, arithmetic=arithmetic)
+                except UsageError:
+                    if arithmetic == "fp32":
+                        raise
+                    continue
+                for name in names:
+                    run = GraphRun(name, str(folder), precision[name], runtime, arithmetic)
+                    found[run] = partial(opened[name], **inputs(manifest.graphs[name], side))
+    return found
+
+
+def graph_table(timings: Sequence[GraphTiming]) -> str:
+    """A Markdown table, graph by graph."""
+    head = "graph, pack, precision, runtime, floats in, ms, fastest to slowest, over fp32, over best float"
+    rows = [
+        (
+            *(t.graph, t.pack, t.precision, t.runtime, t.arithmetic, f"{t.median:.2f}"),
+            *(f"{t.fastest:.2f} to {t.slowest:.2f}", f"{t.over_fp32:.2f} x", f"{t.over_best_float:.2f} x"),
+        )
+        for t in sorted(timings, key=lambda t: t.graph)
+    ]
+    return table([head.split(", "), *rows], left=5)

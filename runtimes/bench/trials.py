@@ -39,8 +39,7 @@ REAL_FOLDER = "paired/denoise_polyu"
 REAL_COUNT = 8  # pairs that are measured, and as many others that methods are tuned on
 
 
-@dataclass(frozen=True)
-class BenchPhoto:
+class BenchPhoto(NamedTuple):
     """A true photo: its folder and name, and (H, W, 3) uint8."""
 
     name: str
@@ -86,14 +85,11 @@ def real_trial(data: Path, limit: int | None = None) -> Trial:
     measured, tuning = (
         evenly(damaged_photos(data, split=split, folder=REAL_FOLDER), REAL_COUNT) for split in ("val", "train")
     )
-    return Trial(
-        REAL_NOISE, None, [_pair(*files) for files in evenly(measured, limit)], [_pair(*files) for files in tuning]
+    pairs, others = (
+        [BenchPair(*load(clean), load(damaged).pixels) for damaged, clean in files]
+        for files in (evenly(measured, limit), tuning)
     )
-
-
-def _pair(damaged: Path, clean: Path) -> BenchPair:
-    photo = _load(clean)
-    return BenchPair(photo.name, photo.pixels, _load(damaged).pixels)
+    return Trial(REAL_NOISE, None, pairs, others)
 
 
 def evenly(items: Sequence[_Item], count: int | None) -> list[_Item]:
@@ -122,12 +118,8 @@ def in_folder(folder: Path) -> list[Path]:
     return found
 
 
-def load(paths: Sequence[Path]) -> list[BenchPhoto]:
-    """Read photos as 8 bit; UsageError for one that is too small for the metrics."""
-    return [_load(path) for path in paths]
-
-
-def _load(path: Path) -> BenchPhoto:
+def load(path: Path) -> BenchPhoto:
+    """Read a photo as 8 bit; UsageError for one that is too small for the metrics."""
     pixels = read(path).pixels
     if pixels.dtype == np.uint16:
         pixels = np.round(pixels / 257).astype(np.uint8)
@@ -139,9 +131,9 @@ def _load(path: Path) -> BenchPhoto:
 
 def centres(pairs: Sequence[BenchPair], side: int) -> list[BenchPair]:
     """The central squares of pairs, to tune methods on; whole photos are damaged, then cut."""
-    return [BenchPair(pair.name, _centre(pair.true, side), _centre(pair.damaged, side)) for pair in pairs]
 
+    def centre(pixels: Image) -> Image:
+        top, left = (max(0, (size - side) // 2) for size in pixels.shape[:2])
+        return pixels[top : top + side, left : left + side]
 
-def _centre(pixels: Image, side: int) -> Image:
-    top, left = (max(0, (size - side) // 2) for size in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
+    return [BenchPair(pair.name, centre(pair.true), centre(pair.damaged)) for pair in pairs]

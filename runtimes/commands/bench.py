@@ -8,16 +8,12 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...core.arguments import named_path, natural_number, whole_number
 from ...core.errors import UsageError
 from ...core.files import write_text
 from ..options import ARITHMETIC, CPU_RUNTIMES
-
-if TYPE_CHECKING:
-    from ..bench.graph_speed import GraphTiming
-    from ..bench.speed import SpeedTiming
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,7 +30,6 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
     speed.set_defaults(measure=_speed)
     speed.add_argument("--megapixels", type=float, default=1.0, help="size of the image (default: %(default)s)")
     speed.add_argument("--rounds", type=whole_number, default=5, help="runs of each method (default: %(default)s)")
-    speed.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=CPU_RUNTIMES)
     for kind in (quality, speed):
         kind.add_argument("pack", type=Path, nargs="?", help="folder of a pack (default: the embedded one)")
         kind.add_argument(
@@ -56,8 +51,16 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
             help="another pack, or this one in another runtime; repeatable",
         )
         kind.add_argument("--arithmetic", choices=ARITHMETIC, help="of numbers other than integers (the pack's own)")
+    graphs = kinds.add_parser("graphs", help="time single graphs of packs, one thread", allow_abbrev=False)
+    graphs.set_defaults(measure=_graphs)
+    graphs.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="folders; the first is the float pack")
+    graphs.add_argument("--graphs", nargs="+", metavar="NAME", help="only these graphs (all)")
+    graphs.add_argument("--side", type=whole_number, default=256, help="pixels of images (default: %(default)s)")
+    graphs.add_argument("--rounds", type=whole_number, default=9, help="calls of each graph (default: %(default)s)")
+    for kind in (speed, graphs):
+        kind.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=tuple(CPU_RUNTIMES))
+    for kind in (quality, speed, graphs):
         kind.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
-    _add_graphs(kinds.add_parser("graphs", help="time single graphs of packs, one thread", allow_abbrev=False))
     return kinds
 
 
@@ -81,16 +84,6 @@ def _add_quality(parser: ArgumentParser) -> None:
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
 
 
-def _add_graphs(parser: ArgumentParser) -> None:
-    parser.set_defaults(measure=_graphs)
-    parser.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="folders; the first is the float pack")
-    parser.add_argument("--graphs", nargs="+", metavar="NAME", help="only these graphs (all)")
-    parser.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=CPU_RUNTIMES)
-    parser.add_argument("--side", type=whole_number, default=256, help="pixels of images (default: %(default)s)")
-    parser.add_argument("--rounds", type=whole_number, default=9, help="calls of each graph (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -106,9 +99,8 @@ def _quality(args: Namespace) -> int:
     for option, path in (("--out", args.out), ("--plot", args.plot)):
         if path is not None and not path.parent.is_dir():
             raise UsageError(f"the folder of {option} '{path}' does not exist; make it first")
-    report = measure_quality(
-        QualityOptions(**{field.name: getattr(args, field.name) for field in fields(QualityOptions)})
-    )
+    options = {field.name: getattr(args, field.name) for field in fields(QualityOptions)}
+    report = measure_quality(QualityOptions(**options))
     if args.out is not None:
         write_text(args.out, report.as_markdown())
     if args.json:
@@ -129,14 +121,14 @@ def _speed(args: Namespace) -> int:
 
 
 def _graphs(args: Namespace) -> int:
-    from ..bench.graph_speed import graph_table, measure_graphs
+    from ..bench.speed import graph_table, measure_graphs
 
     timings = measure_graphs(args.packs, args.runtimes, side=args.side, rounds=args.rounds, only=args.graphs)
     return _show(args, timings, f"{args.side} x {args.side} pixels", graph_table(timings))
 
 
-def _show(args: Namespace, timings: Sequence[SpeedTiming | GraphTiming], size: str, table: str) -> int:
-    from ..bench.quality_page import machine
+def _show(args: Namespace, timings: Sequence[Any], size: str, table: str) -> int:
+    from ..bench.quality_report import machine
 
     if args.json:
         print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))

@@ -67,10 +67,10 @@ def _run(args: Namespace) -> int:
 
 def _table(args: Namespace) -> int:
     """Fill the page; 1 where a pack exceeds a limit, or could not be run."""
-    from ..parity import page
+    from ..parity.formats import fill, measured, table_text
 
-    rows = list(page.measured(args.packs, args.against, args.threads))
-    page.fill(args.out, page.table_text(rows))
+    rows = list(measured(args.packs, args.against, args.threads))
+    fill(args.out, table_text(rows))
     held = [row.report is not None and row.report.ok for row in rows]
     print(f"{args.out}: {len(rows)} rows, {sum(held)} held")
     return 0 if rows and all(held) else 1

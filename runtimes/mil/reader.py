@@ -13,10 +13,9 @@ from google.protobuf.message import DecodeError
 
 from ...core.errors import PackError
 from ...core.pack.mlpackage import MODEL_PATH
-from .features import Feature, read_feature
 from .interpreter import MilProgram, block_of
 from .schema import Model
-from .values import FindWeights, WeightFile, tensor_type
+from .values import Feature, FindWeights, WeightFile, read_feature, tensor_type
 
 __all__ = ["Features", "MilPackage", "read_package"]
 
@@ -38,36 +37,34 @@ class MilPackage:
     messages: Mapping[str, Any]
     find: FindWeights
 
-    def name(self, wanted: str) -> str:
-        """The name `wanted` if it is that of a function, else "main"; PackError where there is neither."""
-        for candidate in (wanted, "main"):
+    def name(self, wanted: str, *, exact: bool = False) -> str:
+        """The name `wanted` if it is that of a function, else "main" unless `exact`; PackError where there is none."""
+        for candidate in (wanted,) if exact else (wanted, "main"):
             if candidate in self.functions:
                 return candidate
-        known = ", ".join(self.functions)
-        raise PackError(f"{self.path} has no function '{wanted}', and no 'main'; it has: {known}")
-
-    def own(self, wanted: str) -> str:
-        """The name `wanted` if it is that of a function; PackError if not."""
-        if wanted not in self.functions:
-            raise PackError(f"{self.path} has no function '{wanted}'; it has: {', '.join(self.functions)}")
-        return wanted
+        nor_main = "" if exact else ", and no 'main'"
+        raise PackError(f"{self.path} has no function '{wanted}'{nor_main}; it has: {', '.join(self.functions)}")
 
     def function(self, wanted: str) -> MilProgram:
         """The program of the function `wanted`, or of "main".
 
-        Raises:
-            PackError: The weights are damaged, or the program has unknown ops, parameters or types.
+        Raises PackError for damaged weights, and for unknown ops, parameters or types.
         """
         name = self.name(wanted)
-        return MilProgram.read(
-            self.messages[name], *self.functions[name], self.find, where=f"{self.path}, function '{name}'"
-        )
+        return MilProgram.read(self.messages[name], *self.functions[name], self.find, f"{self.path}, function '{name}'")
 
 
 def read_package(path: Path) -> MilPackage:
     """Read the package in the folder `path`; PackError for a damaged one, or one without ML programs."""
     specification = _specification(path)
-    model = _parse(specification)
+    try:
+        model = Model.FromString(specification.read_bytes())
+    except OSError as error:
+        raise PackError(f"{specification} cannot be read ({error}); copy the whole package again") from error
+    except DecodeError as error:
+        raise PackError(
+            f"{specification} is no Core ML specification, or a damaged one; copy the package again"
+        ) from error
     messages = model.mlProgram.functions
     if not messages:
         raise PackError(
@@ -80,19 +77,28 @@ def read_package(path: Path) -> MilPackage:
     if missing:
         raise PackError(f"{path}: the function '{missing[0]}' is described but not there; export the package again")
     functions = {name: _interface(one, messages[name], str(path)) for name, one in sorted(described.items())}
-    metadata = dict(model.description.metadata.userDefined)
-    return MilPackage(path, functions, metadata, messages, _finder(path, specification.parent))
+
+    @cache
+    def find(name: str) -> WeightFile:
+        if not name.startswith(MODEL_PATH):
+            raise PackError(f"{path}: expected weights in a file '{MODEL_PATH}...', got '{name}'")
+        return WeightFile(_inside(path, specification.parent / name.removeprefix(MODEL_PATH)))
+
+    return MilPackage(path, functions, dict(model.description.metadata.userDefined), messages, find)
 
 
 def _interface(description: Any, function: Any, where: str) -> Features:
     """Where the description of an output says nothing of its shape, the program does."""
     block = block_of(function, where)
     types = {value.name: value.type for op in block.operations for value in op.outputs if value.name in block.outputs}
-    outputs: dict[str, Feature] = {}
-    for feature in (read_feature(output, where) for output in description.output):
-        shaped = not feature.shapes and feature.name in types
-        outputs[feature.name] = feature.shaped(tensor_type(types[feature.name], where)) if shaped else feature
-    return Features({one.name: read_feature(one, where) for one in description.input}, outputs)
+    inputs, outputs = (
+        {one.name: read_feature(one, where) for one in described}
+        for described in (description.input, description.output)
+    )
+    for name, feature in outputs.items():
+        if not feature.shapes and name in types:
+            outputs[name] = feature.shaped(tensor_type(types[name], where))
+    return Features(inputs, outputs)
 
 
 def _specification(path: Path) -> Path:
@@ -108,27 +114,6 @@ def _specification(path: Path) -> Path:
             f"{manifest} names no model ({type(error).__name__}: {error}); copy the package again, or export it again"
         ) from error
     return _inside(path, path / "Data" / str(root))
-
-
-def _parse(path: Path) -> Any:
-    try:
-        return Model.FromString(path.read_bytes())
-    except OSError as error:
-        raise PackError(f"{path} cannot be read ({error}); copy the whole package again") from error
-    except DecodeError as error:
-        raise PackError(f"{path} is no Core ML specification, or a damaged one; copy the package again") from error
-
-
-def _finder(package: Path, folder: Path) -> FindWeights:
-    """The weights of a file that a program names, of each file once."""
-
-    @cache
-    def find(name: str) -> WeightFile:
-        if not name.startswith(MODEL_PATH):
-            raise PackError(f"{package}: expected weights in a file '{MODEL_PATH}...', got '{name}'")
-        return WeightFile(_inside(package, folder / name.removeprefix(MODEL_PATH)))
-
-    return find
 
 
 def _inside(package: Path, path: Path) -> Path:

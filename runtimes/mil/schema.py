@@ -74,8 +74,8 @@ def _messages() -> dict[str, dict[str, tuple[int, str]]]:
 MESSAGES = _messages()
 
 
-def _classes() -> dict[str, Any]:
-    """A class for each message, in a pool of its own: Core ML's package may be loaded in the same process."""
+def _model() -> Any:
+    """The class of the message Model, in a pool of its own: Core ML's package may be loaded in the same process."""
     file = descriptor_pb2.FileDescriptorProto(name="mil.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -83,31 +83,23 @@ def _classes() -> dict[str, Any]:
             _add_field(message, field, number, kind)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in MESSAGES
-    }
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Model"))
 
 
 def _add_field(message: Any, name: str, number: int, kind: str) -> None:
     described = message.field.add(name=name, number=number)
     described.label = described.LABEL_REPEATED if kind.endswith(("*", "{}")) else described.LABEL_OPTIONAL
-    if not kind.endswith("{}"):
-        _set_type(described, kind.removesuffix("*"))
-        return
-    entry = message.nested_type.add(name=f"{name.replace('_', ' ').title().replace(' ', '')}Entry")
-    entry.options.map_entry = True
-    _add_field(entry, "key", 1, "string")
-    _add_field(entry, "value", 2, kind.removesuffix("{}"))
-    described.type = described.TYPE_MESSAGE
-    described.type_name = f".{_PACKAGE}.{message.name}.{entry.name}"
-
-
-def _set_type(described: Any, kind: str) -> None:
-    if kind in MESSAGES:
-        described.type = described.TYPE_MESSAGE
-        described.type_name = f".{_PACKAGE}.{kind}"
-    else:
+    kind, is_map = kind.removesuffix("*").removesuffix("{}"), kind.endswith("{}")
+    if not is_map and kind not in MESSAGES:
         described.type = getattr(described, f"TYPE_{kind.upper()}")
+        return
+    described.type, described.type_name = described.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+    if is_map:
+        entry = message.nested_type.add(name=f"{name.replace('_', ' ').title().replace(' ', '')}Entry")
+        entry.options.map_entry = True
+        _add_field(entry, "key", 1, "string")
+        _add_field(entry, "value", 2, kind)
+        described.type_name = f".{_PACKAGE}.{message.name}.{entry.name}"
 
 
-Model: Any = _classes()["Model"]
+Model: Any = _model()

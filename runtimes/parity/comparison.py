@@ -5,27 +5,22 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from ...core.arrays import Image
 from ...core.errors import GraphError, PackError, PackTamperedError
 from ...core.pack.manifest import Manifest
 from ...core.pack.store import check_file
 from ...core.restore.reference import ParityReference, facts_of, load
 from ..limits import doubled, limit_of, task_drop_db
+from . import images
+from .call_replay import kernel_source, pipeline_source, replay, rounding
 from .findings import ORDER, Check, ErrorSource, LayerDifference, ParityReport, unmeasured
-from .goldens import golden_source, recorded_here
-from .graph_replay import IMAGE_OUTPUTS, Replayed, replay, rounding, scales, sites
-from .host_replay import pipeline_source
-from .images import ImageSet, budget, forms_of, forms_source, image_source, restore_all, task_source, tiling_source
-from .layers import compared, pairs
-from .measures import as_unit, breach, measure
-from .variants import PackFolder, Variant, VariantChain, described, float_variant, variant_chain
+from .layers import layer_differences
+from .variants import CompareOptions, PackFolder, Variant, VariantChain, described, float_variant, variant_chain
 
 __all__ = ["CompareOptions", "compare"]
 
@@ -33,40 +28,12 @@ PACKAGES_SHOWN = ("pocketprior", "numpy", "onnxruntime", "openvino", "coremltool
 NO_REFERENCE = "no reference was given (--against)"
 
 
-class CompareOptions(NamedTuple):
-    """How `compare` runs a pack, and what it compares with."""
-
-    runtime: str = "onnxruntime"
-    arithmetic: str | None = None  # of numbers other than integers; None for the pack's own
-    precision: str | None = None  # of the files; None for the pack's own
-    against: Path | None = None  # a reference; None for the golden restorations of the pack
-    floats: Path | None = None  # the pack that it was quantized from
-    layers: bool = False  # whether to compare the layers of graphs
-    threads: int | None = None  # for one graph call; None for the runtime's own choice
-    task: str | None = None  # of a pack whose tasks have graphs of their own; None for the first
-
-
-class _Run(NamedTuple):
-    """What all comparisons of a run share."""
-
-    pack: PackFolder
-    chain: VariantChain  # the variants that are compared with the reference and with one another
-    variants: Sequence[Variant]  # all of them; the last is shipped
-    reference: ParityReference
-    recorded: bool  # False if the golden photos were restored here to stand in for a reference
-    floats: Variant | None  # another pack's float graphs
-    options: CompareOptions
-
-
 def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport:
-    """Compare the pack in `folder` with its reference.
+    """Compare the pack in `folder` with its reference; `report.ok` says whether all that was compared passed.
 
     Args:
         folder: The pack.
         options: How to run it and what to compare it with; None for the defaults.
-
-    Returns:
-        The report; `report.ok` says whether something was compared and all checks passed.
 
     Raises:
         PackError: The manifest or the reference cannot be used.
@@ -80,64 +47,101 @@ def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport
     if files.broken:
         return _report(pack, options, "skipped: file checks failed", [files])
     floats = options.floats and PackFolder(options.floats, Manifest.load(options.floats).of(options.task))
-    found = variant_chain(pack, options.runtime, options.arithmetic, floats, options.precision)
-    other = None if floats is None or found.variants[0].folder == floats.folder else float_variant(floats)
-    if options.against is None:
-        base, *others = found.variants
-        try:
-            reference = recorded_here(base, options.threads)
-        except (PackError, GraphError) as error:
-            broken = ErrorSource(base.source, (Check("", str(base), str(error)),))
-            return _report(pack, options, "skipped: a graph failed", [files, broken])
-        compared = found._replace(variants=others, missing={**found.missing, base.source: NO_REFERENCE})
-        return _compared(_Run(pack, compared, found.variants, reference, False, other, options), [files])
-    reference = load(options.against)
-    facts = _facts_source(pack.manifest, reference)
-    if facts.broken:
-        return _report(pack, options, reference.origin, [files, facts])
-    return _compared(_Run(pack, found, found.variants, reference, True, other, options), [files, facts])
+    chain = variant_chain(pack, options, floats)
+    if options.against is not None:
+        reference = load(options.against)
+        facts = _facts_source(pack.manifest, reference)
+        if facts.broken:
+            return _report(pack, options, reference.origin, [files, facts])
+        return _compared(pack, chain, chain.variants, reference, [files, facts], options, floats)
+    base, *others = chain.variants
+    try:
+        reference = images.recorded_here(base)
+    except (PackError, GraphError) as error:
+        broken = ErrorSource(base.source, [Check("", str(base), str(error))])
+        return _report(pack, options, "skipped: a graph failed", [files, broken])
+    chain = chain._replace(missing={**chain.missing, base.source: NO_REFERENCE})
+    return _compared(pack, chain, others, reference, [files], options, floats)
 
 
-def _compared(run: _Run, sources: list[ErrorSource]) -> ParityReport:
-    """All comparisons, once the files and facts are known to be right."""
-    known, reference, threads = run.pack.manifest, run.reference, run.options.threads
-    replayed = replay(run.chain, reference, known, threads)
-    restored = {variant.source: restore_all(variant, reference, threads) for variant in run.chain.variants}
-    shipped = restored[run.variants[-1].source] if restored else restore_all(run.variants[-1], reference, threads)
-    limit = limit_of(run.chain.kind, known)
-    final, images = image_source(shipped, reference, limit)
-    form_limit = limit_of("form", known) if run.chain.kind == "fp32" else doubled(limit)
-    sources += [*replayed.sources, *unmeasured(_missing(run, replayed)), _kernel_source(run), _steps_source(run)]
+def _compared(
+    pack: PackFolder,
+    chain: VariantChain,
+    variants: Sequence[Variant],
+    reference: ParityReference,
+    sources: list[ErrorSource],
+    options: CompareOptions,
+    floats: PackFolder | None,
+) -> ParityReport:
+    """All comparisons, once the files and facts are known to be right; `variants` are those that need a reference."""
+    known, last = pack.manifest, chain.variants[-1]
+    replayed, first = replay(variants, reference, known)
+    restored = {variant.source: images.restore_all(variant, reference) for variant in variants}
+    shipped = restored[last.source] if restored else images.restore_all(last, reference)
+    limit = limit_of(chain.kind, known)
+    final, results = images.image_source(shipped, reference, limit)
+    form_limit = limit_of("form", known) if chain.kind == "fp32" else doubled(limit)
+    measured = {source.name for source in replayed}
+    after = {variant.source: "the variant before it cannot be opened" for variant in variants}
+    missing = {name: why for name, why in {**chain.missing, **after}.items() if name not in measured}
     sources += [
-        tiling_source(run.variants[-1], shipped, reference, limit, threads),
-        forms_source(run.variants[-1], reference, form_limit, threads),
-        golden_source(run.pack, run.variants[-1], threads),
+        *replayed,
+        *unmeasured(missing),
+        images.tiling_source(last, shipped, reference, limit),
+        images.forms_source(last, reference, form_limit),
+        images.golden_source(pack, last),
     ]
-    steps = [("", ImageSet(_references(run), {})), *restored.items()]
-    if run.recorded:
+    recorded = {
+        (form, case.name): reference.arrays[case.pictures[form]]
+        for case in reference.about.cases
+        for form in images.forms_of(known)
+        if form in case.pictures
+    }
+    steps = [("", images.ImageSet(recorded, {})), *restored.items()]
+    if options.against is not None:
         host, answered = pipeline_source(known, reference, limit_of("host", known))
-        sources += [host, task_source(shipped, reference, task_drop_db(known))]
+        sources += [
+            host,
+            kernel_source(reference, limit_of("fp32", known)),
+            images.task_source(shipped, reference, task_drop_db(known)),
+            images.steps_source(reference, images.forms_of(known)[-1]),
+        ]
         steps.insert(1, ("pipeline", answered))
     else:
-        sources += unmeasured(dict.fromkeys(("pipeline", "task"), NO_REFERENCE))
-    sources += [final] if run.recorded or restored else unmeasured({"picture": NO_REFERENCE})
-    report = _report(run.pack, run.options, reference.origin, sources)
-    layers, note = _layers(run, replayed) if run.options.layers else ([], "")
-    return replace(
-        report,
-        environment={
-            **report.environment,
-            **{f"reference {name}": words for name, words in reference.about.environment.items()},
-        },
-        runs=tuple(f"{variant.source}: {variant}" for variant in run.chain.variants),
-        budget=budget(steps),
-        images=tuple(images),
-        layers=tuple(layers),
-        notes=(*_notes(run), *([note] if note else [])),
+        sources += unmeasured(dict.fromkeys(("kernel", "pipeline", "task", "steps"), NO_REFERENCE))
+    sources += [final] if options.against is not None or restored else unmeasured({"picture": NO_REFERENCE})
+    notes: list[str] = []
+    largest = max(rounding(reference).values(), default=0.0)
+    if largest > 0:
+        floor = f"{-20 * math.log10(largest):.1f} dB"
+        notes.append(f"PyTorch in float32 is itself {floor} from PyTorch in float64, at the worst of these calls")
+    layers: list[LayerDifference] = []
+    if options.layers:
+        other = None if floats is None or chain.variants[0].folder == floats.folder else float_variant(floats)
+        layers, note = layer_differences(chain.variants, first, reference, known, other)
+        notes += [note] if note else []
+    return _report(
+        pack,
+        options,
+        reference.origin,
+        sources,
+        {f"reference {name}": words for name, words in reference.about.environment.items()},
+        runs=[f"{variant.source}: {variant}" for variant in variants],
+        budget=images.budget(steps),
+        images=results,
+        layers=layers,
+        notes=notes,
     )
 
 
-def _report(pack: PackFolder, options: CompareOptions, reference: str, sources: Sequence[ErrorSource]) -> ParityReport:
+def _report(
+    pack: PackFolder,
+    options: CompareOptions,
+    reference: str,
+    sources: Sequence[ErrorSource],
+    recorded_on: Mapping[str, str] | None = None,
+    **found: Any,
+) -> ParityReport:
     return ParityReport(
         pack=pack.manifest.name,
         model=pack.manifest.model,
@@ -148,10 +152,11 @@ def _report(pack: PackFolder, options: CompareOptions, reference: str, sources: 
         environment={
             "processor": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
-            **_versions(),
+            **{package: version(package) for package in PACKAGES_SHOWN if find_spec(package) is not None},
+            **(recorded_on or {}),
         },
-        runs=(),
-        sources=tuple(sorted(sources, key=lambda source: ORDER.index(source.name))),
+        sources=sorted(sources, key=lambda source: ORDER.index(source.name)),
+        **found,
     )
 
 
@@ -163,7 +168,7 @@ def _files_source(pack: PackFolder) -> ErrorSource:
             checks.append(Check("", packed.file, ""))
         except PackTamperedError as error:
             checks.append(Check("", packed.file, str(error)))
-    return ErrorSource("files", tuple(checks))
+    return ErrorSource("files", checks)
 
 
 def _facts_source(manifest: Manifest, reference: ParityReference) -> ErrorSource:
@@ -175,7 +180,7 @@ def _facts_source(manifest: Manifest, reference: ParityReference) -> ErrorSource
     checks += [_fact(f"interface of {name}", own, graphs[1].get(name)) for name, own in graphs[0].items()]
     checks += [_fact(f"receptive_field of {name}", own, fields[1].get(name)) for name, own in fields[0].items()]
     checks.append(_fact("checkpoint", manifest.made_by.get("checkpoint"), reference.about.checkpoint))
-    return ErrorSource("facts", tuple(checks))
+    return ErrorSource("facts", checks)
 
 
 def _fact(name: str, here: object, there: object) -> Check:
@@ -186,71 +191,3 @@ def _fact(name: str, here: object, there: object) -> Check:
 def _short(fact: object) -> str:
     text = json.dumps(fact)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _kernel_source(run: _Run) -> ErrorSource:
-    """Compare fused kernels with plain PyTorch, as recorded on the machine of the reference."""
-    reference, limit = run.reference, limit_of("fp32", run.pack.manifest)
-    units, checks = scales(reference), list[Check]()
-    for site in sites(reference):
-        outputs = reference.named(site.call.outputs)
-        for name, fused in reference.named(site.call.kernels).items():
-            found = measure(fused, outputs[name], units[site.call.graph, name])
-            problem = breach(found, limit, image=name in IMAGE_OUTPUTS)
-            checks.append(Check(site.call.graph, site.place(name), problem, found))
-    if checks:
-        return ErrorSource("kernel", tuple(checks), limit)
-    reason = f"{reference.origin}; fused kernels run on CUDA" if run.recorded else NO_REFERENCE
-    return ErrorSource("kernel", (), reason=reason)
-
-
-def _steps_source(run: _Run) -> ErrorSource:
-    """Compare the model with its teacher, without a limit: fewer steps change an image on purpose."""
-    checks: list[Check] = []
-    for case in run.reference.about.cases:
-        if case.teacher is not None:
-            form = forms_of(run.pack.manifest)[-1]
-            mine, teacher = (as_unit(run.reference.arrays[key]) for key in (case.pictures[form], case.teacher))
-            checks.append(Check("", f"against the teacher, {case.name}", "", measure(mine, teacher)))
-    reason = "no teacher was recorded (--teacher)" if run.recorded else NO_REFERENCE
-    return ErrorSource("steps", tuple(checks), reason="" if checks else reason)
-
-
-def _missing(run: _Run, replayed: Replayed) -> dict[str, str]:
-    """Error sources that were not measured, with the reasons."""
-    measured = {source.name for source in replayed.sources}
-    after = {variant.source: "the variant before it cannot be opened" for variant in run.chain.variants}
-    return {name: why for name, why in {**run.chain.missing, **after}.items() if name not in measured}
-
-
-def _layers(run: _Run, replayed: Replayed) -> tuple[list[LayerDifference], str]:
-    """The layers worth a look, and a note if there are none."""
-    known = [site for site in sites(run.reference) if site.call.graph in run.pack.manifest.graphs]
-    looked, note = pairs(run.variants, replayed.first, known, run.floats)
-    layers: list[LayerDifference] = []
-    for pair in looked:
-        try:
-            layers += compared(pair, run.reference, limit_of(pair.kind, run.pack.manifest))
-        except (GraphError, PackError) as error:
-            note = f"layers of {pair.site.call.graph} could not be compared: {error}"
-    return layers, note
-
-
-def _references(run: _Run) -> dict[tuple[str, str], Image]:
-    return {
-        (form, case.name): run.reference.arrays[case.pictures[form]]
-        for case in run.reference.about.cases
-        for form in forms_of(run.pack.manifest)
-        if form in case.pictures
-    }
-
-
-def _notes(run: _Run) -> Iterator[str]:
-    largest = max(rounding(run.reference).values(), default=0.0)
-    if largest > 0:
-        floor = -20 * math.log10(largest)
-        yield f"PyTorch in float32 is itself {floor:.1f} dB from PyTorch in float64, at the worst of these calls"
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in PACKAGES_SHOWN if find_spec(package) is not None}

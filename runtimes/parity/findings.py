@@ -1,16 +1,23 @@
-"""What a comparison found, as data: checks, the error sources that they belong to, and the report of a run."""
+"""What a comparison found, as data: differences, checks, the error sources that they belong to, the report of a run.
+
+The difference of two arrays is measured in float64, on a fixed scale, and never NaN.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...core.arrays import Array, Image
 from ..limits import ParityLimit
-from .measures import ArrayDifference
 
 __all__ = [
+    "ArrayDifference",
     "Check",
     "ErrorBudget",
     "ErrorSource",
@@ -18,6 +25,11 @@ __all__ = [
     "LayerDifference",
     "LayerValue",
     "ParityReport",
+    "as_unit",
+    "breach",
+    "compare_arrays",
+    "measure",
+    "scale_of",
     "unmeasured",
 ]
 
@@ -41,6 +53,18 @@ ORDER = (
 
 
 @dataclass(frozen=True)
+class ArrayDifference:
+    """What `measure` found, in units of the scale: 1 is white for an image. Broken values count in no other field."""
+
+    max_abs: float
+    rmse: float
+    psnr_db: float  # -inf where all values are broken
+    shift: float  # the mean difference of the channel that moved most, with its sign
+    broken: int  # values that are not finite where they should be, or differ where they should not be finite
+    count: int  # values that were compared
+
+
+@dataclass(frozen=True)
 class Check:
     """One thing that was compared."""
 
@@ -59,7 +83,7 @@ class ErrorSource:
     """One step of the way from the reference to what runs here, with its checks."""
 
     name: str  # one of ORDER
-    checks: tuple[Check, ...]
+    checks: Sequence[Check]
     limit: ParityLimit | None = None  # None where checks are exact or have no limit
     reason: str = ""  # why it was not measured; "" where it was
 
@@ -76,10 +100,10 @@ class ErrorSource:
         return "BREACH" if self.broken else "held"
 
     @property
-    def worst(self) -> Check | None:
+    def worst(self) -> tuple[Check, ArrayDifference] | None:
         """The check with the largest difference; of those that failed, if any did."""
-        found = [check for check in self.broken or self.checks if check.found is not None]
-        return max(found, key=lambda check: _badness(check.found), default=None)
+        found = [(check, check.found) for check in self.broken or self.checks if check.found is not None]
+        return max(found, key=lambda pair: (pair[1].broken, -pair[1].psnr_db), default=None)
 
 
 @dataclass(frozen=True)
@@ -133,8 +157,8 @@ class ParityReport:
     arithmetic: str
     reference: str
     environment: Mapping[str, str]
-    runs: Sequence[str]  # the variants, in words
     sources: Sequence[ErrorSource]
+    runs: Sequence[str] = ()  # the variants, in words
     budget: ErrorBudget | None = None
     images: Sequence[ImageResult] = ()
     layers: Sequence[LayerDifference] = ()  # by graph, in the order of computation; only if asked for
@@ -162,6 +186,62 @@ def unmeasured(reasons: Mapping[str, str]) -> Iterable[ErrorSource]:
     return (ErrorSource(name, (), reason=reason) for name, reason in reasons.items())
 
 
-def _badness(found: ArrayDifference | None) -> tuple[int, float]:
-    assert found is not None
-    return found.broken, -found.psnr_db
+def measure(given: NDArray[Any], expected: NDArray[Any], scale: float = 1.0) -> ArrayDifference:
+    """Compare two arrays of one shape, (1, C, H, W) or (1, N); ValueError for others and for empty ones."""
+    if given.shape != expected.shape or given.size == 0:
+        raise ValueError(f"expected two arrays of one shape with values in it, got {given.shape} and {expected.shape}")
+    finite = np.isfinite(given) & np.isfinite(expected)
+    distance = np.zeros(given.shape)
+    distance[finite] = (given[finite].astype(np.float64) - expected[finite].astype(np.float64)) / scale
+    rmse = math.sqrt(float(np.mean(np.square(distance))))
+    means = distance.mean(axis=(0, 2, 3)) if distance.ndim == 4 else distance.mean(keepdims=True).ravel()
+    psnr_db = math.inf if rmse == 0 else -20 * math.log10(rmse)
+    return ArrayDifference(
+        max_abs=float(np.abs(distance).max()),
+        rmse=rmse,
+        psnr_db=psnr_db if finite.any() else -math.inf,
+        shift=float(means[np.abs(means).argmax()]),
+        broken=int(np.count_nonzero(~finite & (given != expected))),
+        count=int(finite.size),
+    )
+
+
+def breach(found: ArrayDifference, limit: ParityLimit, *, image: bool) -> str:
+    """In what way a difference exceeds a limit, '' if it does not; the mean shift is limited only for images."""
+    if found.broken:
+        return f"{found.broken} of {found.count} values are not finite"
+    if found.psnr_db < limit.psnr_db:
+        return f"{found.psnr_db:.1f} dB, expected at least {limit.psnr_db:.1f} dB"
+    if found.max_abs > limit.max_abs:
+        return f"one value is off by {found.max_abs:.2g}, allowed are {limit.max_abs:.2g}"
+    if image and abs(found.shift) > limit.shift:
+        return f"a channel is shifted by {found.shift:+.2g}, allowed are {limit.shift:.2g}"
+    return ""
+
+
+def compare_arrays(
+    where: tuple[str, str],
+    given: NDArray[Any],
+    expected: NDArray[Any],
+    limit: ParityLimit,
+    scale: float = 1.0,
+    *,
+    image: bool = True,
+) -> Check:
+    """Check two arrays by a limit; `where` is the (graph, place) of the check. Raises as `measure` does."""
+    found = measure(given, expected, scale)
+    return Check(*where, breach(found, limit, image=image), found)
+
+
+def scale_of(*expected: NDArray[Any], least: float = 1.0) -> float:
+    """The unit for an array that is no image: the root mean square of its reference, but at least `least`.
+
+    It depends only on the reference, so that a result that is far off cannot make its own error look small.
+    """
+    squares = sum(float(np.square(array[np.isfinite(array)], dtype=np.float64).sum()) for array in expected)
+    return max(least, math.sqrt(squares / sum(array.size for array in expected)))
+
+
+def as_unit(image: Image) -> NDArray[np.float64]:
+    """An image (H, W, 3) as (1, 3, H, W) float64 in 0 to 1."""
+    return (image.astype(np.float64) / np.iinfo(image.dtype).max).transpose(2, 0, 1)[np.newaxis]

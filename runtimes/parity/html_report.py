@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from ...core.arrays import Image
-from .findings import Check, ErrorBudget, ErrorSource, ImageResult, ParityReport
+from .findings import Check, ErrorBudget, ErrorSource, ImageResult, ParityReport, as_unit
 from .formats import allowed, decibels, verdict
-from .measures import as_unit
 
 __all__ = ["Spot", "as_html", "distance", "embedded", "heat_map", "histogram", "waterfall", "worst_spots"]
 
@@ -49,11 +48,16 @@ def as_html(report: ParityReport) -> str:
         "<h2>Error sources</h2>",
         _rows(("error source", "", "compared", "limit", "worst", "why"), map(_source_row, report.sources)),
         *(_broken(source) for source in report.sources if source.broken),
-        *_budget(report),
-        *_layers(report),
-        *(["<h2>Images, the worst first</h2>"] if worst else []),
-        *map(_image, worst),
     ]
+    if report.budget is not None:
+        words = "Squared error of the final images by error source; the numbers are roots, in grey levels of 255."
+        parts += ["<h2>Where the error comes from</h2>", f"<p>{words}</p>", waterfall(report.budget)]
+    if report.layers:
+        mark = _Html('<span class="breach">first to break</span>')
+        rows = [(*layer[:4], decibels(layer.found.psnr_db), mark if layer.broken else "") for layer in report.layers]
+        parts += ["<h2>Layers</h2>", _rows(("graph", "layer", "operator", "module", "", ""), rows)]
+    if worst:
+        parts += ["<h2>Images, the worst first</h2>", *map(_image, worst)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
@@ -69,60 +73,27 @@ def _facts(report: ParityReport) -> str:
         **report.environment,
         **{f"note {i}": note for i, note in enumerate(report.notes, 1)},
     }
-    return _rows(("", ""), ((escape(name), escape(words)) for name, words in facts.items()))
+    return _rows(("", ""), facts.items())
 
 
 def _source_row(source: ErrorSource) -> Sequence[str]:
-    kind = "missing" if not source.checks else "breach" if source.broken else "held"
-    worst = source.worst
-    largest = "" if worst is None or worst.found is None else f"{decibels(worst.found.psnr_db)} at {worst}"
+    kind = {"held": "held", "BREACH": "breach", "not measured": "missing"}[source.status]
+    largest = "" if source.worst is None else f"{decibels(source.worst[1].psnr_db)} at {source.worst[0]}"
     why = source.reason or ("" if source.limit is None else source.limit.reason)
-    status = f'<span class="{kind}">{source.status}</span>'
-    return (
-        escape(source.name),
-        status,
-        str(len(source.checks)),
-        escape(allowed(source.limit)),
-        escape(largest),
-        escape(why),
-    )
+    status = _Html(f'<span class="{kind}">{source.status}</span>')
+    return source.name, status, str(len(source.checks)), allowed(source.limit), largest, why
 
 
 def _broken(source: ErrorSource) -> str:
     def row(check: Check) -> Sequence[str]:
         numbers = check.found
         size = "" if numbers is None else f"largest {numbers.max_abs:.3g}, mean shift {numbers.shift:+.3g}"
-        return escape(str(check)), escape(check.problem), size
+        return str(check), check.problem, size
 
     left = len(source.broken) - CHECKS_SHOWN
     more = f"<p>and {left} more</p>" if left > 0 else ""
-    return (
-        f"<h3>{escape(source.name)}</h3>" + _rows(("where", "what", ""), map(row, source.broken[:CHECKS_SHOWN])) + more
-    )
-
-
-def _budget(report: ParityReport) -> list[str]:
-    if report.budget is None:
-        return []
-    words = "Squared error of the final images by error source; the numbers are roots, in grey levels of 255."
-    return ["<h2>Where the error comes from</h2>", f"<p>{words}</p>", waterfall(report.budget)]
-
-
-def _layers(report: ParityReport) -> list[str]:
-    if not report.layers:
-        return []
-    rows = (
-        (
-            escape(layer.graph),
-            escape(layer.name),
-            escape(layer.operator),
-            escape(layer.module),
-            decibels(layer.found.psnr_db),
-            '<span class="breach">first to break</span>' if layer.broken else "",
-        )
-        for layer in report.layers
-    )
-    return ["<h2>Layers</h2>", _rows(("graph", "layer", "operator", "module", "", ""), rows)]
+    shown = _rows(("where", "what", ""), map(row, source.broken[:CHECKS_SHOWN]))
+    return f"<h3>{escape(source.name)}</h3>{shown}{more}"
 
 
 def _image(image: ImageResult) -> str:
@@ -150,11 +121,16 @@ def _figure(address: str, words: str) -> str:
     return f'<figure><img src="{address}" alt="{escape(words)}"><figcaption>{escape(words)}</figcaption></figure>'
 
 
+class _Html(str):
+    """Text that is HTML already."""
+
+
 def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; cells are HTML already."""
-    first = "".join(f"<th>{cell}</th>" for cell in head)
-    rest = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{first}</tr>{rest}</table>"
+    """A table; cells are escaped unless they are HTML already."""
+    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
+    for row in rows:
+        lines.append("".join(f"<td>{cell if isinstance(cell, _Html) else escape(cell)}</td>" for cell in row))
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def waterfall(budget: ErrorBudget) -> str:

@@ -1,4 +1,4 @@
-"""Whole restorations: the images of every variant, in both forms, tiled and whole."""
+"""Whole restorations: the images of every variant, in both forms, tiled and whole, and the golden ones of the pack."""
 
 from __future__ import annotations
 
@@ -16,13 +16,22 @@ from ...core.metrics.similarity import psnr
 from ...core.pack.manifest import Manifest
 from ...core.pack.size import padded_size
 from ...core.restore.pipeline import prepare, restore_tile, tiled_graphs
-from ...core.restore.reference import ParityReference, ReferenceCase
+from ...core.restore.reference import (
+    REFERENCE_FORMAT,
+    ParityReference,
+    ReferenceCall,
+    ReferenceCase,
+    ReferenceHeader,
+    ReferenceWriter,
+    facts_of,
+    record_calls,
+)
 from ...core.restore.restorer import Restorer
+from ...core.restore.selftest import read_golden
 from ...core.restore.tiles import Box
 from ..limits import ParityLimit
-from .findings import Check, ErrorBudget, ErrorSource, ImageResult
-from .measures import as_unit, breach, measure
-from .variants import Variant
+from .findings import Check, ErrorBudget, ErrorSource, ImageResult, as_unit, compare_arrays, measure
+from .variants import FP32, PackFolder, Variant
 
 __all__ = [
     "ImageSet",
@@ -30,8 +39,11 @@ __all__ = [
     "compare_images",
     "forms_of",
     "forms_source",
+    "golden_source",
     "image_source",
+    "recorded_here",
     "restore_all",
+    "steps_source",
     "task_source",
     "tiling_source",
 ]
@@ -51,21 +63,16 @@ def forms_of(manifest: Manifest) -> list[str]:
     return [form for form, graph in (("split", "denoise"), ("fused", "fused")) if graph in manifest.graphs]
 
 
-def restore_all(variant: Variant, reference: ParityReference, threads: int | None = None) -> ImageSet:
+def restore_all(variant: Variant, reference: ParityReference) -> ImageSet:
     """Restore all recorded photos with the recorded settings."""
     restored: dict[ImageKey, Image] = {}
     problems: dict[ImageKey, str] = {}
     for form in forms_of(variant.manifest):
-        cases = [case for case in reference.about.cases if form in case.calls]
-        try:
-            restorer = variant.restorer(form, threads)
-        except PackError as error:
-            problems |= {(form, case.name): str(error) for case in cases}
-            continue
-        for case in cases:
+        for case in (case for case in reference.about.cases if form in case.calls):
+            photo = reference.arrays[case.photo]
             try:
-                restored[form, case.name] = _restored(restorer, reference, case, case.tile)
-            except GraphError as error:
+                restored[form, case.name] = variant.restorer(form)(photo, **case.settings, tile=case.tile)
+            except (GraphError, PackError) as error:
                 problems[form, case.name] = str(error)
     return ImageSet(restored, problems)
 
@@ -74,8 +81,7 @@ def compare_images(given: Image, expected: Image, limit: ParityLimit, place: str
     """Compare two final images, in 0 to 1."""
     if given.shape != expected.shape:
         return Check("", place, f"expected an image of {expected.shape}, got {given.shape}")
-    found = measure(as_unit(given), as_unit(expected))
-    return Check("", place, breach(found, limit, image=True), found)
+    return compare_arrays(("", place), as_unit(given), as_unit(expected), limit)
 
 
 def image_source(
@@ -93,76 +99,78 @@ def image_source(
             checks.append(check)
             if check.found is not None:
                 images.append(ImageResult(case.name, form, expected, restored, check.found))
-    return ErrorSource("picture", tuple(checks), limit), images
+    return ErrorSource("picture", checks, limit), images
 
 
 def task_source(shipped: ImageSet, reference: ParityReference, drop: float) -> ErrorSource:
     """The change of the PSNR to the clean photos: in the mean, which shows a bias that no single photo shows."""
     checks: list[Check] = []
     for form in dict.fromkeys(form for form, _ in shipped.restored):
-        changes = [
-            _change(shipped.restored[form, case.name], *map(reference.arrays.__getitem__, (case.pictures[form], clean)))
-            for case, clean in ((case, case.clean) for case in reference.about.cases)
-            if clean is not None and (form, case.name) in shipped.restored
-        ]
+        changes: list[float] = []
+        for case in reference.about.cases:
+            if case.clean is not None and (form, case.name) in shipped.restored:
+                images = shipped.restored[form, case.name], reference.arrays[case.pictures[form]]
+                here, there = (psnr(image, reference.arrays[case.clean]) for image in images)
+                changes.append(0.0 if here == there else here - there)  # both may be infinite
         if changes:
             mean = fmean(changes)
             place = f"{form}: {mean:+.3f} dB in the mean, {min(changes):+.3f} at worst"
             problem = f"allowed is a loss of {drop:g} dB" if mean < -drop else ""
             checks.append(Check("", place, problem, change_db=mean))
-    return ErrorSource("task", tuple(checks), reason="" if checks else "no clean photos were recorded")
+    return ErrorSource("task", checks, reason="" if checks else "no clean photos were recorded")
 
 
-def _change(restored: Image, reference: Image, clean: Image) -> float:
-    """By how many dB `restored` is nearer to the clean photo than `reference`."""
-    here, there = psnr(restored, clean), psnr(reference, clean)
-    return 0.0 if here == there else here - there
-
-
-def tiling_source(
-    shipped: Variant, tiled: ImageSet, reference: ParityReference, limit: ParityLimit, threads: int | None = None
-) -> ErrorSource:
+def tiling_source(shipped: Variant, tiled: ImageSet, reference: ParityReference, limit: ParityLimit) -> ErrorSource:
     """Compare restorations in tiles with those of the whole photo at once, in the default form."""
     form, checks = forms_of(shipped.manifest)[-1], list[Check]()
-    cut = [case for case in reference.about.cases if _is_cut(reference, case) and (form, case.name) in tiled.restored]
-    if not cut:
-        return ErrorSource("tiling", (), reason=_untiled(shipped.manifest))
-    restorer = shipped.restorer(form, threads)
-    for case in cut:
+    for case in reference.about.cases:
+        photo = reference.arrays[case.photo]
+        if case.tile is None or case.tile >= max(photo.shape[:2]) or (form, case.name) not in tiled.restored:
+            continue
         place = f"{form}, {case.name}"
-        whole = max(
-            case.tile or 0, *(_padded(side, shipped.manifest) for side in reference.arrays[case.photo].shape[:2])
-        )
+        whole = max(case.tile, *(_padded(side, shipped.manifest) for side in photo.shape[:2]))
         try:
-            image = _restored(restorer, reference, case, whole)
+            image = shipped.restorer(form)(photo, **case.settings, tile=whole)
         except GraphError as error:
             checks.append(Check("", place, str(error)))
             continue
         checks.append(compare_images(tiled.restored[form, case.name], image, limit, place))
-    return ErrorSource("tiling", tuple(checks), limit)
+    if checks:
+        return ErrorSource("tiling", checks, limit)
+    reason = "every recorded photo fits into one tile, or none was restored; record larger ones (--side)"
+    if shipped.manifest.window(shipped.manifest.receptive_field) is not None:
+        reason = "the pack only has tiles of one size, with which the images were recorded"
+    return ErrorSource("tiling", (), reason=reason)
 
 
-def forms_source(
-    shipped: Variant, reference: ParityReference, limit: ParityLimit, threads: int | None = None
-) -> ErrorSource:
+def forms_source(shipped: Variant, reference: ParityReference, limit: ParityLimit) -> ErrorSource:
     """Compare one tile of each photo in one graph with the same tile step by step, before it is rounded to integers."""
     forms = forms_of(shipped.manifest)
     if len(forms) < 2:
         return ErrorSource("forms", (), reason=f"the pack has only the {forms[0]} form")
-    checks: list[Check] = []
     try:
-        restorers = {form: shipped.restorer(form, threads) for form in forms}
+        restorers = [shipped.restorer(form) for form in forms]
     except PackError as error:
-        return ErrorSource("forms", (Check("", "open", str(error)),), limit)
+        return ErrorSource("forms", [Check("", "open", str(error))], limit)
+    checks: list[Check] = []
     for case in reference.about.cases:
         try:
-            split, fused = (_tile(restorers[form], reference, case) for form in forms)
+            split, fused = (_first_tile(restorer, reference, case) for restorer in restorers)
         except GraphError as error:
             checks.append(Check("fused", case.name, str(error)))
             continue
-        found = measure(fused, split)
-        checks.append(Check("fused", f"against split, {case.name}", breach(found, limit, image=True), found))
-    return ErrorSource("forms", tuple(checks), limit)
+        checks.append(compare_arrays(("fused", f"against split, {case.name}"), fused, split, limit))
+    return ErrorSource("forms", checks, limit)
+
+
+def steps_source(reference: ParityReference, form: str) -> ErrorSource:
+    """Compare the model with its teacher, without a limit: fewer steps change an image on purpose."""
+    checks: list[Check] = []
+    for case in reference.about.cases:
+        if case.teacher is not None:
+            mine, teacher = (as_unit(reference.arrays[key]) for key in (case.pictures[form], case.teacher))
+            checks.append(Check("", f"against the teacher, {case.name}", "", measure(mine, teacher)))
+    return ErrorSource("steps", checks, reason="" if checks else "no teacher was recorded (--teacher)")
 
 
 def budget(steps: Sequence[tuple[str, ImageSet]]) -> ErrorBudget | None:
@@ -170,9 +178,7 @@ def budget(steps: Sequence[tuple[str, ImageSet]]) -> ErrorBudget | None:
     shared = set.intersection(*(set(images.restored) for _, images in steps))
     if not shared or len(steps) < 2:
         return None
-    sources: dict[str, float] = {}
-    for (_, before), (source, after) in pairwise(steps):
-        sources[source] = _squares(before, after, shared)
+    sources = {source: _squares(before, after, shared) for (_, before), (source, after) in pairwise(steps)}
     total = _squares(steps[0][1], steps[-1][1], shared)
     rest = total - sum(sources.values())
     roots = {source: math.sqrt(squares) for source, squares in sources.items()}
@@ -185,12 +191,7 @@ def _squares(a: ImageSet, b: ImageSet, places: set[ImageKey]) -> float:
     return float(np.mean(np.square(np.array(found) * 255)))
 
 
-def _restored(restorer: Restorer, reference: ParityReference, case: ReferenceCase, tile: int | None) -> Image:
-    return restorer(reference.arrays[case.photo], **case.settings, tile=tile)
-
-
-def _tile(restorer: Restorer, reference: ParityReference, case: ReferenceCase) -> Batch:
-    """The first tile of a photo."""
+def _first_tile(restorer: Restorer, reference: ParityReference, case: ReferenceCase) -> Batch:
     manifest, photo = restorer.manifest, reference.arrays[case.photo]
     tiled = tiled_graphs(manifest, restorer.graphs, case.strength, case.amount)
     window = manifest.window(tiled)
@@ -200,17 +201,51 @@ def _tile(restorer: Restorer, reference: ParityReference, case: ReferenceCase) -
 
 
 def _padded(side: int, manifest: Manifest) -> int:
-    size = manifest.size
-    return padded_size(side, size.multiple_of, size.minimum)
+    return padded_size(side, manifest.size.multiple_of, manifest.size.minimum)
 
 
-def _is_cut(reference: ParityReference, case: ReferenceCase) -> bool:
-    """Whether a photo was restored in several tiles, of a free size."""
-    return case.tile is not None and case.tile < max(reference.arrays[case.photo].shape[:2])
+def golden_source(pack: PackFolder, shipped: Variant) -> ErrorSource:
+    """Check the golden restorations in every form, within their tolerance, which is for the pack's own precision."""
+    own = pack.manifest.precision[shipped.target]
+    if shipped.arithmetic not in (None, FP32) or shipped.manifest.precision[shipped.target] != own:
+        return ErrorSource("golden", (), reason="their tolerance is for the pack's own precision")
+    checks: list[Check] = []
+    for form in forms_of(shipped.manifest):
+        try:
+            restorer = shipped.restorer(form)
+        except PackError as error:
+            checks.append(Check("", form, str(error)))
+            continue
+        for name, golden in shipped.manifest.golden.items():
+            place = f"{form}, {name}"
+            photo, expected, settings = read_golden(pack.folder, golden)
+            try:
+                restored = restorer(photo, **settings)
+            except GraphError as error:
+                checks.append(Check("", place, str(error)))
+                continue
+            off = int(np.abs(restored.astype(np.int64) - expected.astype(np.int64)).max())
+            problem = f"off by {off}, allowed are {golden.tolerance}" if off > golden.tolerance else ""
+            checks.append(Check("", place, problem, measure(as_unit(restored), as_unit(expected))))
+    return ErrorSource("golden", checks)
 
 
-def _untiled(manifest: Manifest) -> str:
-    """Why tiles cannot be compared with the whole."""
-    if manifest.window(manifest.receptive_field) is not None:
-        return "the pack only has tiles of one size, with which the images were recorded"
-    return "every recorded photo fits into one tile, or none was restored; record larger ones (--side)"
+def recorded_here(variant: Variant) -> ParityReference:
+    """What a variant makes of the golden photos, as a reference where there is no other."""
+    writer, cases = ReferenceWriter(), list[ReferenceCase]()
+    for name, golden in variant.manifest.golden.items():
+        photo, _, settings = read_golden(variant.folder, golden)
+        if photo.dtype != np.uint16:  # so that the restoration is not rounded to 8 bits
+            photo = photo.astype(np.uint16) * np.uint16(257)
+        calls: dict[str, tuple[ReferenceCall, ...]] = {}
+        pictures: dict[str, str] = {}
+        for form in forms_of(variant.manifest):
+            image, made = record_calls(variant.restorer(form), photo, **settings)
+            pictures[form] = writer.key(image)
+            calls[form] = tuple(
+                ReferenceCall(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {}) for call in made
+            )
+        case = ReferenceCase(name, **settings, tile=None, photo=writer.key(photo), calls=calls, pictures=pictures)
+        cases.append(case)
+    about = ReferenceHeader(REFERENCE_FORMAT, "", facts_of(variant.manifest), {}, tuple(cases))
+    return ParityReference(about, writer.arrays, f"the golden photos in {variant}, here (no reference was given)")

@@ -10,30 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
-from ...core.errors import PackError, UnknownNameError, UsageError
-from ...core.pack.manifest import Manifest
+from ...core.errors import UnknownNameError, UsageError
+from ...core.pack.manifest import GraphSpec, Manifest
 from ...core.restore.reference import facts_of
 from ...core.restore.restorer import Graph, Restorer, graph_names
-from .. import RUNTIMES, open_graphs
+from .. import open_graphs, runtime_module, target_for
 from ..options import arithmetic_of
 
-__all__ = ["PackFolder", "Variant", "VariantChain", "described", "float_variant", "variant_chain"]
+__all__ = ["CompareOptions", "PackFolder", "Variant", "VariantChain", "described", "float_variant", "variant_chain"]
 
 BASE = "onnxruntime"  # what other runtimes are compared with
 FP32 = "fp32"
 HALF_PRECISIONS = ("fp16", "bf16")
 ERROR_SOURCES = ("conversion", "runtime", "precision", "quantization")
-LIMIT_OF = {
-    "conversion": "fp32",
-    "runtime": "fp32",
-    "precision": "half",
-    "quantization": "coded",
-}  # source -> class of `limits.py`
+# source -> class of `limits.py`
+LIMIT_OF = {"conversion": "fp32", "runtime": "fp32", "precision": "half", "quantization": "coded"}
+
+
+class CompareOptions(NamedTuple):
+    """How `compare` runs a pack, and what it compares with."""
+
+    runtime: str = "onnxruntime"
+    arithmetic: str | None = None  # of numbers other than integers; None for the pack's own
+    precision: str | None = None  # of the files; None for the pack's own
+    against: Path | None = None  # a reference; None for the golden restorations of the pack
+    floats: Path | None = None  # the pack that it was quantized from
+    layers: bool = False  # whether to compare the layers of graphs
+    threads: int | None = None  # for one graph call; None for the runtime's own choice
+    task: str | None = None  # of a pack whose tasks have graphs of their own; None for the first
 
 
 class PackFolder(NamedTuple):
@@ -51,7 +58,8 @@ class Variant:
     folder: Path
     manifest: Manifest  # lists only these files
     runtime: str
-    arithmetic: str | None  # None for what the manifest says of each graph
+    arithmetic: str | None = None  # None for what the manifest says of each graph
+    threads: int | None = None  # for one graph call; None for the runtime's own choice
     opened: dict[str, Graph] = field(default_factory=dict[str, Graph], compare=False, repr=False)
 
     @property
@@ -63,19 +71,18 @@ class Variant:
         """The file of one of its graphs."""
         return self.folder / self.manifest.graph_file(graph, self.target).file
 
-    def open(self, names: Sequence[str], threads: int | None = None) -> dict[str, Graph]:
+    def open(self, names: Sequence[str]) -> dict[str, Graph]:
         """These of its graphs, each opened only once; raises as `open_graphs` does."""
         fresh = [name for name in names if name not in self.opened]
-        self.opened.update(
-            open_graphs(
-                self.manifest, self.folder, self.runtime, names=fresh, threads=threads, arithmetic=self.arithmetic
-            )
+        opened = open_graphs(
+            self.manifest, self.folder, self.runtime, names=fresh, threads=self.threads, arithmetic=self.arithmetic
         )
+        self.opened.update(opened)
         return {name: self.opened[name] for name in names}
 
-    def restorer(self, form: str, threads: int | None = None) -> Restorer:
+    def restorer(self, form: str) -> Restorer:
         """A restorer in one form, "split" or "fused"; raises as `open_graphs` does."""
-        return Restorer(self.manifest, self.open(graph_names(self.manifest, form), threads))
+        return Restorer(self.manifest, self.open(graph_names(self.manifest, form)))
 
     def __str__(self) -> str:
         labels = ", ".join(dict.fromkeys(self.manifest.precision[self.target].values()))
@@ -90,53 +97,37 @@ class VariantChain(NamedTuple):
     kind: str  # the class of `limits.py` of what is shipped
 
 
-def variant_chain(
-    pack: PackFolder,
-    runtime: str,
-    arithmetic: str | None = None,
-    floats: PackFolder | None = None,
-    precision: str | None = None,
-) -> VariantChain:
-    """What there is to compare when `pack` is run in a runtime.
+def variant_chain(pack: PackFolder, options: CompareOptions, floats: PackFolder | None = None) -> VariantChain:
+    """What there is to compare when `pack` is run with `options`; `floats` is the pack that it was quantized from.
 
-    Args:
-        pack: The pack.
-        runtime: What runs it.
-        arithmetic: None for what the manifest says.
-        floats: The pack that it was quantized from.
-        precision: Of the files; None for what the manifest says.
-
-    Raises:
-        UnknownNameError: There is no such runtime or precision.
-        UsageError: `floats` is of another model.
-        PackError: The pack has no graphs for the runtime.
+    Raises UnknownNameError for a runtime or precision that does not exist, UsageError for `floats` of another model,
+    PackError for a pack without graphs for the runtime.
     """
     if floats is not None and _model(floats.manifest) != _model(pack.manifest):
         raise UsageError(
             f"--float {floats.folder} is of another model than {pack.folder}; give the pack that it was quantized from"
         )
-    target, targets = _target(pack.manifest, runtime)
-    labels = _labels(pack.manifest, target, precision)
+    runtime, arithmetic, threads = options.runtime, options.arithmetic, options.threads
+    target = target_for(pack.manifest, runtime)
+    labels = _labels(pack.manifest, target, options.precision)
     bases = {label.partition("+")[0] for label in labels.values()}
     narrow = {arithmetic or arithmetic_of(label, target) for label in labels.values()} - {FP32}
     half, quantized = bool(narrow) or not bases.isdisjoint(HALF_PRECISIONS), not bases <= {FP32, *HALF_PRECISIONS}
-    variants = _float_variants([pack, *([floats] if floats else [])], runtime, (target, *targets), list(labels))
-    floating = variants[-1] if variants and variants[-1].runtime == runtime else None
-    if quantized and narrow and floating:
-        variants.append(replace(floating, source="precision", arithmetic=min(narrow), opened={}))
+    variants: list[Variant] = []
+    packs = [pack] if floats is None else [pack, floats]
+    ways = {BASE: runtime_module(BASE).TARGETS, runtime: (target, *runtime_module(runtime).TARGETS)}
+    for name, targets in ways.items():
+        found = _float_files(packs, targets, list(labels))
+        if found is not None:
+            variants.append(Variant("runtime" if variants else "conversion", *found, name, FP32, threads))
+    if quantized and narrow and variants and variants[-1].runtime == runtime:
+        variants.append(replace(variants[-1], source="precision", arithmetic=min(narrow), opened={}))
     if quantized or half:
-        source = "quantization" if quantized else "precision"
-        variants.append(Variant(source, pack.folder, _restricted(pack.manifest, target, labels), runtime, arithmetic))
+        source, manifest = "quantization" if quantized else "precision", _restricted(pack.manifest, target, labels)
+        variants.append(Variant(source, pack.folder, manifest, runtime, arithmetic, threads))
     kind = "coded" if quantized else "half" if half else "fp32"
-    return VariantChain(
-        variants, _missing({variant.source for variant in variants}, runtime, bool(narrow), quantized), kind
-    )
-
-
-def _module(runtime: str) -> ModuleType:
-    if runtime not in RUNTIMES:
-        raise UnknownNameError("runtime", runtime, RUNTIMES)
-    return import_module(f"..{runtime}", __package__)
+    measured = {variant.source for variant in variants}
+    return VariantChain(variants, _missing(measured, runtime, bool(narrow), quantized), kind)
 
 
 def _model(manifest: Manifest) -> tuple[str, str | None]:
@@ -145,13 +136,13 @@ def _model(manifest: Manifest) -> tuple[str, str | None]:
 
 def described(runtime: str) -> str:
     """The runtime, with its engine on this machine if it has several."""
-    engine = getattr(_module(runtime), "engine", None)
+    engine = getattr(runtime_module(runtime), "engine", None)
     return runtime if engine is None else f"{runtime} ({engine()})"
 
 
 def float_variant(pack: PackFolder) -> Variant | None:
     """Its float32 graphs in ONNX Runtime, None if it has none."""
-    found = _float_files([pack], ("onnx",), list(pack.manifest.graphs))
+    found = _float_files([pack], runtime_module(BASE).TARGETS, list(pack.manifest.graphs))
     return None if found is None else Variant("conversion", *found, BASE, FP32)
 
 
@@ -164,38 +155,13 @@ def _labels(manifest: Manifest, target: str, precision: str | None) -> dict[str,
     if precision not in known:
         raise UnknownNameError(f"precision of {target}", precision, known)
     labels = {name: precision if precision in files else FP32 for name, files in offered.items()}
-    missing = [name for name, label in labels.items() if label not in offered[name]]
-    if missing:
-        raise UsageError(
-            f"the pack '{manifest.name}' has no {precision} file of the graph '{missing[0]}'; choose one of: "
-            f"{', '.join(known)}"
-        )
+    for name, label in labels.items():
+        if label not in offered[name]:
+            raise UsageError(
+                f"the pack '{manifest.name}' has no {precision} file of the graph '{name}'; choose one of: "
+                f"{', '.join(known)}"
+            )
     return labels
-
-
-def _target(manifest: Manifest, runtime: str) -> tuple[str, tuple[str, ...]]:
-    """The target whose files a runtime runs of this pack, and all that it could run."""
-    targets = _module(runtime).TARGETS
-    found = next((target for target in targets if target in manifest.precision), None)
-    if found is None:
-        raise PackError(
-            f"the pack '{manifest.name}' has no graphs for {runtime}; it has: {', '.join(manifest.precision)}"
-        )
-    return found, targets
-
-
-def _float_variants(
-    packs: Sequence[PackFolder], runtime: str, targets: Sequence[str], graphs: Sequence[str]
-) -> list[Variant]:
-    """The float32 graphs: in ONNX Runtime, then in the runtime itself."""
-    variants: list[Variant] = []
-    for source, name, own in (("conversion", BASE, ("onnx",)), ("runtime", runtime, targets)):
-        if source == "runtime" and runtime == BASE:
-            continue
-        found = _float_files(packs, own, graphs)
-        if found is not None:
-            variants.append(Variant(source if variants else "conversion", *found, name, FP32))
-    return variants
 
 
 def _float_files(
@@ -212,14 +178,10 @@ def _float_files(
 
 def _restricted(manifest: Manifest, target: str, labels: Mapping[str, str]) -> Manifest:
     """The manifest with only the files of one target, of which those with these labels are run."""
-    graphs = {
-        name: replace(
-            spec,
-            files={target: spec.files[target]},
-            parts={target: spec.parts[target]} if target in spec.parts else {},
-        )
-        for name, spec in manifest.graphs.items()
-    }
+    graphs: dict[str, GraphSpec] = {}
+    for name, spec in manifest.graphs.items():
+        parts = {other: files for other, files in spec.parts.items() if other == target}
+        graphs[name] = replace(spec, files={target: spec.files[target]}, parts=parts)
     return replace(manifest, graphs=graphs, precision={target: labels})
 
 

@@ -19,7 +19,7 @@ from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
 from pocketprior.export.systems.source import CheckpointSource
-from pocketprior.runtimes.parity.graph_replay import sites
+from pocketprior.runtimes.parity.call_replay import sites
 
 from .command import Row, Setup
 

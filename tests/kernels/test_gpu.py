@@ -18,7 +18,7 @@ from PIL import Image
 from pocketprior.core.pack.systems import SYSTEMS
 from pocketprior.core.restore.reference import load
 from pocketprior.kernels import OPS
-from pocketprior.runtimes.parity.graph_replay import sites
+from pocketprior.runtimes.parity.call_replay import sites
 
 ROOT = Path(__file__).resolve().parents[2]
 # Installed here, but the command runs without: the parts that need one of these say so.

@@ -20,7 +20,7 @@ from pocketprior.runtimes.limits import (
     sharpened,
     task_drop_db,
 )
-from pocketprior.runtimes.parity.measures import ArrayDifference, breach
+from pocketprior.runtimes.parity.findings import ArrayDifference, breach
 
 LIMIT = ParityLimit(40, 0.25, 0.002, "a test")
 FINE = ArrayDifference(max_abs=0.1, rmse=0.005, psnr_db=46, shift=0.001, broken=0, count=100)

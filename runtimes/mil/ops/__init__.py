@@ -7,7 +7,7 @@ what a definition leaves open.
 
 from __future__ import annotations
 
-from ..signatures import Op
+from ..values import Op
 from .elementwise import ELEMENTWISE
 from .quantization import QUANTIZATION
 from .reduction import REDUCTIONS

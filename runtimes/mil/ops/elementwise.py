@@ -9,8 +9,7 @@ from functools import wraps
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
-from ..signatures import Op
-from ..values import MilArray
+from ..values import MilArray, Op
 
 __all__ = ["ELEMENTWISE", "erf"]
 

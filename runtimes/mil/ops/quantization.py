@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from ..signatures import Ints, Op
-from ..values import MilArray, unpacked
+from ..values import Ints, MilArray, Op, unpacked
 
 __all__ = ["CONSTEXPR", "QUANTIZATION"]
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..signatures import Ints, Op
-from ..values import MilArray
+from ..values import Ints, MilArray, Op
 
 __all__ = ["REDUCTIONS"]
 

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from ..signatures import ArrayTuple, Ints, Op
-from ..values import MilArray
+from ..values import ArrayTuple, Ints, MilArray, Op
 
 __all__ = ["SHAPING"]
 

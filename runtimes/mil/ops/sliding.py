@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from ..signatures import Ints, Op
-from ..values import MilArray
+from ..values import Ints, MilArray, Op
 
 __all__ = ["WINDOWED", "Windows"]
 
@@ -29,7 +28,7 @@ class Windows:
     sizes: Ints  # the number of windows
 
     @classmethod
-    def over(
+    def of(
         cls,
         shape: Ints,
         kernel: Ints,
@@ -59,33 +58,14 @@ class Windows:
         after = tuple(map(max, after, more))
         return cls(kernel, strides, dilations, before, after, tuple(sizes))
 
-    def taps(self) -> Iterator[Ints]:
-        """The places inside a window, the last dimension fastest."""
-        return np.ndindex(*self.kernel)
-
-    def padded(self, x: MilArray, value: float = 0.0) -> MilArray:
-        """x (n, channels, *spatial) with `value` around its spatial dimensions."""
-        if not any(self.before) and not any(self.after):
-            return x
-        spatial = tuple(sum(sizes) for sizes in zip(x.shape[2:], self.before, self.after, strict=True))
-        padded = np.full((*x.shape[:2], *spatial), value, x.dtype)
-        inner = tuple(slice(first, first + n) for first, n in zip(self.before, x.shape[2:], strict=True))
-        padded[(..., *inner)] = x
-        return padded
-
-    def seen(self, tap: Ints, first: int = 0, last: int | None = None) -> tuple[slice, ...]:
-        """What all windows, or those from `first` to `last` along the first dimension, see at `tap`."""
-        ranges = [(0, size) for size in self.sizes]
-        ranges[0] = (first, ranges[0][1] if last is None else last)
-        return tuple(
-            slice(t * d + a * s, t * d + (b - 1) * s + 1, s)
-            for t, d, s, (a, b) in zip(tap, self.dilations, self.strides, ranges, strict=True)
-        )
-
-    @property
-    def points(self) -> bool:
-        """Whether each window is one element, and they are all of them."""
-        return math.prod(self.kernel) == 1 and set(self.strides) == {1}
+    def over(self, x: MilArray, padding: float = 0.0) -> MilArray:
+        """A view of all windows: x (n, channels, *spatial) as (n, channels, *sizes, *kernel)."""
+        if any(self.before) or any(self.after):
+            x = np.pad(x, [(0, 0), (0, 0), *zip(self.before, self.after, strict=True)], constant_values=padding)
+        extent = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
+        view = sliding_window_view(x, extent, tuple(range(2, x.ndim)))
+        chosen = (slice(0, (size - 1) * s + 1, s) for size, s in zip(self.sizes, self.strides, strict=True))
+        return view[(slice(None), slice(None), *chosen, *(slice(None, None, d) for d in self.dilations))]
 
 
 def _paddings(shape: Ints, extent: Ints, strides: Ints, pad_type: str, pad: Ints | None) -> tuple[Ints, Ints]:
@@ -119,46 +99,43 @@ def _conv(
     outputs, inputs = weight.shape[:2]
     if x.shape[1] != inputs * groups or outputs % groups:
         raise ValueError(f"{x.shape[1]} channels do not fit weights {list(weight.shape)} in {groups} groups")
-    windows = Windows.over(x.shape[2:], weight.shape[2:], strides, dilations, pad_type, pad)
-    matrices = weight.reshape(groups, outputs // groups, -1)
+    windows = Windows.of(x.shape[2:], weight.shape[2:], strides, dilations, pad_type, pad)
     result = np.empty((len(x), outputs, *windows.sizes), x.dtype)
-    for image, into in zip(windows.padded(x), result, strict=True):
+    for image, into in zip(windows.over(x), result, strict=True):
         if inputs == 1 and outputs == groups:
-            _depthwise(image, weight[:, 0], windows, into)
+            _depthwise(image, weight[:, 0], into)
         else:
-            _products(image, matrices, windows, into)
+            _products(image, weight.reshape(groups, outputs // groups, -1), windows, into)
     if bias is not None:
         result += bias.reshape(-1, *[1] * len(windows.sizes))
     return result
 
 
 def _products(image: MilArray, matrices: MilArray, windows: Windows, into: MilArray) -> None:
-    """Write the windows of an image (channels, *spatial), as columns, times the matrices of the groups."""
+    """Write the windows of an image (channels, *sizes, *kernel), as columns, times the matrices of the groups."""
     groups, outputs, inner = matrices.shape
-    if windows.points:
+    if math.prod(windows.kernel) == 1 and set(windows.strides) == {1}:  # each window is one element
         np.matmul(matrices, image.reshape(groups, inner, -1), out=into.reshape(groups, outputs, -1))
         return
     length, *rest = windows.sizes
+    columns = np.moveaxis(image, range(1, 1 + len(windows.sizes)), range(-len(windows.sizes), 0))
     step = max(1, _BYTES // (4 * groups * inner * math.prod(rest)))
     for first in range(0, length, step):
-        last = min(first + step, length)
-        columns = np.empty((len(image), *windows.kernel, last - first, *rest), image.dtype)
-        for tap in windows.taps():
-            columns[(slice(None), *tap)] = image[(slice(None), *windows.seen(tap, first, last))]
-        into[:, first:last] = (matrices @ columns.reshape(groups, inner, -1)).reshape(-1, last - first, *rest)
+        part = np.ascontiguousarray(columns[(..., slice(first, first + step), *[slice(None)] * len(rest))])
+        into[:, first : first + step] = (matrices @ part.reshape(groups, inner, -1)).reshape(len(into), -1, *rest)
 
 
-def _depthwise(image: MilArray, kernels: MilArray, windows: Windows, into: MilArray) -> None:
-    """Write each channel with a kernel of its own, some channels at a time."""
-    step = max(1, _ELEMENTS // math.prod(windows.sizes))
+def _depthwise(image: MilArray, kernels: MilArray, into: MilArray) -> None:
+    """Write each channel of the windows of an image with a kernel of its own, some channels at a time."""
+    step = max(1, _ELEMENTS // math.prod(into.shape[1:]))
     for first in range(0, len(image), step):
         some = slice(first, first + step)
         result = into[some]
         part = np.empty_like(result)
         result[...] = 0
-        for tap in windows.taps():
-            factors = kernels[(some, *tap)].reshape(-1, *[1] * len(windows.sizes))
-            np.multiply(image[(some, *windows.seen(tap))], factors, out=part)
+        for tap in np.ndindex(*kernels.shape[1:]):
+            factors = kernels[(some, *tap)].reshape(-1, *[1] * (result.ndim - 1))
+            np.multiply(image[(some, ..., *tap)], factors, out=part)
             result += part
 
 
@@ -172,11 +149,11 @@ def _avg_pool(
     ceil_mode: bool = False,
 ) -> MilArray:
     """The mean over each window: of its elements inside x, or of those inside x and its padding."""
-    windows = Windows.over(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
-    padded = windows.padded(x)
+    windows = Windows.of(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
+    seen = windows.over(x)
     total = np.zeros((*x.shape[:2], *windows.sizes), x.dtype)
-    for tap in windows.taps():
-        total += padded[(..., *windows.seen(tap))]
+    for tap in np.ndindex(*windows.kernel):
+        total += seen[(..., *tap)]
     total /= _counts(x.shape[2:], windows, pad if pad_type == "custom" else None, exclude_padding_from_average)
     return total
 
@@ -202,12 +179,12 @@ def _max_pool(
     ceil_mode: bool = False,
 ) -> MilArray:
     """The greatest element of x in each window."""
-    windows = Windows.over(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
-    padded = windows.padded(x, -math.inf)
-    taps = windows.taps()
-    greatest = padded[(..., *windows.seen(next(taps)))].copy()
-    for tap in taps:
-        np.maximum(greatest, padded[(..., *windows.seen(tap))], out=greatest)
+    windows = Windows.of(x.shape[2:], kernel_sizes, strides, None, pad_type, pad, ceil_mode)
+    seen = windows.over(x, padding=-math.inf)
+    first, *others = (seen[(..., *tap)] for tap in np.ndindex(*windows.kernel))
+    greatest = first.copy()
+    for other in others:
+        np.maximum(greatest, other, out=greatest)
     return greatest
 
 

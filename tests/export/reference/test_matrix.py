@@ -14,7 +14,7 @@ from pocketprior.export.reference.record import record_shots, settings_of, shots
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
-from pocketprior.runtimes.parity.inside import inside_coreml
+from pocketprior.runtimes.parity.layers import inside_coreml
 from support.planted_faults import facts
 from support.references import accused
 from support.small_models import PHOTOS, source_of

@@ -11,8 +11,8 @@ from pocketprior.core.arguments import NamedPath
 from pocketprior.core.degradations.fixed import damages_named
 from pocketprior.core.errors import UsageError
 from pocketprior.runtimes.bench.baseline import estimated_sigma, method_for, opened, restored
+from pocketprior.runtimes.bench.methods import ResultCache
 from pocketprior.runtimes.bench.trials import BenchPair, Trial
-from pocketprior.runtimes.bench.tuning import ResultCache
 from support import baseline_networks as networks
 from support import packs
 

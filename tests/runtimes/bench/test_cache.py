@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pocketprior.runtimes.bench.tuning import ResultCache
+from pocketprior.runtimes.bench.methods import ResultCache
 from support import packs
 
 

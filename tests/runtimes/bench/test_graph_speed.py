@@ -8,8 +8,8 @@ import pytest
 
 from pocketprior.core.errors import UsageError
 from pocketprior.core.pack.manifest import Manifest
-from pocketprior.runtimes.bench import graph_speed
-from pocketprior.runtimes.bench.graph_speed import GraphRun, graph_table, inputs, measure_graphs
+from pocketprior.runtimes.bench import speed
+from pocketprior.runtimes.bench.speed import GraphRun, graph_table, inputs, measure_graphs
 from support import packs
 
 
@@ -57,7 +57,7 @@ def test_gains_are_over_the_float_graph_of_the_same_runtime(monkeypatch):
         GraphRun("g", "small", "int8", "a", "fp32"): call(0.01),
         GraphRun("g", "float", "fp32", "b", "fp32"): call(0.01),
     }
-    monkeypatch.setattr(graph_speed, "_calls", lambda *_: calls)
+    monkeypatch.setattr(speed, "_graph_calls", lambda *_: calls)
     timings = measure_graphs([], rounds=3)
     assert [t.over_fp32 for t in timings] == pytest.approx([1, 2, 4, 1], rel=0.3)
     assert [t.over_best_float for t in timings] == pytest.approx([0.5, 1, 2, 1], rel=0.3)

@@ -5,8 +5,8 @@ import pytest
 
 from pocketprior.core import metrics
 from pocketprior.core.degradations.fixed import DAMAGES
+from pocketprior.runtimes.bench.methods import ResultCache
 from pocketprior.runtimes.bench.quality import BETTER, CAP, QUICK, Judge
-from pocketprior.runtimes.bench.tuning import ResultCache
 from support import packs
 
 TRUE = packs.photo(96, 192)

@@ -8,10 +8,10 @@ import pytest
 from pocketprior.core.degradations.fixed import DAMAGES, FixedDamage
 from pocketprior.core.errors import MissingExtraError
 from pocketprior.core.metrics import psnr
+from pocketprior.core.metrics.baselines import bm3d_version
 from pocketprior.runtimes.bench import methods
-from pocketprior.runtimes.bench.methods import Nlm
+from pocketprior.runtimes.bench.methods import Nlm, ResultCache
 from pocketprior.runtimes.bench.trials import BenchPair, BenchPhoto, Trial, trials
-from pocketprior.runtimes.bench.tuning import ResultCache
 from support import packs
 
 PHOTO = packs.photo(64, 72)
@@ -81,7 +81,7 @@ def test_settings_are_not_shared_between_damages(monkeypatch, cache):
     assert methods.tuned_nl_means(noisy, cache).strength == 30
 
 
-@pytest.mark.parametrize(("package", "call"), [("cv2", methods.opencv_version), ("bm3d", methods.bm3d_version)])
+@pytest.mark.parametrize(("package", "call"), [("cv2", methods.opencv_version), ("bm3d", bm3d_version)])
 def test_a_missing_package_names_the_extra(monkeypatch, package, call):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pocketprior\[bench\]"):

@@ -4,7 +4,7 @@ import re
 
 from pocketprior.runtimes.bench.methods import BM3D, DTPM, NLM
 from pocketprior.runtimes.bench.quality import Measurement, QualityResults
-from pocketprior.runtimes.bench.quality_page import quality_speed_plot
+from pocketprior.runtimes.bench.quality_report import quality_speed_plot
 
 
 def results(*rows):

@@ -17,13 +17,13 @@ from pocketprior.runtimes.bench.methods import (
     NLM,
     PREDICTOR,
     BenchMethod,
+    ResultCache,
     bm3d_method,
     nl_means_method,
     our_methods,
 )
 from pocketprior.runtimes.bench.quality import Judge, Measurement, compared, mean, run
 from pocketprior.runtimes.bench.trials import BenchPhoto, Trial, trials
-from pocketprior.runtimes.bench.tuning import ResultCache
 from support import packs
 
 PHOTOS = [BenchPhoto(f"set/{i}", packs.photo(96, 192, seed=i)) for i in range(2)]

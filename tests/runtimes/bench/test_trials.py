@@ -58,15 +58,15 @@ def test_photos_of_any_folder(tmp_path):
 
 
 def test_load(tmp_path):
-    (photo,) = load([save(tmp_path / "set/a.png", PHOTO)])
+    photo = load(save(tmp_path / "set/a.png", PHOTO))
     assert photo.name == "set/a"
     assert np.array_equal(photo.pixels, PHOTO)
     with pytest.raises(UsageError, match="191 x 100"):
-        load([save(tmp_path / "small.png", PHOTO[:, :191])])
+        load(save(tmp_path / "small.png", PHOTO[:, :191]))
 
 
 def test_trials_damage_all_photos_alike(tmp_path):
-    photos = load([save(tmp_path / "set/a.png", PHOTO), save(tmp_path / "set/b.png", PHOTO[::-1])])
+    photos = [load(save(tmp_path / "set/a.png", PHOTO)), load(save(tmp_path / "set/b.png", PHOTO[::-1]))]
     first, second = trials(photos, photos[:1], DAMAGES[1:3])
     assert [(t.damage, t.sigma, len(t.pairs), len(t.tuning)) for t in (first, second)] == [
         ("noise 25", 25, 2, 1),
@@ -100,7 +100,7 @@ def test_data_without_real_pairs(tmp_path):
 
 
 def test_centres_are_cut_after_the_damage(tmp_path):
-    photos = load([save(tmp_path / "set/a.png", PHOTO)])
+    photos = [load(save(tmp_path / "set/a.png", PHOTO))]
     (trial,) = trials(photos, photos, DAMAGES[:1])
     ((_, true, damaged),) = centres(trial.tuning, 50)
     assert np.array_equal(true, PHOTO[25:75, 75:125])

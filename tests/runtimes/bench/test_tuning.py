@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pocketprior.core.metrics import psnr
+from pocketprior.runtimes.bench.methods import ResultCache, best_setting
 from pocketprior.runtimes.bench.trials import BenchPair
-from pocketprior.runtimes.bench.tuning import ResultCache, best_setting
 
 TRUE = np.full((16, 16, 3), 100, np.uint8)
 

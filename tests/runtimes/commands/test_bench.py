@@ -9,7 +9,7 @@ from pocketprior.core import metrics
 from pocketprior.core.cli import main
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.metrics import psnr
-from pocketprior.runtimes.bench import methods, quality_run
+from pocketprior.runtimes.bench import methods, quality_report
 from support import baseline_networks, packs
 
 
@@ -31,12 +31,12 @@ def call(tmp_path, built_pack, monkeypatch):
 
 def passing(monkeypatch, value):
     """Every gate passes, or fails."""
-    real = quality_run.gates
+    real = quality_report.gates
 
     def forced(measurements):
         return [type(gate)(gate.claim, gate.value, gate.limit, value) for gate in real(measurements)]
 
-    monkeypatch.setattr(quality_run, "gates", forced)
+    monkeypatch.setattr(quality_report, "gates", forced)
 
 
 @pytest.mark.parametrize(("value", "code"), [(True, 0), (False, 1)])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import GraphError, PackError
-from pocketprior.runtimes.mil.features import Feature, Sizes, read_feature
 from pocketprior.runtimes.mil.schema import Model
+from pocketprior.runtimes.mil.values import Feature, Sizes, read_feature
 
 FLOAT32, RGB, GRAY = 65568, 20, 10
 

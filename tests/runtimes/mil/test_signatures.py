@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import PackError
+from pocketprior.runtimes.mil.interpreter import CONVERSIONS, Signature
 from pocketprior.runtimes.mil.ops import MIL_OPS
 from pocketprior.runtimes.mil.ops.quantization import CONSTEXPR
-from pocketprior.runtimes.mil.signatures import CONVERSIONS, ArrayTuple, Ints, Signature
-from pocketprior.runtimes.mil.values import MilArray
+from pocketprior.runtimes.mil.values import ArrayTuple, Ints, MilArray
 
 
 def example(

@@ -16,7 +16,7 @@ from pocketprior.core.pack.store import packed_file
 from pocketprior.runtimes.openvino import the_core
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
 from pocketprior.runtimes.parity.findings import ParityReport
-from pocketprior.runtimes.parity.inside import MODULE_KEY, inside_onnxruntime, inside_openvino
+from pocketprior.runtimes.parity.layers import MODULE_KEY, inside_onnxruntime, inside_openvino
 from support import packs
 from support.planted_faults import edited, nth, weight
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pocketprior.runtimes.parity.measures import ArrayDifference, as_unit, measure, scale_of
+from pocketprior.runtimes.parity.findings import ArrayDifference, as_unit, measure, scale_of
 
 
 def test_equal_arrays() -> None:

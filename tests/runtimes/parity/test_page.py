@@ -12,7 +12,7 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.pack.manifest import Manifest, TaskFacts
 from pocketprior.core.pack.store import default_pack, packed_file
 from pocketprior.runtimes import RUNTIMES
-from pocketprior.runtimes.parity.page import TableRow, fill, measured, table_text
+from pocketprior.runtimes.parity.formats import TableRow, fill, measured, table_text
 
 Known = tuple[Path, Path]
 PAGE = "# Parity\n\n<!-- table -->\nold\n<!-- /table -->\n\nThe end.\n"

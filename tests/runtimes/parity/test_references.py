@@ -9,8 +9,8 @@ import pytest
 from pocketprior.core.pack.store import default_pack
 from pocketprior.core.pack.systems import SYSTEMS
 from pocketprior.core.restore.reference import load
+from pocketprior.runtimes.parity.call_replay import sites
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
-from pocketprior.runtimes.parity.graph_replay import sites
 from support.references import accused
 
 REFERENCES = Path(__file__).parents[3] / "checkpoints" / "references"

@@ -9,8 +9,8 @@ import pytest
 
 from pocketprior.core.errors import PackError, UnknownNameError, UsageError
 from pocketprior.core.pack.manifest import Manifest
-from pocketprior.runtimes.parity.page import _ways
-from pocketprior.runtimes.parity.variants import PackFolder, VariantChain, float_variant, variant_chain
+from pocketprior.runtimes.parity.formats import _ways
+from pocketprior.runtimes.parity.variants import CompareOptions, PackFolder, VariantChain, float_variant, variant_chain
 
 
 def described(found: VariantChain) -> list[str]:
@@ -80,7 +80,9 @@ def test_the_way_to_what_is_shipped(
     manifest: Manifest,
     tmp_path: Path,
 ) -> None:
-    found = variant_chain(PackFolder(tmp_path, with_labels(manifest, *labels, first=first)), runtime, arithmetic)
+    found = variant_chain(
+        PackFolder(tmp_path, with_labels(manifest, *labels, first=first)), CompareOptions(runtime, arithmetic)
+    )
     assert described(found) == expected
     assert found.kind == kind
     assert {variant.source for variant in found.variants}.isdisjoint(found.missing)
@@ -90,7 +92,7 @@ def test_the_way_to_what_is_shipped(
 
 def test_files_of_the_runtime_come_first(manifest: Manifest, tmp_path: Path) -> None:
     both = with_labels(manifest, "fp32", first="fp32", target="openvino")
-    assert described(variant_chain(PackFolder(tmp_path, both), "openvino")) == [
+    assert described(variant_chain(PackFolder(tmp_path, both), CompareOptions("openvino"))) == [
         ORT,
         "runtime: fp32 openvino in openvino, fp32",
     ]
@@ -101,7 +103,7 @@ def test_a_runtime_alone_is_held_against_the_reference(manifest: Manifest, tmp_p
     alone = with_labels(manifest, "fp32", first="fp32", target="openvino")
     graphs = {name: replace(spec, files={"openvino": spec.files["openvino"]}) for name, spec in alone.graphs.items()}
     alone = replace(alone, graphs=graphs, precision={"openvino": alone.precision["openvino"]})
-    found = variant_chain(PackFolder(tmp_path, alone), "openvino")
+    found = variant_chain(PackFolder(tmp_path, alone), CompareOptions("openvino"))
     assert described(found) == ["conversion: fp32 openvino in openvino, fp32"]
     assert found.missing["runtime"] == "the pack has no float32 graphs for onnxruntime to compare with"
 
@@ -109,27 +111,27 @@ def test_a_runtime_alone_is_held_against_the_reference(manifest: Manifest, tmp_p
 def test_a_precision_can_be_chosen(manifest: Manifest, tmp_path: Path) -> None:
     both = PackFolder(tmp_path, with_labels(manifest, "fp32", "w8", first="fp32"))
     assert (
-        described(variant_chain(both, "onnxruntime", precision="w8"))[-1]
+        described(variant_chain(both, CompareOptions(precision="w8")))[-1]
         == "quantization: w8 onnx in onnxruntime, as packed"
     )
     with pytest.raises(UnknownNameError, match="unknown precision of onnx 'w4'; choose one of: fp32, w8"):
-        variant_chain(both, "onnxruntime", precision="w4")
+        variant_chain(both, CompareOptions(precision="w4"))
 
 
 def test_the_floats_of_another_pack(manifest: Manifest, tmp_path: Path) -> None:
     coded = PackFolder(tmp_path, with_labels(manifest, "int8", first="int8"))
-    found = variant_chain(coded, "onnxruntime", floats=PackFolder(tmp_path / "floats", manifest))
+    found = variant_chain(coded, CompareOptions(), PackFolder(tmp_path / "floats", manifest))
     assert (found.variants[0].source, found.variants[0].folder.name) == ("conversion", "floats")
     with pytest.raises(UsageError, match="is of another model"):
-        variant_chain(coded, "onnxruntime", floats=PackFolder(tmp_path, replace(manifest, gain=0.1)))
+        variant_chain(coded, CompareOptions(), PackFolder(tmp_path, replace(manifest, gain=0.1)))
     assert float_variant(coded) is None
 
 
 def test_what_there_is_not(manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown runtime 'tensorflow'"):
-        variant_chain(PackFolder(tmp_path, manifest), "tensorflow")
+        variant_chain(PackFolder(tmp_path, manifest), CompareOptions("tensorflow"))
     with pytest.raises(PackError, match="has no graphs for coreml; it has: onnx"):
-        variant_chain(PackFolder(tmp_path, manifest), "coreml")
+        variant_chain(PackFolder(tmp_path, manifest), CompareOptions("coreml"))
 
 
 def test_float_graphs_beside_others_are_no_float_pack(manifest: Manifest) -> None:
@@ -143,6 +145,6 @@ def test_float_graphs_beside_others_are_no_float_pack(manifest: Manifest) -> Non
         precision={"onnx": {**mixed.precision["onnx"], name: "fp32"}},
     )
     with pytest.raises(UsageError, match=r"has no fp32 file of the graph"):
-        variant_chain(PackFolder(Path("pack"), known), "onnxruntime", precision="fp32")
+        variant_chain(PackFolder(Path("pack"), known), CompareOptions(precision="fp32"))
     assert [label for _, label in _ways(known) if label == "fp32"] == []
     assert ("onnxruntime", "int8") in _ways(known)

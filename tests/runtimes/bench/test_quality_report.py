@@ -9,12 +9,19 @@ from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.metrics.baselines import NULLS
 from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, BenchMethod
 from pocketprior.runtimes.bench.quality import Gate, Measurement, QualityResults
-from pocketprior.runtimes.bench.quality_page import QualityReport, RunFacts, describe, machine, versions
+from pocketprior.runtimes.bench.quality_report import QualityReport, describe, machine, versions
 from pocketprior.runtimes.bench.trials import BenchPhoto
 
-FACTS = RunFacts(
-    "pocketprior bench quality", "tiny", 4, "ab12", "a machine", "numpy 2", "2 of set", "these same photos"
-)
+FACTS = {
+    "command": "pocketprior bench quality",
+    "pack": "tiny",
+    "steps": 4,
+    "manifest_sha256": "ab12",
+    "machine": "a machine",
+    "versions": "numpy 2",
+    "photos": "2 of set",
+    "validation": "these same photos",
+}
 GATES = [Gate("it works", 1.5, "at least 1", True)]
 METHODS = {damage.name: [BenchMethod(NLM, lambda image: image, f"h {i}", "1")] for i, damage in enumerate(DAMAGES)}
 
