@@ -222,11 +222,10 @@ def _profile(
     if isinstance(image, PngImageFile):
         codes = png_code_points(file)
         if not codes and not embedded and "srgb" not in image.info:
-            gamma, points = (image.info.get(name) for name in ("gamma", "chromaticity"))
-            # A PNG text named gamma, which Pillow puts there too, does not count.
-            encoding = gamma if isinstance(gamma, float) else None
-            built = colour.from_gamma(encoding, points if isinstance(points, tuple) else None, grey=grey)
-            return colour.checked(built, grey=grey)
+            gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
+            encoding = gamma if isinstance(gamma, float) else None  # a PNG text of that name does not count
+            numbers = cast("tuple[float, ...]", points) if isinstance(points, tuple) else None
+            return colour.checked(colour.from_gamma(encoding, numbers, grey=grey), grey=grey)
         embedded = None if codes else embedded
     return colour.chosen(embedded, codes, grey=grey)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -98,8 +99,8 @@ def iptc(image: Image.Image) -> bytes | None:
     """IPTC-IIM records of a JPEG or TIFF."""
     if isinstance(image, TiffImageFile):
         return _bytes(image.tag_v2.get(_TIFF_IPTC))
-    blocks: Any = image.info.get("photoshop")
-    return _bytes(blocks.get(IPTC_RESOURCE)) if isinstance(blocks, dict) else None
+    blocks: dict[int, Any] = image.info.get("photoshop", {}) if isinstance(image, JpegImageFile) else {}
+    return _bytes(blocks.get(IPTC_RESOURCE))
 
 
 def text(image: Image.Image) -> tuple[tuple[str, str], ...]:

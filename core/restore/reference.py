@@ -195,8 +195,8 @@ def record_calls(restorer: Restorer, photo: Image, **options: Any) -> tuple[Imag
     def recorded(name: str, graph: Graph) -> Graph:
         def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
             outputs = graph(**inputs)
-            copies = [{name: array.copy() for name, array in arrays.items()} for arrays in (inputs, outputs)]
-            calls.append(RecordedCall(name, *copies))
+            kept_in, kept_out = ({n: array.copy() for n, array in arrays.items()} for arrays in (inputs, outputs))
+            calls.append(RecordedCall(name, kept_in, kept_out))
             return outputs
 
         return call
