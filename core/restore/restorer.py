@@ -142,7 +142,7 @@ class Restorer:
         self.check(
             task=task, strength=strength, amount=amount, noise=noise, seed=seed, tile=tile, max_memory=max_memory
         )
-        report: ProgressCallback = progress or (lambda *_: None)
+        report: ProgressCallback = progress or (lambda _done, _total: None)
         stages = tiled_graphs(self.manifest, self.graphs, strength, amount)
         if not stages:
             report(1, 1)
