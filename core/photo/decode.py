@@ -35,9 +35,8 @@ _PLUGINS: dict[str, type[ImageFile]] = {
 
 _KEYED_MODES = ("1", "L", "RGB", "I;16")  # PNG: one colour may stand for "transparent"
 _LOW_DEPTH_SCALES = {"L;2": 85, "L;4": 17}
-# Pillow's mode -> the mode whose bands are the samples
-_PLAIN_MODES = {"1": "L", "La": "LA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
-_PLAIN_MODES |= {mode: mode for mode in ("L", "LA", "RGB", "RGBA")}
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # bands are samples
+_SPECIAL_MODES = {"1": "L", "La": "LA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}  # to a plain one
 _OTHER_KINDS = {"F": "floating point", "I": "32-bit or signed integer"}
 
 _HIGH_BYTE = 1 if sys.byteorder == "little" else 0
@@ -189,8 +188,9 @@ def _layout(image: ImageFile) -> _Layout:
         high = raw.replace("a", "A")
         low = high[:-1] + _OTHER_ORDER[high[-1]]
         return _Layout(_samples, len(image.mode), _UINT16, (high, low), premultiplied="a" in raw)
-    if image.mode in _PLAIN_MODES:
-        mode = "RGBA" if image.mode == "P" and "transparency" in image.info else _PLAIN_MODES[image.mode]
+    mode = _SPECIAL_MODES.get(image.mode, image.mode)
+    if mode in _PLAIN_MODES:
+        mode = "RGBA" if image.mode == "P" and "transparency" in image.info else mode
         return _Layout(
             lambda band: _samples(band if band.mode == mode else band.convert(mode)),
             len(mode),

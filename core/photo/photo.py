@@ -197,7 +197,7 @@ def fill_hidden(pixels: Image, alpha: Image) -> None:
     source_rows = np.empty((height, width), np.int32)
     for start in range(0, width, _BLOCK):
         source_rows[:, start : start + _BLOCK] = _nearest_row(visible[:, start : start + _BLOCK])
-    rows = np.arange(height)[:, np.newaxis]
+    rows = np.arange(height, dtype=np.int64)[:, np.newaxis]
     for start in range(0, height, _BLOCK):
         block = slice(start, start + _BLOCK)
         hidden, found = ~visible[block], source_rows[block]
