@@ -6,7 +6,6 @@ import argparse
 import json
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..arguments import add_pack, chosen_pack
@@ -38,17 +37,25 @@ def run(args: argparse.Namespace) -> int:
         return _print_model(args)
     folder = chosen_pack(args)
     manifest = Manifest.load(folder)
+    size = sum(packed.bytes for packed in manifest.files())
     if args.json:
-        print(json.dumps({"path": str(folder), **_tree(manifest)}, indent=1))
+        tree = {"path": str(folder), **as_tree(manifest), "steps": len(manifest.times), "bytes": size}
+        print(json.dumps(tree, indent=1))
     else:
-        print("\n".join(f"{name:<12}{fact}" for name, fact in _facts(folder, manifest)))
+        print("\n".join(f"{name:<12}{fact}" for name, fact in _facts(folder, manifest, size)))
     return 0
 
 
 def _print_model(args: argparse.Namespace) -> int:
     if args.pack is not None or args.default:
         raise UsageError("got both a model and a pack; give one of them")
-    costs = _counts().count(args.model)
+    try:
+        counts = import_module("..models.counts", __package__)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("torch", "train", "counting what a model costs") from None
+    costs = counts.count(args.model)
     if args.json:
         tree = {"model": args.model, "parameters": costs.parameters, "macs_256": costs.macs_256}
         print(json.dumps(tree, indent=1))
@@ -59,54 +66,27 @@ def _print_model(args: argparse.Namespace) -> int:
     return 0
 
 
-def _counts() -> ModuleType:
-    """The module that counts parameters and operations, which needs torch."""
-    try:
-        return import_module("..models.counts", __package__)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("torch", "train", "counting what a model costs") from None
-
-
-def _tree(manifest: Manifest) -> dict[str, Any]:
-    """The manifest, with the few facts that follow from it."""
-    return {**as_tree(manifest), "steps": len(manifest.times), "bytes": _bytes(manifest)}
-
-
-def _bytes(manifest: Manifest) -> int:
-    return sum(packed.bytes for packed in manifest.files())
-
-
-def _facts(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
-    size = manifest.size
+def _facts(folder: Path, manifest: Manifest, size: int) -> list[tuple[str, str]]:
+    amount = "0 to 1, the share of the way from the photo to the restored one"
+    if manifest.takes_amount:
+        amount = f"0 to {LARGEST_AMOUNT}; 1 removes the damage that the model estimates"
     return [
         ("path", str(folder)),
         ("name", manifest.name),
         ("model", manifest.model),
         ("tasks", ", ".join(manifest.tasks)),
         ("steps", f"{len(manifest.times)} ({manifest.sampler})"),
-        ("sizes", f"any; tiles {_tiles(size)}"),
+        ("sizes", f"any; tiles {_tiles(manifest.size)}"),
         ("strength", f"0 to 1; 1 adds {manifest.gain:g} of {_ADDED[manifest.model]}"),
-        ("amount", _amount(manifest)),
-        *[(f"{target}", _graphs(manifest, target)) for target in manifest.precision],
+        ("amount", amount),
+        *[(target, ", ".join(map(" ".join, graphs.items()))) for target, graphs in manifest.precision.items()],
         ("parameters", _numbers(manifest.parameters)),
         *[(task, f"parameters: {_numbers(facts.parameters)}") for task, facts in manifest.further.items()],
         ("MAC/pixel", _numbers(manifest.macs_per_pixel)),
         ("receptive", ", ".join(f"{graph} {_seen(field)}" for graph, field in manifest.receptive_field.items())),
-        ("size", f"{_bytes(manifest) / 1e6:.1f} MB in {len(manifest.files())} files"),
+        ("size", f"{size / 1e6:.1f} MB in {len(manifest.files())} files"),
         ("made by", ", ".join(f"{name} {value}" for name, value in manifest.made_by.items())),
     ]
-
-
-def _amount(manifest: Manifest) -> str:
-    if manifest.takes_amount:
-        return f"0 to {LARGEST_AMOUNT}; 1 removes the damage that the model estimates"
-    return "0 to 1, the share of the way from the photo to the restored one"
-
-
-def _graphs(manifest: Manifest, target: str) -> str:
-    return ", ".join(f"{graph} {precision}" for graph, precision in manifest.precision[target].items())
 
 
 def _tiles(size: Size) -> str:

@@ -19,6 +19,7 @@ import io
 import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -28,17 +29,7 @@ from PIL import Image, ImageCms
 from ..errors import PhotoUnsupportedError
 from ..limits import LIGHTNESS_TOLERANCE
 
-__all__ = [
-    "BT2020",
-    "DISPLAY_P3",
-    "SRGB",
-    "Primaries",
-    "checked",
-    "from_code_points",
-    "from_gamma",
-    "profile",
-    "to_srgb",
-]
+__all__ = ["BT2020", "DISPLAY_P3", "SRGB", "checked", "chosen", "from_code_points", "from_gamma", "profile", "to_srgb"]
 
 Primaries: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 Convert: TypeAlias = Callable[[Image.Image], Image.Image]
@@ -48,17 +39,7 @@ SRGB: Primaries = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), (0.3127, 0.32
 DISPLAY_P3: Primaries = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.3127, 0.3290))
 BT2020: Primaries = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), (0.3127, 0.3290))
 _PRIMARIES_BY_CODE = {1: SRGB, 2: SRGB, 5: SRGB, 6: SRGB, 7: SRGB, 9: BT2020, 12: DISPLAY_P3}
-_GAMMAS_BY_CODE = {
-    1: None,
-    2: None,
-    4: 2.2,
-    5: 2.8,
-    6: None,
-    8: 1.0,
-    13: None,
-    14: None,
-    15: None,
-}  # None: sRGB's curve
+_GAMMAS_BY_CODE = {1: None, 2: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None, 14: None, 15: None}  # None: sRGB's
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # g, a, b, c, d of ICC.1 parametric type 3
@@ -104,21 +85,24 @@ def to_srgb(icc: bytes | None, mode: str) -> tuple[Convert, str]:
         notice = f"{mode} without a usable colour profile was converted to sRGB by the plain formula"
         return lambda band: band.convert("RGB"), notice
     source = _opened(icc) if icc and fits else _standard("LAB")
-    transform = ImageCms.buildTransform(
-        source,
-        _standard("sRGB"),
-        mode,
-        "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
-
-    def convert(band: Image.Image) -> Image.Image:
-        converted = ImageCms.applyTransform(band, transform)
-        assert converted is not None
-        return converted
-
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    transform = ImageCms.buildTransform(source, _standard("sRGB"), mode, "RGB", intent, flags)
+    convert = cast(Convert, partial(ImageCms.applyTransform, transform=transform))
     return convert, f"{mode} was converted to sRGB through its profile"
+
+
+def chosen(
+    embedded: bytes | None, codes: tuple[int, int] | None, *, grey: bool
+) -> tuple[bytes | None, tuple[str, ...]]:
+    """The profile of a photo and notices: the embedded one, else one built from H.273 codes; None for sRGB.
+
+    Raises PhotoUnsupportedError where the codes say HDR.
+    """
+    built, notices = from_code_points(*codes) if codes else (None, ())
+    if embedded:
+        return checked(embedded, grey=grey)
+    icc, curve_notices = checked(None if grey else built, grey=grey)
+    return icc, notices + curve_notices
 
 
 def from_code_points(primaries: int, transfer: int) -> tuple[bytes | None, tuple[str, ...]]:
@@ -143,7 +127,10 @@ def from_gamma(encoding: float | None, chromaticities: Sequence[float] | None, *
     encoding: exponent from light to samples, 1 / 2.2 is usual; chromaticities: x, y of white, red, green, blue.
     """
     gamma = 1 / encoding if encoding and not math.isclose(encoding, 1 / 2.2, abs_tol=0.01) else None
-    space = SRGB if grey or not chromaticities else _from_png_order(chromaticities)
+    space = SRGB
+    if chromaticities and not grey:
+        white, red, green, blue = ((chromaticities[at], chromaticities[at + 1]) for at in range(0, 8, 2))
+        space = (red, green, blue, white)
     if gamma is None and np.allclose(space, SRGB, atol=0.002):
         return None
     try:
@@ -195,11 +182,6 @@ def _lightness_of_mid_grey(icc: bytes, mode: str) -> float:
     patch = ImageCms.applyTransform(Image.new(mode, (1, 1), (_MID_GREY,) * len(mode)), transform)
     assert patch is not None
     return float(np.asarray(patch)[0, 0, 0]) * 100 / 255
-
-
-def _from_png_order(numbers: Sequence[float]) -> Primaries:
-    white, red, green, blue = ((numbers[at], numbers[at + 1]) for at in range(0, 8, 2))
-    return red, green, blue, white
 
 
 def _xyz(xy: tuple[float, float]) -> NDArray[np.float64]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import sys
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO, Any, cast
 
 import numpy as np
@@ -16,15 +19,13 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from ..arrays import Image
-from ..errors import PhotoTooLargeError, PhotoUnsupportedError
-from . import colour, heif, jpeg, metadata, png
-from .layout import Layout, bands, layout, set_raw_mode, swaps_sides, unturned
-from .photo import GainMap, Photo
+from ..errors import PhotoUnsupportedError
+from . import colour, heif, jpeg, metadata
+from .photo import Photo, bands, check_size, rescaled, swaps_sides, unturned
 
-__all__ = ["PLUGINS", "auxiliary_notices", "check_size", "decode", "profile"]
+__all__ = ["decode", "png_code_points"]
 
-PLUGINS: dict[str, type[ImageFile]] = {
+_PLUGINS: dict[str, type[ImageFile]] = {
     "AVIF": AvifImageFile,
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -32,33 +33,67 @@ PLUGINS: dict[str, type[ImageFile]] = {
     "WEBP": WebPImageFile,
 }
 
-_HIGH_BYTE = 1 if sys.byteorder == "little" else 0
 _KEYED_MODES = ("1", "L", "RGB", "I;16")  # PNG: one colour may stand for "transparent"
-_TIFF_SUBFILE, _TIFF_DNG = 254, 50706
-_REDUCED_COPY = 1
+_LOW_DEPTH_SCALES = {"L;2": 85, "L;4": 17}
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # bands are samples
+_SPECIAL_MODES = {"1": "L", "La": "LA", "P": "RGB", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}  # to a plain one
+_OTHER_KINDS = {"F": "floating point", "I": "32-bit or signed integer"}
+
+_HIGH_BYTE = 1 if sys.byteorder == "little" else 0
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_UINT8, _UINT16 = np.dtype(np.uint8), np.dtype(np.uint16)
+_PNG_SIGNATURE = 8  # bytes
+_READ_BYTES = 1 << 20
+_TIFF_SUBFILE, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_DNG = 254, 258, 262, 284, 50706
+_REDUCED_COPY, _MIN_IS_WHITE, _SEPARATE_PLANES = 1, 0, 2
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How to take samples from a loaded Pillow image.
+
+    Pillow has no 16-bit colour mode: it keeps the high bytes and drops the rest. But its C decoders undo compression
+    and prediction on the raw bytes and choose the byte only when they unpack; if asked for the other byte order, they
+    return the low bytes. So a file with 16-bit colour is decoded twice (`raw_modes`: high, then low bytes), and PNG's
+    16-bit grey with alpha, 32 bits a pixel, once as raw bytes.
+    """
+
+    take: Callable[[Pillow.Image], NDArray[Any]]  # band -> (n, W, channels) samples, or one byte of each
+    channels: int  # 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha
+    dtype: np.dtype[Any] = _UINT8  # or _UINT16
+    raw_modes: tuple[str | None, ...] = (None,)  # one decoding each; None: as Pillow chooses
+    key_scale: int = 1  # of a transparent colour that is given in the file's own depth
+    premultiplied: bool = False
+    converted: bool = False  # to sRGB: the file's profile no longer applies
+    notices: tuple[str, ...] = ()
 
 
 def decode(file: IO[bytes], format: str, max_pixels: int) -> Photo:
-    """Read a file of `format` (a key of PLUGINS): pixels upright, everything else as the file has it.
+    """Read a file of a format that Pillow knows: pixels upright, everything else as the file has it.
 
     Raises PhotoTooLargeError, PhotoUnsupportedError, or what Pillow raises for a damaged file.
     """
     image = _open(file, format)
     check_size(image.size, max_pixels)
     _check_single(image)
-    how = layout(image)
-    facts = heif.facts(file) if isinstance(image, AvifImageFile) else None
+    how = _layout(image)
+    facts = heif.facts(file) if isinstance(image, AvifImageFile) else heif.HeifFacts()
     if isinstance(image, PngImageFile):
-        png.check_data(file)
+        _check_png_data(file)
     _loaded(image, how.raw_modes[0])
     orientation = metadata.orientation(image)
 
-    icc, colour_notices = _profile_of(file, image, how, facts)
+    grey = how.channels <= 2 or facts.monochrome
+    icc, colour_notices = (None, ()) if how.converted else _profile(file, image, facts, grey=grey)
     exif, exif_notices = metadata.exif(image)
-    gain_map, map_notices = _gain_map(file, image, orientation)
+    gain_map, map_notices = jpeg.gain_map(file, image, orientation) if isinstance(image, JpegImageFile) else (None, ())
+    deep = (f"the AVIF file has {facts.bits} bits per sample, of which 8 are read",) if (facts.bits or 8) > 8 else ()
+    key = _colour_key(image, how)
+    shape = image.size if swaps_sides(orientation) else image.size[::-1]
     photo = Photo(
-        pixels=np.empty((1, 1, 3), np.uint8),
-        grey=_is_grey(how, facts),
+        pixels=np.empty((*shape, 3), how.dtype),
+        alpha=np.empty(shape, how.dtype) if how.channels in (2, 4) or key is not None else None,
+        grey=grey,
         icc=icc,
         exif=exif,
         xmp=metadata.xmp(image),
@@ -67,52 +102,31 @@ def decode(file: IO[bytes], format: str, max_pixels: int) -> Photo:
         dpi=metadata.dpi(image),
         gain_map=gain_map,
         format=format,
-        notices=how.notices + colour_notices + exif_notices + map_notices + (_avif_notices(facts) if facts else ()),
+        notices=how.notices + colour_notices + exif_notices + map_notices + deep + facts.notices,
     )
-    key, canvas = _colour_key(image, how), _Canvas.blank(how, orientation, image.size)
-    canvas.put(image, 0)
+    _copy(image, how, 0, photo, orientation)
     del image  # its samples; a second decoding takes as much again
     for decoding, raw_mode in enumerate(how.raw_modes[1:], start=1):
-        canvas.put(_loaded(_open(file, format), raw_mode), decoding)
-    return _with_alpha(photo, canvas, key)
+        _copy(_loaded(_open(file, format), raw_mode), how, decoding, photo, orientation)
+    _settle_alpha(photo, how, key)
+    return photo
 
 
-def check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Raise PhotoTooLargeError for an image (width, height) above the limit, before it is decoded."""
-    width, height = size
-    if width * height > max_pixels:
-        raise PhotoTooLargeError(
-            f"it has {width} x {height} = {width * height / 1e6:.1f} megapixels, the limit is {max_pixels / 1e6:.1f}; "
-            "raise the limit with --max-pixels (max_pixels= in Python) if you trust the file"
-        )
-
-
-def profile(
-    embedded: bytes | None, codes: tuple[int, int] | None, *, grey: bool
-) -> tuple[bytes | None, tuple[str, ...]]:
-    """The profile of a photo and notices: the embedded one, else one built from H.273 codes; None for sRGB.
-
-    Raises PhotoUnsupportedError where the codes say HDR.
-    """
-    built, notices = colour.from_code_points(*codes) if codes else (None, ())
-    if embedded:
-        return colour.checked(embedded, grey=grey)
-    icc, curve_notices = colour.checked(None if grey else built, grey=grey)
-    return icc, notices + curve_notices
-
-
-def auxiliary_notices(found: heif.HeifFacts) -> tuple[str, ...]:
-    """Notices about images in an AVIF or HEIF file that the result will not have."""
-    notices = ("the HDR gain map is not kept: the result is the standard (SDR) photo",) if found.gain_map else ()
-    if found.others:
-        notices += (f"further images in the file are not kept: {', '.join(found.others)}",)
-    return notices
+def png_code_points(file: IO[bytes]) -> tuple[int, int] | None:
+    """Colour primaries and transfer characteristics of a PNG's cICP chunk."""
+    for kind, _ in _chunks(file):
+        if kind == b"cICP":
+            primaries, transfer = file.read(2)
+            return primaries, transfer
+        if kind == b"IDAT":
+            return None
+    return None
 
 
 def _open(file: IO[bytes], format: str) -> ImageFile:
     file.seek(0)
     try:
-        return PLUGINS[format](file)
+        return _PLUGINS[format](file)
     except SyntaxError as error:
         if "unknown pixel mode" not in str(error):  # of a TIFF; everything else is damage
             raise
@@ -122,8 +136,12 @@ def _open(file: IO[bytes], format: str) -> ImageFile:
 
 
 def _loaded(image: ImageFile, raw_mode: str | None) -> ImageFile:
+    """Decode an opened image; with a raw mode, its samples are unpacked in that way."""
     if raw_mode is not None:
-        set_raw_mode(image, raw_mode)
+        image.tile = [
+            tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+            for tile in image.tile
+        ]
     image.load()
     return image
 
@@ -148,63 +166,96 @@ def _full_pages(image: TiffImageFile) -> int:
     return pages
 
 
-@dataclass(frozen=True)
-class _Canvas:
-    """The upright arrays that one or two decodings fill."""
-
-    how: Layout
-    orientation: int
-    pixels: Image
-    alpha: Image | None
-
-    @classmethod
-    def blank(cls, how: Layout, orientation: int, size: tuple[int, int]) -> _Canvas:
-        """size: (width, height) as stored."""
-        shape = size if swaps_sides(orientation) else size[::-1]
-        alpha = _empty(shape, how.dtype) if how.channels in (2, 4) else None
-        return cls(how, orientation, _empty((*shape, 3), how.dtype), alpha)
-
-    def _view(self, samples: NDArray[Any] | None, decoding: int) -> NDArray[Any] | None:
-        if samples is None:
-            return None
-        part = _one_byte(samples, decoding) if len(self.how.raw_modes) > 1 else samples
-        return unturned(part, self.orientation)
-
-    def put(self, image: ImageFile, decoding: int) -> None:
-        """Take the samples of a loaded image; decoding: index into `Layout.raw_modes`."""
-        pixels = self._view(self.pixels, decoding)
-        assert pixels is not None
-        _copy(image, self.how, pixels, self._view(self.alpha, decoding))
-
-
-def _empty(shape: tuple[int, ...], dtype: type[np.uint8] | type[np.uint16]) -> Image:
-    return np.empty(shape, np.uint16) if dtype is np.uint16 else np.empty(shape, np.uint8)
-
-
-def _one_byte(samples: NDArray[Any], which: int) -> NDArray[np.uint8]:
-    """A view of the high (0) or low (1) bytes of contiguous 16-bit samples."""
-    return samples.view(np.uint8).reshape(*samples.shape, 2)[..., _HIGH_BYTE ^ which]
+def _layout(image: ImageFile) -> _Layout:
+    """The layout of an opened, not yet loaded image; PhotoUnsupportedError for samples that cannot be taken."""
+    args = image.tile[0].args if image.tile else ""
+    first = args[0] if isinstance(args, tuple) and args else args
+    raw = first if isinstance(first, str) else ""
+    tags: Any = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    # Pillow reads 16-bit channels that are stored one after the other as noise, or half of each sample.
+    if tags.get(_TIFF_PLANAR) == _SEPARATE_PLANES and max(tags.get(_TIFF_BITS, (8,))) > 8:
+        raise PhotoUnsupportedError(
+            "its 16-bit channels are stored one after the other (planar); save it with interleaved channels"
+        )
+    if image.mode in ("CMYK", "LAB"):
+        convert, notice = colour.to_srgb(metadata.icc(image), image.mode)
+        return _Layout(lambda band: _samples(convert(band)), 3, converted=True, notices=(notice,))
+    if image.mode.startswith("I;16"):
+        return _deep_grey(twelve_bits=raw == "I;12", inverted=tags.get(_TIFF_PHOTOMETRIC) == _MIN_IS_WHITE)
+    if raw == "LA;16B" and image.mode == "RGBA":
+        return _Layout(lambda band: np.asarray(band).view(">u2"), 2, _UINT16, ("RGBA",))
+    if ";16" in raw and image.mode in ("RGB", "RGBA"):
+        high = raw.replace("a", "A")
+        low = high[:-1] + _OTHER_ORDER[high[-1]]
+        return _Layout(_samples, len(image.mode), _UINT16, (high, low), premultiplied="a" in raw)
+    mode = _SPECIAL_MODES.get(image.mode, image.mode)
+    if mode in _PLAIN_MODES:
+        mode = "RGBA" if image.mode == "P" and "transparency" in image.info else mode
+        return _Layout(
+            lambda band: _samples(band if band.mode == mode else band.convert(mode)),
+            len(mode),
+            key_scale=_LOW_DEPTH_SCALES.get(raw, 1),
+        )
+    kind = _OTHER_KINDS.get(image.mode, f"'{image.mode}'")
+    raise PhotoUnsupportedError(f"it has {kind} samples; save it with 8 or 16 bit unsigned integers")
 
 
-def _copy(image: Pillow.Image, how: Layout, pixels: NDArray[Any], alpha: NDArray[Any] | None) -> None:
-    """Copy the samples, band by band, into views that lie as the file does."""
-    colours = 3 if how.channels >= 3 else 1
-    for rows in bands(image.height, image.width):
-        samples = how.take(image.crop((0, rows.start, image.width, rows.stop)))
-        pixels[rows] = samples[..., :colours]
-        if alpha is not None:
-            alpha[rows] = samples[..., -1]
+def _deep_grey(twelve_bits: bool, inverted: bool) -> _Layout:
+    def take(band: Pillow.Image) -> NDArray[Any]:
+        samples = _samples(band).astype(np.uint16)
+        samples = rescaled(samples, 4095, 65535) if twelve_bits else samples
+        return 65535 - samples if inverted else samples
+
+    return _Layout(take, 1, _UINT16)
 
 
-def _unmultiply(pixels: Image, alpha: Image) -> None:
-    """Divide 16-bit colours by alpha in place, rounded half up."""
-    for rows in bands(*alpha.shape):
-        divisor = np.maximum(alpha[rows], 1).astype(np.uint64)[..., np.newaxis]
-        divided = (2 * pixels[rows].astype(np.uint64) * 65535 + divisor) // (2 * divisor)
-        pixels[rows] = np.minimum(divided, 65535)
+def _samples(band: Pillow.Image) -> NDArray[Any]:
+    array = np.asarray(band)
+    return array if array.ndim == 3 else array[..., np.newaxis]
 
 
-def _colour_key(image: ImageFile, how: Layout) -> NDArray[np.int64] | None:
+def _profile(
+    file: IO[bytes], image: ImageFile, facts: heif.HeifFacts, *, grey: bool
+) -> tuple[bytes | None, tuple[str, ...]]:
+    """The profile and notices. PNG's order: cICP, iCCP, sRGB, then gAMA with cHRM (W3C PNG, third edition, 4.3)."""
+    codes, embedded = facts.code_points, metadata.icc(image)
+    if isinstance(image, PngImageFile):
+        codes = png_code_points(file)
+        if not codes and not embedded and "srgb" not in image.info:
+            gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
+            encoding = gamma if isinstance(gamma, float) else None  # a PNG text of that name does not count
+            numbers = cast("tuple[float, ...]", points) if isinstance(points, tuple) else None
+            return colour.checked(colour.from_gamma(encoding, numbers, grey=grey), grey=grey)
+        embedded = None if codes else embedded
+    return colour.chosen(embedded, codes, grey=grey)
+
+
+def _check_png_data(file: IO[bytes]) -> None:
+    """Compare the checksums of the image data, which Pillow does not; ValueError where one is wrong."""
+    for kind, length in _chunks(file):
+        if kind == b"IDAT" and _checksum(file, kind, length) != file.read(4):
+            raise ValueError("the checksum of the image data is wrong")
+
+
+def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """(kind, length) of each chunk, the file at its data."""
+    at = _PNG_SIGNATURE
+    file.seek(at)
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        yield kind, length
+        at += 8 + length + 4
+        file.seek(at)
+
+
+def _checksum(file: IO[bytes], kind: bytes, length: int) -> bytes:
+    checksum = zlib.crc32(kind)
+    while length and (part := file.read(min(length, _READ_BYTES))):
+        checksum, length = zlib.crc32(part, checksum), length - len(part)
+    return struct.pack(">I", checksum)
+
+
+def _colour_key(image: ImageFile, how: _Layout) -> NDArray[np.int64] | None:
     """The colour of a PNG that stands for "transparent", in the depth of the decoded samples."""
     key: Any = image.info.get("transparency")
     numbers = cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
@@ -213,51 +264,33 @@ def _colour_key(image: ImageFile, how: Layout) -> NDArray[np.int64] | None:
     return np.array(numbers, np.int64) * how.key_scale & np.iinfo(how.dtype).max
 
 
-def _keyed_alpha(pixels: Image, key: NDArray[np.int64]) -> Image:
-    """Alpha that is 0 where a pixel has the colour `key`."""
-    alpha: NDArray[Any] = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype)
-    for rows in bands(*alpha.shape):
-        alpha[rows][(pixels[rows] == key).all(axis=2)] = 0
-    return alpha
+def _copy(image: Pillow.Image, how: _Layout, decoding: int, photo: Photo, orientation: int) -> None:
+    """Copy samples, band by band, into views of the photo that lie as the file does; decoding: index of raw_modes."""
+
+    def stored(upright: NDArray[Any]) -> NDArray[Any]:
+        if len(how.raw_modes) > 1:  # the high or the low bytes of 16-bit samples
+            upright = upright.view(np.uint8).reshape(*upright.shape, 2)[..., _HIGH_BYTE ^ decoding]
+        return unturned(upright, orientation)
+
+    pixels = stored(photo.pixels)
+    alpha = stored(photo.alpha) if photo.alpha is not None and how.channels in (2, 4) else None
+    colours = 3 if how.channels >= 3 else 1
+    for rows in bands(image.height, image.width):
+        samples = how.take(image.crop((0, rows.start, image.width, rows.stop)))
+        pixels[rows] = samples[..., :colours]
+        if alpha is not None:
+            alpha[rows] = samples[..., -1]
 
 
-def _with_alpha(photo: Photo, canvas: _Canvas, key: NDArray[np.int64] | None) -> Photo:
-    pixels, alpha = canvas.pixels, canvas.alpha
-    if canvas.how.premultiplied and alpha is not None:
-        _unmultiply(pixels, alpha)
-    if key is not None:
-        alpha = _keyed_alpha(pixels, key)
-    return replace(photo, pixels=pixels, alpha=alpha)
-
-
-def _profile_of(
-    file: IO[bytes], image: ImageFile, how: Layout, facts: heif.HeifFacts | None
-) -> tuple[bytes | None, tuple[str, ...]]:
-    if how.converted:
-        return None, ()
-    grey = _is_grey(how, facts)
-    if isinstance(image, PngImageFile):
-        return _png_profile(file, image, grey=grey)
-    return profile(metadata.icc(image), facts.code_points if facts else None, grey=grey)
-
-
-def _png_profile(file: IO[bytes], image: ImageFile, *, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
-    """PNG's order: cICP, iCCP, sRGB, then gAMA with cHRM (W3C PNG, third edition, 4.3)."""
-    codes, embedded = png.code_points(file), metadata.icc(image)
-    if codes or embedded or "srgb" in image.info:
-        return profile(None if codes else embedded, codes, grey=grey)
-    built = colour.from_gamma(metadata.gamma(image), metadata.chromaticities(image), grey=grey)
-    return colour.checked(built, grey=grey)
-
-
-def _is_grey(how: Layout, facts: heif.HeifFacts | None) -> bool:
-    return how.channels <= 2 or (facts is not None and facts.monochrome)
-
-
-def _gain_map(file: IO[bytes], image: ImageFile, orientation: int) -> tuple[GainMap | None, tuple[str, ...]]:
-    return jpeg.gain_map(file, image, orientation) if isinstance(image, JpegImageFile) else (None, ())
-
-
-def _avif_notices(found: heif.HeifFacts) -> tuple[str, ...]:
-    deep = (f"the AVIF file has {found.bits} bits per sample, of which 8 are read",)
-    return (deep if found.bits and found.bits > 8 else ()) + auxiliary_notices(found)
+def _settle_alpha(photo: Photo, how: _Layout, key: NDArray[np.int64] | None) -> None:
+    """Divide 16-bit colours by alpha, rounded half up, and make alpha 0 where a pixel has the colour `key`."""
+    pixels, alpha = photo.pixels, photo.alpha
+    if alpha is None:
+        return
+    for rows in bands(*photo.size):
+        if how.premultiplied:
+            divisor = np.maximum(alpha[rows], 1).astype(np.uint64)[..., np.newaxis]
+            divided = (2 * pixels[rows].astype(np.uint64) * 65535 + divisor) // (2 * divisor)
+            pixels[rows] = np.minimum(divided, 65535)
+        if key is not None:
+            alpha[rows] = np.where((pixels[rows] == key).all(axis=2), 0, np.iinfo(alpha.dtype).max)

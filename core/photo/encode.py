@@ -1,32 +1,57 @@
-"""The file formats that photos are written in: what each can hold, and JPEG, WebP and AVIF through Pillow.
+"""The file formats that photos are written in, and what each can hold.
 
-A photo goes into Pillow band by band and comes out as bytes.
+JPEG, WebP and AVIF are written by Pillow: a photo goes into it band by band and comes out as bytes. PNG and TIFF are
+written here, because Pillow cannot write 16-bit colour, and in bands, because photos are large.
+
+PNG: W3C PNG, third edition. TIFF: TIFF 6.0, with Deflate and the horizontal predictor (TIFF technical note 3), which
+every reader knows. EXIF is a TIFF structure itself, so a TIFF file begins with it, unchanged: offsets in it, those of
+maker notes included, stay valid.
 """
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image as Pillow
 
+from ..arrays import Image
 from ..errors import PhotoWriteError
 from . import jpeg, metadata
 from .colour import to_srgb
-from .jpeg import LARGEST_SEGMENT
-from .layout import bands
-from .photo import Photo, interleaved
+from .photo import Photo, bands, interleaved
 
-__all__ = ["FILE_FORMATS", "FileFormat", "avif", "fitted", "jpeg_file", "webp"]
+__all__ = ["FILE_FORMATS", "FileFormat", "avif", "fitted", "jpeg_file", "png", "tiff", "webp"]
 
 _FULL_CHROMA = "4:4:4"
 _EXIF_PREFIX = b"Exif\0\0"
 
 _LARGEST_PNG_SIDE = 2**31 - 1
 _SEGMENT_HEADERS = {"exif": 6, "xmp": 29, "iptc": 26}  # field: bytes before the data in its JPEG segment
+
+_EFFORT = 6  # of zlib, 1 to 9
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
+_SUB = 1  # filter: difference to the pixel on the left
+_INCH_M = 0.0254
+
+_Order: TypeAlias = Literal["<", ">"]
+_TiffEntry: TypeAlias = tuple[int, int, bytes]  # type, count, value
+
+_BYTE, _SHORT, _LONG, _RATIONAL, _UNDEFINED = 1, 3, 4, 5, 7
+_LAYOUTS = {_SHORT: "H", _LONG: "I"}
+_DEFLATE, _HORIZONTAL, _CHUNKY, _INCH, _UNASSOCIATED_ALPHA = 8, 2, 1, 2, 2
+_MIN_IS_BLACK, _RGB = 1, 2
+_DPI_SCALE = 10000
+_NO_EXIF = b"II*\0\0\0\0\0"
+_FIRST_DIRECTORY_AT = 4  # where the header says where the first directory is
+# Tags of an EXIF block that stay; besides those: orientation, which is 1, resolution and its unit, page name.
+_KEPT_TAGS = metadata.DESCRIPTIVE_TAGS | {274, 282, 283, 285, 296}
 
 
 @dataclass(frozen=True)
@@ -59,12 +84,21 @@ def fitted(photo: Photo, format: str) -> tuple[Photo, tuple[str, ...]]:
 
     Raises PhotoWriteError for what must not be left out silently: transparency, and sides that are too long.
     """
-    target = FILE_FORMATS[format]
-    _check_side(photo, target)
-    _check_deep_grey(photo, format)
-    photo, notices = _without_alpha(photo, target), tuple[str, ...]()
-    if photo.pixels.dtype == np.uint16 and target.bits < 16:
-        notices += (f"16-bit samples were rounded to {target.bits} bits, as {target.suffixes[0]} has no more",)
+    target, alpha, deep = FILE_FORMATS[format], photo.alpha, photo.pixels.dtype == np.uint16
+    suffix, notices = target.suffixes[0], tuple[str, ...]()
+    if max(photo.size) > target.largest_side:
+        raise PhotoWriteError(
+            f"the photo is {photo.size[1]} x {photo.size[0]} pixels, {suffix} holds at most {target.largest_side} a "
+            "side; write .png or .tif"
+        )
+    if format == "TIFF" and photo.grey and alpha is not None and deep:
+        raise PhotoWriteError("16-bit grey with transparency is a TIFF that hardly any program reads; write .png")
+    if alpha is not None and not target.alpha:
+        if alpha.min() < np.iinfo(alpha.dtype).max:
+            raise PhotoWriteError(f"the photo has transparent parts, which {suffix} cannot hold; write .png")
+        photo = replace(photo, alpha=None)
+    if deep and target.bits < 16:
+        notices += (f"16-bit samples were rounded to {target.bits} bits, as {suffix} has no more",)
     for field, replacement, notice in _homeless(photo, format):
         photo = replace(photo, **{field: replacement})
         notices += (notice,)
@@ -108,6 +142,42 @@ def avif(photo: Photo, quality: int) -> bytes:
     return _encoded(_image(photo), "AVIF", options)
 
 
+def png(photo: Photo, file: IO[bytes]) -> None:
+    """Write a photo as PNG: 8 or 16 bit, grey or RGB, with or without alpha, as the photo is."""
+    height, width = photo.size
+    depth = photo.pixels.dtype
+    file.write(_PNG_SIGNATURE)
+    header = struct.pack(">IIBBBBB", width, height, 8 * depth.itemsize, _COLOUR_TYPES[_channels(photo)], 0, 0, 0)
+    _put(file, b"IHDR", header)
+    _put_metadata(file, photo)
+    packer = zlib.compressobj(_EFFORT, memLevel=9)
+    for rows in bands(height, width):
+        packed = packer.compress(_filtered(interleaved(photo, rows, dtype=depth.type)))
+        if packed:
+            _put(file, b"IDAT", packed)
+    _put(file, b"IDAT", packer.flush())
+    _put(file, b"IEND", b"")
+
+
+def tiff(photo: Photo, file: IO[bytes]) -> None:
+    """Write a photo as TIFF: 8 or 16 bit, grey or RGB, with or without alpha, as the photo is."""
+    exif = photo.exif or _NO_EXIF
+    order: _Order = "<" if exif[:2] == b"II" else ">"
+    file.write(exif)
+    parts = list(bands(*photo.size))
+    offsets: list[int] = []
+    sizes: list[int] = []
+    for rows in parts:
+        offsets.append(_pad(file))
+        samples = interleaved(photo, rows, dtype=photo.pixels.dtype.type)
+        sizes.append(file.write(zlib.compress(_predicted(samples, order), _EFFORT)))
+    at = _pad(file)
+    entries = _described(photo, order) | _structure(photo, order, parts[0].stop, offsets, sizes)
+    file.write(_directory(order, entries, at))
+    file.seek(_FIRST_DIRECTORY_AT)
+    file.write(struct.pack(order + "I", at))
+
+
 def _image(photo: Photo) -> Pillow.Image:
     """A Pillow image with 8-bit samples: L, RGB or RGBA."""
     height, width = photo.size
@@ -140,27 +210,6 @@ def _rgb(photo: Photo) -> Photo:
     return replace(photo.with_pixels(pixels), grey=False, icc=None)
 
 
-def _check_side(photo: Photo, target: FileFormat) -> None:
-    if max(photo.size) > target.largest_side:
-        raise PhotoWriteError(
-            f"the photo is {photo.size[1]} x {photo.size[0]} pixels, {target.suffixes[0]} holds at most "
-            f"{target.largest_side} a side; write .png or .tif"
-        )
-
-
-def _check_deep_grey(photo: Photo, format: str) -> None:
-    if format == "TIFF" and photo.grey and photo.alpha is not None and photo.pixels.dtype == np.uint16:
-        raise PhotoWriteError("16-bit grey with transparency is a TIFF that hardly any program reads; write .png")
-
-
-def _without_alpha(photo: Photo, target: FileFormat) -> Photo:
-    if photo.alpha is None or target.alpha:
-        return photo
-    if photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
-        raise PhotoWriteError(f"the photo has transparent parts, which {target.suffixes[0]} cannot hold; write .png")
-    return replace(photo, alpha=None)
-
-
 def _homeless(photo: Photo, format: str) -> Iterator[tuple[str, object, str]]:
     """(field, replacement, notice) of what the format cannot hold."""
     target = FILE_FORMATS[format]
@@ -174,6 +223,100 @@ def _homeless(photo: Photo, format: str) -> Iterator[tuple[str, object, str]]:
         lost = ", ".join(keyword for keyword, _ in photo.text if keyword not in dict(kept))
         yield "text", kept, f"the text notes ({lost}) are not kept in {suffix}; write .png to keep them"
     for field, header in _SEGMENT_HEADERS.items() if format == "JPEG" else ():
-        if len(getattr(photo, field) or b"") + header > LARGEST_SEGMENT:
+        if len(getattr(photo, field) or b"") + header > jpeg.LARGEST_SEGMENT:
             notice = f"the {field.upper()} data are longer than 64 KiB and not kept in {suffix}"
             yield field, None, f"{notice}; write .png or .tif to keep them"
+
+
+def _channels(photo: Photo) -> int:
+    return (1 if photo.grey else 3) + (photo.alpha is not None)
+
+
+def _put(file: IO[bytes], kind: bytes, body: bytes) -> None:
+    file.write(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
+
+
+def _put_metadata(file: IO[bytes], photo: Photo) -> None:
+    if photo.icc:
+        _put(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc))
+    if photo.dpi:
+        across, down = (round(number / _INCH_M) for number in photo.dpi)
+        _put(file, b"pHYs", struct.pack(">IIB", across, down, 1))
+    if photo.exif:
+        _put(file, b"eXIf", photo.exif)
+    if photo.xmp:
+        _put(file, b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + photo.xmp)
+    for name, text in photo.text:
+        keyword = name.encode("latin-1", "replace")[:79] or b"Comment"  # 1 to 79 bytes of Latin-1 (11.3.3.1)
+        _put(file, b"iTXt", keyword + bytes(5) + text.replace("\0", "").encode())
+
+
+def _filtered(samples: Image) -> bytes:
+    """Rows of big-endian samples (n, W, C) behind the "sub" filter, one filter byte each."""
+    rows, _, channels = samples.shape
+    raw = samples.astype(samples.dtype.newbyteorder(">")).view(np.uint8).reshape(rows, -1)
+    step = channels * samples.dtype.itemsize
+    out = np.empty((rows, 1 + raw.shape[1]), np.uint8)
+    out[:, 0] = _SUB
+    out[:, 1 : 1 + step] = raw[:, :step]
+    np.subtract(raw[:, step:], raw[:, :-step], out=out[:, 1 + step :])
+    return out.tobytes()
+
+
+def _described(photo: Photo, order: _Order) -> dict[int, _TiffEntry]:
+    """The TIFF entries that say what the photo is."""
+    entries = {tag: entry for tag, entry in metadata.first_directory(photo.exif or b"").items() if tag in _KEPT_TAGS}
+    if photo.dpi:
+        across, down = (struct.pack(order + "II", round(dpi * _DPI_SCALE), _DPI_SCALE) for dpi in photo.dpi)
+        entries |= {282: (_RATIONAL, 1, across), 283: (_RATIONAL, 1, down), 296: _numbers(order, _SHORT, _INCH)}
+    blobs = {700: (_BYTE, photo.xmp), 33723: (_UNDEFINED, photo.iptc), 34675: (_UNDEFINED, photo.icc)}
+    return entries | {tag: (kind, len(value), value) for tag, (kind, value) in blobs.items() if value}
+
+
+def _structure(photo: Photo, order: _Order, rows: int, offsets: list[int], sizes: list[int]) -> dict[int, _TiffEntry]:
+    """The TIFF entries that say how samples are stored."""
+    height, width = photo.size
+    channels = _channels(photo)
+    shorts = {
+        258: [8 * photo.pixels.dtype.itemsize] * channels,
+        259: [_DEFLATE],
+        262: [_MIN_IS_BLACK if photo.grey else _RGB],
+        277: [channels],
+        284: [_CHUNKY],
+        317: [_HORIZONTAL],
+        338: [_UNASSOCIATED_ALPHA] if photo.alpha is not None else [],
+    }
+    longs = {256: [width], 257: [height], 273: offsets, 278: [rows], 279: sizes}
+    kinds = ((_SHORT, shorts), (_LONG, longs))
+    return {tag: _numbers(order, kind, *values) for kind, table in kinds for tag, values in table.items() if values}
+
+
+def _directory(order: _Order, entries: dict[int, _TiffEntry], at: int) -> bytes:
+    """A directory for file offset `at`, its longer values behind it."""
+    table, values = struct.pack(order + "H", len(entries)), b""
+    start = at + 2 + 12 * len(entries) + 4
+    for tag, (kind, count, value) in sorted(entries.items()):
+        table += struct.pack(order + "HHI", tag, kind, count)
+        if len(value) <= 4:
+            table += value.ljust(4, b"\0")
+        else:
+            table += struct.pack(order + "I", start + len(values))
+            values += value + bytes(len(value) % 2)
+    return table + bytes(4) + values
+
+
+def _predicted(samples: Image, order: _Order) -> bytes:
+    """Differences to the pixel on the left, modulo the sample range; samples: (n, W, C)."""
+    differences = samples.copy()
+    differences[:, 1:] -= samples[:, :-1]
+    return differences.astype(samples.dtype.newbyteorder(order)).tobytes()
+
+
+def _pad(file: IO[bytes]) -> int:
+    """Make the position even, as TIFF wants it, and return it."""
+    file.write(bytes(file.tell() % 2))
+    return file.tell()
+
+
+def _numbers(order: _Order, kind: int, *values: int) -> _TiffEntry:
+    return kind, len(values), struct.pack(f"{order}{len(values)}{_LAYOUTS[kind]}", *values)

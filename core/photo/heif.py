@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Image
 from ..errors import MissingExtraError
-from .decode import auxiliary_notices, check_size, profile
-from .layout import bands, rescaled
-from .photo import Photo, interleaved
+from .colour import chosen
+from .photo import Photo, bands, check_size, interleaved, rescaled
 
 __all__ = ["HeifFacts", "brands", "encoded", "facts", "read"]
+
+_Box: TypeAlias = tuple[bytes, bytes]  # kind, body
 
 _DEEP_BITS = 10  # what a 16-bit photo is written with: phones and their viewers know no more
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 _LARGEST_META = 64 << 20
-_ALPHA_KINDS = ("urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1")
+_ALPHA_KINDS = {"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", "urn:mpeg:hevc:2015:auxid:1"}
 _GAIN_MAP_KINDS = ("hdrgainmap", "iso:ts:21496")
 
 
@@ -42,8 +43,9 @@ def read(file: IO[bytes], max_pixels: int) -> Photo:
     file.seek(0)
     image = library.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     check_size(image.size, max_pixels)
-    icc, colour_notices = profile(image.info.get("icc_profile"), found.code_points, grey=found.monochrome)
+    icc, colour_notices = chosen(image.info.get("icc_profile"), found.code_points, grey=found.monochrome)
     pixels, alpha = _split(image)
+    several = (f"the file holds {len(image)} images; only the main one is kept",) if len(image) > 1 else ()
     return Photo(
         pixels=pixels,
         alpha=alpha,
@@ -52,15 +54,18 @@ def read(file: IO[bytes], max_pixels: int) -> Photo:
         exif=image.info.get("exif"),
         xmp=image.info.get("xmp"),
         format="HEIF",
-        notices=colour_notices + _notices(image, found),
+        notices=colour_notices + several + found.notices,
     )
 
 
 def encoded(photo: Photo, quality: int) -> bytes:
     """A photo as HEIC (HEVC, 4:4:4): 8 bits, or 10 for a 16-bit photo. MissingExtraError without pillow-heif."""
     library = _pillow_heif()
-    mode, samples = _samples(photo)
-    height, width = photo.size
+    samples = np.concatenate([interleaved(photo, rows, dtype=photo.pixels.dtype.type) for rows in bands(*photo.size)])
+    height, width, channels = samples.shape
+    mode = _MODES[channels]
+    if samples.dtype == np.uint16:
+        mode, samples = f"{mode};{_DEEP_BITS}", rescaled(samples, 65535, 2**_DEEP_BITS - 1)
     metadata = {"exif": photo.exif, "xmp": photo.xmp, "icc_profile": photo.icc}
     options = {name: value for name, value in metadata.items() if value}
     data, buffer = np.ascontiguousarray(samples).data.cast("B"), io.BytesIO()
@@ -72,25 +77,36 @@ def encoded(photo: Photo, quality: int) -> bytes:
 class HeifFacts:
     """Facts about the primary image of a file."""
 
-    bits: int | None  # per sample
-    monochrome: bool
-    code_points: tuple[int, int] | None  # colour primaries, transfer characteristics
-    gain_map: bool
-    others: tuple[str, ...]  # kinds of further images in the file (depth, mattes ...) except alpha
+    bits: int | None = None  # per sample
+    monochrome: bool = False
+    code_points: tuple[int, int] | None = None  # colour primaries, transfer characteristics
+    gain_map: bool = False
+    others: tuple[str, ...] = ()  # kinds of further images in the file (depth, mattes ...) except alpha
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Notices about images in the file that the result will not have."""
+        lost = ("the HDR gain map is not kept: the result is the standard (SDR) photo",) if self.gain_map else ()
+        return lost + ((f"further images in the file are not kept: {', '.join(self.others)}",) if self.others else ())
 
 
 def facts(file: IO[bytes]) -> HeifFacts:
     """Read the facts of an AVIF or HEIF file; struct.error, IndexError or ValueError where its boxes are damaged."""
     meta = _top_box(file, b"meta")[4:]
-    own = _properties_of(meta, _primary_item(meta))
-    kinds = _auxiliary_kinds(meta)
-    gain_maps = [kind for kind in kinds if any(mark in kind for mark in _GAIN_MAP_KINDS)]
+    table, entry = _find(meta, b"iprp"), _find(meta, b"pitm")
+    primary = struct.unpack_from(">I" if entry[0] else ">H", entry, 4)[0]
+    properties = list(_boxes(_find(table, b"ipco")))
+    indices = [index for item, own in _associations(_find(table, b"ipma")) if item == primary for index in own]
+    own = [properties[index - 1] for index in indices if 0 < index <= len(properties)]
+    codes = [struct.unpack_from(">HH", body, 4) for kind, body in own if kind == b"colr" and body[:4] == b"nclx"]
+    auxiliary = {body[4:].split(b"\0")[0].decode("latin-1") for kind, body in properties if kind == b"auxC"}
+    gain_maps = {kind for kind in auxiliary if any(mark in kind for mark in _GAIN_MAP_KINDS)}
     return HeifFacts(
         bits=_bits(own),
         monochrome=_monochrome(own),
-        code_points=_code_points(own),
+        code_points=codes[0] if codes else None,
         gain_map=bool(gain_maps) or b"tmap" in _item_kinds(meta),
-        others=tuple(kind for kind in kinds if kind not in gain_maps),
+        others=tuple(sorted(auxiliary - gain_maps - _ALPHA_KINDS)),
     )
 
 
@@ -101,71 +117,23 @@ def brands(file: IO[bytes]) -> tuple[str, ...]:
     return tuple(code.decode("latin-1") for code in codes if code)
 
 
-class _HeifFile(Protocol):
-    """The part of pillow_heif.HeifFile used here; np.asarray takes it."""
-
-    mode: str
-    size: tuple[int, int]
-    info: Mapping[str, Any]
-
-    def __len__(self) -> int: ...
-
-    @property
-    def __array_interface__(self) -> dict[str, Any]: ...
-
-
-class _PillowHeif(Protocol):
-    def open_heif(self, fp: IO[bytes], *, convert_hdr_to_8bit: bool, hdr_to_16bit: bool) -> _HeifFile: ...
-
-    def encode(self, mode: str, size: tuple[int, int], data: memoryview, fp: IO[bytes], **options: Any) -> None: ...
-
-
-def _pillow_heif() -> _PillowHeif:
+def _pillow_heif() -> Any:
     try:
-        return cast(_PillowHeif, import_module("pillow_heif"))
+        return import_module("pillow_heif")
     except ImportError as error:
         raise MissingExtraError("pillow-heif", "heic", "a HEIC photo") from error
 
 
-def _sixteen_bits(samples: NDArray[Any], bits: int) -> NDArray[Any]:
-    """10 and 12 bits to 16; 8 and 16 as they are."""
-    return samples if bits in (8, 16) else rescaled(samples, 2**bits - 1, 65535)
-
-
-def _split(image: _HeifFile) -> tuple[Image, Image | None]:
-    """Pixels (H, W, 3) and alpha."""
+def _split(image: Any) -> tuple[Image, Image | None]:
+    """Pixels (H, W, 3) and alpha of a pillow_heif.HeifFile; 10 and 12 bits become 16."""
     name, _, bits = image.mode.partition(";")
     samples: NDArray[Any] = np.asarray(image)
-    samples = _sixteen_bits(samples if samples.ndim == 3 else samples[..., np.newaxis], int(bits or 8))
+    samples = samples if samples.ndim == 3 else samples[..., np.newaxis]
+    if bits not in ("", "8", "16"):
+        samples = rescaled(samples, 2 ** int(bits) - 1, 65535)
     alpha = samples[..., -1].copy() if name in ("LA", "RGBA") else None
     colours = samples[..., :3] if name in ("RGB", "RGBA") else np.repeat(samples[..., :1], 3, axis=2)
     return np.ascontiguousarray(colours), alpha
-
-
-def _notices(image: _HeifFile, found: HeifFacts) -> tuple[str, ...]:
-    count = len(image)
-    several = (f"the file holds {count} images; only the main one is kept",) if count > 1 else ()
-    return several + auxiliary_notices(found)
-
-
-def _samples(photo: Photo) -> tuple[str, NDArray[Any]]:
-    """pillow_heif's mode and the samples (H, W, C) of a photo."""
-    parts = [interleaved(photo, rows, dtype=photo.pixels.dtype.type) for rows in bands(*photo.size)]
-    samples = np.concatenate(parts)
-    mode = _MODES[samples.shape[2]]
-    if samples.dtype == np.uint8:
-        return mode, samples
-    return f"{mode};{_DEEP_BITS}", rescaled(samples, 65535, 2**_DEEP_BITS - 1)
-
-
-@dataclass(frozen=True)
-class _Box:
-    kind: bytes
-    body: bytes
-
-    @property
-    def version(self) -> int:
-        return self.body[0]
 
 
 def _boxes(data: bytes) -> Iterator[_Box]:
@@ -178,13 +146,13 @@ def _boxes(data: bytes) -> Iterator[_Box]:
         end = at + size if size else len(data)
         if end < start:
             raise ValueError(f"a box of {size} bytes")
-        yield _Box(kind, data[start:end])
+        yield kind, data[start:end]
         at = end
 
 
 def _find(data: bytes, kind: bytes) -> bytes:
     """Body of the first box of a kind; empty if there is none."""
-    return next((box.body for box in _boxes(data) if box.kind == kind), b"")
+    return next((body for found, body in _boxes(data) if found == kind), b"")
 
 
 def _top_box(file: IO[bytes], kind: bytes) -> bytes:
@@ -202,16 +170,11 @@ def _top_box(file: IO[bytes], kind: bytes) -> bytes:
     return b""
 
 
-def _primary_item(meta: bytes) -> int:
-    body = _find(meta, b"pitm")
-    return struct.unpack_from(">I" if body[0] else ">H", body, 4)[0]
-
-
 def _item_kinds(meta: bytes) -> set[bytes]:
     """Four-letter types of all items."""
     body = _find(meta, b"iinf")
-    entries = [box for box in _boxes(body[8 if body[0] else 6 :]) if box.kind == b"infe" and box.version >= 2]
-    return {box.body[10:14] if box.version == 3 else box.body[8:12] for box in entries}
+    entries = [entry for kind, entry in _boxes(body[8 if body[0] else 6 :]) if kind == b"infe" and entry[0] >= 2]
+    return {entry[10:14] if entry[0] == 3 else entry[8:12] for entry in entries}
 
 
 def _associations(body: bytes) -> Iterator[tuple[int, list[int]]]:
@@ -226,24 +189,12 @@ def _associations(body: bytes) -> Iterator[tuple[int, list[int]]]:
         yield item, [index & (0x7FFF if wide_indices else 0x7F) for index in indices]
 
 
-def _properties_of(meta: bytes, item: int) -> list[_Box]:
-    everything = _find(meta, b"iprp")
-    properties = list(_boxes(_find(everything, b"ipco")))
-    indices = [i for found, each in _associations(_find(everything, b"ipma")) if found == item for i in each]
-    return [properties[index - 1] for index in indices if 0 < index <= len(properties)]
-
-
-def _code_points(own: list[_Box]) -> tuple[int, int] | None:
-    codes = [struct.unpack_from(">HH", b.body, 4) for b in own if b.kind == b"colr" and b.body[:4] == b"nclx"]
-    return codes[0] if codes else None
-
-
 def _bits(own: list[_Box]) -> int | None:
-    for box in own:
-        if box.kind == b"pixi":
-            return max(box.body[5:])
-        if box.kind == b"av1C":
-            high, twelve = box.body[2] & 0x40, box.body[2] & 0x20
+    for kind, body in own:
+        if kind == b"pixi":
+            return max(body[5:])
+        if kind == b"av1C":
+            high, twelve = body[2] & 0x40, body[2] & 0x20
             return 8 if not high else 12 if twelve else 10
     return None
 
@@ -251,12 +202,5 @@ def _bits(own: list[_Box]) -> int | None:
 def _monochrome(own: list[_Box]) -> bool:
     """By the AV1 or HEVC configuration (ISO/IEC 14496-15, 8.3.2: chroma format 0)."""
     return any(
-        (box.kind == b"av1C" and box.body[2] & 0x10 > 0) or (box.kind == b"hvcC" and box.body[16] & 3 == 0)
-        for box in own
+        (kind == b"av1C" and body[2] & 0x10 > 0) or (kind == b"hvcC" and body[16] & 3 == 0) for kind, body in own
     )
-
-
-def _auxiliary_kinds(meta: bytes) -> tuple[str, ...]:
-    properties = _boxes(_find(_find(meta, b"iprp"), b"ipco"))
-    kinds = [box.body[4:].split(b"\0")[0].decode("latin-1") for box in properties if box.kind == b"auxC"]
-    return tuple(sorted({kind for kind in kinds if kind not in _ALPHA_KINDS}))

@@ -25,41 +25,18 @@ from PIL import ImageFile
 from ..errors import PhotoError, PhotoReadError, PhotoTooLargeError, PhotoUnsupportedError, PhotoWriteError, UsageError
 from ..files import atomic_output, failure_reason
 from ..limits import MAX_PIXELS
-from . import encode, heif, jpeg, metadata, png, tiff
+from . import encode, heif, jpeg, metadata
 from .decode import decode
 from .encode import FILE_FORMATS, fitted
-from .layout import fill_hidden
-from .photo import GainMap, Photo
+from .photo import Photo, fill_hidden
 
-__all__ = [
-    "FORMATS",
-    "READABLE",
-    "WRITABLE",
-    "GainMap",
-    "Photo",
-    "format_of",
-    "is_photo",
-    "read",
-    "write",
-]
+__all__ = ["SUFFIXES", "format_of", "is_photo", "read", "write"]
 
-FORMATS = tuple(FILE_FORMATS)
-READABLE = tuple(sorted(suffix for target in FILE_FORMATS.values() for suffix in target.suffixes))
-WRITABLE = READABLE
+SUFFIXES = tuple(sorted(suffix for target in FILE_FORMATS.values() for suffix in target.suffixes))
 
-# Exceptions of Pillow, libheif and our parsers for damaged files, and of encoders for images that they cannot take.
-_DAMAGE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+# Exceptions of encoders for images that they cannot take, and of Pillow, libheif and our parsers for damaged files.
 _ENCODER_FAILURES = (ArithmeticError, OSError, RuntimeError, ValueError, struct.error)
+_DAMAGE = (*_ENCODER_FAILURES, EOFError, LookupError, SyntaxError, TypeError)
 
 _pillow_lock = threading.Lock()
 
@@ -69,17 +46,15 @@ _ENCODERS: dict[str, Callable[[Photo, int], bytes]] = {
     "JPEG": encode.jpeg_file,
     "WEBP": encode.webp,
 }
-_WRITERS: dict[str, Callable[[Photo, IO[bytes]], None]] = {"PNG": png.write, "TIFF": tiff.write}
+_WRITERS: dict[str, Callable[[Photo, IO[bytes]], None]] = {"PNG": encode.png, "TIFF": encode.tiff}
 
-_SIGNATURES = {
+_SIGNATURES = {  # formats that are read, and others that are known by name
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
-}
-_OTHERS = {
     b"GIF8": "GIF",
     b"BM": "BMP",
     b"\xff\x0a": "JPEG XL",
@@ -103,7 +78,7 @@ _LONGEST = 16
 def is_photo(path: str | Path) -> bool:
     """Whether a file found in a folder is a photo to work on, by its name; hidden files are not."""
     name = Path(path).name
-    return name.lower().endswith(READABLE) and not name.startswith(".")
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -121,8 +96,13 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
         raise UsageError(f"expected max_pixels of at least 1, got {max_pixels}")
     path = Path(path)
     with _read_errors(path), _opened(path) as file:
-        photo = _finished(_decoded(file, max_pixels))
-    return replace(photo, source=path.absolute())
+        photo = _decoded(file, max_pixels)
+        if photo.alpha is not None:
+            fill_hidden(photo.pixels, photo.alpha)
+        exif, exif_notices = metadata.upright(photo.exif, photo.size)
+        xmp, xmp_notices = jpeg.settled_xmp(photo.xmp) if photo.format == "JPEG" else (photo.xmp, ())
+    notices = photo.notices + exif_notices + xmp_notices
+    return replace(photo, exif=exif, xmp=metadata.upright_xmp(xmp), notices=notices, source=path.absolute())
 
 
 def write(photo: Photo, path: str | Path, *, overwrite: bool = False, quality: int | None = None) -> tuple[str, ...]:
@@ -138,12 +118,19 @@ def write(photo: Photo, path: str | Path, *, overwrite: bool = False, quality: i
     """
     path = Path(path)
     format = _format_for(path)
-    quality_used = _quality(format, quality)
-    _check_not_source(photo, path)
-    with _write_errors(path):
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"expected a quality from 1 to 100, got {quality}")
+    source = photo.source
+    if source and source.exists() and path.exists() and os.path.samefile(source, path):
+        raise PhotoWriteError(f"{path}: it is the photo itself, which is never overwritten; choose another name")
+    try:
         kept, notices = fitted(photo, format)
         with atomic_output(path, overwrite=overwrite) as temporary, open(temporary, "wb") as file:
-            _put(kept, format, quality_used, file)
+            _put(kept, format, quality or FILE_FORMATS[format].quality or 100, file)
+    except PhotoWriteError as error:
+        raise PhotoWriteError(f"{path}: {error}") from error
+    except OSError as error:
+        raise PhotoWriteError(f"{path}: it cannot be written: {failure_reason(error)}") from error
     return notices
 
 
@@ -156,18 +143,34 @@ def format_of(file: IO[bytes]) -> str:
     head = file.read(_LONGEST)
     if not head:
         raise PhotoReadError("the file is empty; it may not have been copied completely")
+    kind = _kind(file, head)
+    if kind is None:
+        raise PhotoReadError(
+            f"it is not an image file: it begins with {head[:8]!r}; expected JPEG, PNG, TIFF, WebP, AVIF or HEIC"
+        )
+    if kind not in FILE_FORMATS:
+        advice = "develop it to a 16-bit TIFF or PNG first" if kind == "camera raw" else "convert it to PNG first"
+        raise PhotoUnsupportedError(f"it is a {kind} file, which is not read here; {advice}")
+    return kind
+
+
+def _kind(file: IO[bytes], head: bytes) -> str | None:
+    """The name of the format of a file that begins with `head`; None for no image."""
     if head[8:12] == _CANON_RAW_MARK:
-        raise _unsupported("camera raw")
+        return "camera raw"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    known = _starting(head, _SIGNATURES) or (_boxed(file) if head[4:8] == b"ftyp" else None)
-    if known:
-        return known
-    if other := _starting(head, _OTHERS):
-        raise _unsupported(other)
-    raise PhotoReadError(
-        f"it is not an image file: it begins with {head[:8]!r}; expected JPEG, PNG, TIFF, WebP, AVIF or HEIC"
-    )
+    found = next((name for signature, name in _SIGNATURES.items() if head.startswith(signature)), None)
+    if found or head[4:8] != b"ftyp":
+        return found
+    brands = heif.brands(file)
+    if _AVIF_BRANDS.intersection(brands):
+        return "AVIF"
+    if brands and brands[0] in _SEQUENCE_BRANDS:
+        raise PhotoUnsupportedError("it is a HEIF sequence of several frames; give a file with a single image")
+    if _HEIF_BRANDS.intersection(brands):
+        return "HEIF"
+    return "camera raw" if brands and brands[0] == "crx " else None
 
 
 @contextmanager
@@ -187,14 +190,12 @@ def _read_errors(path: Path) -> Generator[None]:
         ) from error
 
 
-@contextmanager
-def _opened(path: Path) -> Generator[IO[bytes]]:
+def _opened(path: Path) -> IO[bytes]:
     if not path.exists():
         raise PhotoReadError("there is no such file; check the path")
     if not path.is_file():
         raise PhotoReadError("it is not a regular file; give the path of a photo")
-    with open(path, "rb") as file:
-        yield file
+    return open(path, "rb")
 
 
 def _decoded(file: IO[bytes], max_pixels: int) -> Photo:
@@ -218,43 +219,12 @@ def _pillow_strict(max_pixels: int) -> Generator[list[warnings.WarningMessage]]:
             Pillow.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _finished(photo: Photo) -> Photo:
-    if photo.alpha is not None:
-        fill_hidden(photo.pixels, photo.alpha)
-    block, exif_notices = metadata.upright(photo.exif, photo.size)
-    packet, xmp_notices = jpeg.settled_xmp(photo.xmp) if photo.format == "JPEG" else (photo.xmp, ())
-    notices = photo.notices + exif_notices + xmp_notices
-    return replace(photo, exif=block, xmp=metadata.upright_xmp(packet), notices=notices)
-
-
 def _format_for(path: Path) -> str:
     for format, target in FILE_FORMATS.items():
         if path.suffix.lower() in target.suffixes:
             return format
     given = f"the suffix '{path.suffix}'" if path.suffix else "no suffix"
-    raise PhotoWriteError(f"{path}: it has {given}; a photo can be written as: {', '.join(WRITABLE)}")
-
-
-def _quality(format: str, quality: int | None) -> int:
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"expected a quality from 1 to 100, got {quality}")
-    return quality or FILE_FORMATS[format].quality or 100
-
-
-def _check_not_source(photo: Photo, path: Path) -> None:
-    source = photo.source
-    if source and source.exists() and path.exists() and os.path.samefile(source, path):
-        raise PhotoWriteError(f"{path}: it is the photo itself, which is never overwritten; choose another name")
-
-
-@contextmanager
-def _write_errors(path: Path) -> Generator[None]:
-    try:
-        yield
-    except PhotoWriteError as error:
-        raise PhotoWriteError(f"{path}: {error}") from error
-    except OSError as error:
-        raise PhotoWriteError(f"{path}: it cannot be written: {failure_reason(error)}") from error
+    raise PhotoWriteError(f"{path}: it has {given}; a photo can be written as: {', '.join(SUFFIXES)}")
 
 
 def _put(photo: Photo, format: str, quality: int, file: IO[bytes]) -> None:
@@ -266,25 +236,3 @@ def _put(photo: Photo, format: str, quality: int, file: IO[bytes]) -> None:
     except _ENCODER_FAILURES as error:
         raise PhotoWriteError(f"the {format} encoder cannot take this photo ({error}); write .png or .tif") from error
     file.write(data)
-
-
-def _boxed(file: IO[bytes]) -> str | None:
-    found = heif.brands(file)
-    if _AVIF_BRANDS.intersection(found):
-        return "AVIF"
-    if found and found[0] in _SEQUENCE_BRANDS:
-        raise PhotoUnsupportedError("it is a HEIF sequence of several frames; give a file with a single image")
-    if _HEIF_BRANDS.intersection(found):
-        return "HEIF"
-    if found and found[0] == "crx ":
-        raise _unsupported("camera raw")
-    return None
-
-
-def _starting(head: bytes, table: dict[bytes, str]) -> str | None:
-    return next((name for signature, name in table.items() if head.startswith(signature)), None)
-
-
-def _unsupported(kind: str) -> PhotoUnsupportedError:
-    advice = "develop it to a 16-bit TIFF or PNG first" if kind == "camera raw" else "convert it to PNG first"
-    return PhotoUnsupportedError(f"it is a {kind} file, which is not read here; {advice}")

@@ -10,20 +10,18 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from .layout import TRANSPOSES
-from .photo import GainMap
+from .metadata import IPTC_RESOURCE
+from .photo import TRANSPOSES, GainMap
 
 __all__ = [
     "LARGEST_SEGMENT",
     "attach",
     "gain_map",
-    "iptc",
     "iptc_segment",
     "iso_segment",
     "settled_xmp",
@@ -39,7 +37,7 @@ _GAIN_MAP_MARKS = (_ISO_GAIN_MAP, b"http://ns.adobe.com/hdr-gain-map/1.0/", b"ur
 _MPF = b"MPF\0"
 _MP_NUMBER, _MP_ENTRIES = 0xB001, 0xB002
 _PREVIEWS = (0x010001, 0x010002)  # MP types "large thumbnail": the same photo, smaller
-_PHOTOSHOP, _IPTC_RESOURCE = b"Photoshop 3.0\0", 0x0404
+_PHOTOSHOP = b"Photoshop 3.0\0"
 _GAIN_MAP_ITEM = re.compile(rb"""<[^<>]*Item:Semantic\s*=\s*["']GainMap["'][^<>]*>""")
 _MOTION_PHOTO = re.compile(rb"""((?:MotionPhoto|MicroVideo)(?:\s*=\s*["']|>))1""")
 _EXTENDED_XMP = re.compile(rb"""\s*xmpNote:HasExtendedXMP\s*=\s*["'][^"']*["']""")
@@ -48,14 +46,13 @@ _GAIN_MAP_QUALITY = 95
 
 def gain_map(file: IO[bytes], image: JpegImageFile, orientation: int) -> tuple[GainMap | None, tuple[str, ...]]:
     """The HDR gain map of an opened JPEG, upright, and notices about other images in the file."""
-    promised = any(mark in body for name, body in image.applist for mark in _GAIN_MAP_MARKS if name != "COM")
     if "mp" not in image.info:
-        return None, (
-            "the HDR gain map could not be found in the file; the result is the SDR photo",
-        ) if promised else ()
+        promised = any(mark in body for name, body in image.applist for mark in _GAIN_MAP_MARKS if name != "COM")
+        lost = "the HDR gain map could not be found in the file; the result is the SDR photo"
+        return None, (lost,) if promised else ()
     try:
         images = _further_images(file, image.info)
-        maps = [data for _, data in images if _is_gain_map(data)]
+        maps = [data for data in images if _is_gain_map(data)]
         found = _upright(maps[0], orientation) if maps else None
     except (KeyError, ValueError, OSError, SyntaxError, struct.error):
         return None, ("the further images in this JPEG (HDR gain map or others) are damaged and were left out",)
@@ -91,16 +88,9 @@ def iso_segment(kept: GainMap) -> bytes:
     return _segment(_APP2, kept.marker) if kept.marker else b""
 
 
-def iptc(info: dict[Any, Any]) -> bytes | None:
-    """IPTC-IIM records from Pillow's parse of the Photoshop segment."""
-    blocks = info.get("photoshop")
-    found = blocks.get(_IPTC_RESOURCE) if isinstance(blocks, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return found if isinstance(found, bytes) and found else None
-
-
 def iptc_segment(records: bytes) -> bytes:
     """An APP13 segment with IPTC-IIM records."""
-    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(records)) + records + bytes(len(records) % 2)
+    resource = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(records)) + records + bytes(len(records) % 2)
     return _segment(_APP13, _PHOTOSHOP + resource)
 
 
@@ -116,14 +106,10 @@ def settled_xmp(xmp: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
     return xmp, notices
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(NamedTuple):
     marker: int
     start: int  # of the 0xFF before the marker
     payload: bytes
-
-    def packed(self) -> bytes:
-        return _segment(self.marker, self.payload)
 
 
 def _segment(marker: int, payload: bytes) -> bytes:
@@ -145,41 +131,27 @@ def _segments(jpeg: bytes) -> Iterator[_Segment]:
         at += 2 + length
 
 
-@dataclass(frozen=True)
-class _MpEntry:
-    """An MP entry: where a further image lies."""
+def _further_images(file: IO[bytes], info: dict[Any, Any]) -> list[bytes]:
+    """The JPEG files behind the photo by its MP index (CIPA DC-007, 5.2.3), previews left out.
 
-    kind: int
-    size: int
-    offset: int  # from the MP header
-
-
-def _entries(mpf: bytes) -> list[_MpEntry]:
-    """Further images by the MP index (CIPA DC-007, 5.2.3); struct.error, KeyError where it is damaged."""
+    Raises struct.error, KeyError or ValueError where the index is damaged or an image cut off.
+    """
+    mpf: bytes = info["mp"]
     order = {b"II*\0": "<", b"MM\0*": ">"}[mpf[:4]]
     at = struct.unpack_from(order + "I", mpf, 4)[0]
-    table = None
-    for index in range(struct.unpack_from(order + "H", mpf, at)[0]):
-        tag, _, count, value = struct.unpack_from(order + "HHII", mpf, at + 2 + 12 * index)
-        if tag == _MP_ENTRIES:
-            table = (value, count // 16)
-    if table is None:
-        raise KeyError("MP entries")
-    rows = [struct.unpack_from(order + "III", mpf, table[0] + 16 * index) for index in range(1, table[1])]
-    return [_MpEntry(attribute & 0xFFFFFF, size, offset) for attribute, size, offset in rows]
-
-
-def _further_images(file: IO[bytes], info: dict[Any, Any]) -> list[tuple[int, bytes]]:
-    """(MP type, JPEG bytes) of the images behind the photo, previews left out."""
-    images: list[tuple[int, bytes]] = []
-    for entry in _entries(info["mp"]):
-        if entry.kind in _PREVIEWS:
+    tags = range(struct.unpack_from(order + "H", mpf, at)[0])
+    directory = [struct.unpack_from(order + "HHII", mpf, at + 2 + 12 * index) for index in tags]
+    start, length = {tag: (value, count) for tag, _, count, value in directory}[_MP_ENTRIES]
+    entries = [struct.unpack_from(order + "III", mpf, start + 16 * index) for index in range(1, length // 16)]
+    images: list[bytes] = []
+    for attribute, size, offset in entries:  # offset: from the MP header
+        if attribute & 0xFFFFFF in _PREVIEWS:
             continue
-        file.seek(info["mpoffset"] + entry.offset)
-        data = file.read(entry.size)
-        if len(data) != entry.size or data[:2] != b"\xff\xd8":
+        file.seek(info["mpoffset"] + offset)
+        data = file.read(size)
+        if len(data) != size or data[:2] != b"\xff\xd8":
             raise ValueError("a further image is cut off")
-        images.append((entry.kind, data))
+        images.append(data)
     return images
 
 
@@ -196,7 +168,9 @@ def _upright(jpeg: bytes, orientation: int) -> bytes:
     buffer = io.BytesIO()
     turned.save(buffer, "JPEG", quality=_GAIN_MAP_QUALITY, subsampling=0)
     kept = b"".join(
-        s.packed() for s in _segments(jpeg) if _APP1 <= s.marker <= _APP15 and not s.payload.startswith(_MPF)
+        _segment(marker, payload)
+        for marker, _, payload in _segments(jpeg)
+        if _APP1 <= marker <= _APP15 and not payload.startswith(_MPF)
     )
     return b"\xff\xd8" + kept + buffer.getvalue()[2:]
 
@@ -205,11 +179,9 @@ def _mpf_payload(photo_size: int, map_size: int, map_offset: int) -> bytes:
     """MP index of two images; sizes in bytes, offset from the MP header (CIPA DC-007, 5.2)."""
     first, second = 0x030000, 0x000000  # types: baseline primary, undefined
     after_directory = 8 + 2 + 3 * 12 + 4
-    directory = struct.pack(">H", 3)
-    directory += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100")
+    directory = struct.pack(">HHHI4s", 3, 0xB000, 7, 4, b"0100")
     directory += struct.pack(">HHII", _MP_NUMBER, 4, 1, 2)
-    directory += struct.pack(">HHII", _MP_ENTRIES, 7, 32, after_directory) + struct.pack(">I", 0)
-    entries = struct.pack(">IIIHH", first, photo_size, 0, 0, 0) + struct.pack(
-        ">IIIHH", second, map_size, map_offset, 0, 0
-    )
+    directory += struct.pack(">HHIII", _MP_ENTRIES, 7, 32, after_directory, 0)
+    entries = struct.pack(">IIIHH", first, photo_size, 0, 0, 0)
+    entries += struct.pack(">IIIHH", second, map_size, map_offset, 0, 0)
     return _MPF + b"MM\0*" + struct.pack(">I", 8) + directory + entries

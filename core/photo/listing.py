@@ -25,11 +25,9 @@ class ListedPhoto:
     """One row of the list; clean: the clean partner of a damaged photo, None where the list names none."""
 
     path: Path
-    split: str
     set: str
-    role: str
     use: str
-    clean: Path | None = None
+    clean: Path | None
 
 
 def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> list[ListedPhoto]:
@@ -38,12 +36,7 @@ def clean_photos(data: Path, *, split: str, folder: str = "", use: str = "") -> 
     folder: only files whose path in the list starts with it; use: only that value; empty for all. UsageError when
     there is no list, it lacks a column, or no row fits.
     """
-    prefix = data / folder
-    found = [
-        row
-        for row in _rows(data)
-        if (row.split, row.role) == (split, "clean") and (not use or row.use == use) and row.path.is_relative_to(prefix)
-    ]
+    found = [row for row in _rows(data, split, "clean", folder) if not use or row.use == use]
     if not found:
         raise UsageError(
             f"'{data / LIST_NAME}' lists no clean '{split}' photos under '{folder or '.'}' (use: {use or 'all'}); "
@@ -57,9 +50,7 @@ def damaged_photos(data: Path, *, split: str, folder: str) -> list[tuple[Path, P
 
     Raises UsageError when there is no list or it lacks a column.
     """
-    rows = [row for row in _rows(data) if (row.split, row.role) == (split, "lq")]
-    pairs = [(row.path, row.clean) for row in rows if row.clean is not None and row.path.is_relative_to(data / folder)]
-    return sorted(pairs)
+    return sorted((row.path, row.clean) for row in _rows(data, split, "lq", folder) if row.clean is not None)
 
 
 def released_photos(data: Path, *, split: str) -> list[Path]:
@@ -91,7 +82,8 @@ def listed_in(folder: Path) -> Path | None:
     return next((place for place in (here, *here.parents) if (place / LIST_NAME).is_file()), None)
 
 
-def _rows(data: Path) -> Iterator[ListedPhoto]:
+def _rows(data: Path, split: str, role: str, folder: str) -> Iterator[ListedPhoto]:
+    """The rows of a split and a role with a file under `folder` of `data`."""
     path = data / LIST_NAME
     if not path.is_file():
         raise UsageError(f"'{data}' has no {LIST_NAME}; give a folder with one (columns file, split, set, role, use)")
@@ -101,5 +93,6 @@ def _rows(data: Path) -> Iterator[ListedPhoto]:
         if missing:
             raise UsageError(f"'{path}' lacks the columns {', '.join(missing)}; add them to its first line")
         for row in reader:
-            partner = data / row["pair_gt"] if row.get("pair_gt") else None
-            yield ListedPhoto(data / row["file"], row["split"], row["set"], row["role"], row["use"], partner)
+            file_path, partner = data / row["file"], data / row["pair_gt"] if row.get("pair_gt") else None
+            if (row["split"], row["role"]) == (split, role) and file_path.is_relative_to(data / folder):
+                yield ListedPhoto(file_path, row["set"], row["use"], partner)

@@ -11,21 +11,20 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from . import jpeg
-
 __all__ = [
-    "chromaticities",
+    "DESCRIPTIVE_TAGS",
+    "IPTC_RESOURCE",
     "dpi",
     "exif",
     "first_directory",
-    "gamma",
     "icc",
     "iptc",
     "orientation",
@@ -36,30 +35,16 @@ __all__ = [
     "xmp",
 ]
 
+IPTC_RESOURCE = 0x0404  # in the Photoshop segment of a JPEG
 _TIFF_IPTC = 33723
 _RAW_PROFILE = "Raw profile type "  # how ImageMagick puts EXIF, IPTC, XMP into PNG text
 _PNG_XMP = "XML:com.adobe.xmp"
 
-# Tags of a TIFF's first directory that describe the photo and not how the file stores it.
-_DESCRIPTIVE_TAGS = (
-    ExifTags.Base.DocumentName,
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.HostComputer,
-    ExifTags.Base.Rating,
-    ExifTags.Base.RatingPercent,
-    ExifTags.Base.Copyright,
-    ExifTags.Base.XPTitle,
-    ExifTags.Base.XPComment,
-    ExifTags.Base.XPAuthor,
-    ExifTags.Base.XPKeywords,
-    ExifTags.Base.XPSubject,
-    ExifTags.IFD.Exif,
-    ExifTags.IFD.GPSInfo,
+# Tags of a TIFF's first directory that describe the photo and not how the file stores it: document, description, maker
+# and model; software, date, artist, computer; two ratings, copyright; title, comment, author, keywords and subject as
+# Windows keeps them; the directories of EXIF and GPS.
+DESCRIPTIVE_TAGS = frozenset(
+    {*range(269, 273), 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096), 34665, 34853}
 )
 _EXIF_FAILURES = (ArithmeticError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
 
@@ -75,7 +60,12 @@ _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[0-9]""
 def orientation(image: Image.Image) -> int:
     """1 to 8, from EXIF, else XMP; 1 for nonsense. Call it after `load`: Pillow turns TIFF itself while loading."""
     try:
-        value = _orientation_tags(image).get(ExifTags.Base.Orientation)
+        if isinstance(image, AvifImageFile):  # Pillow puts the turn that the file asks for into EXIF; XMP has no say
+            tags = Image.Exif()
+            tags.load(image.info.get("exif", b""))
+        else:
+            tags = image.getexif()
+        value = tags.get(_ORIENTATION)
     except _EXIF_FAILURES:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -99,18 +89,6 @@ def icc(image: Image.Image) -> bytes | None:
     return _bytes(image.info.get("icc_profile"))
 
 
-def gamma(image: Image.Image) -> float | None:
-    """The exponent of a PNG's gAMA chunk; a PNG text of that name, which Pillow puts there too, does not count."""
-    value = image.info.get("gamma")
-    return value if isinstance(value, float) else None
-
-
-def chromaticities(image: Image.Image) -> tuple[float, ...] | None:
-    """The eight numbers of a PNG's cHRM chunk."""
-    value = image.info.get("chromaticity")
-    return cast("tuple[float, ...]", value) if isinstance(value, tuple) else None
-
-
 def xmp(image: Image.Image) -> bytes | None:
     """The XMP packet."""
     found = image.info.get("xmp")
@@ -119,7 +97,10 @@ def xmp(image: Image.Image) -> bytes | None:
 
 def iptc(image: Image.Image) -> bytes | None:
     """IPTC-IIM records of a JPEG or TIFF."""
-    return _bytes(image.tag_v2.get(_TIFF_IPTC)) if isinstance(image, TiffImageFile) else jpeg.iptc(image.info)
+    if isinstance(image, TiffImageFile):
+        return _bytes(image.tag_v2.get(_TIFF_IPTC))
+    blocks: dict[int, Any] = image.info.get("photoshop", {}) if isinstance(image, JpegImageFile) else {}
+    return _bytes(blocks.get(IPTC_RESOURCE))
 
 
 def text(image: Image.Image) -> tuple[tuple[str, str], ...]:
@@ -154,7 +135,14 @@ def upright(exif: bytes | None, size: tuple[int, int]) -> tuple[bytes | None, tu
         return None, ()
     try:
         tiff = _opened(bare)
-        _patch(tiff, size)
+        first = tiff.get("I", 4)
+        tiff.put_numbers(first, {_ORIENTATION: 1})
+        for tag, entry in tiff.entries(first):
+            if tag == _EXIF_IFD:
+                tiff.put_numbers(tiff.get("I", entry + 8), {_PIXEL_WIDTH: size[1], _PIXEL_HEIGHT: size[0]})
+        thumbnail = tiff.next_directory_at(first)
+        if thumbnail + 4 <= len(tiff.data):
+            tiff.put("I", thumbnail, 0)
     except (KeyError, struct.error):
         return None, ("the EXIF data are damaged and were left out",)
     return bytes(tiff.data), ()
@@ -199,20 +187,11 @@ def _bytes(value: object) -> bytes | None:
     return value if isinstance(value, bytes) and value else None
 
 
-def _orientation_tags(image: Image.Image) -> Image.Exif:
-    """Pillow puts the turn that an AVIF file asks for into EXIF; in that format XMP has no say."""
-    if not isinstance(image, AvifImageFile):
-        return image.getexif()
-    tags = Image.Exif()
-    tags.load(image.info.get("exif", b""))
-    return tags
-
-
 def _tiff_exif(image: TiffImageFile) -> bytes | None:
     """An EXIF block of what a TIFF keeps in its own directory."""
     tags = image.getexif()
     for tag in list(tags):
-        if tag not in _DESCRIPTIVE_TAGS:
+        if tag not in DESCRIPTIVE_TAGS:
             del tags[tag]
     return tags.tobytes() if tags else None
 
@@ -252,31 +231,14 @@ class _Tiff:
     def next_directory_at(self, directory: int) -> int:
         return directory + 2 + _ENTRY * self.get("H", directory)
 
-    def put_number(self, entry: int, value: int) -> None:
-        layout = {_SHORT: "H", _LONG: "I"}[self.get("H", entry + 2)]
-        self.put(layout, entry + 8, value)
+    def put_numbers(self, directory: int, values: dict[int, int]) -> None:
+        """Replace the numbers of the tags that the directory has."""
+        for tag, entry in self.entries(directory):
+            if tag in values:
+                self.put({_SHORT: "H", _LONG: "I"}[self.get("H", entry + 2)], entry + 8, values[tag])
 
 
 def _opened(exif: bytes) -> _Tiff:
     data = bytearray(exif)
     order = {b"II*\0": "<", b"MM\0*": ">"}[bytes(data[:4])]
     return _Tiff(data, order)
-
-
-def _patch(tiff: _Tiff, size: tuple[int, int]) -> None:
-    first = tiff.get("I", 4)
-    for tag, entry in tiff.entries(first):
-        if tag == _ORIENTATION:
-            tiff.put_number(entry, 1)
-        elif tag == _EXIF_IFD:
-            _patch_size(tiff, tiff.get("I", entry + 8), size)
-    thumbnail = tiff.next_directory_at(first)
-    if thumbnail + 4 <= len(tiff.data):
-        tiff.put("I", thumbnail, 0)
-
-
-def _patch_size(tiff: _Tiff, directory: int, size: tuple[int, int]) -> None:
-    new = {_PIXEL_WIDTH: size[1], _PIXEL_HEIGHT: size[0]}
-    for tag, entry in tiff.entries(directory):
-        if tag in new:
-            tiff.put_number(entry, new[tag])

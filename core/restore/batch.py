@@ -13,11 +13,11 @@ from typing import NoReturn
 from ..errors import PhotoReadError, PhotoWriteError, PocketPriorError, UsageError
 from ..files import failure_reason
 from ..limits import MAX_PIXELS
-from ..photo.io import READABLE, WRITABLE, is_photo, read, write
+from ..photo.io import SUFFIXES, is_photo, read, write
 from ..photo.photo import Photo
 from ..photo.resize import side_by_side
 from .noise_sigma import white_sigma
-from .restorer import ProgressCallback, RestoreOptions, Restorer
+from .restorer import RestoreOptions, Restorer
 
 __all__ = ["FileJob", "FileOptions", "Outcome", "compare_path", "plan_jobs", "restore_files"]
 
@@ -76,12 +76,12 @@ def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[FileJob],
         PhotoReadError: A folder cannot be searched.
     """
     avoid = os.path.realpath(out) if out else ""
-    found = _unique([f for argument in arguments for f in _find(argument, avoid)])
-    photos = [f for f in found if not _is_result(f.path)] or found
+    named = [f for argument in arguments for f in _find(argument, avoid)]
+    found = list({os.path.realpath(f.path): f for f in named}.values())
+    photos = [f for f in found if not f.path.stem.endswith((RESTORED, COMPARE))] or found
     many = len(found) > 1 or any(os.path.isdir(argument) for argument in arguments)
     jobs = [FileJob(f.path, _output(f, out, many)) for f in photos]
-    _check_suffixes(jobs)
-    _check_distinct(jobs)
+    _check_outputs(jobs)
     return jobs, [f.path for f in found if f not in photos]
 
 
@@ -152,7 +152,15 @@ def _restore(
         tiles = total
         progress(job, done, total)
 
-    restored, comparison = _restored(restorer, job, options, files, report)
+    photo = read(job.photo, max_pixels=files.max_pixels)
+    noise = options.get("noise")
+    own: RestoreOptions = {**options, "progress": report}
+    own["noise"] = None if noise is None else white_sigma(photo.pixels, noise)
+    restored, comparison = restorer.photo(photo, **own), None
+    if compare is not None:
+        both = side_by_side(photo.pixels, restored.pixels)
+        comparison = Photo(both, grey=photo.grey, icc=photo.icc, format=photo.format)
+    del photo  # out of memory before anything is written
     try:
         job.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,21 +179,6 @@ def _restore(
         seconds=round(time.monotonic() - started, 3),
         notices=restored.notices + lost,
     )
-
-
-def _restored(
-    restorer: Restorer, job: FileJob, options: RestoreOptions, files: FileOptions, progress: ProgressCallback
-) -> tuple[Photo, Photo | None]:
-    """The result, and both side by side; the photo itself is out of memory before anything is written."""
-    photo = read(job.photo, max_pixels=files.max_pixels)
-    noise = options.get("noise")
-    own: RestoreOptions = {**options, "progress": progress}
-    own["noise"] = None if noise is None else white_sigma(photo.pixels, noise)
-    restored = restorer.photo(photo, **own)
-    if not files.compare:
-        return restored, None
-    both = side_by_side(photo.pixels, restored.pixels)
-    return restored, Photo(both, grey=photo.grey, icc=photo.icc, format=photo.format)
 
 
 def _check_place(path: Path, overwrite: bool) -> None:
@@ -216,7 +209,7 @@ def _find(argument: str, avoid: str) -> list[_Found]:
 def _in_folder(folder: Path, avoid: str) -> list[_Found]:
     photos = sorted(path for path in _walk(folder, avoid) if is_photo(path))
     if not photos:
-        raise UsageError(f"the folder '{folder}' has no photos in it; expected files with {', '.join(READABLE)}")
+        raise UsageError(f"the folder '{folder}' has no photos in it; expected files with {', '.join(SUFFIXES)}")
     return [_Found(path, path.relative_to(folder)) for path in photos]
 
 
@@ -231,14 +224,6 @@ def _unreadable(error: OSError) -> NoReturn:
     raise PhotoReadError(f"the folder '{error.filename}' cannot be searched: {error.strerror}; make it readable")
 
 
-def _unique(found: Iterable[_Found]) -> list[_Found]:
-    return list({os.path.realpath(f.path): f for f in found}.values())
-
-
-def _is_result(path: Path) -> bool:
-    return path.stem.endswith((RESTORED, COMPARE))
-
-
 def _output(found: _Found, out: str | None, many: bool) -> Path:
     if out is None:
         return found.path.with_name(f"{found.path.stem}{RESTORED}{found.path.suffix}")
@@ -249,13 +234,11 @@ def _output(found: _Found, out: str | None, many: bool) -> Path:
     return Path(out) / found.place
 
 
-def _check_suffixes(jobs: Sequence[FileJob]) -> None:
+def _check_outputs(jobs: Sequence[FileJob]) -> None:
+    """Check that each result can be written, over no photo and over no other result."""
     for job in jobs:
-        if job.output.suffix.lower() not in WRITABLE:
-            raise UsageError(f"'{job.output}' cannot be written; name a file with -o that has {', '.join(WRITABLE)}")
-
-
-def _check_distinct(jobs: Sequence[FileJob]) -> None:
+        if job.output.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"'{job.output}' cannot be written; name a file with -o that has {', '.join(SUFFIXES)}")
     photos = {os.path.realpath(job.photo): job.photo for job in jobs}
     written: dict[str, Path] = {}
     for job in jobs:

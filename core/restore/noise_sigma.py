@@ -65,8 +65,7 @@ def white_sigma(image: Image, sigma: float) -> float:
     That is `sigma` itself, but for a grey photo, (H, W, 3) with equal channels: what its three channels share is along
     grey sqrt(3) times as strong as independent noise would be.
     """
-    rows = range(0, len(image), _STRIP)
-    strips = (image[row : row + _STRIP] for row in rows)
+    strips = (image[row : row + _STRIP] for row in range(0, len(image), _STRIP))
     grey = all((strip[..., :1] == strip[..., 1:]).all() for strip in strips)
     return sigma * 3**0.5 if grey else sigma
 

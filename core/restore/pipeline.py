@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -71,7 +70,11 @@ class Job:
         conditions = {name: array for name, array in self.conditions.items() if name in taken}
         outputs = self.graphs[graph](**inputs, **conditions)
         for name, array in outputs.items():
-            _check_finite(array, f"graph '{graph}'{where}: its output '{name}'")
+            if not np.isfinite([array.min(), array.max()]).all():  # NaN wins in both
+                raise GraphError(
+                    f"graph '{graph}'{where}: its output '{name}' has values that are not finite; the pack is damaged, "
+                    "or its precision too low for this photo: check it with 'pocketprior verify'"
+                )
         return outputs
 
 
@@ -109,7 +112,10 @@ def prepare(
     conditions = {"amount": np.array([amount], np.float32)}
     job = Job(manifest, graphs, stages, image, seed, strength, amount, conditions, entry, sigma)
     if "encode" in graphs:
-        encoded = _thumbnail_conditions(job) if manifest.conditions else _mean_conditions(job)
+        if manifest.conditions:
+            encoded = job.run("encode", "", thumbnail=thumbnail(image, manifest.conditions.thumbnail))
+        else:
+            encoded = _mean_conditions(job)
         job = replace(job, conditions={**job.conditions, **encoded})
     if "compose" in stages:
         job = replace(job, conditions={**job.conditions, "prior": _sample(job, "", _start(job))})
@@ -125,6 +131,7 @@ def restore_tile(job: Job, box: Box) -> Batch:
 
 def _restored(job: Job, image: Batch, box: Box) -> Batch:
     where = f", tile at row {box.y0}, column {box.x0}"
+    share = job.strength * job.manifest.gain
     match job.stages:
         case ("predict",):
             return job.run("predict", where, image=image)["base"]
@@ -133,17 +140,11 @@ def _restored(job: Job, image: Batch, box: Box) -> Batch:
             noise = _start(job, box) * np.float32(job.entry.topped_up)
             return job.run("fused", where, image=image, noise=noise, strength=strength)["restored"]
         case ("compose",):
-            return _towards(job, image, job.run("compose", where, image=image)["restored"])
+            return _part_way(image, job.run("compose", where, image=image)["restored"], share)
         case ("denoise",):
-            return _towards(job, image, _regenerated(job, where, image, box))
+            return _part_way(image, _regenerated(job, where, image, box), share)
         case _:
             return _textured(job, where, image, box)
-
-
-def _thumbnail_conditions(job: Job) -> _Arrays:
-    """From a thumbnail of the whole photo."""
-    assert job.manifest.conditions is not None
-    return job.run("encode", "", thumbnail=thumbnail(job.image, job.manifest.conditions.thumbnail))
 
 
 def _mean_conditions(job: Job) -> _Arrays:
@@ -192,11 +193,6 @@ def _entered(job: Job, where: str, photo: State, box: Box) -> State:
     return _sample(job, where, x, box)
 
 
-def _towards(job: Job, image: Batch, restored: Batch) -> Batch:
-    """The image, moved towards the model's result by strength and gain."""
-    return _part_way(image, restored, job.strength * job.manifest.gain)
-
-
 def _part_way(image: Batch, restored: Batch, share: float) -> Batch:
     """The share of the way from the image to the restored one."""
     change: Batch = restored - image
@@ -231,17 +227,6 @@ def _sample(job: Job, where: str, x: State, box: Box | None = None, **inputs: ND
     if m.sampler == "ddim":
         return ddim(denoise, x, levels, m.predicts, clip)
     assert box is not None
-    noise = partial(_step_noise, job.seed, box)
-    return ancestral(denoise, x, levels, noise, m.predicts, "learned" if learned else "small", clip)
-
-
-def _step_noise(seed: int, box: Box, step: int) -> State:
-    return normal(seed, step + 1, box.rows, box.cols)
-
-
-def _check_finite(array: NDArray[np.float32], what: str) -> None:
-    if not np.isfinite([array.min(), array.max()]).all():  # NaN wins in both
-        raise GraphError(
-            f"{what} has values that are not finite; the pack is damaged, or its precision too low for this photo: "
-            "check it with 'pocketprior verify'"
-        )
+    rows, cols = box.rows, box.cols
+    variance = "learned" if learned else "small"
+    return ancestral(denoise, x, levels, lambda i: normal(job.seed, i + 1, rows, cols), m.predicts, variance, clip)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -29,7 +29,6 @@ __all__ = [
     "REPLAY",
     "ParityReference",
     "RecordedCall",
-    "Recorder",
     "ReferenceCall",
     "ReferenceCase",
     "ReferenceHeader",
@@ -116,34 +115,6 @@ class RecordedCall(NamedTuple):
     outputs: dict[str, Array]
 
 
-@dataclass
-class Recorder:
-    """Records the calls of the graphs that it wraps."""
-
-    arrays: dict[str, Array] = field(default_factory=dict[str, Array])
-    calls: dict[str, int] = field(default_factory=dict[str, int])
-
-    def wrap(self, name: str, graph: Graph) -> Graph:
-        """`graph`, with each call recorded under `name`."""
-
-        def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-            outputs = graph(**inputs)
-            self._keep(name, inputs, outputs)
-            return outputs
-
-        return call
-
-    def save(self, path: Path) -> None:
-        """Write the recorded calls."""
-        write_arrays(path, self.arrays)
-
-    def _keep(self, name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        number = self.calls.setdefault(name, 0)
-        self.calls[name] += 1
-        for kind, arrays in (("in", inputs), ("out", outputs)):
-            self.arrays |= {f"{name}/{number}/{kind}/{n}": array.copy() for n, array in arrays.items()}
-
-
 @dataclass(frozen=True)
 class ParityReference:
     """A reference in memory."""
@@ -219,15 +190,19 @@ def load(path: Path) -> ParityReference:
 
 def record_calls(restorer: Restorer, photo: Image, **options: Any) -> tuple[Image, list[RecordedCall]]:
     """Restore a photo; returns the image, and the calls of the graphs in their order."""
-    recorder = Recorder()
-    graphs = {name: recorder.wrap(name, graph) for name, graph in restorer.graphs.items()}
-    restored = Restorer(restorer.manifest, graphs)(photo, **options)
-    calls: dict[tuple[str, str], RecordedCall] = {}
-    for place, array in recorder.arrays.items():
-        graph, number, kind, name = place.split("/")
-        call = calls.setdefault((graph, number), RecordedCall(graph, {}, {}))
-        (call.inputs if kind == "in" else call.outputs)[name] = array
-    return restored, list(calls.values())
+    calls: list[RecordedCall] = []
+
+    def recorded(name: str, graph: Graph) -> Graph:
+        def call(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+            outputs = graph(**inputs)
+            kept_in, kept_out = ({n: array.copy() for n, array in arrays.items()} for arrays in (inputs, outputs))
+            calls.append(RecordedCall(name, kept_in, kept_out))
+            return outputs
+
+        return call
+
+    graphs = {name: recorded(name, graph) for name, graph in restorer.graphs.items()}
+    return Restorer(restorer.manifest, graphs)(photo, **options), calls
 
 
 def facts_of(manifest: Manifest) -> str:

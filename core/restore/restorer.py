@@ -7,10 +7,10 @@ either.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from math import isqrt
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -23,21 +23,12 @@ from ..pack.manifest import Manifest
 from ..pack.size import TileWindow, padded_size, smallest_tile
 from ..pack.store import default_pack
 from ..pack.systems import SYSTEMS
-from ..photo.photo import Photo
+from ..photo.photo import Photo, check_pixels, mean_of_channels
 from .noise_sigma import noise_sigma
 from .pipeline import Graph, prepare, restore_tile, tiled_graphs
-from .tiles import TilePlan, choose_tile, join, plan
+from .tiles import TilePlan, join, plan
 
-__all__ = [
-    "FORMS",
-    "GoldenSettings",
-    "Graph",
-    "ProgressCallback",
-    "RestoreOptions",
-    "Restorer",
-    "graph_names",
-    "tile_edge",
-]
+__all__ = ["FORMS", "GoldenSettings", "Graph", "RestoreOptions", "Restorer", "graph_names", "tile_edge"]
 
 FORMS = ("auto", "fused", "split")
 
@@ -147,11 +138,11 @@ class Restorer:
             UsageError: Another array, or an option out of its range.
             GraphError: A graph fails or returns NaN.
         """
-        _check_image(image)
+        check_pixels(image)
         self.check(
             task=task, strength=strength, amount=amount, noise=noise, seed=seed, tile=tile, max_memory=max_memory
         )
-        report = progress or _no_progress
+        report: ProgressCallback = progress or (lambda _done, _total: None)
         stages = tiled_graphs(self.manifest, self.graphs, strength, amount)
         if not stages:
             report(1, 1)
@@ -174,8 +165,8 @@ class Restorer:
         if self.manifest.start_level is not None and options.get("noise") is None:
             options["noise"] = noise_sigma(photo.pixels)
         restored = self(photo.pixels, **options)
-        if photo.grey:
-            _make_grey(restored)
+        for row in restored if photo.grey else ():
+            row[...] = mean_of_channels(row)
         notices = _too_noisy(self.manifest, options.get("noise") or 0.0)
         return replace(photo.with_pixels(restored), notices=photo.notices + notices)
 
@@ -188,7 +179,14 @@ class Restorer:
         if not 0 <= strength <= 1:
             raise UsageError(f"expected a strength from 0 (no texture) to 1, got {strength}")
         self._check_amount(amount)
-        self._check_noise(options.get("noise"))
+        noise = options.get("noise")
+        if noise is not None and self.manifest.start_level is None:
+            raise UsageError(
+                f"got noise {noise:g}, but the pack '{self.manifest.name}' does not use the noise of a photo; "
+                "leave the option out"
+            )
+        if noise is not None and not 0 <= noise <= 255:
+            raise UsageError(f"expected noise of a standard deviation from 0 to 255 grey levels, got {noise:g}")
         if not 0 <= seed < 2**64:
             raise UsageError(f"expected a seed from 0 to 2^64 - 1, got {seed}")
         if tile is not None and options.get("max_memory") is not None:
@@ -207,15 +205,6 @@ class Restorer:
                 f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' "
                 "does not estimate the damage, so it cannot remove more of it"
             )
-
-    def _check_noise(self, noise: float | None) -> None:
-        if noise is not None and self.manifest.start_level is None:
-            raise UsageError(
-                f"got noise {noise:g}, but the pack '{self.manifest.name}' does not use the noise of a photo; "
-                "leave the option out"
-            )
-        if noise is not None and not 0 <= noise <= 255:
-            raise UsageError(f"expected noise of a standard deviation from 0 to 255 grey levels, got {noise:g}")
 
     def _check_tile(self, tile: int, stages: Sequence[str]) -> None:
         window = self.manifest.window(stages)
@@ -267,30 +256,15 @@ def graph_names(manifest: Manifest, form: str) -> list[str]:
     return [name for name in names if name in manifest.graphs]
 
 
-def _check_image(image: Image) -> None:
-    right = image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0
-    if not right or image.dtype.name not in ("uint8", "uint16"):
-        raise UsageError(f"expected an image uint8 or uint16 (height, width, 3), got {image.dtype} {image.shape}")
-
-
-def _no_progress(done: int, total: int) -> None:
-    pass
-
-
 def _too_noisy(manifest: Manifest, noise: float) -> tuple[str, ...]:
     """A notice where the photo's own noise is above the noisiest level of the model, nothing elsewhere."""
     level = manifest.levels[0]
-    most = 255 * manifest.residual_scale * ((1 - level) / level) ** 0.5 if level else math.inf
-    if manifest.start_level is None or noise <= most:
+    if manifest.start_level is None or not level:
+        return ()
+    most = 255 * manifest.residual_scale * ((1 - level) / level) ** 0.5
+    if noise <= most:
         return ()
     return (f"it has noise of about {noise:.0f} grey levels, of which the model removes at most {most:.0f}",)
-
-
-def _make_grey(image: Image) -> None:
-    """Replace the channels by their mean, rounded half up, in place."""
-    for row in image:
-        total = row.sum(axis=1, dtype=np.uint32)
-        row[...] = ((2 * total + 3) // 6)[:, np.newaxis]
 
 
 def tile_edge(
@@ -307,16 +281,13 @@ def tile_edge(
         raise _too_little(max_memory, image, fixed + least)
     if bytes_per_pixel * height * width <= max_memory - fixed:
         return max(min(max(height, width), LARGEST_TILE), smallest)
-    return min(choose_tile(max_memory - fixed, bytes_per_pixel, overlap, multiple), LARGEST_TILE)
+    return min(isqrt((max_memory - fixed) // bytes_per_pixel) // multiple * multiple, LARGEST_TILE)
 
 
 def _too_little(max_memory: int, image: Image, needed: int) -> UsageError:
     height, width = image.shape[:2]
+    at_least, limit = (-(-size // 2**20) for size in (needed, max_memory))
     return UsageError(
-        f"a photo of {width} x {height} pixels needs at least {_mib(needed)} MiB of memory, got a limit of "
-        f"{_mib(max_memory)} MiB; allow more"
+        f"a photo of {width} x {height} pixels needs at least {at_least} MiB of memory, got a limit of {limit} MiB; "
+        "allow more"
     )
-
-
-def _mib(size: int) -> int:
-    return -(-size // 2**20)

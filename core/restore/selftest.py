@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,22 +59,20 @@ def verify(folder: Path, runtime: str = "onnxruntime") -> VerifyReport:
     files = tuple(_check(folder, packed) for packed in manifest.files())
     if any(check.problem for check in files):
         return VerifyReport(runtime, files, ())
-    goldens = [
-        replace(check, name=f"{task.tasks[0]}/{check.name}") if manifest.further else check
-        for task in manifest.per_task()
-        for check in _goldens(folder, runtime, task)
-    ]
+    goldens: list[GoldenCheck] = []
+    for task in manifest.per_task():
+        goldens += _goldens(folder, runtime, task, prefix=f"{task.tasks[0]}/" if manifest.further else "")
     return VerifyReport(runtime, files, tuple(goldens))
 
 
-def _goldens(folder: Path, runtime: str, task: Manifest) -> list[GoldenCheck]:
+def _goldens(folder: Path, runtime: str, task: Manifest, prefix: str) -> Iterator[GoldenCheck]:
     forms = [form for form, graph in (("fused", "fused"), ("split", "denoise")) if graph in task.graphs]
     restorers = {form: Restorer.from_pack(folder, runtime, form, task=task.tasks[0]) for form in forms}
-    return [
-        _compare(folder, name, golden, form, restorer)
-        for name, golden in task.golden.items()
-        for form, restorer in restorers.items()
-    ]
+    for name, golden in task.golden.items():
+        photo, expected, settings = read_golden(folder, golden)
+        for form, restorer in restorers.items():
+            difference = np.abs(restorer(photo, **settings).astype(np.int64) - expected.astype(np.int64)).max()
+            yield GoldenCheck(f"{prefix}{name}", form, int(difference), golden.tolerance)
 
 
 def write_golden(
@@ -116,9 +115,3 @@ def _check(folder: Path, packed: PackedFile) -> FileCheck:
     except PackTamperedError as error:
         return FileCheck(packed.file, str(error))
     return FileCheck(packed.file, "")
-
-
-def _compare(folder: Path, name: str, golden: Golden, form: str, restorer: Restorer) -> GoldenCheck:
-    photo, expected, settings = read_golden(folder, golden)
-    difference = np.abs(restorer(photo, **settings).astype(np.int64) - expected.astype(np.int64)).max()
-    return GoldenCheck(name, form, int(difference), golden.tolerance)

@@ -23,7 +23,7 @@ import ctypes
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isqrt
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,19 +33,9 @@ from ..errors import GraphError, UsageError
 from ..native import library
 from ..pack.size import FEATHER, padded_size, smallest_tile
 
-__all__ = [
-    "Box",
-    "Tile",
-    "TilePlan",
-    "blend",
-    "choose_tile",
-    "crop",
-    "cut",
-    "join",
-    "pad_to_multiple",
-    "plan",
-    "split",
-]
+__all__ = ["Box", "Tile", "TilePlan", "blend", "cut", "join", "plan", "split"]
+
+_Span: TypeAlias = tuple[tuple[int, int], ...]  # a tile along one axis: read, write, done
 
 _RAMP: NDArray[np.float32] = np.arange(1, FEATHER + 1, dtype=np.float32) / np.float32(FEATHER + 1)
 
@@ -98,37 +88,12 @@ class TilePlan:
     tiles: tuple[Tile, ...]
 
 
-@dataclass(frozen=True)
-class _Span:
-    """A tile along one axis."""
-
-    read: tuple[int, int]
-    write: tuple[int, int]
-    done: tuple[int, int]
-
-
-def choose_tile(max_memory_bytes: int, bytes_per_pixel: int, overlap: int, multiple: int) -> int:
-    """Edge of the largest square tile whose pixels, at `bytes_per_pixel`, fit in `max_memory_bytes`.
-
-    Raises UsageError where that is less than `smallest_tile`.
-    """
-    edge = isqrt(max(0, max_memory_bytes // bytes_per_pixel)) // multiple * multiple
-    smallest = smallest_tile(overlap, multiple)
-    if edge < smallest:
-        needed = smallest * smallest * bytes_per_pixel
-        raise UsageError(
-            f"the smallest tile, {smallest} x {smallest} pixels, needs {needed / 2**20:.0f} MiB, got "
-            f"{max_memory_bytes / 2**20:.0f} MiB; allow more memory"
-        )
-    return edge
-
-
 def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimum: int = 0) -> TilePlan:
     """Tiles for a photo of `height` x `width` pixels.
 
     Args:
-        height: Of the photo, in pixels.
-        width: Of the photo, in pixels.
+        height: Of the photo.
+        width: Of the photo.
         tile: Edge of the tiles, rounded down to a multiple of `multiple`.
         overlap: At least the receptive field's radius.
         multiple: Of the heights and widths that the graphs take.
@@ -157,33 +122,30 @@ def split(height: int, width: int, edge: int, multiple: int, minimum: int = 0) -
 
     For means over a photo. `edge` is at least `multiple` and `minimum`, which are as in `plan`.
     """
-    down, across = (_cuts(side, edge, multiple, minimum) for side in (height, width))
-    return [Box(*y, *x) for y in down for x in across]
-
-
-def _cuts(size: int, edge: int, multiple: int, minimum: int) -> list[tuple[int, int]]:
-    units = padded_size(size, multiple, minimum) // multiple
-    parts = -(-units // (edge // multiple))
-    bounds = [multiple * (i * units // parts) for i in range(parts + 1)]
-    return list(pairwise(bounds))
+    bounds: list[list[int]] = []
+    for side in (height, width):
+        units = padded_size(side, multiple, minimum) // multiple
+        parts = -(-units // (edge // multiple))
+        bounds.append([multiple * (i * units // parts) for i in range(parts + 1)])
+    return [Box(*y, *x) for y in pairwise(bounds[0]) for x in pairwise(bounds[1])]
 
 
 def _spans(size: int, tile: int, overlap: int, multiple: int, minimum: int) -> list[_Span]:
     padded = padded_size(size, multiple, minimum)
     if padded <= tile:
-        return [_Span((0, padded), (0, size), (0, size))]
+        return [((0, padded), (0, size), (0, size))]
     step = (tile - 2 * overlap - FEATHER) // multiple * multiple
     starts = [*range(0, padded - tile, step), padded - tile]
     ends = [start + tile - overlap for start in starts[:-1]]
     firsts = [0, *(end - FEATHER for end in ends)]
     return [
-        _Span((start, start + tile), (first, end), (first, done))
+        ((start, start + tile), (first, end), (first, done))
         for start, first, end, done in zip(starts, firsts, [*ends, size], [*firsts[1:], size], strict=True)
     ]
 
 
 def _tile(y: _Span, x: _Span) -> Tile:
-    return Tile(Box(*y.read, *x.read), Box(*y.write, *x.write), Box(*y.done, *x.done))
+    return Tile(*(Box(*rows, *cols) for rows, cols in zip(y, x, strict=True)))
 
 
 def _source(size: int, start: int, stop: int) -> NDArray[np.intp]:
@@ -198,20 +160,6 @@ def cut(image: Image, box: Box) -> Image:
     if box.y1 <= height and box.x1 <= width:
         return image[box.slices]
     return image[_source(height, *box.rows)[:, np.newaxis], _source(width, *box.cols)]
-
-
-def pad_to_multiple(batch: Batch, multiple: int, minimum: int = 0) -> Batch:
-    """Batch (N, C, H, W) -> the padded photo whole: H and W rounded up to multiples, the same pixels as `cut`'s."""
-    height, width = batch.shape[2:]
-    rows, cols = (padded_size(side, multiple, minimum) for side in (height, width))
-    if (rows, cols) == (height, width):
-        return batch
-    return np.ascontiguousarray(batch[:, :, _source(height, 0, rows)[:, np.newaxis], _source(width, 0, cols)])
-
-
-def crop(batch: Batch, height: int, width: int) -> Batch:
-    """Batch (N, C, H, W) -> its first `height` rows and `width` columns: undoes `pad_to_multiple`."""
-    return batch[:, :, :height, :width]
 
 
 def blend(kept: Batch, fresh: Batch, axis: int) -> Batch:

@@ -142,25 +142,23 @@ def normal_of_bits(bits: _Words) -> NDArray[np.float32]:
 def normal(
     seed: int, step: int, rows: tuple[int, int], cols: tuple[int, int], channels: int = 3
 ) -> NDArray[np.float32]:
-    """The noise field over a rectangle of the photo.
+    """The noise field over a rectangle of the photo: (1, channels, y1 - y0, x1 - x0), standard normal.
 
     Args:
-        seed: in [0, 2^64).
-        step: in [0, 2^32); distinguishes the draws for one photo.
-        rows: pixel rows [y0, y1), in [0, 2^32).
-        cols: pixel columns [x0, x1), in [0, 2^32).
-        channels: number of channels.
+        seed: In [0, 2^64).
+        step: In [0, 2^32); distinguishes the draws for one photo.
+        rows: Pixel rows [y0, y1), in [0, 2^32).
+        cols: Pixel columns [x0, x1), in [0, 2^32).
+        channels: How many.
 
-    Returns:
-        (1, channels, y1 - y0, x1 - x0), standard normal.
-
-    Raises:
-        UsageError: an argument is out of its range.
+    Raises UsageError for an argument out of its range.
     """
-    _check_range("seed", seed, 64)
-    _check_range("step", step, 32)
-    _check_box("rows", rows)
-    _check_box("columns", cols)
+    for name, value, bits in (("seed", seed, 64), ("step", step, 32)):
+        if not 0 <= value < 2**bits:
+            raise UsageError(f"got {name} {value}; choose a whole number from 0 to 2^{bits} - 1")
+    for name, interval in (("rows", rows), ("columns", cols)):
+        if not 0 <= interval[0] <= interval[1] <= 2**32:
+            raise UsageError(f"expected noise for {name} with 0 <= first <= last <= 2^32, got {interval}")
     out = np.empty((channels, rows[1] - rows[0], cols[1] - cols[0]), np.float32)
     lib = library()
     if lib is None:
@@ -173,16 +171,6 @@ def normal(
 def normal_vector(seed: int, step: int, size: int) -> State:
     """Standard normal values for a sampled vector, (1, size); independent of every photo's field."""
     return normal(seed, step, (_VECTOR_ROW, _VECTOR_ROW + 1), (0, size), channels=1).reshape(1, size)
-
-
-def _check_range(name: str, value: int, bits: int) -> None:
-    if not 0 <= value < 2**bits:
-        raise UsageError(f"got {name} {value}; choose a whole number from 0 to 2^{bits} - 1")
-
-
-def _check_box(name: str, interval: tuple[int, int]) -> None:
-    if not 0 <= interval[0] <= interval[1] <= 2**32:
-        raise UsageError(f"expected noise for {name} with 0 <= first <= last <= 2^32, got {interval}")
 
 
 def _fill_native(lib: ctypes.CDLL, seed: int, step: int, y0: int, x0: int, out: NDArray[np.float32]) -> None:

@@ -15,32 +15,18 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-__all__ = [
-    "PREDICTIONS",
-    "VARIANCES",
-    "AnyArray",
-    "ancestral",
-    "clean_from_v",
-    "clipped",
-    "ddim",
-    "from_clean",
-    "from_noise",
-    "from_v",
-    "noised",
-    "posterior_mean",
-]
+__all__ = ["PREDICTIONS", "AnyArray", "ancestral", "clipped", "ddim", "from_noise", "noised", "posterior_mean"]
 
 AnyArray: TypeAlias = Any  # a NumPy array or a torch tensor: whatever has + - * / ** with floats
 
 
-def clean_from_v(x: AnyArray, v: AnyArray, level: float) -> AnyArray:
-    """x0 from a v-prediction (Salimans and Ho 2022, Appendix D): x0 = sqrt(alpha_bar) x - sqrt(1 - alpha_bar) v."""
-    return math.sqrt(level) * x - math.sqrt(1 - level) * v
-
-
 def from_v(x: AnyArray, v: AnyArray, level: float) -> tuple[AnyArray, AnyArray]:
-    """(x0, eps) from a v-prediction, without a division: eps = sqrt(1 - alpha_bar) x + sqrt(alpha_bar) v."""
-    return clean_from_v(x, v, level), math.sqrt(1 - level) * x + math.sqrt(level) * v
+    """(x0, eps) from a v-prediction, without a division (Salimans and Ho 2022, Appendix D).
+
+    x0 = sqrt(alpha_bar) x - sqrt(1 - alpha_bar) v, eps = sqrt(1 - alpha_bar) x + sqrt(alpha_bar) v.
+    """
+    signal, deviation = math.sqrt(level), math.sqrt(1 - level)
+    return signal * x - deviation * v, deviation * x + signal * v
 
 
 def from_clean(x: AnyArray, clean: AnyArray, level: float) -> tuple[AnyArray, AnyArray]:
@@ -58,7 +44,7 @@ PREDICTIONS: dict[str, Callable[[AnyArray, AnyArray, float], tuple[AnyArray, Any
     "v": from_v,
     "x0": from_clean,
 }
-VARIANCES = ("small", "large", "learned")
+_SHARES = {"small": -1.0, "large": 1.0}  # of the variance's range, -1 .. 1
 
 
 def clipped(x: AnyArray) -> AnyArray:
@@ -138,9 +124,6 @@ def ancestral(
         x_next = _posterior(x, clean if clip is None else clip(clean), level, following)
         x = x_next if i == last else x_next + _deviation(share, level, following) * noise(i)
     return x
-
-
-_SHARES = {"small": -1.0, "large": 1.0}
 
 
 def _deviation(share: AnyArray | float, level: float, following: float) -> AnyArray | float:

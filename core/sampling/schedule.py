@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import accumulate
+from operator import mul
 
 __all__ = ["SCHEDULES", "TRAINING_STEPS", "cosine", "ddpm", "diffir", "linear", "quadratic", "strided", "trailing"]
 
@@ -16,12 +18,7 @@ TRAINING_STEPS = 1000  # training steps of the DTPM schedules
 
 def ddpm(steps: int = TRAINING_STEPS, first: float = 1e-4, last: float = 0.02) -> list[float]:
     """alpha_bar_1 .. alpha_bar_steps of the linear-beta schedule (Ho et al. 2020) as published: the last is 4e-5."""
-    alpha_bars: list[float] = []
-    product = 1.0
-    for i in range(steps):
-        product *= 1 - (first + (last - first) * i / (steps - 1))
-        alpha_bars.append(product)
-    return alpha_bars
+    return list(accumulate((1 - (first + (last - first) * i / (steps - 1)) for i in range(steps)), mul))
 
 
 def linear(steps: int = TRAINING_STEPS, first: float = 1e-4, last: float = 0.02) -> list[float]:
@@ -47,19 +44,12 @@ SCHEDULES: dict[str, Callable[[], list[float]]] = {"cosine": cosine, "linear": l
 
 
 def trailing(sampling_steps: int, alpha_bars: list[float]) -> tuple[list[float], list[float]]:
-    """Levels and times for `sampling_steps` of the training steps, trailing spacing.
+    """Levels and times for `sampling_steps` of the training steps, whose alpha_bars run from nearly clean to noisy.
 
-    Trailing means that the first step starts from pure noise (4 of 1000: 1000, 750, 500, 250).
+    Trailing spacing: the first step starts from pure noise (4 of 1000: 1000, 750, 500, 250). Levels have one number
+    more than times and end in 1.0; times are in (0, 1].
 
-    Args:
-        sampling_steps: in 1..len(alpha_bars).
-        alpha_bars: alpha_bar of each training step, from nearly clean to noisy.
-
-    Returns:
-        (levels, times): levels has one number more than times and ends in 1.0; times are in (0, 1].
-
-    Raises:
-        ValueError: sampling_steps is out of range.
+    Raises ValueError unless 1 <= sampling_steps <= len(alpha_bars).
     """
     return strided(sampling_steps, alpha_bars, len(alpha_bars))
 
@@ -101,9 +91,4 @@ def diffir(steps: int = 4, first: float = 0.1, last: float = 0.99) -> list[float
     if steps == 1:
         return [1 - last]
     ramp = [math.sqrt(first) + (math.sqrt(last) - math.sqrt(first)) * i / (steps - 1) for i in range(steps)]
-    alpha_bars: list[float] = []
-    product = 1.0
-    for root in ramp:
-        product *= 1 - root * root
-        alpha_bars.append(product)
-    return alpha_bars
+    return list(accumulate((1 - root * root for root in ramp), mul))

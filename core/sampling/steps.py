@@ -113,7 +113,7 @@ def enter(levels: Sequence[float], times: Sequence[float], start_level: float | 
 
     Args:
         levels: alpha_bar per step, then 1.0.
-        times: one per step.
+        times: One per step.
         start_level: alpha_bar in [levels[0], 1]; 1.0 is clean, so that only the photo's own noise counts. None:
             levels[0], ignoring the photo's own noise.
         sigma: standard deviation of the photo's own noise in [-1, 1] units (2 / 255 per grey level), 0 or more.

@@ -11,7 +11,7 @@ from pocketprior.core import limits
 from pocketprior.core.errors import PhotoTooLargeError, UsageError
 from pocketprior.core.metrics.intervals import paired
 from pocketprior.core.photo.colour import SRGB, checked, profile
-from pocketprior.core.photo.decode import check_size
+from pocketprior.core.photo.photo import check_size
 from pocketprior.core.restore.restorer import Restorer, tile_edge
 
 

@@ -18,7 +18,8 @@ from pocketprior.core.errors import MissingExtraError, PhotoReadError, PhotoUnsu
 from pocketprior.core.photo import heif
 from pocketprior.core.photo.colour import DISPLAY_P3, profile
 from pocketprior.core.photo.heif import HeifFacts, brands, facts
-from pocketprior.core.photo.io import Photo, read, write
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
 
 Bytes = NDArray[np.uint8]
 Deep = NDArray[np.uint16]

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError, PhotoWriteError, UsageError
-from pocketprior.core.photo.io import FORMATS, READABLE, WRITABLE, Photo, format_of, is_photo, read, write
+from pocketprior.core.photo.encode import FILE_FORMATS
+from pocketprior.core.photo.io import SUFFIXES, format_of, is_photo, read, write
+from pocketprior.core.photo.photo import Photo
 
 Bytes = NDArray[np.uint8]
 
@@ -224,10 +226,9 @@ def test_source_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_suffixes() -> None:
-    assert list(READABLE) == sorted(READABLE)
-    assert WRITABLE == READABLE
-    assert {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic"} <= set(READABLE)
-    assert FORMATS == ("AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
+    assert list(SUFFIXES) == sorted(SUFFIXES)
+    assert {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic"} <= set(SUFFIXES)
+    assert tuple(FILE_FORMATS) == ("AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "A.JPEG", "b/c.Tif", "x.y.heic"])

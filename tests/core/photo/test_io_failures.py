@@ -26,7 +26,8 @@ from pocketprior.core.errors import (
     UsageError,
 )
 from pocketprior.core.photo import io as image
-from pocketprior.core.photo.io import Photo, read, write
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
 
 Bytes = NDArray[np.uint8]
 SUFFIXES = (".jpg", ".png", ".tif", ".webp", ".avif", ".heic")
@@ -299,7 +300,8 @@ def test_full_disk(tmp_path: Path) -> None:
 import resource
 import numpy as np
 from pocketprior.core.errors import PhotoWriteError
-from pocketprior.core.photo.io import Photo, write
+from pocketprior.core.photo.io import write
+from pocketprior.core.photo.photo import Photo
 noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))
 for suffix in {SUFFIXES}:
@@ -369,7 +371,8 @@ def test_memory_is_bounded(tmp_path: Path, suffix: str, dtype: str) -> None:
     program = f"""
 import sys
 import numpy as np
-from pocketprior.core.photo.io import Photo, read, write
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
 
 # Not ru_maxrss: a child starts with the peak of the process that it was forked from.
 def peak(): return 1024 * int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))

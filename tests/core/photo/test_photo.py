@@ -40,7 +40,7 @@ def test_alpha_follows_the_depth_of_the_pixels() -> None:
     ],
 )
 def test_other_arrays_are_refused(pixels: np.ndarray) -> None:
-    with pytest.raises(UsageError, match=r"expected uint8 or uint16 \(height, width, 3\)"):
+    with pytest.raises(UsageError, match=r"expected an image uint8 or uint16 \(height, width, 3\)"):
         Photo(pixels)
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pocketprior.core.errors import PhotoReadError, PhotoUnsupportedError
-from pocketprior.core.photo import layout, png
+from pocketprior.core.photo import decode, encode
+from pocketprior.core.photo import photo as photo_module
 from pocketprior.core.photo.colour import DISPLAY_P3, SRGB, profile
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.photo.photo import Photo
@@ -52,7 +53,7 @@ def test_other_readers_see_the_same(tmp_path: Path, deep: Deep, dtype: type, gre
 
 @pytest.mark.parametrize("band", [1, 90, 10**6])
 def test_bands_do_not_show(tmp_path: Path, deep: Deep, monkeypatch: pytest.MonkeyPatch, band: int) -> None:
-    monkeypatch.setattr(layout, "_BAND_PIXELS", band)
+    monkeypatch.setattr(photo_module, "_BAND_PIXELS", band)
     write(Photo(deep), tmp_path / "a.png")
     assert np.array_equal(read(tmp_path / "a.png").pixels, deep)
 
@@ -128,5 +129,5 @@ def test_changed_image_data_are_noticed(tmp_path: Path, rgb: Bytes) -> None:
 
 def test_code_points_are_looked_for_before_the_image_only(rgb: Bytes) -> None:
     buffer = io.BytesIO()
-    png.write(Photo(rgb), buffer)
-    assert png.code_points(buffer) is None
+    encode.png(Photo(rgb), buffer)
+    assert decode.png_code_points(buffer) is None

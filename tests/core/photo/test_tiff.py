@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from pocketprior.core.errors import PhotoUnsupportedError, PhotoWriteError
-from pocketprior.core.photo import layout
+from pocketprior.core.photo import photo as photo_module
 from pocketprior.core.photo.colour import DISPLAY_P3, profile
-from pocketprior.core.photo.io import Photo, read, write
+from pocketprior.core.photo.io import read, write
+from pocketprior.core.photo.photo import Photo
 
 Bytes = NDArray[np.uint8]
 Deep = NDArray[np.uint16]
@@ -44,7 +45,7 @@ def test_other_readers_see_the_same(
     make_exif: Callable[..., bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(layout, "_BAND_PIXELS", band)
+    monkeypatch.setattr(photo_module, "_BAND_PIXELS", band)
     pixels = deep.astype(dtype)
     pixels = np.repeat(pixels[..., :1], 3, 2) if grey else pixels
     alpha = pixels[..., 0] | 1 if transparent else None

@@ -18,9 +18,9 @@ from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.restore import restorer as restore_module
 from pocketprior.core.restore.restorer import Graph, Restorer, graph_names
 from pocketprior.core.restore.selftest import verify
-from pocketprior.core.restore.tiles import crop, pad_to_multiple
 from pocketprior.core.sampling.noise import normal, normal_vector
 from support import packs, system_packs
+from support.padding import crop, pad_to_multiple
 
 Array = NDArray[np.float32]
 KINDS = {"diffir": system_packs.DIFFIR, "ddim": system_packs.GEN2RES, "ancestral": system_packs.ANCESTRAL}

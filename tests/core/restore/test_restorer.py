@@ -22,9 +22,9 @@ from pocketprior.core.photo.photo import Photo
 from pocketprior.core.photo.resize import thumbnail
 from pocketprior.core.restore import restorer as restore_module
 from pocketprior.core.restore.restorer import Restorer, graph_names
-from pocketprior.core.restore.tiles import crop, pad_to_multiple
 from pocketprior.core.sampling.noise import normal
 from support import packs
+from support.padding import crop, pad_to_multiple
 
 Array = NDArray[np.float32]
 AWKWARD = [(1, 1), (1, 97), (89, 1), (2, 3), (7, 8), (61, 67), (128, 127)]

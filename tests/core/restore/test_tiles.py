@@ -8,22 +8,13 @@ from hypothesis import strategies as st
 
 from pocketprior.core.arrays import Batch, Image, to_batch, to_image
 from pocketprior.core.errors import GraphError, UsageError
+from pocketprior.core.limits import LARGEST_TILE
 from pocketprior.core.native import library
 from pocketprior.core.pack.size import FEATHER, padded_size, smallest_tile
 from pocketprior.core.restore import tiles
-from pocketprior.core.restore.tiles import (
-    Box,
-    Tile,
-    TilePlan,
-    blend,
-    choose_tile,
-    crop,
-    cut,
-    join,
-    pad_to_multiple,
-    plan,
-    split,
-)
+from pocketprior.core.restore.restorer import PROCESS_BYTES, tile_edge
+from pocketprior.core.restore.tiles import Box, Tile, TilePlan, blend, cut, join, plan, split
+from support.padding import crop, pad_to_multiple
 
 Model = Callable[[Batch], Batch]
 
@@ -288,20 +279,17 @@ def test_a_cut_inside_the_photo_copies_nothing() -> None:
 
 
 @given(st.integers(0, 2**33), st.integers(1, 5000), st.integers(0, 64), st.sampled_from([1, 4, 16]))
-def test_chosen_tile_is_the_largest_that_fits(memory: int, per_pixel: int, overlap: int, multiple: int) -> None:
+def test_the_tile_is_the_largest_that_fits(memory: int, per_pixel: int, overlap: int, multiple: int) -> None:
+    image = np.broadcast_to(np.uint8(0), (100_000, 100_000, 3))
     try:
-        tile = choose_tile(memory, per_pixel, overlap, multiple)
+        tile = tile_edge(image, PROCESS_BYTES + 2 * image.nbytes + memory, per_pixel, overlap, multiple)
     except UsageError:
         assert smallest_tile(overlap, multiple) ** 2 * per_pixel > memory
         return
     assert tile % multiple == 0
-    assert tile**2 * per_pixel <= memory < (tile + multiple) ** 2 * per_pixel
-    assert plan(10_000, 10_000, max(tile, 1024), overlap, multiple)
-
-
-def test_too_little_memory_says_how_much_is_needed() -> None:
-    with pytest.raises(UsageError, match=r"116 x 116 pixels, needs 13 MiB, got 1 MiB; allow more memory"):
-        choose_tile(2**20, 1000, 48, 4)
+    assert tile**2 * per_pixel <= memory
+    assert tile == LARGEST_TILE or memory < (tile + multiple) ** 2 * per_pixel
+    assert plan(10_000, 10_000, tile, overlap, multiple)
 
 
 @pytest.mark.parametrize("overlap", [0, 5, 48])

@@ -80,7 +80,7 @@ def test_ddim_from_pure_noise(predicts: str) -> None:
 
 @pytest.mark.parametrize("steps", [20, 1000])
 @pytest.mark.parametrize("predicts", KINDS)
-@pytest.mark.parametrize("variance", samplers.VARIANCES)
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
 def test_ancestral(steps: int, predicts: str, variance: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bars = schedule.ddpm()
     levels, times = schedule.trailing(steps, bars)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pocketprior.core.sampling.samplers import clean_from_v
+from pocketprior.core.sampling.samplers import from_v
 from pocketprior.core.sampling.schedule import cosine
 from pocketprior.core.training.losses import detail_loss, diffusion_loss, draw_level, mix, psnr_loss, v_target
 
@@ -35,7 +35,7 @@ def test_v_leads_back_to_the_clean_state(shape: tuple[int, ...]) -> None:
     alpha_bar = torch.tensor([0.0, 0.3, 1.0])
     x, v = mix(clean, noise, alpha_bar), v_target(clean, noise, alpha_bar)
     for i, level in enumerate(alpha_bar.tolist()):
-        torch.testing.assert_close(clean_from_v(x[i], v[i], level), clean[i])
+        torch.testing.assert_close(from_v(x[i], v[i], level)[0], clean[i])
     torch.testing.assert_close(x[0], noise[0])
     torch.testing.assert_close(x[2], clean[2])
 

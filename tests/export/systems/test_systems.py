@@ -29,7 +29,6 @@ from pocketprior.core.restore.noise_sigma import noise_sigma
 from pocketprior.core.restore.reference import load
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
-from pocketprior.core.restore.tiles import crop, pad_to_multiple
 from pocketprior.core.sampling.noise import normal, normal_vector
 from pocketprior.core.sampling.schedule import ddpm
 from pocketprior.export.reference.record import Shot, record_shots
@@ -40,6 +39,7 @@ from pocketprior.export.systems.source import Opened
 from pocketprior.export.writer import golden_restoration
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from support import packs
+from support.padding import crop, pad_to_multiple
 from support.small_models import (
     CONFIG,
     DIFFIR,

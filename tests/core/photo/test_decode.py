@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pocketprior.core.errors import PhotoUnsupportedError
-from pocketprior.core.photo import layout as module
+from pocketprior.core.photo import photo as module
 from pocketprior.core.photo.io import read
-from pocketprior.core.photo.layout import TRANSPOSES, bands, fill_hidden, rescaled, swaps_sides, unturned, with_depth
+from pocketprior.core.photo.photo import TRANSPOSES, bands, fill_hidden, rescaled, swaps_sides, unturned, with_depth
 
 Bytes = NDArray[np.uint8]
 Deep = NDArray[np.uint16]
