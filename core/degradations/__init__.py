@@ -6,8 +6,7 @@ damage. Light is mixed as linear light (`srgb_to_linear` and `linear_to_srgb` co
 """
 
 from .cleanup import mixed_v1
-from .encoding import Subsampling, jpeg, quantize
-from .filters import enlarge, gaussian_blur, shrink
+from .filters import Subsampling, enlarge, gaussian_blur, jpeg, quantize, shrink
 from .grain import gaussian_noise, poisson_noise
 from .masks import Thickness, brush_mask
 from .tasks import SHRINKS, TASKS

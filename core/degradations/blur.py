@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..arrays import FloatImage, Plane
 from .filters import convolve
 
-__all__ = ["defocused", "disc", "drift", "gaussian", "generalized", "moved", "path_kernel", "plateau", "shake", "sinc"]
+__all__ = ["defocused", "disc", "drift", "gaussian", "moved", "path_kernel", "plateau", "shake", "sinc"]
 
 _Path = NDArray[np.float64]  # (instants, 2): y, x in pixels, equally spaced in time
 
@@ -28,13 +28,11 @@ def disc(radius: float) -> Plane:
     return _normalized(np.clip(radius + 0.5 - np.hypot(offsets, offsets[:, np.newaxis]), 0, 1))
 
 
-def gaussian(size: int, sigma: tuple[float, float], angle: float) -> Plane:
-    """Gaussian with standard deviations `sigma` (pixels) along its axes, the first at `angle` (radians)."""
-    return generalized(size, sigma, angle, 1.0)
+def gaussian(size: int, sigma: tuple[float, float], angle: float, shape: float = 1.0) -> Plane:
+    """exp(-d**shape / 2), d the squared distance: a Gaussian; pointed for shape < 1, flat-topped for shape > 1.
 
-
-def generalized(size: int, sigma: tuple[float, float], angle: float, shape: float) -> Plane:
-    """exp(-d**shape / 2) of the squared distance d: pointed for shape < 1, flat-topped for shape > 1."""
+    Its standard deviations are `sigma` (pixels) along its axes, the first at `angle` (radians).
+    """
     return _normalized(np.exp(-0.5 * _distance(size, sigma, angle) ** shape))
 
 

@@ -16,10 +16,9 @@ from numpy.random import Generator
 
 from ..arrays import FloatImage
 from . import grain
-from .encoding import Subsampling, jpeg, quantize, shifted_jpeg
-from .filters import Kernel, gaussian_blur, resize, softened
+from .filters import Kernel, Subsampling, gaussian_blur, jpeg, quantize, resize, shifted_jpeg
 from .grain import gaussian_noise, poisson_noise, sensed
-from .window import Damage, Window
+from .window import Damage, Window, softened
 
 __all__ = ["MIXTURE", "cleanup", "mixed_v1"]
 

@@ -22,7 +22,6 @@ __all__ = [
     "check_size",
     "gaussian_taps",
     "luma",
-    "mean_2x2",
     "planes",
     "smooth",
     "valid",
@@ -92,8 +91,3 @@ def valid(field: Field, taps: Field, axis: int) -> Field:
 def smooth(field: Field, taps: Field) -> Field:
     """`valid` along both axes: (H, W) -> (H - n + 1, W - n + 1)."""
     return valid(valid(field, taps, 0), taps, 1)
-
-
-def mean_2x2(field: Field) -> Field:
-    """Means of 2 x 2 blocks of an (H, W) field with even H and W."""
-    return (field[::2, ::2] + field[1::2, ::2] + field[::2, 1::2] + field[1::2, 1::2]) / 4

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..arrays import Field, Image
-from .planes import PEAK, check_pair, check_size, gaussian_taps, mean_2x2, planes, smooth, valid
+from .planes import PEAK, check_pair, check_size, gaussian_taps, planes, smooth, valid
 
 __all__ = ["haarpsi", "psnr", "ssim"]
 
@@ -52,13 +52,11 @@ def haarpsi(a: Image, b: Image) -> float:
     check_pair(a, b)
     check_size("HaarPSI", a, 2 ** (_SCALES + 1))
     yiq_a, yiq_b = _seen(a), _seen(b)
-    similarities, weights = [_chroma_similarity(yiq_a, yiq_b)], [np.zeros(0)]
-    for axis in (0, 1):
-        similarity, weight = _luma_similarity(yiq_a[0], yiq_b[0], axis)
-        similarities.append(similarity)
-        weights.append(weight)
-    weights[0] = (weights[1] + weights[2]) / 2  # Eq. 14: chroma is weighted where luma has structure
-    return _pooled(np.stack(similarities), np.stack(weights))
+    rows, weight_rows = _luma_similarity(yiq_a[0], yiq_b[0], axis=0)
+    columns, weight_columns = _luma_similarity(yiq_a[0], yiq_b[0], axis=1)
+    weight_chroma = (weight_rows + weight_columns) / 2  # Eq. 14: chroma is weighted where luma has structure
+    similarities = np.stack([_chroma_similarity(yiq_a, yiq_b), rows, columns])
+    return _pooled(similarities, np.stack([weight_chroma, weight_rows, weight_columns]))
 
 
 def _mean_similarity(x: Field, y: Field) -> float:
@@ -77,7 +75,8 @@ def _seen(image: Image) -> Field:
     yiq = np.tensordot(_YIQ, planes(image), axes=1)
     height, width = yiq.shape[1:]
     padded = np.pad(yiq, ((0, 0), (0, height % 2), (0, width % 2)))
-    return np.stack([mean_2x2(plane) for plane in padded])
+    top, foot = padded[:, ::2], padded[:, 1::2]
+    return (top[:, :, ::2] + foot[:, :, ::2] + top[:, :, 1::2] + foot[:, :, 1::2]) / 4
 
 
 def _luma_similarity(x: Field, y: Field, axis: int) -> tuple[Field, Field]:

@@ -26,7 +26,7 @@ from .planes import check_pair, check_size, planes, smooth
 
 __all__ = ["swd"]
 
-_OCTAVES = 4  # octaves at most
+_OCTAVES = 4  # at most
 _SMALLEST = 16  # shorter side of the coarsest octave, pixels
 _PATCH = 7
 _PATCHES = 8192  # per octave
@@ -75,9 +75,9 @@ def _places(rows: int, columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]
     """Top-left corners of the patches: every place, or _PATCHES of them evenly spread."""
     if rows * columns <= _PATCHES:
         y, x = np.divmod(np.arange(rows * columns), columns)
-        return y.astype(np.intp), x.astype(np.intp)
-    count = np.arange(1, _PATCHES + 1, dtype=np.float64)
-    y, x = (np.floor(count * step % 1 * size) for step, size in zip(_SPREAD, (rows, columns), strict=True))
+    else:
+        count = np.arange(1, _PATCHES + 1, dtype=np.float64)
+        y, x = (np.floor(count * step % 1 * size) for step, size in zip(_SPREAD, (rows, columns), strict=True))
     return y.astype(np.intp), x.astype(np.intp)
 
 

@@ -13,10 +13,9 @@ from itertools import groupby
 
 from ...core.degradations.fixed import CLEAN
 from ...core.limits import FEWEST_PHOTOS
-from ...core.machine import instruction_sets, processor
 from ...core.markdown import Panel, Point, scatter, table
-from ...core.metrics.baselines import NULLS
-from ...core.metrics.intervals import PairedDifference
+from ...core.metrics.baselines import NULLS, PairedDifference
+from ...core.timing import instruction_sets, processor
 from .methods import BM3D, DTPM, NLM, bm3d_version, opencv_version
 from .quality import BETTER, CAP, Gate, Measurement, QualityResults, compared, mean
 from .trials import REAL_NOISE, BenchPhoto
