@@ -18,7 +18,8 @@ from .filters import convolve
 
 __all__ = ["defocused", "disc", "drift", "gaussian", "moved", "path_kernel", "plateau", "shake", "sinc"]
 
-_Path = NDArray[np.float64]  # (instants, 2): y, x in pixels, equally spaced in time
+_Path = NDArray[np.float64]  # (_INSTANTS, 2): y, x in pixels, equally spaced in time
+_INSTANTS = 128
 
 
 def disc(radius: float) -> Plane:
@@ -51,22 +52,22 @@ def sinc(size: int, cutoff: float) -> Plane:
     return _normalized(quarter[np.ix_(mirrored, mirrored)])
 
 
-def shake(length: float, restlessness: float, rng: Generator, instants: int = 128) -> _Path:
+def shake(length: float, restlessness: float, rng: Generator) -> _Path:
     """The path of a hand-held camera, `length` pixels long: its direction and speed vary at random.
 
     restlessness: standard deviation of the turn over the whole exposure, in radians; 0 is a straight line.
     """
-    turns = rng.standard_normal(instants) * restlessness / math.sqrt(instants)
+    turns = rng.standard_normal(_INSTANTS) * restlessness / math.sqrt(_INSTANTS)
     angle = rng.uniform(0, 2 * math.pi) + np.cumsum(turns)
-    pace = np.exp(np.cumsum(rng.standard_normal(instants)) * (0.8 / math.sqrt(instants)))
+    pace = np.exp(np.cumsum(rng.standard_normal(_INSTANTS)) * (0.8 / math.sqrt(_INSTANTS)))
     steps = np.stack([np.sin(angle), np.cos(angle)], axis=1) * pace[:, np.newaxis]
     return np.cumsum(steps, axis=0) * (length / pace.sum())
 
 
-def drift(length: float, rng: Generator, instants: int = 128) -> _Path:
+def drift(length: float, rng: Generator) -> _Path:
     """Steady motion along a line of `length` pixels, as of an object that moves through the image."""
     angle = rng.uniform(0, 2 * math.pi)
-    return np.linspace(0, length, instants)[:, np.newaxis] * np.array([math.sin(angle), math.cos(angle)])
+    return np.linspace(0, length, _INSTANTS)[:, np.newaxis] * np.array([math.sin(angle), math.cos(angle)])
 
 
 def path_kernel(path: _Path, size: int) -> Plane:

@@ -20,7 +20,7 @@ from .filters import Kernel, Subsampling, gaussian_blur, jpeg, quantize, resize,
 from .grain import gaussian_noise, poisson_noise, sensed
 from .window import Damage, Window, softened
 
-__all__ = ["MIXTURE", "cleanup", "mixed_v1"]
+__all__ = ["MIXTURE", "cleanup", "mixed_v1", "usual_subsampling"]
 
 _MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
 _KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
@@ -51,6 +51,11 @@ def mixed_v1(image: FloatImage, rng: Generator) -> FloatImage:
     if rng.random() < 0.75:
         image = _noise_v1(image, rng)
     return _compression_v1(image, rng) if rng.random() < 0.75 else quantize(image)
+
+
+def usual_subsampling(rng: Generator) -> Subsampling:
+    """4:2:0 in three of four files, 4:4:4 in the rest."""
+    return "4:2:0" if rng.random() < 0.75 else "4:4:4"
 
 
 def _white(window: Window, rng: Generator) -> FloatImage:
@@ -148,7 +153,7 @@ def _noise_v1(image: FloatImage, rng: Generator) -> FloatImage:
 
 
 def _compression_v1(image: FloatImage, rng: Generator) -> FloatImage:
-    subsampling: Subsampling = "4:2:0" if rng.random() < 0.75 else "4:4:4"
+    subsampling = usual_subsampling(rng)
     return jpeg(image, int(rng.integers(8, 96)), subsampling)
 
 

@@ -72,9 +72,8 @@ def _resized(image: FloatImage, height: int, width: int, rng: Generator) -> Floa
 
 def _noisy(image: FloatImage, ranges: DamageRanges, rng: Generator) -> FloatImage:
     grey = rng.random() < 0.4  # the same noise in all channels
-    gaussian = rng.random() < 0.5
     values = (image @ LUMA)[..., np.newaxis] if grey else image
-    if gaussian:
+    if rng.random() < 0.5:
         noisy = gaussian_noise(values, rng.uniform(*ranges.gaussian), rng)
     else:
         noisy = sensor_noise(values, rng.uniform(*ranges.poisson) ** 2 / 256, 0.0, rng)

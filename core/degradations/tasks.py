@@ -16,19 +16,8 @@ from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Plane
 from . import blur, weather
-from .cleanup import cleanup, mixed_v1
-from .filters import (
-    Subsampling,
-    blend,
-    enlarge,
-    jpeg,
-    linear_to_srgb,
-    quantize,
-    shifted_jpeg,
-    shrink,
-    srgb_to_linear,
-    tinted,
-)
+from .cleanup import cleanup, mixed_v1, usual_subsampling
+from .filters import blend, enlarge, jpeg, linear_to_srgb, quantize, shifted_jpeg, shrink, srgb_to_linear, tinted
 from .grain import film_grain, gaussian_noise, poisson_noise, sensed
 from .masks import scratches
 from .realworld import degrade_and_downsample
@@ -58,12 +47,8 @@ def _jpeg(window: Window, rng: Generator) -> FloatImage:
     image = wide.pixels()
     if twice:
         down, right = (int(shift) for shift in rng.integers(0, 8, 2))
-        image = shifted_jpeg(image, int(rng.integers(10, 96)), down, right, _subsampling(rng))
-    return wide.cut(jpeg(image, int(rng.integers(5, 96)), _subsampling(rng)), window)
-
-
-def _subsampling(rng: Generator) -> Subsampling:
-    return "4:2:0" if rng.random() < 0.75 else "4:4:4"
+        image = shifted_jpeg(image, int(rng.integers(10, 96)), down, right, usual_subsampling(rng))
+    return wide.cut(jpeg(image, int(rng.integers(5, 96)), usual_subsampling(rng)), window)
 
 
 def _bicubic(image: FloatImage, rng: Generator, *, factor: int) -> FloatImage:  # noqa: ARG001

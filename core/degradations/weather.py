@@ -17,17 +17,7 @@ from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Plane
 from . import blur
-from .filters import (
-    Kernel,
-    blend,
-    convolve,
-    convolve_inside,
-    gaussian_blur,
-    mirrored,
-    resize,
-    sample,
-    srgb_to_linear,
-)
+from .filters import Kernel, blend, convolve, convolve_inside, gaussian_blur, mirrored, resize, sample, srgb_to_linear
 from .window import Window
 
 __all__ = [
@@ -45,7 +35,6 @@ __all__ = [
 ]
 
 Map: TypeAlias = Callable[[Window], Plane]  # a number per pixel, for any window of a photo
-
 
 _BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
 _FOOTPRINT = 1.4  # how far a drop's soft edge extends, in radii of its discs

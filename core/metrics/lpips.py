@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..arrays import Field, Image
 from ..errors import UsageError
-from .planes import PEAK, check_pair, check_size, planes
+from .planes import PEAK, check_pair, planes
 
 __all__ = ["LpipsWeights", "lpips", "read_lpips_weights"]
 
@@ -52,8 +52,7 @@ LpipsWeights: TypeAlias = dict[str, Field]  # float64 arrays by the names above
 
 def lpips(a: Image, b: Image, weights: LpipsWeights) -> float:
     """LPIPS (Eq. 1), 0 = equal, lower is better; sides of at least 32 pixels."""
-    check_pair(a, b)
-    check_size("LPIPS", a, 32)
+    check_pair(a, b, "LPIPS", 32)
     pairs = zip(_activations(a, weights), _activations(b, weights), strict=True)
     heads = (weights[_head(i)].reshape(-1, 1, 1) for i in range(len(_LAYERS)))
     return math.fsum(float((head * (u - v) ** 2).sum(axis=0).mean()) for head, (u, v) in zip(heads, pairs, strict=True))

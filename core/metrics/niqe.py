@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Field, Image
 from ..errors import UsageError
-from .planes import check_image, check_size, gaussian_taps, luma, smooth, valid
+from .planes import check_image, gaussian_taps, luma, smooth, valid
 
 __all__ = ["NIQE_PATCH", "NiqeModel", "niqe", "patch_features"]
 
@@ -76,8 +76,7 @@ def patch_features(image: Image) -> tuple[Field, Field]:
 
     Features of a patch too flat to model are NaN. Rows and columns beyond the last whole patch are left out.
     """
-    check_image(image)
-    check_size("NIQE", image, NIQE_PATCH)
+    check_image(image, "NIQE", NIQE_PATCH)
     plane = luma(image)
     plane = plane[: plane.shape[0] // NIQE_PATCH * NIQE_PATCH, : plane.shape[1] // NIQE_PATCH * NIQE_PATCH]
     full, deviation = _normalise(plane)

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..arrays import Field, Image
-from .planes import PEAK, check_pair, check_size, gaussian_taps, planes, smooth, valid
+from .planes import PEAK, check_pair, gaussian_taps, planes, smooth, valid
 
 __all__ = ["haarpsi", "psnr", "ssim"]
 
@@ -42,15 +42,13 @@ def ssim(a: Image, b: Image) -> float:
     Sides of at least 11 pixels. The setting of scikit-image with gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, channel_axis=2.
     """
-    check_pair(a, b)
-    check_size("SSIM", a, len(_WINDOW))
+    check_pair(a, b, "SSIM", len(_WINDOW))
     return float(np.mean([_mean_similarity(x, y) for x, y in zip(planes(a), planes(b), strict=True)]))
 
 
 def haarpsi(a: Image, b: Image) -> float:
     """HaarPSI (Eqs. 10 and 14, colour), 0..1 = equal; sides of at least 16 pixels."""
-    check_pair(a, b)
-    check_size("HaarPSI", a, 2 ** (_SCALES + 1))
+    check_pair(a, b, "HaarPSI", 2 ** (_SCALES + 1))
     yiq_a, yiq_b = _seen(a), _seen(b)
     rows, weight_rows = _luma_similarity(yiq_a[0], yiq_b[0], axis=0)
     columns, weight_columns = _luma_similarity(yiq_a[0], yiq_b[0], axis=1)

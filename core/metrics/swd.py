@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Field, Image
 from ..sampling.noise import normal_vector
-from .planes import check_pair, check_size, planes, smooth
+from .planes import check_pair, planes, smooth
 
 __all__ = ["swd"]
 
@@ -42,8 +42,7 @@ def swd(restored: Image, true: Image) -> float:
 
     Sides of at least 16 pixels. Deterministic. Not symmetric: the true photo sets the scale.
     """
-    check_pair(restored, true)
-    check_size("SWD", restored, _SMALLEST)
+    check_pair(restored, true, "SWD", _SMALLEST)
     octaves = zip(_pyramid(planes(restored)), _pyramid(planes(true)), strict=True)
     return float(np.mean([_distance(a, b) for a, b in octaves]))
 

@@ -289,10 +289,6 @@ class Manifest:
         """Whether the graphs estimate the damage and take the amount of it that is to be removed."""
         return any("amount" in graph.inputs for graph in self.graphs.values())
 
-    def condition_arrays(self) -> Mapping[str, ArraySpec]:
-        """The global conditions by name: the outputs of `encode`."""
-        return self.graphs["encode"].outputs if "encode" in self.graphs else {}
-
     def packed_files(self) -> Iterator[PackedFile]:
         """Every mention of a file of the pack."""
         yield self.card

@@ -145,6 +145,7 @@ def _check_arrays_of_graphs(m: Manifest) -> None:
     """Inputs and outputs are those of the system; any graph but encode may take conditions as well."""
     state = ArraySpec("float32", m.state)
     encode = m.graphs.get("encode")
+    conditions = {} if encode is None else encode.outputs
     if encode is not None:
         thumbnail = m.conditions and ArraySpec("float32", (1, 3, m.conditions.thumbnail, m.conditions.thumbnail))
         _check_arrays("inputs of encode", encode.inputs, {"thumbnail": thumbnail} if thumbnail else {"image": IMAGE})
@@ -155,7 +156,7 @@ def _check_arrays_of_graphs(m: Manifest) -> None:
             continue
         given = {*graph.inputs, *graph.outputs}
         inputs, outputs = SYSTEMS[m.model].graphs[name].of(state, m.predicts, given)
-        taken = {n: c for n, c in m.condition_arrays().items() if n in given}
+        taken = {n: c for n, c in conditions.items() if n in given}
         _check_arrays(f"inputs of {name}", graph.inputs, inputs | taken)
         _check_arrays(f"outputs of {name}", graph.outputs, outputs)
     _check_amount(m)

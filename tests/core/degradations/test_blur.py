@@ -22,7 +22,7 @@ def test_kernel_of_a_path_adds_up_to_one(size: int, seed: int) -> None:
 
 
 def test_path_has_the_given_length(rng) -> None:
-    steps = np.diff(blur.shake(40, 1.5, rng, instants=400), axis=0)
+    steps = np.diff(blur.shake(40, 1.5, rng), axis=0)
     assert np.hypot(*steps.T).sum() == pytest.approx(40, rel=0.02)
     ends = blur.drift(25, rng)[[0, -1]]
     assert np.hypot(*(ends[1] - ends[0])) == pytest.approx(25)
