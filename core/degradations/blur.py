@@ -108,7 +108,10 @@ def defocused(linear: FloatImage, depth: Plane, radii: Sequence[float]) -> Float
     for index, radius in reversed(list(enumerate(radii))):
         inside = slices == index
         if inside.any():
-            layer = _layer(linear, inside, radius)
+            share = inside[..., np.newaxis].astype(np.float32)
+            layer = np.concatenate([linear * share, share], axis=2)  # light and coverage
+            if radius >= 0.5:
+                layer = np.maximum(convolve(layer, disc(radius)), 0)
             result = layer + (1 - layer[..., 3:]) * result
     return (result[..., :3] / np.maximum(result[..., 3:], 1e-3)).astype(np.float32)
 
@@ -130,10 +133,3 @@ def _bessel_j1(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _normalized(kernel: NDArray[np.float64]) -> Plane:
     return (kernel / kernel.sum()).astype(np.float32)
-
-
-def _layer(linear: FloatImage, inside: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
-    """Light and coverage of one layer out of focus: (H, W, 4)."""
-    share = inside[..., np.newaxis].astype(np.float32)
-    layer = np.concatenate([linear * share, share], axis=2)
-    return layer if radius < 0.5 else np.maximum(convolve(layer, disc(radius)), 0)

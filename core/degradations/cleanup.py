@@ -130,8 +130,7 @@ def _compressed_before(image: FloatImage, rng: Generator) -> FloatImage:
     """A JPEG before the last one: its blocks lie elsewhere, or it was made at another size of the photo."""
     quality, subsampling = int(rng.integers(10, 99)), _subsampling(rng)
     if rng.random() < 0.5:
-        down, right = (int(shift) for shift in rng.integers(0, 8, 2))
-        return shifted_jpeg(image, quality, down, right, subsampling)
+        return shifted_jpeg(image, rng.integers(0, 8, 2), quality, subsampling)
     height, width = image.shape[:2]
     factor = math.exp(rng.uniform(math.log(0.5), math.log(2)))
     rows, columns = (max(1, round(side * factor)) for side in (height, width))

@@ -95,10 +95,9 @@ def jpeg(image: FloatImage, quality: int, subsampling: Subsampling = "4:2:0") ->
         return np.asarray(decoded, dtype=np.float32) / np.float32(255)
 
 
-def shifted_jpeg(
-    image: FloatImage, quality: int, down: int, right: int, subsampling: Subsampling = "4:2:0"
-) -> FloatImage:
-    """JPEG whose 8x8 blocks start `down` rows and `right` columns above and left of the image, as after a crop."""
+def shifted_jpeg(image: FloatImage, shift: NDArray[np.int64], quality: int, subsampling: Subsampling) -> FloatImage:
+    """JPEG whose 8x8 blocks start `shift` rows and columns above and left of the image, as after a crop."""
+    down, right = shift
     larger = np.pad(image, ((down, 0), (right, 0), (0, 0)), mode="edge")
     return jpeg(larger, quality, subsampling)[down:, right:]
 
@@ -112,7 +111,12 @@ def gaussian_blur(image: Floats, sigma: float) -> Floats:
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
-        image = _correlate(image, kernel, axis)
+        padded = _replicated(image, radius * (1 - axis), radius * axis)
+        size = image.shape[axis]
+        image, product = np.zeros_like(image), np.empty_like(image)
+        for i, weight in enumerate(kernel):
+            np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
+            image += product
     return image
 
 
@@ -190,17 +194,6 @@ def structure(image: FloatImage) -> FloatImage:
         result = _solve_rows(result.transpose(1, 0, 2), across.T, share).transpose(1, 0, 2)
         result = _solve_rows(result, along, share)
     return np.clip(result, 0, 1).astype(np.float32, copy=False)
-
-
-def _correlate(image: Floats, kernel: Floats, axis: int) -> Floats:
-    radius = len(kernel) // 2
-    padded = _replicated(image, radius if axis == 0 else 0, radius if axis == 1 else 0)
-    size = image.shape[axis]
-    out, product = np.zeros_like(image), np.empty_like(image)
-    for i, weight in enumerate(kernel):
-        np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
-        out += product
-    return out
 
 
 def _replicated(image: Floats, rows: int, columns: int) -> Floats:

@@ -23,17 +23,11 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class FixedDamage:
-    """A way to damage a photo, drawn from a generator.
+    """A way to damage a photo, drawn from a generator."""
 
-    Attributes:
-        name: How tables call it; the draw depends on it.
-        apply: The damage, from (H, W, 3) float32 in [0, 1] and `rng` to the same, not yet rounded.
-        sigma: Standard deviation of plain white Gaussian noise in grey levels, None for other damage.
-    """
-
-    name: str
-    apply: Callable[..., FloatImage]
-    sigma: float | None = None
+    name: str  # in tables; the draw depends on it
+    apply: Callable[..., FloatImage]  # from (H, W, 3) float32 in [0, 1] and `rng` to the same, not yet rounded
+    sigma: float | None = None  # standard deviation of white Gaussian noise in grey levels, None for other damage
 
     def __call__(self, pixels: Image) -> Image:
         """The damaged photo, (H, W, 3) uint8 in and out; the draw depends only on the photo and the name."""

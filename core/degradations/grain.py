@@ -7,8 +7,8 @@ The camera's processing and its inverse allow noise to be added where it arises,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -78,8 +78,7 @@ def sensed(image: FloatImage, mosaicked: float, rng: Generator) -> FloatImage:
     return image + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
 
 
-@dataclass(frozen=True)
-class Camera:
+class Camera(NamedTuple):
     """The colour processing between the sensor and the file."""
 
     overlap: NDArray[np.float32]  # (3, 3), rows add up to 1: how the sensor's colours mix red, green and blue light

@@ -17,6 +17,7 @@ from .window import Window
 __all__ = ["BRUSHES", "Brush", "Thickness", "brush_mask", "scratches"]
 
 _FINE = 4  # scratches are drawn this many times larger, so that they may be thinner than a pixel
+_CORNERS = 12  # of a scratch, which starts anywhere and changes direction a little at every one
 
 Thickness: TypeAlias = Literal["thin", "medium", "thick"]
 
@@ -66,10 +67,14 @@ def scratches(window: Window, count: int, length: float, wander: float, rng: Gen
 
     wander: standard deviation of the direction along the line, in radians; large values look like hairs.
     """
+    height, width = window.photo.shape[:2]
     canvas = Pillow.new("L", (_FINE * window.width, _FINE * window.height))
     pen = ImageDraw.Draw(canvas)
     for _ in range(count):
-        line = _wandering(*window.photo.shape[:2], length * rng.uniform(0.3, 1), wander, rng)
+        long = length * rng.uniform(0.3, 1)
+        angle = rng.normal(math.pi / 2, 0.15 + wander) + np.cumsum(rng.standard_normal(_CORNERS)) * wander
+        steps = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (long / _CORNERS)
+        line = np.cumsum(steps, axis=0) + rng.uniform((0, -long / 2), (width, height))
         points = _FINE * (line - (window.left, window.top))
         strength = int(rng.integers(120, 256))
         pen.line([tuple(point) for point in points.tolist()], strength, int(rng.integers(2, _FINE + 3)))
@@ -87,11 +92,3 @@ def _chain(height: int, width: int, brush: Brush, rng: Generator) -> list[tuple[
         y = min(max(y + step * math.sin(turn), 0), height - 1)
         points.append((float(x), float(y)))
     return points
-
-
-def _wandering(height: int, width: int, length: float, wander: float, rng: Generator) -> NDArray[np.float64]:
-    """Corners (x, y) of a line that starts anywhere and changes direction a little at every corner."""
-    corners = 12
-    angle = rng.normal(math.pi / 2, 0.15 + wander) + np.cumsum(rng.standard_normal(corners)) * wander
-    steps = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (length / corners)
-    return np.cumsum(steps, axis=0) + rng.uniform((0, -length / 2), (width, height))

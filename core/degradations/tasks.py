@@ -46,8 +46,7 @@ def _jpeg(window: Window, rng: Generator) -> FloatImage:
     wide = window.blocks(2 if twice else 1)
     image = wide.pixels()
     if twice:
-        down, right = (int(shift) for shift in rng.integers(0, 8, 2))
-        image = shifted_jpeg(image, int(rng.integers(10, 96)), down, right, usual_subsampling(rng))
+        image = shifted_jpeg(image, rng.integers(0, 8, 2), int(rng.integers(10, 96)), usual_subsampling(rng))
     return wide.cut(jpeg(image, int(rng.integers(5, 96)), usual_subsampling(rng)), window)
 
 
@@ -123,9 +122,8 @@ def _rainhaze(window: Window, rng: Generator) -> FloatImage:
     """Heavy rain (Li et al., CVPR 2019): I = t * (J + sum of streaks) + (1 - t) * A; far streaks only far away."""
     depth = depth_map(window, rng)
     near, *far = _streaks(window.height, window.width, int(rng.integers(2, 5)), rng)
-    rain = weather.lit(
-        srgb_to_linear(window.pixels()), [near, *((mask * depth, brightness) for mask, brightness in far)]
-    )
+    layers = [near, *((mask * depth, brightness) for mask, brightness in far)]
+    rain = weather.lit(srgb_to_linear(window.pixels()), layers)
     transmission = np.exp(np.float32(-rng.uniform(0.4, 1.6)) * depth)
     return quantize(linear_to_srgb(weather.hazed(rain, transmission, _air(0.5, 0.9, rng))))
 

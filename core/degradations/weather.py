@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -90,8 +90,7 @@ def hazed(linear: FloatImage, transmission: Plane, airlight: NDArray[np.float32]
     return blend(airlight, linear, transmission[..., np.newaxis])
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(NamedTuple):
     """A drop of merged discs: rows (y, x, radius) in pixels. It shows the scene `minified` times smaller."""
 
     discs: NDArray[np.float64]

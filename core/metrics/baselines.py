@@ -45,6 +45,7 @@ _DRAWS = 10_000  # of the bootstrap
 _TAILS = (0.025, 0.975)
 
 Texture = Callable[[Image], NDArray[np.float32]]
+Measure = Callable[[Image, Image], float]
 
 
 class NullResult(NamedTuple):
@@ -56,11 +57,7 @@ class NullResult(NamedTuple):
 
 
 def null_result(
-    texture: Texture,
-    bases: Sequence[Image],
-    truths: Sequence[Image],
-    psnr: Callable[[Image, Image], float],
-    target: float,
+    texture: Texture, bases: Sequence[Image], truths: Sequence[Image], psnr: Measure, target: float
 ) -> NullResult:
     """A null texture on the results of the predictor, at the gain whose mean PSNR is `target` dB.
 

@@ -49,12 +49,18 @@ def ssim(a: Image, b: Image) -> float:
 def haarpsi(a: Image, b: Image) -> float:
     """HaarPSI (Eqs. 10 and 14, colour), 0..1 = equal; sides of at least 16 pixels."""
     check_pair(a, b, "HaarPSI", 2 ** (_SCALES + 1))
-    yiq_a, yiq_b = _seen(a), _seen(b)
-    rows, weight_rows = _luma_similarity(yiq_a[0], yiq_b[0], axis=0)
-    columns, weight_columns = _luma_similarity(yiq_a[0], yiq_b[0], axis=1)
-    weight_chroma = (weight_rows + weight_columns) / 2  # Eq. 14: chroma is weighted where luma has structure
-    similarities = np.stack([_chroma_similarity(yiq_a, yiq_b), rows, columns])
-    return _pooled(similarities, np.stack([weight_chroma, weight_rows, weight_columns]))
+    (luma_a, *chroma_a), (luma_b, *chroma_b) = _seen(a), _seen(b)
+    rows, weight_rows = _luma_similarity(luma_a, luma_b, axis=0)
+    columns, weight_columns = _luma_similarity(luma_a, luma_b, axis=1)
+    i, q = (_ratio(_mean_chroma(u), _mean_chroma(v)) for u, v in zip(chroma_a, chroma_b, strict=True))
+    similarities = np.stack([(i + q) / 2, rows, columns])  # Eq. 13
+    weights = np.stack([(weight_rows + weight_columns) / 2, weight_rows, weight_columns])  # Eq. 14: as luma's structure
+    total = weights.sum()
+    if total == 0:  # both images are black
+        return 1.0
+    # Eq. 10: the weighted mean under a logistic function, then back through it, squared.
+    mean = float((weights / (1 + np.exp(-_ALPHA * similarities))).sum() / total)
+    return (math.log(mean / (1 - mean)) / _ALPHA) ** 2
 
 
 def _mean_similarity(x: Field, y: Field) -> float:
@@ -92,26 +98,12 @@ def _detail(plane: Field, size: int, axis: int) -> Field:
     return np.abs(valid(valid(padded, step, axis), ones, 1 - axis)) / size
 
 
-def _chroma_similarity(x: Field, y: Field) -> Field:
-    """Eq. 13: similarity of the 2 x 2 means of I and Q."""
-    return (_ratio(_chroma(x[1]), _chroma(y[1])) + _ratio(_chroma(x[2]), _chroma(y[2]))) / 2
-
-
-def _chroma(plane: Field) -> Field:
+def _mean_chroma(plane: Field) -> Field:
+    """Magnitude of the 2 x 2 means of I or Q."""
     half = np.full(2, 0.5)
-    padded = np.pad(plane, (0, 1))
-    return np.abs(valid(valid(padded, half, 0), half, 1))
+    return np.abs(smooth(np.pad(plane, (0, 1)), half))
 
 
 def _ratio(u: Field, v: Field) -> Field:
     """Eq. 2: (2uv + C) / (u^2 + v^2 + C)."""
     return (2 * u * v + _C) / (u**2 + v**2 + _C)
-
-
-def _pooled(similarities: Field, weights: Field) -> float:
-    """Eq. 10: the weighted mean under a logistic function, then back through it, squared."""
-    total = weights.sum()
-    if total == 0:  # both images are black
-        return 1.0
-    mean = float((weights / (1 + np.exp(-_ALPHA * similarities))).sum() / total)
-    return (math.log(mean / (1 - mean)) / _ALPHA) ** 2

@@ -85,7 +85,11 @@ def _pyramid(field: Field) -> list[Field]:
     octaves: list[Field] = []
     while len(octaves) < _OCTAVES and min(field.shape[1:]) >= _SMALLEST:
         coarse = _blur(field)[:, ::2, ::2]
-        octaves.append(field - _enlarge(coarse, field.shape))
+        spread = np.zeros(field.shape)
+        spread[:, ::2, ::2] = coarse
+        octaves.append(
+            field - 4 * _blur(spread)
+        )  # enlarged: zeros between the samples, the blur at four times the weight
         field = coarse
     return octaves
 
@@ -94,10 +98,3 @@ def _blur(field: Field) -> Field:
     radius = len(_TAPS) // 2
     padded = np.pad(field, ((0, 0), (radius, radius), (radius, radius)), mode="reflect")
     return np.stack([smooth(plane, _TAPS) for plane in padded])
-
-
-def _enlarge(coarse: Field, shape: tuple[int, ...]) -> Field:
-    """Twice the size: zeros between the samples, then the blur at four times the weight."""
-    spread = np.zeros(shape)
-    spread[:, ::2, ::2] = coarse
-    return 4 * _blur(spread)

@@ -43,18 +43,11 @@ def decode(
     advice: str = "export the pack again",
     complete: bool = False,
 ) -> T:
-    """Build a dataclass from a parsed JSON or TOML tree.
+    """Build a dataclass, whose fields may be dataclasses, from a parsed JSON or TOML tree or its `asdict` form.
 
-    Args:
-        kind: The dataclass; its fields may be dataclasses.
-        tree: What `json.loads` or `tomllib.loads` returned, or the `asdict` form of a `kind`.
-        where: The file, for messages.
-        error: What is raised.
-        advice: What the reader of a message should do about a file that is wrong.
-        complete: Whether fields that have a default must be given, too.
-
-    Raises:
-        error: For an unknown or missing field or a wrong type; it names the field, what was given and what is valid.
+    With `complete`, fields that have a default must be given, too. Raises `error` for an unknown or missing field or a
+    wrong type: its message begins with `where`, the file, names the field, what was given and what is valid, and ends
+    with `advice`, what to do about a file that is wrong.
     """
     return cast(T, _Decoder(error, advice, complete).value(kind, tree, where))
 

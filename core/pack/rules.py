@@ -46,8 +46,7 @@ def check_graph(graph: GraphSpec) -> None:
 
 def check_manifest(m: Manifest) -> None:
     """Raise PackError for the first rule that a manifest breaks."""
-    _check_words(m)
-    _check_numbers(m)
+    _check_values(m)
     _check_names(m)
     _check_arrays_of_graphs(m)
     _check_files(m)
@@ -59,7 +58,7 @@ def _one_of(names: Iterable[str]) -> str:
     return f"one of: {', '.join(names)}"
 
 
-def _check_words(m: Manifest) -> None:
+def _check_values(m: Manifest) -> None:
     require(m.format == MANIFEST_FORMAT, "format", m.format, str(MANIFEST_FORMAT))
     require(m.model in SYSTEMS, "model", m.model, _one_of(SYSTEMS))
     system = SYSTEMS[m.model]
@@ -69,9 +68,6 @@ def _check_words(m: Manifest) -> None:
     require(m.start == system.start, "start", m.start, system.start)
     require(m.noise == NOISE_SPEC, "noise", m.noise, NOISE_SPEC)
     require(len(m.tasks) == len(set(m.tasks)) > 0, "tasks", list(m.tasks), "one or more different names")
-
-
-def _check_numbers(m: Manifest) -> None:
     require(m.value_range == (0.0, 1.0), "value_range", list(m.value_range), "[0, 1]")
     rising = all(a < b for a, b in pairwise(m.levels))
     ends = len(m.levels) >= 2 and min(m.levels) >= 0 and m.levels[-1] == 1
@@ -159,11 +155,7 @@ def _check_arrays_of_graphs(m: Manifest) -> None:
         taken = {n: c for n, c in conditions.items() if n in given}
         _check_arrays(f"inputs of {name}", graph.inputs, inputs | taken)
         _check_arrays(f"outputs of {name}", graph.outputs, outputs)
-    _check_amount(m)
-
-
-def _check_amount(m: Manifest) -> None:
-    """Where the graphs take the amount, predict returns the amplitude of the texture in place of its scale."""
+    # Where the graphs take the amount, predict returns the amplitude of the texture in place of its scale.
     names = [name for name in ("predict", "fused") if name in m.graphs]
     signs = {"amount" in m.graphs[name].inputs for name in names}
     signs |= {"amplitude" in m.graphs[name].outputs for name in names if name == "predict"}

@@ -63,9 +63,9 @@ def seam(image: np.ndarray) -> int:
 def test_blocks_begin_at_the_corner_or_where_they_are_shifted_to(rng) -> None:
     busy = np.clip(0.5 + 0.2 * rng.standard_normal((128, 128, 3)), 0, 1).astype(np.float32)
     assert seam(jpeg(busy, 5, "4:4:4")) == 0
-    assert seam(shifted_jpeg(busy, 5, 0, 3, "4:4:4")) == 5
-    assert seam(np.rot90(shifted_jpeg(busy, 5, 2, 0, "4:4:4"), 3)[:, ::-1]) == 6
-    assert shifted_jpeg(busy, 5, 7, 7).shape == busy.shape
+    assert seam(shifted_jpeg(busy, np.array((0, 3)), 5, "4:4:4")) == 5
+    assert seam(np.rot90(shifted_jpeg(busy, np.array((2, 0)), 5, "4:4:4"), 3)[:, ::-1]) == 6
+    assert shifted_jpeg(busy, np.array((7, 7)), 5, "4:2:0").shape == busy.shape
 
 
 def test_colour_is_kept_at_half_resolution_only_when_subsampled() -> None:
