@@ -50,12 +50,8 @@ def _jpeg(window: Window, rng: Generator) -> FloatImage:
     return wide.cut(jpeg(image, int(rng.integers(5, 96)), usual_subsampling(rng)), window)
 
 
-def _bicubic(image: FloatImage, rng: Generator, *, factor: int) -> FloatImage:  # noqa: ARG001
-    return quantize(shrink(image, factor))
-
-
-def _wild(image: FloatImage, rng: Generator, *, factor: int) -> FloatImage:
-    return quantize(degrade_and_downsample(image, factor, rng))
+def _bicubic(image: FloatImage, factor: int, _: Generator) -> FloatImage:
+    return shrink(image, factor)
 
 
 def _enlarged(image: FloatImage, rng: Generator, *, small: ShrinkTask) -> FloatImage:
@@ -200,11 +196,10 @@ def _worn(image: FloatImage, window: Window, rng: Generator) -> FloatImage:
 
 # Super-resolution: (H, W, 3) -> (ceil(H / n), ceil(W / n), 3) for the n at the end of the name.
 SHRINKS: dict[str, ShrinkTask] = {
-    f"{name}{factor}": ShrinkTask(partial(small, factor=factor), factor, margin=_ENLARGED)
-    for name, small in (("sr", _bicubic), ("realsr", _wild))
+    f"{name}{factor}": ShrinkTask(small, factor, margin=_ENLARGED)
+    for name, small in (("sr", _bicubic), ("realsr", degrade_and_downsample))
     for factor in (2, 4)
 }
-
 
 TASKS: dict[str, Task] = {
     "cleanup": Task(cleanup),

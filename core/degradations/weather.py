@@ -213,11 +213,8 @@ def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
     seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
     wide = seen.widened(math.ceil(3 * _BLUR), 2)
     blurred = gaussian_blur(_halved(srgb_to_linear(wide.pixels())), _BLUR / 2)
-    across, along = (
-        ((at - np.float32(first + 0.5)) / 2).astype(np.float32, copy=False)
-        for at, first in ((y, wide.top), (x, wide.left))
-    )
-    return sample(blurred, across, along)
+    two = np.float32(2)  # in the blurred photo, pixels are twice as large
+    return sample(blurred, (y - np.float32(wide.top + 0.5)) / two, (x - np.float32(wide.left + 0.5)) / two)
 
 
 def _halved(linear: FloatImage) -> FloatImage:

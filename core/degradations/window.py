@@ -102,13 +102,13 @@ def local(damage: Callable[[FloatImage, Generator], FloatImage], margin: int = 0
 class ShrinkTask:
     """Damage that leaves an image `factor` times smaller: (H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3)."""
 
-    small: Callable[[FloatImage, Generator], FloatImage]
+    small: Callable[[FloatImage, int, Generator], FloatImage]  # with `factor`; not yet rounded to grey levels
     factor: int
     margin: int  # pixels of the large image that matter around one
 
     def __call__(self, image: FloatImage, rng: Generator) -> FloatImage:
         """Shrink a whole image."""
-        return self.small(image, rng)
+        return quantize(self.small(image, self.factor, rng))
 
     def damage(self, window: Window, rng: Generator) -> FloatImage:
         """A window of the shrunk photo, whose pixels start where those of `window` do."""
@@ -117,4 +117,4 @@ class ShrinkTask:
         wide = aligned.widened(self.margin, self.factor)
         y, x = (aligned.top - wide.top) // self.factor, (aligned.left - wide.left) // self.factor
         height, width = (-(-side // self.factor) for side in (window.height, window.width))
-        return self.small(wide.pixels(), rng)[y : y + height, x : x + width]
+        return self(wide.pixels(), rng)[y : y + height, x : x + width]
