@@ -86,7 +86,7 @@ def _to_batch_native(lib: ctypes.CDLL, image: Image) -> Batch:
 def _to_image_numpy(batch: Batch, dtype: type[np.uint8] | type[np.uint16]) -> Image:
     planes = batch[0].transpose(1, 2, 0)  # (H, W, 3)
     height, width = batch.shape[2:]
-    image: Image = np.empty((height, width, 3), dtype)
+    image: Array = np.empty((height, width, 3), dtype)
     for start in range(0, len(planes), _NUMPY_ROWS):
         rows = planes[start : start + _NUMPY_ROWS]
         clipped = np.where(rows > 0, np.minimum(rows, 1), 0).astype(np.float64)  # NaN > 0 is false
@@ -96,7 +96,7 @@ def _to_image_numpy(batch: Batch, dtype: type[np.uint8] | type[np.uint16]) -> Im
 
 def _to_image_native(lib: ctypes.CDLL, batch: Batch, dtype: type[np.uint8] | type[np.uint16]) -> Image:
     height, width = batch.shape[2:]
-    image: Image = np.empty((height, width, 3), dtype)
+    image: Array = np.empty((height, width, 3), dtype)
     convert = getattr(lib, f"pp_to_image_{_NATIVE_SUFFIX[image.dtype]}")
     convert(np.ascontiguousarray(batch), height, width, image, ALL_CORES)
     return image

@@ -241,7 +241,7 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise PackError(f"{path} cannot be read ({error}); expected the folder of a pack") from error
         tree = parse(text, str(path))
-        found = cast(dict[str, object], tree).get("format") if isinstance(tree, dict) else None
+        found = _format_of(tree)
         if found != MANIFEST_FORMAT:
             raise PackVersionError(
                 f"{path}: the pack has format {found!r}, this version of pocketprior reads format "
@@ -352,3 +352,7 @@ def mirror(manifest: Manifest) -> str:
     for graph in tree["graphs"].values():
         del graph["files"], graph["parts"], graph["function"]
     return as_text(tree)
+
+
+def _format_of(tree: object) -> object:
+    return cast(dict[str, object], tree).get("format") if isinstance(tree, dict) else None

@@ -141,7 +141,7 @@ def _check_arrays_of_graphs(m: Manifest) -> None:
     """Inputs and outputs are those of the system; any graph but encode may take conditions as well."""
     state = ArraySpec("float32", m.state)
     encode = m.graphs.get("encode")
-    conditions = {} if encode is None else encode.outputs
+    conditions: Mapping[str, ArraySpec] = {} if encode is None else encode.outputs
     if encode is not None:
         thumbnail = m.conditions and ArraySpec("float32", (1, 3, m.conditions.thumbnail, m.conditions.thumbnail))
         _check_arrays("inputs of encode", encode.inputs, {"thumbnail": thumbnail} if thumbnail else {"image": IMAGE})
