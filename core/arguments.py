@@ -19,12 +19,11 @@ __all__ = [
     "named_path",
     "natural_number",
     "percentage",
-    "positive_number",
     "size_in_bytes",
     "whole_number",
 ]
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def add_pack(parser: argparse.ArgumentParser) -> None:
@@ -43,41 +42,25 @@ def chosen_pack(args: argparse.Namespace) -> Path:
 def size_in_bytes(text: str) -> int:
     """Bytes of "700MB", "1.5GiB" or "800000000"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if match is None or match[2].upper() not in UNITS:
+    if match is None or match[2].upper() not in _UNITS:
         raise argparse.ArgumentTypeError(f"invalid size '{text}'; give a number with MB, MiB, GB or GiB, such as 700MB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def whole_number(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
-    return int(text)
+def _whole_number(bounds: str, least: int, most: float = math.inf) -> Callable[[str], int]:
+    """The argparse type of a whole number from `least` to `most`; the error message gives `bounds`."""
+
+    def parsed(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, got '{text}'")
+        return int(text)
+
+    return parsed
 
 
-def natural_number(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{text}'")
-    return int(text)
-
-
-def positive_number(text: str) -> float:
-    """A finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
-    return number
-
-
-def percentage(text: str) -> int:
-    """A whole number from 1 to 100."""
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got '{text}'")
-    return int(text)
+whole_number = _whole_number("from 1", 1)
+natural_number = _whole_number("from 0", 0)
+percentage = _whole_number("from 1 to 100", 1, 100)
 
 
 class NamedPath(NamedTuple):

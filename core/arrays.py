@@ -70,11 +70,6 @@ def _check_dtype(dtype: np.dtype[Any]) -> None:
         raise UsageError(f"expected an image of dtype uint8 or uint16, got {dtype}")
 
 
-def _empty_image(height: int, width: int, dtype: np.dtype[Any]) -> Image:
-    shape = (height, width, 3)
-    return np.empty(shape, np.uint8) if dtype == np.uint8 else np.empty(shape, np.uint16)
-
-
 def _to_batch_numpy(image: Image) -> Batch:
     planes = np.ascontiguousarray(image.transpose(2, 0, 1)[np.newaxis])
     return planes.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
@@ -91,7 +86,7 @@ def _to_batch_native(lib: ctypes.CDLL, image: Image) -> Batch:
 def _to_image_numpy(batch: Batch, dtype: type[np.uint8] | type[np.uint16]) -> Image:
     planes = batch[0].transpose(1, 2, 0)  # (H, W, 3)
     height, width = batch.shape[2:]
-    image = _empty_image(height, width, np.dtype(dtype))
+    image: Array = np.empty((height, width, 3), dtype)
     for start in range(0, len(planes), _NUMPY_ROWS):
         rows = planes[start : start + _NUMPY_ROWS]
         clipped = np.where(rows > 0, np.minimum(rows, 1), 0).astype(np.float64)  # NaN > 0 is false
@@ -101,7 +96,7 @@ def _to_image_numpy(batch: Batch, dtype: type[np.uint8] | type[np.uint16]) -> Im
 
 def _to_image_native(lib: ctypes.CDLL, batch: Batch, dtype: type[np.uint8] | type[np.uint16]) -> Image:
     height, width = batch.shape[2:]
-    image = _empty_image(height, width, np.dtype(dtype))
+    image: Array = np.empty((height, width, 3), dtype)
     convert = getattr(lib, f"pp_to_image_{_NATIVE_SUFFIX[image.dtype]}")
     convert(np.ascontiguousarray(batch), height, width, image, ALL_CORES)
     return image

@@ -12,49 +12,39 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from .errors import INTERRUPTED, MissingExtraError, PocketPriorError, UnknownNameError, UsageError
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "restore": ("core.commands.restore", "restore photos"),
-    "info": ("core.commands.info", "show a pack's manifest, or a model's size and cost"),
-    "verify": ("core.commands.verify", "check the files of a pack and its golden restorations"),
-    "parity": ("runtimes.commands.parity", "compare a pack with its PyTorch reference, graph by graph"),
-    "parity record": ("export.commands.record", "record the reference: what a checkpoint makes of photos"),
-    "bench": ("runtimes.commands.bench", "measure quality and speed"),
-    "bench students": ("distill.commands.students", "compare few-step students with their teachers"),
-    "bench rewrite": ("export.commands.rewrite", "compare rewritten graphs with graphs as traced"),
-    "bench design": ("export.commands.design", "compare designs of the predictor: speed, size, quality"),
-    "train": ("core.training.commands.train", "train a stage of a system"),
-    "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos"),
-    "distill": ("distill.commands.distill", "make a few-step student of a trained model"),
-    "export": ("export.commands.export", "write a pack from checkpoints"),
-    "build": (
-        "export.commands.build",
-        "run the whole pipeline from one recipe file",
+COMMANDS: dict[str, tuple[str, str, str]] = {  # module, summary, extra that `pip install` must add ("" for none)
+    "restore": ("core.commands.restore", "restore photos", ""),
+    "info": ("core.commands.info", "show a pack's manifest, or a model's size and cost", ""),
+    "verify": ("core.commands.verify", "check the files of a pack and its golden restorations", ""),
+    "parity": ("runtimes.commands.parity", "compare a pack with its PyTorch reference, graph by graph", "export"),
+    "parity record": ("export.commands.record", "record the reference: what a checkpoint makes of photos", "export"),
+    "bench": ("runtimes.commands.bench", "measure quality and speed", "bench"),
+    "bench students": ("distill.commands.students", "compare few-step students with their teachers", "train"),
+    "bench rewrite": ("export.commands.rewrite", "compare rewritten graphs with graphs as traced", "export,openvino"),
+    "bench design": (
+        "export.commands.design",
+        "compare designs of the predictor: speed, size, quality",
+        "export,openvino",
     ),
-    "quantize": ("export.commands.quantize", "make a pack of fewer bits, under a budget on the image"),
-    "personalize": ("export.commands.personalize", "fine-tune on an album of one subject and export a pack"),
-}
-EXTRAS = {  # what `pip install` must add for a command
-    "parity": "export",
-    "parity record": "export",
-    "bench": "bench",
-    "bench students": "train",
-    "bench rewrite": "export,openvino",
-    "bench design": "export,openvino",
-    "train": "train",
-    "evaluate": "train",
-    "distill": "train",
-    "export": "export",
-    "build": "export,quantize,train",
-    "quantize": "quantize",
-    "personalize": "export,train",
+    "train": ("core.training.commands.train", "train a stage of a system", "train"),
+    "evaluate": ("core.training.commands.evaluate", "measure the trained systems on held-back photos", "train"),
+    "distill": ("distill.commands.distill", "make a few-step student of a trained model", "train"),
+    "export": ("export.commands.export", "write a pack from checkpoints", "export"),
+    "build": ("export.commands.build", "run the whole pipeline from one recipe file", "export,quantize,train"),
+    "quantize": ("export.commands.quantize", "make a pack of fewer bits, under a budget on the image", "quantize"),
+    "personalize": (
+        "export.commands.personalize",
+        "fine-tune on an album of one subject and export a pack",
+        "export,train",
+    ),
 }
 
 
@@ -91,61 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    name = _command(arguments)
-    if name and not name.startswith("-") and name not in COMMANDS:
-        raise UnknownNameError("command", name, _names())
-    parser, commands = _parsers()
-    if name not in COMMANDS:
-        parser.parse_args(arguments)  # exits with --help, --version or an error: a command is required
-    if "train" in EXTRAS.get(name, ""):
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: threads that wait must not
-        os.environ.setdefault("KMP_BLOCKTIME", "0")  # spin next to the processes that draw data
-    first, _, second = name.partition(" ")
-    own = _add(commands[first].add_subparsers(), second, COMMANDS[name][1]) if second else commands[first]
-    try:
-        module = import_module(f"..{COMMANDS[name][0]}", __package__)
-        kinds = module.add_arguments(own)
-        for added in _added_to(name):
-            _add(kinds, added, COMMANDS[f"{name} {added}"][1])
-        return int(module.run(parser.parse_args(arguments)))
-    except ModuleNotFoundError as error:
-        if name not in EXTRAS or _top(error) in ("", "pocketprior"):
-            raise  # not an optional package: a bug, and it stays one
-        if {"-h", "--help"} & set(arguments):
-            own.epilog = f"To see the options, run: pip install 'pocketprior[{EXTRAS[name]}]'"
-            own.print_help()
-            return 0
-        raise MissingExtraError(_top(error), EXTRAS[name], f"'pocketprior {name}'") from error
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """The command in a call: two words where the table has them together, else the first word."""
+    first_words = [name for name in COMMANDS if " " not in name]
     two = " ".join(arguments[:2])
-    return two if two in COMMANDS else next(iter(arguments), "")
-
-
-def _names() -> list[str]:
-    """The commands of one word."""
-    return [name for name in COMMANDS if " " not in name]
-
-
-def _added_to(name: str) -> list[str]:
-    """The second words of the commands that begin with `name`."""
-    return [command.removeprefix(f"{name} ") for command in COMMANDS if command.startswith(f"{name} ")]
-
-
-class _SubParsers(Protocol):
-    """What `ArgumentParser.add_subparsers` returns, as far as it is used here."""
-
-    def add_parser(self, name: str, *, help: str, description: str, allow_abbrev: bool) -> argparse.ArgumentParser: ...
-
-
-def _add(parsers: _SubParsers, name: str, summary: str) -> argparse.ArgumentParser:
-    return parsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
-
-
-def _parsers() -> tuple[_Parser, Mapping[str, argparse.ArgumentParser]]:
-    """The parser of the whole, and those of the commands of one word, still without their arguments."""
+    name = two if two in COMMANDS else next(iter(arguments), "")
+    if name and not name.startswith("-") and name not in COMMANDS:
+        raise UnknownNameError("command", name, first_words)
     parser = _Parser(
         prog="pocketprior",
         description="Restore photos with a diffusion texture prior.",
@@ -154,10 +94,32 @@ def _parsers() -> tuple[_Parser, Mapping[str, argparse.ArgumentParser]]:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in _names():
-        _add(commands, name, COMMANDS[name][1])
-    return parser, commands.choices
+    parsers = {word: _add(commands.add_parser, word, COMMANDS[word][1]) for word in first_words}
+    if name not in COMMANDS:
+        parser.parse_args(arguments)  # exits with --help, --version or an error: a command is required
+    module_name, summary, extra = COMMANDS[name]
+    if "train" in extra:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: threads that wait must not
+        os.environ.setdefault("KMP_BLOCKTIME", "0")  # spin next to the processes that draw data
+    first, _, second = name.partition(" ")
+    own = _add(parsers[first].add_subparsers().add_parser, second, summary) if second else parsers[first]
+    try:
+        module = import_module(f"..{module_name}", __package__)
+        kinds = module.add_arguments(own)
+        for added in COMMANDS:
+            if added.startswith(f"{name} "):
+                _add(kinds.add_parser, added.removeprefix(f"{name} "), COMMANDS[added][1])
+        return int(module.run(parser.parse_args(arguments)))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not extra or package in ("", "pocketprior"):
+            raise  # not an optional package: a bug, and it stays one
+        if {"-h", "--help"} & set(arguments):
+            own.epilog = f"To see the options, run: pip install 'pocketprior[{extra}]'"
+            own.print_help()
+            return 0
+        raise MissingExtraError(package, extra, f"'pocketprior {name}'") from error
 
 
-def _top(error: ModuleNotFoundError) -> str:
-    return (error.name or "").partition(".")[0]
+def _add(add_parser: Callable[..., argparse.ArgumentParser], name: str, summary: str) -> argparse.ArgumentParser:
+    return add_parser(name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)

@@ -1,23 +1,4 @@
-"""Every error this package raises on purpose.
-
-    PocketPriorError
-    ├── UsageError                 exit 2: the call itself is wrong
-    │   ├── UnknownNameError       a task, runtime, model ... that does not exist; lists those that do
-    │   └── MissingExtraError      an optional dependency is not installed; names the extra
-    ├── PhotoError                 exit 1: an image file cannot be read, understood or written
-    │   ├── PhotoReadError         truncated, empty, not an image, unreadable
-    │   ├── PhotoTooLargeError     more pixels than the limit allows
-    │   ├── PhotoUnsupportedError  a kind of image that cannot be restored faithfully (animation, ...)
-    │   └── PhotoWriteError        disk full, read-only folder, output exists
-    ├── PackError                  exit 1: a pack folder or its manifest is wrong
-    │   ├── PackVersionError       made for another format version
-    │   └── PackTamperedError      a file does not have the recorded hash, or a golden output differs
-    ├── GraphError                 exit 1: a graph was given or returned the wrong arrays (name, dtype, shape, NaN)
-    ├── CheckpointError            exit 1: a checkpoint is damaged or belongs to another model
-    └── TrainingError              exit 1: data or run folder unusable, loss not finite
-
-Each message says what was given, what was expected and what to do.
-"""
+"""Every error this package raises on purpose; each message says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +27,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells have it
 
 
 class PocketPriorError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what the command line returns for it."""
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns: 1, for a wrong call 2."""
 
     exit_code = 1
 
@@ -58,7 +39,7 @@ class UsageError(PocketPriorError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is not one of the valid ones."""
+    """A task, runtime, model ... that does not exist; the message lists those that do."""
 
     def __init__(self, kind: str, given: str, valid: Iterable[str]) -> None:
         """Name the kind of thing, what was given and what is valid."""
@@ -66,7 +47,7 @@ class UnknownNameError(UsageError):
 
 
 class MissingExtraError(UsageError):
-    """An optional dependency is missing."""
+    """An optional dependency is not installed; the message names the extra that adds it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         """Name the package, the extra that installs it, and what needs it."""
@@ -77,7 +58,7 @@ class MissingExtraError(UsageError):
 
 
 class PhotoError(PocketPriorError):
-    """An image file cannot be used."""
+    """An image file cannot be read, understood or written."""
 
 
 class PhotoReadError(PhotoError):
@@ -89,11 +70,11 @@ class PhotoTooLargeError(PhotoError):
 
 
 class PhotoUnsupportedError(PhotoError):
-    """The image is of a kind that cannot be restored faithfully."""
+    """The image is of a kind that cannot be restored faithfully, such as an animation."""
 
 
 class PhotoWriteError(PhotoError):
-    """The result cannot be written."""
+    """The result cannot be written: the disk is full, the folder read-only, the file exists already."""
 
 
 class PackError(PocketPriorError):
@@ -105,11 +86,11 @@ class PackVersionError(PackError):
 
 
 class PackTamperedError(PackError):
-    """A file of the pack is not the file that was packed."""
+    """A file of the pack has not the recorded hash, or a golden output differs."""
 
 
 class GraphError(PocketPriorError):
-    """A graph got or returned arrays that do not fit its specification."""
+    """A graph got or returned arrays that do not fit its specification: name, dtype, shape, NaN."""
 
 
 class CheckpointError(PocketPriorError):
@@ -117,4 +98,4 @@ class CheckpointError(PocketPriorError):
 
 
 class TrainingError(PocketPriorError):
-    """Training cannot start or go on."""
+    """Training cannot start or go on: data or run folder unusable, loss not finite."""

@@ -31,24 +31,13 @@ _REASONS = {
 
 def failure_reason(error: OSError) -> str:
     """Why a file could not be written and what to do, without the path, which the caller knows."""
-    fallback = f"{error.strerror or error}; choose another folder"
-    return _REASONS.get(error.errno or 0, fallback)
-
-
-def _refuse(code: int, path: Path) -> OSError:
-    return OSError(code, os.strerror(code), str(path))
+    return _REASONS.get(error.errno or 0, f"{error.strerror or error}; choose another folder")
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_dir():
-        raise _refuse(errno.EISDIR, target)
-    if target.exists() and not overwrite:
-        raise _refuse(errno.EEXIST, target)
-
-
-def _flush_to_disk(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    if target.is_dir() or (target.exists() and not overwrite):
+        code = errno.EISDIR if target.is_dir() else errno.EEXIST
+        raise OSError(code, os.strerror(code), str(target))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,7 +67,8 @@ def atomic_output(path: str | Path, *, overwrite: bool = False) -> Generator[Pat
     try:
         open(temporary, "xb").close()  # honours the umask, which tempfile does not
         yield temporary
-        _flush_to_disk(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         _check_target(target, overwrite)
         if target.exists():
             shutil.copymode(target, temporary)

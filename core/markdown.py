@@ -114,11 +114,10 @@ def _panel(panel: Panel, x_label: str, series: Sequence[str]) -> Iterator[str]:
         at = x(math.log10(value))
         dashed = f'stroke="{_INK}" stroke-dasharray="4 3" stroke-opacity="0.6"'
         yield f'<line x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{_HEIGHT - _BOTTOM}" {dashed}/>'
-        left = at + 4 if at + 4 + _GLYPH * len(label) < _WIDTH - _RIGHT else at - 4 - _GLYPH * len(label)
-        rows = [
-            (left, top, left + _GLYPH * len(label), top + _LINE) for top in range(_TOP + 2, _HEIGHT - _BOTTOM, _LINE)
-        ]
-        box = next((row for row in rows if not any(_overlap(row, other) for other in taken)), rows[0])
+        wide = _GLYPH * len(label)
+        left = at + 4 if at + 4 + wide < _WIDTH - _RIGHT else at - 4 - wide
+        rows = [(left, top, left + wide, top + _LINE) for top in range(_TOP + 2, _HEIGHT - _BOTTOM, _LINE)]
+        box = (_free(rows, taken) or rows)[0]
         taken.append(box)
         yield _text(left, box[3] - 3, label, 'font-style="italic"')
     places = [(x(math.log10(point.x)), y(point.y)) for point in panel.points]
@@ -175,8 +174,7 @@ def _label_box(x: float, y: float, label: str, taken: Sequence[_Rect]) -> _Rect:
     width = _GLYPH * len(label)
     boxes = [_box_at(x, y, width, angle, distance) for distance in (8, 16, 26, 38, 52, 68) for angle in _ANGLES]
     inside = [b for b in boxes if b[0] > _LEFT and b[2] < _WIDTH - 2 and b[1] > _TOP - 8 and b[3] < _HEIGHT - _BOTTOM]
-    free = [box for box in inside if not any(_overlap(box, other) for other in taken)]
-    return (free or inside or boxes)[0]
+    return (_free(inside, taken) or inside or boxes)[0]
 
 
 def _box_at(x: float, y: float, width: float, angle: float, distance: float) -> _Rect:
@@ -185,6 +183,11 @@ def _box_at(x: float, y: float, width: float, angle: float, distance: float) -> 
     left = x + right * distance - (0 if right > 0 else width if right < 0 else width / 2)
     top = y + down * distance - (0 if down > 0 else _LINE if down < 0 else _LINE / 2)
     return left, top, left + width, top + _LINE
+
+
+def _free(boxes: Sequence[_Rect], taken: Sequence[_Rect]) -> list[_Rect]:
+    """The boxes that overlap none of those that are taken."""
+    return [box for box in boxes if not any(_overlap(box, other) for other in taken)]
 
 
 def _overlap(a: _Rect, b: _Rect) -> bool:
@@ -196,14 +199,11 @@ def _label(label: str, place: tuple[float, float], box: _Rect) -> Iterator[str]:
     x, y = (min(max(at, low), high) for at, low, high in zip(place, box[:2], box[2:], strict=True))
     if math.dist(place, (x, y)) > 2 * _MARK + 3:
         yield f'<path d="M{place[0]:.1f} {place[1]:.1f}L{x:.1f} {y:.1f}" stroke="{_INK}" stroke-opacity="0.45"/>'
-    # What is anchored at the side that faces the point stays clear of it in any font.
-    at, anchor = (
-        (box[0], "start")
-        if box[0] > place[0]
-        else (box[2], "end")
-        if box[2] < place[0]
-        else (sum(box[::2]) / 2, "middle")
-    )
+    at, anchor = sum(box[::2]) / 2, "middle"
+    if box[0] > place[0]:  # what is anchored at the side that faces the point stays clear of it in any font
+        at, anchor = box[0], "start"
+    elif box[2] < place[0]:
+        at, anchor = box[2], "end"
     halo = f'stroke="{_BACKGROUND}" stroke-width="3" stroke-linejoin="round" paint-order="stroke"'
     yield _text(at, box[3] - 3, label, f'text-anchor="{anchor}" {halo}')
 

@@ -1,9 +1,8 @@
 """The C++ implementations of the hot loops, where they were built (`runtimes/native`, C ABI in `native.h`).
 
 `library()` finds the shared library next to this file, or wherever an editable install keeps it, and opens it with
-ctypes; callers use NumPy where there is none. The NumPy code is the specification, the
-library returns the same bits. The calls release the interpreter lock and use as many threads as the process may use
-cores.
+ctypes; callers use NumPy where there is none. The NumPy code is the specification, the library returns the same bits.
+The calls release the interpreter lock and use as many threads as the process may use cores.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ __all__ = ["ABI_VERSION", "ALL_CORES", "library"]
 ABI_VERSION = 1  # PP_ABI_VERSION in native.h
 ALL_CORES = 0  # value of the C argument `threads`
 
-_U8 = np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS")
-_U16 = np.ctypeslib.ndpointer(np.uint16, flags="C_CONTIGUOUS")
-_U32 = np.ctypeslib.ndpointer(np.uint32, flags="C_CONTIGUOUS")
-_F32 = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
+_U8, _U16, _U32, _F32 = (
+    np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.uint8, np.uint16, np.uint32, np.float32)
+)
 _SIZE, _WORD, _SEED, _THREADS = ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint
 
 _ARGUMENTS = {

@@ -18,8 +18,7 @@ from PIL import Image
 from pocketprior.core.arrays import FloatImage
 from pocketprior.core.degradations import grain
 from pocketprior.core.degradations.cleanup import MIXTURE
-from pocketprior.core.degradations.encoding import quantize
-from pocketprior.core.degradations.filters import resize
+from pocketprior.core.degradations.filters import quantize, resize
 from pocketprior.core.degradations.masks import Thickness, brush_mask
 from pocketprior.core.degradations.tasks import TASKS
 from pocketprior.core.degradations.window import Window

@@ -12,8 +12,7 @@ from ..arguments import add_pack, chosen_pack
 from ..errors import MissingExtraError, UsageError
 from ..limits import LARGEST_AMOUNT
 from ..pack.json import as_tree
-from ..pack.manifest import Manifest, Size
-from ..pack.size import TileWindow
+from ..pack.manifest import Manifest, Size, TileWindow
 
 __all__ = ["add_arguments", "run"]
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ..arrays import FloatImage, Plane
 from .filters import convolve
 
-__all__ = ["defocused", "disc", "drift", "gaussian", "generalized", "moved", "path_kernel", "plateau", "shake", "sinc"]
+__all__ = ["defocused", "disc", "drift", "gaussian", "moved", "path_kernel", "plateau", "shake", "sinc"]
 
-_Path = NDArray[np.float64]  # (instants, 2): y, x in pixels, equally spaced in time
+_Path = NDArray[np.float64]  # (_INSTANTS, 2): y, x in pixels, equally spaced in time
+_INSTANTS = 128
 
 
 def disc(radius: float) -> Plane:
@@ -28,13 +29,11 @@ def disc(radius: float) -> Plane:
     return _normalized(np.clip(radius + 0.5 - np.hypot(offsets, offsets[:, np.newaxis]), 0, 1))
 
 
-def gaussian(size: int, sigma: tuple[float, float], angle: float) -> Plane:
-    """Gaussian with standard deviations `sigma` (pixels) along its axes, the first at `angle` (radians)."""
-    return generalized(size, sigma, angle, 1.0)
+def gaussian(size: int, sigma: tuple[float, float], angle: float, shape: float = 1.0) -> Plane:
+    """exp(-d**shape / 2), d the squared distance: a Gaussian; pointed for shape < 1, flat-topped for shape > 1.
 
-
-def generalized(size: int, sigma: tuple[float, float], angle: float, shape: float) -> Plane:
-    """exp(-d**shape / 2) of the squared distance d: pointed for shape < 1, flat-topped for shape > 1."""
+    Its standard deviations are `sigma` (pixels) along its axes, the first at `angle` (radians).
+    """
     return _normalized(np.exp(-0.5 * _distance(size, sigma, angle) ** shape))
 
 
@@ -53,22 +52,22 @@ def sinc(size: int, cutoff: float) -> Plane:
     return _normalized(quarter[np.ix_(mirrored, mirrored)])
 
 
-def shake(length: float, restlessness: float, rng: Generator, instants: int = 128) -> _Path:
+def shake(length: float, restlessness: float, rng: Generator) -> _Path:
     """The path of a hand-held camera, `length` pixels long: its direction and speed vary at random.
 
     restlessness: standard deviation of the turn over the whole exposure, in radians; 0 is a straight line.
     """
-    turns = rng.standard_normal(instants) * restlessness / math.sqrt(instants)
+    turns = rng.standard_normal(_INSTANTS) * restlessness / math.sqrt(_INSTANTS)
     angle = rng.uniform(0, 2 * math.pi) + np.cumsum(turns)
-    pace = np.exp(np.cumsum(rng.standard_normal(instants)) * (0.8 / math.sqrt(instants)))
+    pace = np.exp(np.cumsum(rng.standard_normal(_INSTANTS)) * (0.8 / math.sqrt(_INSTANTS)))
     steps = np.stack([np.sin(angle), np.cos(angle)], axis=1) * pace[:, np.newaxis]
     return np.cumsum(steps, axis=0) * (length / pace.sum())
 
 
-def drift(length: float, rng: Generator, instants: int = 128) -> _Path:
+def drift(length: float, rng: Generator) -> _Path:
     """Steady motion along a line of `length` pixels, as of an object that moves through the image."""
     angle = rng.uniform(0, 2 * math.pi)
-    return np.linspace(0, length, instants)[:, np.newaxis] * np.array([math.sin(angle), math.cos(angle)])
+    return np.linspace(0, length, _INSTANTS)[:, np.newaxis] * np.array([math.sin(angle), math.cos(angle)])
 
 
 def path_kernel(path: _Path, size: int) -> Plane:
@@ -109,7 +108,10 @@ def defocused(linear: FloatImage, depth: Plane, radii: Sequence[float]) -> Float
     for index, radius in reversed(list(enumerate(radii))):
         inside = slices == index
         if inside.any():
-            layer = _layer(linear, inside, radius)
+            share = inside[..., np.newaxis].astype(np.float32)
+            layer = np.concatenate([linear * share, share], axis=2)  # light and coverage
+            if radius >= 0.5:
+                layer = np.maximum(convolve(layer, disc(radius)), 0)
             result = layer + (1 - layer[..., 3:]) * result
     return (result[..., :3] / np.maximum(result[..., 3:], 1e-3)).astype(np.float32)
 
@@ -131,10 +133,3 @@ def _bessel_j1(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _normalized(kernel: NDArray[np.float64]) -> Plane:
     return (kernel / kernel.sum()).astype(np.float32)
-
-
-def _layer(linear: FloatImage, inside: NDArray[np.bool_], radius: float) -> NDArray[np.float32]:
-    """Light and coverage of one layer out of focus: (H, W, 4)."""
-    share = inside[..., np.newaxis].astype(np.float32)
-    layer = np.concatenate([linear * share, share], axis=2)
-    return layer if radius < 0.5 else np.maximum(convolve(layer, disc(radius)), 0)

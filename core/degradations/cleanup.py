@@ -16,12 +16,11 @@ from numpy.random import Generator
 
 from ..arrays import FloatImage
 from . import grain
-from .encoding import Subsampling, jpeg, quantize, shifted_jpeg
-from .filters import Kernel, gaussian_blur, resize, softened
+from .filters import Kernel, Subsampling, gaussian_blur, jpeg, quantize, resize, shifted_jpeg
 from .grain import gaussian_noise, poisson_noise, sensed
-from .window import Damage, Window
+from .window import Damage, Window, softened
 
-__all__ = ["MIXTURE", "cleanup", "mixed_v1"]
+__all__ = ["MIXTURE", "cleanup", "mixed_v1", "usual_subsampling"]
 
 _MOSAICKED = 0.85  # share of the sensors whose noise is demosaicked
 _KERNELS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
@@ -52,6 +51,11 @@ def mixed_v1(image: FloatImage, rng: Generator) -> FloatImage:
     if rng.random() < 0.75:
         image = _noise_v1(image, rng)
     return _compression_v1(image, rng) if rng.random() < 0.75 else quantize(image)
+
+
+def usual_subsampling(rng: Generator) -> Subsampling:
+    """4:2:0 in three of four files, 4:4:4 in the rest."""
+    return "4:2:0" if rng.random() < 0.75 else "4:4:4"
 
 
 def _white(window: Window, rng: Generator) -> FloatImage:
@@ -126,8 +130,7 @@ def _compressed_before(image: FloatImage, rng: Generator) -> FloatImage:
     """A JPEG before the last one: its blocks lie elsewhere, or it was made at another size of the photo."""
     quality, subsampling = int(rng.integers(10, 99)), _subsampling(rng)
     if rng.random() < 0.5:
-        down, right = (int(shift) for shift in rng.integers(0, 8, 2))
-        return shifted_jpeg(image, quality, down, right, subsampling)
+        return shifted_jpeg(image, rng.integers(0, 8, 2), quality, subsampling)
     height, width = image.shape[:2]
     factor = math.exp(rng.uniform(math.log(0.5), math.log(2)))
     rows, columns = (max(1, round(side * factor)) for side in (height, width))
@@ -149,7 +152,7 @@ def _noise_v1(image: FloatImage, rng: Generator) -> FloatImage:
 
 
 def _compression_v1(image: FloatImage, rng: Generator) -> FloatImage:
-    subsampling: Subsampling = "4:2:0" if rng.random() < 0.75 else "4:4:4"
+    subsampling = usual_subsampling(rng)
     return jpeg(image, int(rng.integers(8, 96)), subsampling)
 
 

@@ -1,46 +1,105 @@
-"""Filters that several damages share, changes of size, and the split of a photo into structure and texture.
+"""What several damages share: encodings, filters, changes of size, and the split into structure and texture.
 
-Filters replicate the edges and keep size and dtype. Sizes change by antialiased bicubic as in MATLAB's imresize, and by
-simpler ways. Structure keeps the hard edges and flattens everything of low contrast; texture is the rest. The smoother
-minimises the weighted-least-squares energy of Farbman et al. (SIGGRAPH 2008) by the separable solver of Min et al.,
-"Fast Global Image Smoothing Based on Weighted Least Squares" (IEEE TIP 2014, Eqs. 6-9, 14): alternating exact solutions
-along rows and columns with a shrinking weight.
+Encodings are those of image files: sRGB and linear light, 8-bit grey levels, JPEG. Filters replicate the edges and keep
+size and dtype. Sizes change by antialiased bicubic as in MATLAB's imresize, and by simpler ways. Structure keeps the
+hard edges and flattens everything of low contrast; texture is the rest. The smoother minimises the
+weighted-least-squares energy of Farbman et al. (SIGGRAPH 2008) by the separable solver of Min et al., "Fast Global
+Image Smoothing Based on Weighted Least Squares" (IEEE TIP 2014, Eqs. 6-9, 14): alternating exact solutions along rows
+and columns with a shrinking weight.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from ..arrays import FloatImage, Floats, Plane
-from .encoding import blend
-from .window import Window
 
 __all__ = [
+    "LUMA",
     "Kernel",
+    "Subsampling",
+    "blend",
     "convolve",
     "convolve_inside",
     "enlarge",
     "gaussian_blur",
+    "jpeg",
+    "linear_to_srgb",
     "mirrored",
+    "quantize",
     "resize",
     "sample",
+    "shifted_jpeg",
     "shrink",
-    "softened",
+    "srgb_to_linear",
     "structure",
+    "tinted",
 ]
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of sRGB values: BT.601, as JPEG has it
+
+Subsampling: TypeAlias = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 Kernel: TypeAlias = Literal["area", "bilinear", "bicubic"]
 
-_EVERY = slice(None)
+_WHOLE = (slice(None), slice(None))
 _SUPPORT = {"area": 0.5, "bilinear": 1.0, "bicubic": 2.0}  # radius of each kernel, in pixels
 
 _LAMBDA = 100.0  # weight of smoothness against fidelity
 _SIGMA = 10 / 255  # contrast, in [0, 1] units, above which an edge resists smoothing
 _ITERATIONS = 3
+
+
+def quantize(image: FloatImage) -> FloatImage:
+    """Round to the 256 grey levels of an 8-bit file, as saving a photo does. Clips to [0, 1]."""
+    greys: FloatImage = np.floor(np.clip(image, 0, 1) * np.float32(255) + np.float32(0.5))
+    return greys / np.float32(255)
+
+
+def blend(under: Floats, over: Floats, share: Floats | np.float32) -> Floats:
+    """`under` where `share` is 0, `over` where it is 1, their mixture in between; shapes broadcast."""
+    return (under + share * (over - under)).astype(np.float32, copy=False)
+
+
+def tinted(image: FloatImage, colour: Floats, amount: float) -> FloatImage:
+    """Mix with its own grey version in a tone, such as sepia: `colour` (3,) is what white becomes; amount 0 to 1."""
+    return blend(image, (image @ LUMA)[..., np.newaxis] * colour, np.float32(amount))
+
+
+def srgb_to_linear(values: Floats) -> Floats:
+    """Linear light of sRGB values, both in [0, 1] and of any shape (IEC 61966-2-1); clips."""
+    values = np.clip(values, 0, 1)
+    curved = ((values + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+    return np.where(values <= 0.04045, values / np.float32(12.92), curved)
+
+
+def linear_to_srgb(linear: Floats) -> Floats:
+    """The sRGB values of linear light, both in [0, 1] and of any shape: the inverse of `srgb_to_linear`; clips."""
+    linear = np.clip(linear, 0, 1)
+    curved = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
+    return np.clip(np.where(linear <= 0.0031308, linear * np.float32(12.92), curved), 0, 1)
+
+
+def jpeg(image: FloatImage, quality: int, subsampling: Subsampling = "4:2:0") -> FloatImage:
+    """Compress and decompress as JPEG; `quality` as libjpeg counts it, 1..100."""
+    buffer = io.BytesIO()
+    greys = (quantize(image) * 255).astype(np.uint8)
+    Pillow.fromarray(greys).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    with Pillow.open(buffer) as decoded:
+        return np.asarray(decoded, dtype=np.float32) / np.float32(255)
+
+
+def shifted_jpeg(image: FloatImage, shift: NDArray[np.int64], quality: int, subsampling: Subsampling) -> FloatImage:
+    """JPEG whose 8x8 blocks start `shift` rows and columns above and left of the image, as after a crop."""
+    down, right = shift
+    larger = np.pad(image, ((down, 0), (right, 0), (0, 0)), mode="edge")
+    return jpeg(larger, quality, subsampling)[down:, right:]
 
 
 def gaussian_blur(image: Floats, sigma: float) -> Floats:
@@ -52,14 +111,13 @@ def gaussian_blur(image: Floats, sigma: float) -> Floats:
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
-        image = _correlate(image, kernel, axis)
+        padded = _replicated(image, radius * (1 - axis), radius * axis)
+        size = image.shape[axis]
+        image, product = np.zeros_like(image), np.empty_like(image)
+        for i, weight in enumerate(kernel):
+            np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
+            image += product
     return image
-
-
-def softened(window: Window, sigma: float) -> FloatImage:
-    """A window of a photo that was blurred with a Gaussian of `sigma` pixels."""
-    wide = window.widened(int(np.ceil(3 * sigma)))
-    return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
 
 
 def convolve(image: Floats, kernel: Plane) -> Floats:
@@ -112,49 +170,30 @@ def enlarge(image: FloatImage, factor: int) -> FloatImage:
 
 
 def resize(
-    image: FloatImage,
-    height: int,
-    width: int,
-    kernel: Kernel,
-    *,
-    antialias: bool,
-    rows: slice = _EVERY,
-    columns: slice = _EVERY,
+    image: FloatImage, height: int, width: int, kernel: Kernel, *, antialias: bool, part: tuple[slice, slice] = _WHOLE
 ) -> FloatImage:
     """To any size. Without `antialias` a shrinking kernel is not widened: it samples points, as fast software does.
 
-    rows, columns: the part of the result to compute, with the same bits as in the whole.
+    part: rows and columns of the result to compute, with the same bits as in the whole.
     """
-    for axis, (size, part) in enumerate(((height, rows), (width, columns))):
-        image = _resampled(image, axis, size, size / image.shape[axis], kernel, antialias, part)
+    for axis, size in enumerate((height, width)):
+        image = _resampled(image, axis, size, size / image.shape[axis], kernel, antialias, part[axis])
     return image
 
 
-def structure(image: FloatImage, *, weight: float = _LAMBDA, sigma: float = _SIGMA) -> FloatImage:
+def structure(image: FloatImage) -> FloatImage:
     """The texture-free layer of `image`, (H, W, 3) float32 in [0, 1]; same shape and range.
 
-    With the default strength real photos keep a PSNR of 27 to 31 dB to their structure.
+    Real photos keep a PSNR of 27 to 31 dB to their structure.
     """
     result = image.astype(np.float32)
-    across = _edge_stopping(image, 1, sigma)
-    along = _edge_stopping(image, 0, sigma)
+    across, along = _edge_stopping(image, 1), _edge_stopping(image, 0)
     for i in range(_ITERATIONS):
-        # Eq. 14: the weights fall by four each time, so that they add up to `weight` and no streaks remain.
-        share = 1.5 * 4 ** (_ITERATIONS - 1 - i) / (4**_ITERATIONS - 1) * weight
+        # Eq. 14: the weights fall by four each time, so that they add up to _LAMBDA and no streaks remain.
+        share = 1.5 * 4 ** (_ITERATIONS - 1 - i) / (4**_ITERATIONS - 1) * _LAMBDA
         result = _solve_rows(result.transpose(1, 0, 2), across.T, share).transpose(1, 0, 2)
         result = _solve_rows(result, along, share)
     return np.clip(result, 0, 1).astype(np.float32, copy=False)
-
-
-def _correlate(image: Floats, kernel: Floats, axis: int) -> Floats:
-    radius = len(kernel) // 2
-    padded = _replicated(image, radius if axis == 0 else 0, radius if axis == 1 else 0)
-    size = image.shape[axis]
-    out, product = np.zeros_like(image), np.empty_like(image)
-    for i, weight in enumerate(kernel):
-        np.multiply(padded[i : i + size] if axis == 0 else padded[:, i : i + size], weight, out=product)
-        out += product
-    return out
 
 
 def _replicated(image: Floats, rows: int, columns: int) -> Floats:
@@ -168,7 +207,7 @@ def _fast_size(size: int) -> int:
 
 
 def _resampled(
-    image: FloatImage, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = _EVERY
+    image: FloatImage, axis: int, size: int, scale: float, kernel: Kernel, antialias: bool, part: slice = _WHOLE[0]
 ) -> FloatImage:
     """Resize along one axis, one pass per tap of the kernel."""
     taps = _taps(image.shape[axis], size, scale, kernel, antialias)
@@ -205,10 +244,10 @@ def _profile(x: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
     return np.where(distance <= 1, near, np.where(distance <= 2, far, 0))
 
 
-def _edge_stopping(image: FloatImage, axis: int, sigma: float) -> Plane:
-    """Eq. 2: exp(-|difference of neighbours| / sigma) along `axis`, one less than the size there."""
+def _edge_stopping(image: FloatImage, axis: int) -> Plane:
+    """Eq. 2: exp(-|difference of neighbours| / _SIGMA) along `axis`, one less than the size there."""
     distance = np.sqrt(np.square(np.diff(image, axis=axis)).sum(axis=2))
-    return np.exp(-distance / np.float32(sigma)).astype(np.float32)
+    return np.exp(-distance / np.float32(_SIGMA)).astype(np.float32)
 
 
 def _solve_rows(signal: FloatImage, coupling: Plane, weight: float) -> FloatImage:

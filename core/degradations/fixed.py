@@ -13,8 +13,7 @@ from numpy.random import Generator
 from ..arrays import FloatImage, Image
 from ..errors import UnknownNameError
 from .cleanup import mixed_v1
-from .encoding import jpeg, quantize
-from .filters import gaussian_blur
+from .filters import gaussian_blur, jpeg, quantize
 from .grain import gaussian_noise
 
 __all__ = ["CLEAN", "DAMAGES", "FixedDamage", "damages_named", "image_digest"]
@@ -24,23 +23,17 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class FixedDamage:
-    """A way to damage a photo, drawn from a generator.
+    """A way to damage a photo, drawn from a generator."""
 
-    Attributes:
-        name: How tables call it; the draw depends on it.
-        apply: The damage, from (H, W, 3) float32 in [0, 1] to the same, not yet rounded.
-        sigma: Standard deviation of plain white Gaussian noise in grey levels, None for other damage.
-    """
-
-    name: str
-    apply: Callable[[FloatImage, Generator], FloatImage]
-    sigma: float | None = None
+    name: str  # in tables; the draw depends on it
+    apply: Callable[..., FloatImage]  # from (H, W, 3) float32 in [0, 1] and `rng` to the same, not yet rounded
+    sigma: float | None = None  # standard deviation of white Gaussian noise in grey levels, None for other damage
 
     def __call__(self, pixels: Image) -> Image:
         """The damaged photo, (H, W, 3) uint8 in and out; the draw depends only on the photo and the name."""
         seed = int.from_bytes(hashlib.sha256(f"{self.name} {image_digest(pixels)}".encode()).digest()[:8], "big")
         photo = pixels.astype(np.float32) / np.float32(255)
-        damaged = self.apply(photo, np.random.default_rng(seed))
+        damaged = self.apply(photo, rng=np.random.default_rng(seed))
         return np.round(quantize(damaged) * 255).astype(np.uint8)
 
 
@@ -59,40 +52,24 @@ def damages_named(names: Iterable[str]) -> list[FixedDamage]:
     return [damage for damage in DAMAGES if damage.name in wanted]
 
 
-def _noise(sigma: float) -> FixedDamage:
-    return FixedDamage(f"noise {sigma:g}", partial(_add_noise, sigma), sigma)
-
-
-def _add_noise(sigma: float, photo: FloatImage, rng: Generator) -> FloatImage:
-    return gaussian_noise(photo, sigma, rng)
-
-
-def _correlated(sigma: float, blur: float) -> FixedDamage:
-    """Gaussian noise whose pixels are correlated: blurred by `blur` pixels, then brought back to `sigma`."""
-    return FixedDamage(f"correlated {sigma:g}", partial(_add_correlated, sigma, blur))
-
-
-def _add_correlated(sigma: float, blur: float, photo: FloatImage, rng: Generator) -> FloatImage:
-    noise = gaussian_blur(rng.standard_normal(photo.shape, dtype=np.float32), blur)
+def _correlated(photo: FloatImage, sigma: float, rng: Generator) -> FloatImage:
+    """Gaussian noise whose pixels are correlated: blurred by 0.7 pixels, then brought back to `sigma`."""
+    noise = gaussian_blur(rng.standard_normal(photo.shape, dtype=np.float32), 0.7)
     return np.add(photo, noise * np.float32(sigma / 255 / noise.std()), dtype=np.float32)
 
 
-def _jpeg(quality: int) -> FixedDamage:
-    return FixedDamage(f"JPEG {quality}", partial(_compress, quality))
-
-
-def _compress(quality: int, photo: FloatImage, _: Generator) -> FloatImage:
+def _jpeg(photo: FloatImage, quality: int, rng: Generator) -> FloatImage:  # noqa: ARG001
     return jpeg(photo, quality)
 
 
-def _leave(photo: FloatImage, _: Generator) -> FloatImage:
+def _untouched(photo: FloatImage, rng: Generator) -> FloatImage:  # noqa: ARG001
     return photo
 
 
 DAMAGES = (
-    *(_noise(sigma) for sigma in (15, 25, 50)),
-    _correlated(15, blur=0.7),
-    *(_jpeg(quality) for quality in (10, 20, 40)),
+    *(FixedDamage(f"noise {sigma}", partial(gaussian_noise, sigma=sigma), sigma) for sigma in (15, 25, 50)),
+    FixedDamage("correlated 15", partial(_correlated, sigma=15)),
+    *(FixedDamage(f"JPEG {quality}", partial(_jpeg, quality=quality)) for quality in (10, 20, 40)),
     FixedDamage("mixed", mixed_v1),
-    FixedDamage(CLEAN, _leave),
+    FixedDamage(CLEAN, _untouched),
 )

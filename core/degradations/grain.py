@@ -7,22 +7,22 @@ The camera's processing and its inverse allow noise to be added where it arises,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Floats
-from .encoding import LUMA, linear_to_srgb, srgb_to_linear
-from .filters import Kernel, gaussian_blur, resize
+from .filters import LUMA, Kernel, gaussian_blur, linear_to_srgb, resize, srgb_to_linear
 
 __all__ = [
     "Camera",
     "blotchy",
     "blurred",
     "chroma_only",
+    "film_grain",
     "gaussian_noise",
     "grey_only",
     "mosaic_noise",
@@ -78,8 +78,7 @@ def sensed(image: FloatImage, mosaicked: float, rng: Generator) -> FloatImage:
     return image + camera.developed(np.clip(raw + noise, 0, 1)) - camera.developed(raw)
 
 
-@dataclass(frozen=True)
-class Camera:
+class Camera(NamedTuple):
     """The colour processing between the sensor and the file."""
 
     overlap: NDArray[np.float32]  # (3, 3), rows add up to 1: how the sensor's colours mix red, green and blue light
@@ -119,6 +118,15 @@ def mosaic_noise(noise: NDArray[np.float32]) -> NDArray[np.float32]:
     return near.astype(np.float32, copy=False)
 
 
+def film_grain(image: FloatImage, sigma: float, size: float, rng: Generator) -> FloatImage:
+    """Film grain: grey noise of `sigma` (share of white), clumps of `size` pixels; most in mid tones. Not clipped."""
+    clumps = gaussian_blur(rng.standard_normal(image.shape[:2], dtype=np.float32), size)
+    strength = np.float32(sigma / max(float(clumps.std()), 1e-6))
+    grey = np.clip(image @ LUMA, 0, 1)
+    visible = (4 * grey * (1 - grey) + 0.2) / 1.2
+    return (image + (strength * clumps * visible)[..., np.newaxis]).astype(np.float32)
+
+
 def white(height: int, width: int, rng: Generator) -> FloatImage:
     """Independent samples of standard deviation 1."""
     return rng.standard_normal((height, width, 3), dtype=np.float32)
@@ -126,9 +134,7 @@ def white(height: int, width: int, rng: Generator) -> FloatImage:
 
 def blurred(height: int, width: int, sigma: float, rng: Generator) -> FloatImage:
     """White noise after a Gaussian blur of `sigma` pixels."""
-    margin = math.ceil(3 * sigma)
-    wide = gaussian_blur(white(height + 2 * margin, width + 2 * margin, rng), sigma)
-    return wide[margin : margin + height, margin : margin + width]
+    return blotchy(height, width, 1.0, sigma, rng)
 
 
 def rescaled(height: int, width: int, factor: float, kernel: Kernel, rng: Generator) -> FloatImage:

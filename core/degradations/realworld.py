@@ -6,15 +6,14 @@ The two-stage pipeline of Real-ESRGAN (Wang et al., arXiv 2107.10833, section 3 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
 from ..arrays import FloatImage, Plane
 from . import blur
-from .encoding import LUMA, jpeg
-from .filters import Kernel, convolve, resize
+from .filters import LUMA, Kernel, convolve, jpeg, resize
 from .grain import gaussian_noise, sensor_noise
 
 __all__ = ["FIRST", "SECOND", "DamageRanges", "blur_kernel", "damaged", "degrade_and_downsample"]
@@ -23,8 +22,7 @@ _RESIZERS: tuple[Kernel, ...] = ("area", "bilinear", "bicubic")
 _FINAL_SINC = 0.8  # probability of the last filter
 
 
-@dataclass(frozen=True)
-class DamageRanges:
+class DamageRanges(NamedTuple):
     """One round of damage. Pairs are (lowest, highest) of uniform draws."""
 
     blur: float  # probability
@@ -45,11 +43,11 @@ def degrade_and_downsample(image: FloatImage, factor: int, rng: Generator) -> Fl
     The last JPEG comes before or after the last resizing and its sinc filter, each half of the time.
     """
     height, width = (-(-size // factor) for size in image.shape[:2])
-    worn = jpeg(damaged(image, FIRST, image.shape[:2], rng), *_quality(rng))
+    worn = _compressed(damaged(image, FIRST, image.shape[:2], rng), rng)
     worn = damaged(worn, SECOND, (height, width), rng)
     if rng.random() < 0.5:
-        return jpeg(_finished(worn, height, width, rng), *_quality(rng))
-    return _finished(jpeg(worn, *_quality(rng)), height, width, rng)
+        return _compressed(_finished(worn, height, width, rng), rng)
+    return _finished(_compressed(worn, rng), height, width, rng)
 
 
 def damaged(image: FloatImage, ranges: DamageRanges, base: tuple[int, ...], rng: Generator) -> FloatImage:
@@ -74,9 +72,8 @@ def _resized(image: FloatImage, height: int, width: int, rng: Generator) -> Floa
 
 def _noisy(image: FloatImage, ranges: DamageRanges, rng: Generator) -> FloatImage:
     grey = rng.random() < 0.4  # the same noise in all channels
-    gaussian = rng.random() < 0.5
     values = (image @ LUMA)[..., np.newaxis] if grey else image
-    if gaussian:
+    if rng.random() < 0.5:
         noisy = gaussian_noise(values, rng.uniform(*ranges.gaussian), rng)
     else:
         noisy = sensor_noise(values, rng.uniform(*ranges.poisson) ** 2 / 256, 0.0, rng)
@@ -92,11 +89,9 @@ def blur_kernel(sigma: tuple[float, float], rng: Generator) -> Plane:
     round_one = rng.random() < (0.45 / 0.7 if family == 0 else 0.8)
     first, second = rng.uniform(*sigma), rng.uniform(*sigma)
     axes, angle = (first, first if round_one else second), rng.uniform(-math.pi, math.pi)
-    if family == 0:
-        return blur.gaussian(size, axes, angle)
-    if family == 1:
-        return blur.generalized(size, axes, angle, rng.uniform(0.5, 4))
-    return blur.plateau(size, axes, angle, rng.uniform(1, 2))
+    if family == 2:
+        return blur.plateau(size, axes, angle, rng.uniform(1, 2))
+    return blur.gaussian(size, axes, angle, rng.uniform(0.5, 4) if family == 1 else 1.0)
 
 
 def _finished(image: FloatImage, height: int, width: int, rng: Generator) -> FloatImage:
@@ -107,5 +102,5 @@ def _finished(image: FloatImage, height: int, width: int, rng: Generator) -> Flo
     return np.clip(image, 0, 1)
 
 
-def _quality(rng: Generator) -> tuple[int]:
-    return (int(rng.integers(30, 96)),)
+def _compressed(image: FloatImage, rng: Generator) -> FloatImage:
+    return jpeg(image, int(rng.integers(30, 96)))

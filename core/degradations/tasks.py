@@ -15,14 +15,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Plane
-from . import age, blur, weather
-from .cleanup import cleanup, mixed_v1
-from .encoding import Subsampling, blend, jpeg, linear_to_srgb, quantize, shifted_jpeg, srgb_to_linear
-from .filters import enlarge, shrink, softened
-from .grain import gaussian_noise, poisson_noise, sensed
+from . import blur, weather
+from .cleanup import cleanup, mixed_v1, usual_subsampling
+from .filters import blend, enlarge, jpeg, linear_to_srgb, quantize, shifted_jpeg, shrink, srgb_to_linear, tinted
+from .grain import film_grain, gaussian_noise, poisson_noise, sensed
+from .masks import scratches
 from .realworld import degrade_and_downsample
-from .weather import SmoothField, depth_map, scattered
-from .window import Part, ShrinkTask, Task, Window, local
+from .weather import depth_map, scattered, smooth_field
+from .window import ShrinkTask, Task, Window, local, softened
 
 __all__ = ["SHRINKS", "TASKS"]
 
@@ -46,21 +46,12 @@ def _jpeg(window: Window, rng: Generator) -> FloatImage:
     wide = window.blocks(2 if twice else 1)
     image = wide.pixels()
     if twice:
-        down, right = (int(shift) for shift in rng.integers(0, 8, 2))
-        image = shifted_jpeg(image, int(rng.integers(10, 96)), down, right, _subsampling(rng))
-    return wide.cut(jpeg(image, int(rng.integers(5, 96)), _subsampling(rng)), window)
+        image = shifted_jpeg(image, rng.integers(0, 8, 2), int(rng.integers(10, 96)), usual_subsampling(rng))
+    return wide.cut(jpeg(image, int(rng.integers(5, 96)), usual_subsampling(rng)), window)
 
 
-def _subsampling(rng: Generator) -> Subsampling:
-    return "4:2:0" if rng.random() < 0.75 else "4:4:4"
-
-
-def _bicubic(image: FloatImage, rng: Generator, *, factor: int) -> FloatImage:  # noqa: ARG001
-    return quantize(shrink(image, factor))
-
-
-def _wild(image: FloatImage, rng: Generator, *, factor: int) -> FloatImage:
-    return quantize(degrade_and_downsample(image, factor, rng))
+def _bicubic(image: FloatImage, factor: int, _: Generator) -> FloatImage:
+    return shrink(image, factor)
 
 
 def _enlarged(image: FloatImage, rng: Generator, *, small: ShrinkTask) -> FloatImage:
@@ -74,20 +65,20 @@ def _motionblur(window: Window, rng: Generator) -> FloatImage:
     size = max(1, min(size, (min(window.photo.shape[:2]) - 1) // 2 * 2 + 1))
     wide = window.widened(size // 2)
     path = blur.shake(size * rng.uniform(0.4, 1.2), rng.uniform(0, 2.5), rng)
-    regions = [(share, path) for share in _regions(wide.part, int(rng.choice((1, 2, 3), p=(0.5, 0.35, 0.15))), rng)]
+    regions = [(share, path) for share in _regions(wide, int(rng.choice((1, 2, 3), p=(0.5, 0.35, 0.15))), rng)]
     regions[1:] = [(share, path + blur.drift(size * rng.uniform(0.2, 0.8), rng)) for share, _ in regions[1:]]
     kernels = [(share, blur.path_kernel(steps, size)) for share, steps in regions]
     moved = blur.moved(srgb_to_linear(wide.pixels()), kernels)
     return quantize(linear_to_srgb(wide.cut(moved, window)))
 
 
-def _regions(part: Part, count: int, rng: Generator) -> list[Plane]:
-    """Soft-edged shares of an image that add up to 1, in a part of it."""
-    height, width, rows, columns = part
-    shares = [np.ones((rows.stop - rows.start, columns.stop - columns.start), np.float32)]
+def _regions(window: Window, count: int, rng: Generator) -> list[Plane]:
+    """Soft-edged shares of a photo that add up to 1, in a window of it."""
+    height, width = window.photo.shape[:2]
+    shares = [np.ones((window.height, window.width), np.float32)]
     for _ in range(count - 1):
-        field = SmoothField.draw(height, width, max(height, width) / rng.uniform(1, 3), rng)
-        inside = np.clip((field.at(part) - rng.uniform(0.4, 0.7)) * 10 + 0.5, 0, 1).astype(np.float32)
+        field = smooth_field(height, width, max(height, width) / rng.uniform(1, 3), rng)
+        inside = np.clip((field(window) - rng.uniform(0.4, 0.7)) * 10 + 0.5, 0, 1).astype(np.float32)
         shares.append(shares[0] * inside)
         shares[0] = shares[0] - shares[-1]
     return shares
@@ -112,12 +103,8 @@ def _streaks(height: int, width: int, count: int, rng: Generator) -> list[tuple[
         length = float(np.clip(60 - 40 * far + rng.normal(0, 4), 20, 60))
         shape = weather.streak(length, rng.uniform(2.5, 3) - 1.5 * float(far), wind + rng.normal(0, 0.05))
         mask = scattered(height, width, shape, rng.uniform(0.03, 0.15), rng)
-        layers.append((mask, _linear_value(rng.uniform(0.4, 0.9))))
+        layers.append((mask, float(srgb_to_linear(np.array(rng.uniform(0.4, 0.9), np.float32)))))
     return layers
-
-
-def _linear_value(value: float) -> float:
-    return float(srgb_to_linear(np.array(value, np.float32)))
 
 
 def _rain(image: FloatImage, rng: Generator) -> FloatImage:
@@ -131,9 +118,8 @@ def _rainhaze(window: Window, rng: Generator) -> FloatImage:
     """Heavy rain (Li et al., CVPR 2019): I = t * (J + sum of streaks) + (1 - t) * A; far streaks only far away."""
     depth = depth_map(window, rng)
     near, *far = _streaks(window.height, window.width, int(rng.integers(2, 5)), rng)
-    rain = weather.lit(
-        srgb_to_linear(window.pixels()), [near, *((mask * depth, brightness) for mask, brightness in far)]
-    )
+    layers = [near, *((mask * depth, brightness) for mask, brightness in far)]
+    rain = weather.lit(srgb_to_linear(window.pixels()), layers)
     transmission = np.exp(np.float32(-rng.uniform(0.4, 1.6)) * depth)
     return quantize(linear_to_srgb(weather.hazed(rain, transmission, _air(0.5, 0.9, rng))))
 
@@ -184,27 +170,25 @@ def _lowlight(image: FloatImage, rng: Generator) -> FloatImage:
 
 def _oldphoto(window: Window, rng: Generator) -> FloatImage:
     """Soft, grainy, faded unevenly, brown or with a cast; three times of four scratched, dusty, with hairs."""
-    part = window.part
+    height, width = window.photo.shape[:2]
     paper = np.cumprod([rng.uniform(0.8, 0.98), rng.uniform(0.85, 0.97), rng.uniform(0.65, 0.9)]).astype(np.float32)
     image = softened(window, rng.uniform(0.2, 1.2))
-    image = age.grained(image, rng.uniform(0.01, 0.08), rng.uniform(0.3, 0.9), rng)
-    image = age.toned(image, paper / paper[0], 1.0 if rng.random() < 0.5 else rng.uniform(0, 0.4))
-    uneven = (
-        0.5 + SmoothField.draw(part.height, part.width, max(part.height, part.width), rng).at(part)[..., np.newaxis]
-    )
+    image = film_grain(image, rng.uniform(0.01, 0.08), rng.uniform(0.3, 0.9), rng)
+    image = tinted(image, paper / paper[0], 1.0 if rng.random() < 0.5 else rng.uniform(0, 0.4))
+    uneven = 0.5 + smooth_field(height, width, max(height, width), rng)(window)[..., np.newaxis]
     dyes = np.sort(rng.uniform(0.75, 1.25, 3))[::-1].astype(np.float32)  # cyan goes first, which leaves a red cast
     image = blend(image, paper, uneven * rng.uniform(0.1, 0.35) * dyes)
-    return quantize(_worn(image, part, rng) if rng.random() < 0.75 else image)
+    return quantize(_worn(image, window, rng) if rng.random() < 0.75 else image)
 
 
-def _worn(image: FloatImage, part: Part, rng: Generator) -> FloatImage:
-    """Scratches, hairs and dust on a part of a photo, as many as suit the size of the whole."""
-    many = 1 + float(part.height * part.width) / 20_000
+def _worn(image: FloatImage, window: Window, rng: Generator) -> FloatImage:
+    """Scratches, hairs and dust on the `image` of a window of a photo, as many as suit the size of the whole."""
+    height, width = window.photo.shape[:2]
+    many = 1 + float(height * width) / 20_000
     bright, dark = (np.full(3, rng.uniform(*span), np.float32) for span in ((0.85, 1.0), (0.0, 0.25)))
-    upright = age.scratches(part, int(rng.poisson(1.5 * math.sqrt(many))), float(part.height), 0.03, rng)
-    hairs = age.scratches(part, int(rng.poisson(0.5 * many)), 40.0, 0.6, rng)
-    height, width = image.shape[:2]
-    specks = scattered(height, width, weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
+    upright = scratches(window, int(rng.poisson(1.5 * math.sqrt(many))), float(height), 0.03, rng)
+    hairs = scratches(window, int(rng.poisson(0.5 * many)), 40.0, 0.6, rng)
+    specks = scattered(window.height, window.width, weather.flake(rng.uniform(0.6, 2.5), 0.0, 0.0), 0.004, rng)
     for mask, colour in ((upright, bright), (hairs, dark), (specks, bright if rng.random() < 0.5 else dark)):
         image = blend(image, colour, mask[..., np.newaxis])
     return image
@@ -212,11 +196,10 @@ def _worn(image: FloatImage, part: Part, rng: Generator) -> FloatImage:
 
 # Super-resolution: (H, W, 3) -> (ceil(H / n), ceil(W / n), 3) for the n at the end of the name.
 SHRINKS: dict[str, ShrinkTask] = {
-    f"{name}{factor}": ShrinkTask(partial(small, factor=factor), factor, margin=_ENLARGED)
-    for name, small in (("sr", _bicubic), ("realsr", _wild))
+    f"{name}{factor}": ShrinkTask(small, factor, margin=_ENLARGED)
+    for name, small in (("sr", _bicubic), ("realsr", degrade_and_downsample))
     for factor in (2, 4)
 }
-
 
 TASKS: dict[str, Task] = {
     "cleanup": Task(cleanup),

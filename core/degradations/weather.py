@@ -7,7 +7,9 @@ its depth, so a plausible one is made up.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -15,13 +17,11 @@ from numpy.typing import NDArray
 
 from ..arrays import FloatImage, Plane
 from . import blur
-from .encoding import blend, srgb_to_linear
-from .filters import convolve, convolve_inside, gaussian_blur, mirrored, resize, sample
-from .window import Part, Window
+from .filters import Kernel, blend, convolve, convolve_inside, gaussian_blur, mirrored, resize, sample, srgb_to_linear
+from .window import Window
 
 __all__ = [
     "Drop",
-    "SmoothField",
     "depth_map",
     "draw_drop",
     "flake",
@@ -30,8 +30,11 @@ __all__ = [
     "refracted",
     "scattered",
     "screened",
+    "smooth_field",
     "streak",
 ]
+
+Map: TypeAlias = Callable[[Window], Plane]  # a number per pixel, for any window of a photo
 
 _BLUR = 2.0  # pixels, of the scene in a drop: out of focus, and shown smaller
 _FOOTPRINT = 1.4  # how far a drop's soft edge extends, in radii of its discs
@@ -87,8 +90,7 @@ def hazed(linear: FloatImage, transmission: Plane, airlight: NDArray[np.float32]
     return blend(airlight, linear, transmission[..., np.newaxis])
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(NamedTuple):
     """A drop of merged discs: rows (y, x, radius) in pixels. It shows the scene `minified` times smaller."""
 
     discs: NDArray[np.float64]
@@ -127,16 +129,17 @@ def refracted(window: Window, drops: list[Drop]) -> NDArray[np.float32]:
     A drop, placed in the photo, shows it flipped, minified and blurred, with soft edges.
     """
     out = srgb_to_linear(window.pixels())
+    corner = np.array((window.top, window.left))
     for drop in drops:
-        touched = _touched(drop, window)
-        if touched is not None:
-            rows, columns = touched
-            y, x = np.mgrid[rows, columns].astype(np.float32)
+        margin = _FOOTPRINT * drop.discs[:, 2:]
+        low = np.floor((drop.discs[:, :2] - margin).min(axis=0)).astype(int)
+        high = np.ceil((drop.discs[:, :2] + margin).max(axis=0)).astype(int) + 1
+        top, left = np.maximum(low, corner)
+        bottom, right = np.minimum(high, corner + out.shape[:2])
+        if top < bottom and left < right:
+            y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
             share = _share(drop, y, x)[..., np.newaxis]
-            place = np.s_[
-                rows.start - window.top : rows.stop - window.top,
-                columns.start - window.left : columns.stop - window.left,
-            ]
+            place = np.s_[top - window.top : bottom - window.top, left - window.left : right - window.left]
             out[place] = blend(out[place], _inside(window, drop, y, x), share)
     return out
 
@@ -147,32 +150,24 @@ def depth_map(window: Window, rng: Generator) -> Plane:
     A ground that recedes upwards, hills of smooth noise, brightness (skies and far air are bright), and for two
     images of three something dark in front. The whole photo is looked at, coarsely.
     """
-    photo, part = window.photo[::_STRIDE, ::_STRIDE], window.part
-    bright = _brightness(Window.whole(photo).pixels())
-    coarse = Part.whole(*bright.shape[:2])
-    scene = _Scene.draw(part.height, part.width, bright, coarse, rng)
-    everywhere = scene.at(coarse)
+    height, width = window.photo.shape[:2]
+    seen = Window.whole(window.photo[::_STRIDE, ::_STRIDE]).pixels().mean(axis=2, keepdims=True, dtype=np.float32)
+    rows, columns = (-(-size // _CUE_CELL) for size in seen.shape[:2])
+    bright = resize(seen, rows, columns, "area", antialias=True)
+    depth = _scene(height, width, bright, rng)
+    everywhere = depth(Window.whole(bright))
     low, high = float(everywhere.min()), float(everywhere.max())
-    return np.clip((scene.at(part) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    return np.clip((depth(window) - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class SmoothField:
-    """Values in [0, 1] that vary slowly: bicubic between the numbers of a grid that spans the image."""
+def smooth_field(height: int, width: int, cell: float, rng: Generator) -> Map:
+    """Values in [0, 1] that vary slowly: bicubic between random numbers about `cell` pixels apart.
 
-    grid: NDArray[np.float32]  # (rows, columns, 1)
-
-    @classmethod
-    def draw(cls, height: int, width: int, cell: float, rng: Generator) -> SmoothField:
-        """Random numbers about `cell` pixels apart in an image of this size."""
-        rows, columns = (max(2, round(size / cell) + 1) for size in (height, width))
-        return cls(rng.random((rows, columns, 1), dtype=np.float32))
-
-    def at(self, part: Part) -> Plane:
-        """The values in a part of the image, which may have any size."""
-        height, width, rows, columns = part
-        field = resize(self.grid, height, width, "bicubic", antialias=False, rows=rows, columns=columns)
-        return np.clip(field[..., 0], 0, 1)
+    They span an image of this size; windows may belong to that image at any other size.
+    """
+    rows, columns = (max(2, round(size / cell) + 1) for size in (height, width))
+    grid = rng.random((rows, columns, 1), dtype=np.float32)
+    return lambda window: np.clip(_stretched(grid, window, "bicubic"), 0, 1)
 
 
 def scattered(height: int, width: int, shape: Plane, coverage: float, rng: Generator) -> Plane:
@@ -184,17 +179,6 @@ def scattered(height: int, width: int, shape: Plane, coverage: float, rng: Gener
     density = np.float32(min(coverage / float(shape.sum()), 0.5))
     strength = np.where(seeds < density, 1 - seeds / (2 * density), 0).astype(np.float32)
     return np.clip(convolve_inside(strength, shape), 0, 1)
-
-
-def _touched(drop: Drop, window: Window) -> tuple[slice, slice] | None:
-    """Rows and columns of the photo that a drop may change within the window, None when there are none."""
-    margin = _FOOTPRINT * drop.discs[:, 2:]
-    low = np.floor((drop.discs[:, :2] - margin).min(axis=0)).astype(int)
-    high = np.ceil((drop.discs[:, :2] + margin).max(axis=0)).astype(int) + 1
-    _, _, rows, columns = window.part
-    top, left = max(low[0], rows.start), max(low[1], columns.start)
-    bottom, right = min(high[0], rows.stop), min(high[1], columns.stop)
-    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
 
 def _share(drop: Drop, y: Plane, x: Plane) -> Plane:
@@ -229,11 +213,8 @@ def _blurred(window: Window, y: Plane, x: Plane) -> NDArray[np.float32]:
     seen = replace(window, top=top, left=left, height=int(y.max()) + 2 - top, width=int(x.max()) + 2 - left)
     wide = seen.widened(math.ceil(3 * _BLUR), 2)
     blurred = gaussian_blur(_halved(srgb_to_linear(wide.pixels())), _BLUR / 2)
-    across, along = (
-        ((at - np.float32(first + 0.5)) / 2).astype(np.float32, copy=False)
-        for at, first in ((y, wide.top), (x, wide.left))
-    )
-    return sample(blurred, across, along)
+    two = np.float32(2)  # in the blurred photo, pixels are twice as large
+    return sample(blurred, (y - np.float32(wide.top + 0.5)) / two, (x - np.float32(wide.left + 0.5)) / two)
 
 
 def _halved(linear: FloatImage) -> FloatImage:
@@ -248,62 +229,43 @@ def _within(at: float, margin: float, size: int) -> np.float32:
     return np.float32(size / 2 if 2 * margin >= size else min(max(at, margin), size - margin))
 
 
-def _brightness(photo: FloatImage) -> FloatImage:
-    """Mean of the three channels and of cells of the photo, (rows, columns, 1)."""
-    mean = photo.mean(axis=2, keepdims=True, dtype=np.float32)
-    rows, columns = (-(-size // _CUE_CELL) for size in photo.shape[:2])
-    return resize(mean, rows, columns, "area", antialias=True)
+def _stretched(grid: FloatImage, window: Window, kernel: Kernel) -> Plane:
+    """A grid of numbers (rows, columns, 1) that spans the photo, at the pixels of a window."""
+    height, width = window.photo.shape[:2]
+    return resize(grid, height, width, kernel, antialias=False, part=window.place)[..., 0]
 
 
-@dataclass(frozen=True)
-class _Thing:
-    """Something in front, whose outline leans on the image's own: where its field less brightness is large."""
+def _scene(height: int, width: int, bright: FloatImage, rng: Generator) -> Map:
+    """The depth of a photo of this size and brightness (rows, columns, 1), before it is stretched to [0, 1]."""
+    hills = smooth_field(height, width, max(height, width) / rng.uniform(1.5, 4), rng)
+    of_ground, of_hills, of_brightness = rng.dirichlet((2, 1, 1)).astype(np.float32)
+    tilt, steepness = rng.uniform(-math.pi / 6, math.pi / 6), rng.uniform(0.7, 2.5)
+    thing = _thing(height, width, bright, rng) if rng.random() < 2 / 3 else None
 
-    field: SmoothField
-    level: float
-    nearness: float
-
-    def at(self, part: Part, bright: Plane) -> Plane:
-        """What depth is multiplied by."""
-        inside = np.clip((self.field.at(part) - bright / 2 - self.level) * 20 + 0.5, 0, 1)
-        return 1 - np.float32(self.nearness) * inside.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """Depth as a function of the place in the photo, before it is stretched to [0, 1]."""
-
-    hills: SmoothField
-    bright: FloatImage
-    shares: tuple[np.float32, ...]  # of ground, hills and brightness
-    tilt: float
-    steepness: float
-    thing: _Thing | None
-
-    @classmethod
-    def draw(cls, height: int, width: int, bright: FloatImage, coarse: Part, rng: Generator) -> _Scene:
-        longest = max(height, width)
-        hills = SmoothField.draw(height, width, longest / rng.uniform(1.5, 4), rng)
-        shares = tuple(rng.dirichlet((2, 1, 1)).astype(np.float32))
-        tilt, steepness = rng.uniform(-math.pi / 6, math.pi / 6), rng.uniform(0.7, 2.5)
-        thing = None
-        if rng.random() < 2 / 3:
-            nearness, cell = rng.uniform(0.3, 0.8), longest / rng.uniform(1.5, 5)
-            field = SmoothField.draw(height, width, cell, rng)
-            level = float(np.quantile(field.at(coarse) - bright[..., 0] / 2, rng.uniform(0.6, 0.9)))
-            thing = _Thing(field, level, nearness)
-        return cls(hills, bright, shares, tilt, steepness, thing)
-
-    def at(self, part: Part) -> Plane:
-        height, width, rows, columns = part
-        bright = resize(self.bright, height, width, "bilinear", antialias=False, rows=rows, columns=columns)[..., 0]
-        ground, hills, brightness = self.shares
-        depth = ground * self._ground(part) + hills * self.hills.at(part) + brightness * bright
-        return (depth if self.thing is None else depth * self.thing.at(part, bright)).astype(np.float32, copy=False)
-
-    def _ground(self, part: Part) -> Plane:
+    def ground(window: Window) -> Plane:
         """Rises towards the top, tilted by up to 30 degrees either way, and faster the farther it is."""
-        up = np.linspace(1, 0, part.height, dtype=np.float32)[part.rows, np.newaxis]
-        across = np.linspace(-0.5, 0.5, part.width, dtype=np.float32)[part.columns]
-        ramp = np.clip(up * np.float32(math.cos(self.tilt)) + across * np.float32(math.sin(self.tilt)), 0, 1)
-        return (ramp**self.steepness).astype(np.float32)
+        rows, columns = window.place
+        up = np.linspace(1, 0, window.photo.shape[0], dtype=np.float32)[rows, np.newaxis]
+        across = np.linspace(-0.5, 0.5, window.photo.shape[1], dtype=np.float32)[columns]
+        ramp = np.clip(up * np.float32(math.cos(tilt)) + across * np.float32(math.sin(tilt)), 0, 1)
+        return (ramp**steepness).astype(np.float32)
+
+    def depth(window: Window) -> Plane:
+        brightness = _stretched(bright, window, "bilinear")
+        far = of_ground * ground(window) + of_hills * hills(window) + of_brightness * brightness
+        return (far if thing is None else far * thing(window, brightness)).astype(np.float32, copy=False)
+
+    return depth
+
+
+def _thing(height: int, width: int, bright: FloatImage, rng: Generator) -> Callable[[Window, Plane], Plane]:
+    """What something in front multiplies depth by: it is where a smooth field less half the brightness is large."""
+    nearness, cell = rng.uniform(0.3, 0.8), max(height, width) / rng.uniform(1.5, 5)
+    field = smooth_field(height, width, cell, rng)
+    edge = float(np.quantile(field(Window.whole(bright)) - bright[..., 0] / 2, rng.uniform(0.6, 0.9)))
+
+    def factor(window: Window, brightness: Plane) -> Plane:
+        inside = np.clip((field(window) - brightness / 2 - edge) * 20 + 0.5, 0, 1)
+        return 1 - np.float32(nearness) * inside.astype(np.float32)
+
+    return factor

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.random import Generator
 
 from ..arrays import FloatImage, Image
-from .encoding import LUMA, quantize
+from .filters import LUMA, gaussian_blur, quantize
 
-__all__ = ["Damage", "Part", "ShrinkTask", "Task", "Window", "local"]
+__all__ = ["Damage", "ShrinkTask", "Task", "Window", "local", "softened"]
 
 _BLOCK = 16  # pixels: the largest unit of a JPEG, that of 4:2:0
 _CHROMA_RADIUS = 2  # pixels over which its decoder interpolates chroma
-
-
-class Part(NamedTuple):
-    """Some rows and columns of an image of `height` x `width`."""
-
-    height: int
-    width: int
-    rows: slice
-    columns: slice
-
-    @classmethod
-    def whole(cls, height: int, width: int) -> Part:
-        """All of it."""
-        return cls(height, width, slice(0, height), slice(0, width))
 
 
 @dataclass(frozen=True)
@@ -50,12 +36,10 @@ class Window:
 
     def widened(self, margin: int, grid: int = 1) -> Window:
         """With `margin` more pixels on every side, then out to multiples of `grid`; the photo's border limits it."""
-        top, left = (max(0, at - margin) // grid * grid for at in (self.top, self.left))
+        top, left = (max(0, part.start - margin) // grid * grid for part in self.place)
         bottom, right = (
-            min(size, -(-(at + side + margin) // grid) * grid)
-            for at, side, size in zip(
-                (self.top, self.left), (self.height, self.width), self.photo.shape[:2], strict=True
-            )
+            min(size, -(-(part.stop + margin) // grid) * grid)
+            for part, size in zip(self.place, self.photo.shape, strict=False)
         )
         return Window(self.photo, top, left, bottom - top, right - left, self.grey)
 
@@ -67,16 +51,13 @@ class Window:
         return wide
 
     @property
-    def part(self) -> Part:
-        """Where it lies in the photo."""
-        rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-        height, width = self.photo.shape[:2]
-        return Part(height, width, rows, columns)
+    def place(self) -> tuple[slice, slice]:
+        """Its rows and columns in the photo."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     def pixels(self) -> FloatImage:
         """Its pixels, (height, width, 3) float32 in [0, 1]; a copy."""
-        part = self.part
-        pixels = self.photo[part.rows, part.columns].astype(np.float32, order="C")
+        pixels = self.photo[self.place].astype(np.float32, order="C")
         if self.photo.dtype != np.float32:
             pixels /= np.float32(255 if self.photo.dtype == np.uint8 else 65535)
         return quantize(np.repeat((pixels @ LUMA)[..., np.newaxis], 3, axis=2)) if self.grey else pixels
@@ -85,6 +66,12 @@ class Window:
         """The part of `image`, which fills this window, that lies in `inner`."""
         y, x = inner.top - self.top, inner.left - self.left
         return image[y : y + inner.height, x : x + inner.width]
+
+
+def softened(window: Window, sigma: float) -> FloatImage:
+    """A window of a photo that was blurred with a Gaussian of `sigma` pixels."""
+    wide = window.widened(int(np.ceil(3 * sigma)))
+    return wide.cut(gaussian_blur(wide.pixels(), sigma), window)
 
 
 Damage: TypeAlias = Callable[[Window, Generator], FloatImage]  # -> (window.height, window.width, 3)
@@ -115,13 +102,13 @@ def local(damage: Callable[[FloatImage, Generator], FloatImage], margin: int = 0
 class ShrinkTask:
     """Damage that leaves an image `factor` times smaller: (H, W, 3) -> (ceil(H / factor), ceil(W / factor), 3)."""
 
-    small: Callable[[FloatImage, Generator], FloatImage]
+    small: Callable[[FloatImage, int, Generator], FloatImage]  # with `factor`; not yet rounded to grey levels
     factor: int
     margin: int  # pixels of the large image that matter around one
 
     def __call__(self, image: FloatImage, rng: Generator) -> FloatImage:
-        """ShrinkTask a whole image."""
-        return self.small(image, rng)
+        """Shrink a whole image."""
+        return quantize(self.small(image, self.factor, rng))
 
     def damage(self, window: Window, rng: Generator) -> FloatImage:
         """A window of the shrunk photo, whose pixels start where those of `window` do."""
@@ -130,4 +117,4 @@ class ShrinkTask:
         wide = aligned.widened(self.margin, self.factor)
         y, x = (aligned.top - wide.top) // self.factor, (aligned.left - wide.left) // self.factor
         height, width = (-(-side // self.factor) for side in (window.height, window.width))
-        return self.small(wide.pixels(), rng)[y : y + height, x : x + width]
+        return self(wide.pixels(), rng)[y : y + height, x : x + width]

@@ -1,4 +1,4 @@
-"""Baselines that our models are compared with: a null texture, and BM3D.
+"""Baselines that our models are compared with, a null texture and BM3D, and what counts as a difference from them.
 
 A null texture is something cheap that is added to the result of the predictor: its own finest detail once more (an
 unsharp mask), or grey noise that is strong where there is detail. A diffusion texture prior must beat both to be worth
@@ -22,15 +22,30 @@ from ..arrays import Image
 from ..degradations import gaussian_blur
 from ..degradations.fixed import image_digest
 from ..errors import MissingExtraError
+from ..limits import FEWEST_PHOTOS
 
-__all__ = ["NULLS", "NullResult", "bm3d", "bm3d_version", "detail", "null_result", "shaped_noise"]
+__all__ = [
+    "NULLS",
+    "NullResult",
+    "PairedDifference",
+    "bm3d",
+    "bm3d_version",
+    "detail",
+    "null_result",
+    "paired",
+    "shaped_noise",
+]
 
 _LARGEST_GAIN = 8.0
 _BISECTIONS = 24  # more than any gain needs
 _CLOSE = 0.002  # dB: how near the mean PSNR must come
 _DETAIL_SIGMA = 1.0  # pixels; the finest band of a Laplacian pyramid is the image minus about this blur
 
+_DRAWS = 10_000  # of the bootstrap
+_TAILS = (0.025, 0.975)
+
 Texture = Callable[[Image], NDArray[np.float32]]
+Measure = Callable[[Image, Image], float]
 
 
 class NullResult(NamedTuple):
@@ -42,11 +57,7 @@ class NullResult(NamedTuple):
 
 
 def null_result(
-    texture: Texture,
-    bases: Sequence[Image],
-    truths: Sequence[Image],
-    psnr: Callable[[Image, Image], float],
-    target: float,
+    texture: Texture, bases: Sequence[Image], truths: Sequence[Image], psnr: Measure, target: float
 ) -> NullResult:
     """A null texture on the results of the predictor, at the gain whose mean PSNR is `target` dB.
 
@@ -59,26 +70,21 @@ def null_result(
     """
     textures = [texture(base) for base in bases]
 
-    def made(gain: float) -> list[Image]:
-        return [_added(base, gain, values) for base, values in zip(bases, textures, strict=True)]
-
-    def mean_psnr(images: Sequence[Image]) -> float:
-        return fmean(psnr(image, true) for image, true in zip(images, truths, strict=True))
+    def at(gain: float) -> NullResult:
+        sums = [base + np.float32(gain) * values for base, values in zip(bases, textures, strict=True)]
+        images: list[Image] = [np.clip(np.round(floats), 0, 255).astype(np.uint8) for floats in sums]
+        return NullResult(gain, images, fmean(psnr(image, true) for image, true in zip(images, truths, strict=True)))
 
     low, high = 0.0, _LARGEST_GAIN
-    images = made(low)
-    reached = mean_psnr(images)
-    if reached <= target:
-        return NullResult(low, images, reached)
-    gain = low
+    result = at(low)
+    if result.psnr <= target:
+        return result
     for _ in range(_BISECTIONS):
-        gain = (low + high) / 2
-        images = made(gain)
-        reached = mean_psnr(images)
-        if abs(reached - target) < _CLOSE:
+        result = at((low + high) / 2)
+        if abs(result.psnr - target) < _CLOSE:
             break
-        low, high = (gain, high) if reached > target else (low, gain)
-    return NullResult(gain, images, reached)
+        low, high = (result.gain, high) if result.psnr > target else (low, result.gain)
+    return result
 
 
 def detail(image: Image) -> NDArray[np.float32]:
@@ -95,6 +101,35 @@ def shaped_noise(image: Image) -> NDArray[np.float32]:
     seed = int.from_bytes(hashlib.sha256(f"shaped noise {image_digest(image)}".encode()).digest()[:8], "big")
     noise = np.random.default_rng(seed).standard_normal(image.shape[:2], dtype=np.float32)
     return np.repeat((noise * np.abs(detail(image)).mean(axis=2))[..., np.newaxis], 3, axis=2)
+
+
+class PairedDifference(NamedTuple):
+    """The mean of paired differences and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    photos: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the photos show a difference: the interval excludes 0, and there are enough of them."""
+        return self.photos >= FEWEST_PHOTOS and not self.low <= 0 <= self.high
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> PairedDifference:
+    """Ours minus theirs, photo by photo; a percentile bootstrap of the mean (Efron 1979) with a fixed seed.
+
+    Raises ValueError for lists of different lengths and for empty ones.
+    """
+    differences = np.array([a - b for a, b in zip(ours, theirs, strict=True)], dtype=np.float64)
+    count = len(differences)
+    if count == 0:
+        raise ValueError("no photo was measured with both methods; give at least one")
+    draws = np.random.default_rng(0).integers(count, size=(_DRAWS, count))
+    means: NDArray[np.float64] = differences[draws].mean(axis=1)
+    low, high = (float(np.quantile(means, tail)) for tail in _TAILS)
+    return PairedDifference(float(differences.mean()), low, high, count)
 
 
 def bm3d(image: Image | NDArray[np.float64], sigma: float) -> Image:
@@ -114,10 +149,6 @@ def bm3d_version() -> str:
     """The version of the package bm3d, which decides what `bm3d` returns. Raises MissingExtraError without it."""
     _bm3d()
     return version("bm3d")
-
-
-def _added(base: Image, gain: float, values: NDArray[np.float32]) -> Image:
-    return np.clip(np.round(base + np.float32(gain) * values), 0, 255).astype(np.uint8)
 
 
 def _bm3d() -> Any:

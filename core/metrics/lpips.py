@@ -11,16 +11,15 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..arrays import Field, Image
 from ..errors import UsageError
-from .planes import PEAK, check_pair, check_size, planes
+from .planes import PEAK, check_pair, planes
 
 __all__ = ["LpipsWeights", "lpips", "read_lpips_weights"]
 
@@ -31,8 +30,7 @@ _EPSILON = 1e-10  # of the channel normalisation
 _SAFETENSORS_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(NamedTuple):
     name: str
     shape: tuple[int, int, int, int]
     stride: int
@@ -49,19 +47,14 @@ _LAYERS = (
 )
 
 
-@dataclass(frozen=True)
-class LpipsWeights:
-    """float64 arrays by the names above."""
-
-    arrays: dict[str, Field]
+LpipsWeights: TypeAlias = dict[str, Field]  # float64 arrays by the names above
 
 
 def lpips(a: Image, b: Image, weights: LpipsWeights) -> float:
     """LPIPS (Eq. 1), 0 = equal, lower is better; sides of at least 32 pixels."""
-    check_pair(a, b)
-    check_size("LPIPS", a, 32)
+    check_pair(a, b, "LPIPS", 32)
     pairs = zip(_activations(a, weights), _activations(b, weights), strict=True)
-    heads = (weights.arrays[_head(i)].reshape(-1, 1, 1) for i in range(len(_LAYERS)))
+    heads = (weights[_head(i)].reshape(-1, 1, 1) for i in range(len(_LAYERS)))
     return math.fsum(float((head * (u - v) ** 2).sum(axis=0).mean()) for head, (u, v) in zip(heads, pairs, strict=True))
 
 
@@ -75,7 +68,7 @@ def read_lpips_weights(path: Path) -> LpipsWeights:
                 f"LPIPS weights '{path}': '{name}' {found}; expected finite values of shape {shape}; "
                 f"the file must hold {', '.join(_expected())}"
             )
-    return LpipsWeights({name: arrays[name] for name in _expected()})
+    return {name: arrays[name] for name in _expected()}
 
 
 def _activations(image: Image, weights: LpipsWeights) -> list[Field]:
@@ -92,12 +85,12 @@ def _activations(image: Image, weights: LpipsWeights) -> list[Field]:
 
 def _convolve(x: Field, layer: _Layer, weights: LpipsWeights) -> Field:
     """x: (C, H, W) -> (C', H', W'), zero padding."""
-    kernel = weights.arrays[f"{layer.name}.weight"]
+    kernel = weights[f"{layer.name}.weight"]
     pad, stride = layer.padding, layer.stride
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
     windows = sliding_window_view(padded, (1, *kernel.shape[2:]))[:, ::stride, ::stride, 0]
     out = np.tensordot(kernel, windows, axes=((1, 2, 3), (0, 3, 4)))
-    return out + weights.arrays[f"{layer.name}.bias"].reshape(-1, 1, 1)
+    return out + weights[f"{layer.name}.bias"].reshape(-1, 1, 1)
 
 
 def _expected() -> dict[str, tuple[int, ...]]:
@@ -137,12 +130,11 @@ def _safetensors(path: Path) -> dict[str, Field]:
     start = 8 + int.from_bytes(content[:8], "little")
     header: dict[str, Any] = dict(**json.loads(content[8:start]))
     header.pop("__metadata__", None)
-    entries = {name: entry for name, entry in header.items() if entry["dtype"] in _SAFETENSORS_DTYPES}
-    return {name: _array(content, start, entry) for name, entry in entries.items()}
-
-
-def _array(content: bytes, start: int, entry: dict[str, Any]) -> Field:
-    shape = [int(size) for size in entry["shape"]]
-    first = int(entry["data_offsets"][0])
-    flat = np.frombuffer(content, _SAFETENSORS_DTYPES[entry["dtype"]], math.prod(shape), start + first)
-    return flat.reshape(shape).astype(np.float64)
+    arrays: dict[str, Field] = {}
+    for name, entry in header.items():
+        if entry["dtype"] in _SAFETENSORS_DTYPES:
+            shape = [int(size) for size in entry["shape"]]
+            first = start + int(entry["data_offsets"][0])
+            flat = np.frombuffer(content, _SAFETENSORS_DTYPES[entry["dtype"]], math.prod(shape), first)
+            arrays[name] = flat.reshape(shape).astype(np.float64)
+    return arrays

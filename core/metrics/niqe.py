@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from ..arrays import Field, Image
 from ..errors import UsageError
-from .planes import check_image, check_size, gaussian_taps, luma, smooth, valid
+from .planes import check_image, gaussian_taps, luma, smooth, valid
 
 __all__ = ["NIQE_PATCH", "NiqeModel", "niqe", "patch_features"]
 
 NIQE_PATCH = 96  # side of a patch in pixels of the full-size photo (section 3.2)
-_SCALES = 2
 _WINDOW = gaussian_taps(radius=3, sigma=7 / 6)
 _C = 1.0  # Eq. 1, for grey levels 0..255
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # neighbours whose products are modelled: right, below, diagonals
@@ -46,13 +45,7 @@ class NiqeModel:
     def save(self, path: Path) -> None:
         """Write the model as npz without pickle; equal models are written as equal bytes."""
         with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                mean=self.mean,
-                covariance=self.covariance,
-                photos_sha256=np.array(self.photos_sha256),
-                patches=np.array(self.patches),
-            )
+            np.savez_compressed(file, **vars(self))
 
 
 def niqe(image: Image, model: NiqeModel | None = None) -> float:
@@ -83,19 +76,13 @@ def patch_features(image: Image) -> tuple[Field, Field]:
 
     Features of a patch too flat to model are NaN. Rows and columns beyond the last whole patch are left out.
     """
-    check_image(image)
-    check_size("NIQE", image, NIQE_PATCH)
+    check_image(image, "NIQE", NIQE_PATCH)
     plane = luma(image)
     plane = plane[: plane.shape[0] // NIQE_PATCH * NIQE_PATCH, : plane.shape[1] // NIQE_PATCH * NIQE_PATCH]
-    features: list[Field] = []
-    sharpness = np.zeros(0)
-    for scale in range(_SCALES):
-        normalised, deviation = _normalise(plane)
-        features.append(_features(_patches(normalised, NIQE_PATCH >> scale)))
-        if scale == 0:
-            sharpness = _patches(deviation, NIQE_PATCH).mean(axis=(1, 2))
-        plane = _half(plane)
-    return np.concatenate(features, axis=1), sharpness
+    full, deviation = _normalise(plane)
+    half, _ = _normalise(_half(plane))
+    features = [_features(_patches(full, NIQE_PATCH)), _features(_patches(half, NIQE_PATCH // 2))]
+    return np.concatenate(features, axis=1), _patches(deviation, NIQE_PATCH).mean(axis=(1, 2))
 
 
 def _normalise(plane: Field) -> tuple[Field, Field]:
@@ -134,7 +121,8 @@ def _symmetric_fit(x: Field) -> tuple[Field, Field]:
     """Shape and variance of a generalised Gaussian (Eq. 4) by moment matching; x: (N, side, side)."""
     square = np.mean(x**2, axis=(1, 2))
     ratio = _quotient(np.mean(np.abs(x), axis=(1, 2)) ** 2, square)
-    return _shape(ratio), square
+    shapes, ratios, _ = _shape_table()
+    return np.interp(ratio, ratios, shapes), square
 
 
 def _asymmetric_fit(x: Field) -> list[Field]:
@@ -142,8 +130,9 @@ def _asymmetric_fit(x: Field) -> list[Field]:
     left, right = _side_variance(x, x < 0), _side_variance(x, x > 0)
     balance = np.sqrt(_quotient(left, right))
     ratio = _quotient(np.mean(np.abs(x), axis=(1, 2)) ** 2, np.mean(x**2, axis=(1, 2)))
-    shape = _shape(ratio * (balance**3 + 1) * (balance + 1) / (balance**2 + 1) ** 2)
-    return [shape, (np.sqrt(right) - np.sqrt(left)) * _mean_factor(shape), left, right]
+    shapes, ratios, factors = _shape_table()
+    shape = np.interp(ratio * (balance**3 + 1) * (balance + 1) / (balance**2 + 1) ** 2, ratios, shapes)
+    return [shape, (np.sqrt(right) - np.sqrt(left)) * np.interp(shape, shapes, factors), left, right]
 
 
 def _side_variance(x: Field, side: NDArray[np.bool_]) -> Field:
@@ -163,14 +152,3 @@ def _shape_table() -> tuple[Field, Field, Field]:
     ratios = np.exp(2 * log_gamma[1] - log_gamma[0] - log_gamma[2])
     factors = np.exp(log_gamma[1] - (log_gamma[0] + log_gamma[2]) / 2)
     return shapes, ratios, factors
-
-
-def _shape(ratio: Field) -> Field:
-    shapes, ratios, _ = _shape_table()
-    return np.interp(ratio, ratios, shapes)
-
-
-def _mean_factor(shape: Field) -> Field:
-    """Eq. 8: the mean is (right - left deviation) times this."""
-    shapes, _, factors = _shape_table()
-    return np.interp(shape, shapes, factors)

@@ -15,34 +15,26 @@ from numpy.typing import NDArray
 from ..arrays import Field, Image
 from ..errors import UsageError
 
-__all__ = [
-    "PEAK",
-    "check_image",
-    "check_pair",
-    "check_size",
-    "gaussian_taps",
-    "luma",
-    "mean_2x2",
-    "planes",
-    "smooth",
-    "valid",
-]
+__all__ = ["PEAK", "check_image", "check_pair", "gaussian_taps", "luma", "planes", "smooth", "valid"]
 
 PEAK = 255.0
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _BT601 = (0.299, 0.587, 0.114)
 
 
-def check_image(image: NDArray[Any]) -> None:
-    """Raise UsageError unless `image` is an `Image` of at least one pixel."""
+def check_image(image: NDArray[Any], metric: str = "", side: int = 1) -> None:
+    """Raise UsageError unless `image` is an `Image` whose shorter side has at least the `side` pixels of a `metric`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype not in _WHITE:
         raise UsageError(
             f"metrics expect images uint8 or uint16 of shape (height, width, 3), got {image.dtype} {image.shape}"
         )
+    height, width = image.shape[:2]
+    if min(height, width) < side:
+        raise UsageError(f"{metric} needs images of at least {side} x {side} pixels, got {width} x {height}")
 
 
-def check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
-    """Raise UsageError for a pair that cannot be compared: not images, or of different shape or dtype."""
+def check_pair(a: NDArray[Any], b: NDArray[Any], metric: str = "", side: int = 1) -> None:
+    """Raise UsageError for a pair that cannot be compared: not images, of different shape or dtype, or too small."""
     check_image(a)
     check_image(b)
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -50,13 +42,7 @@ def check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
             f"metrics expect two images of one size and bit depth, got {a.dtype} {a.shape} and {b.dtype} {b.shape}; "
             "crop or convert one of them"
         )
-
-
-def check_size(metric: str, image: Image, side: int) -> None:
-    """Raise UsageError for an image whose shorter side is below `side` pixels."""
-    height, width = image.shape[:2]
-    if min(height, width) < side:
-        raise UsageError(f"{metric} needs images of at least {side} x {side} pixels, got {width} x {height}")
+    check_image(a, metric, side)
 
 
 def planes(image: Image) -> Field:
@@ -92,8 +78,3 @@ def valid(field: Field, taps: Field, axis: int) -> Field:
 def smooth(field: Field, taps: Field) -> Field:
     """`valid` along both axes: (H, W) -> (H - n + 1, W - n + 1)."""
     return valid(valid(field, taps, 0), taps, 1)
-
-
-def mean_2x2(field: Field) -> Field:
-    """Means of 2 x 2 blocks of an (H, W) field with even H and W."""
-    return (field[::2, ::2] + field[1::2, ::2] + field[::2, 1::2] + field[1::2, 1::2]) / 4

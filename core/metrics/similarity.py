@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..arrays import Field, Image
-from .planes import PEAK, check_pair, check_size, gaussian_taps, mean_2x2, planes, smooth, valid
+from .planes import PEAK, check_pair, gaussian_taps, planes, smooth, valid
 
 __all__ = ["haarpsi", "psnr", "ssim"]
 
@@ -42,23 +42,25 @@ def ssim(a: Image, b: Image) -> float:
     Sides of at least 11 pixels. The setting of scikit-image with gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, channel_axis=2.
     """
-    check_pair(a, b)
-    check_size("SSIM", a, len(_WINDOW))
+    check_pair(a, b, "SSIM", len(_WINDOW))
     return float(np.mean([_mean_similarity(x, y) for x, y in zip(planes(a), planes(b), strict=True)]))
 
 
 def haarpsi(a: Image, b: Image) -> float:
     """HaarPSI (Eqs. 10 and 14, colour), 0..1 = equal; sides of at least 16 pixels."""
-    check_pair(a, b)
-    check_size("HaarPSI", a, 2 ** (_SCALES + 1))
-    yiq_a, yiq_b = _seen(a), _seen(b)
-    similarities, weights = [_chroma_similarity(yiq_a, yiq_b)], [np.zeros(0)]
-    for axis in (0, 1):
-        similarity, weight = _luma_similarity(yiq_a[0], yiq_b[0], axis)
-        similarities.append(similarity)
-        weights.append(weight)
-    weights[0] = (weights[1] + weights[2]) / 2  # Eq. 14: chroma is weighted where luma has structure
-    return _pooled(np.stack(similarities), np.stack(weights))
+    check_pair(a, b, "HaarPSI", 2 ** (_SCALES + 1))
+    (luma_a, *chroma_a), (luma_b, *chroma_b) = _seen(a), _seen(b)
+    rows, weight_rows = _luma_similarity(luma_a, luma_b, axis=0)
+    columns, weight_columns = _luma_similarity(luma_a, luma_b, axis=1)
+    i, q = (_ratio(_mean_chroma(u), _mean_chroma(v)) for u, v in zip(chroma_a, chroma_b, strict=True))
+    similarities = np.stack([(i + q) / 2, rows, columns])  # Eq. 13
+    weights = np.stack([(weight_rows + weight_columns) / 2, weight_rows, weight_columns])  # Eq. 14: as luma's structure
+    total = weights.sum()
+    if total == 0:  # both images are black
+        return 1.0
+    # Eq. 10: the weighted mean under a logistic function, then back through it, squared.
+    mean = float((weights / (1 + np.exp(-_ALPHA * similarities))).sum() / total)
+    return (math.log(mean / (1 - mean)) / _ALPHA) ** 2
 
 
 def _mean_similarity(x: Field, y: Field) -> float:
@@ -77,7 +79,8 @@ def _seen(image: Image) -> Field:
     yiq = np.tensordot(_YIQ, planes(image), axes=1)
     height, width = yiq.shape[1:]
     padded = np.pad(yiq, ((0, 0), (0, height % 2), (0, width % 2)))
-    return np.stack([mean_2x2(plane) for plane in padded])
+    top, foot = padded[:, ::2], padded[:, 1::2]
+    return (top[:, :, ::2] + foot[:, :, ::2] + top[:, :, 1::2] + foot[:, :, 1::2]) / 4
 
 
 def _luma_similarity(x: Field, y: Field, axis: int) -> tuple[Field, Field]:
@@ -95,26 +98,12 @@ def _detail(plane: Field, size: int, axis: int) -> Field:
     return np.abs(valid(valid(padded, step, axis), ones, 1 - axis)) / size
 
 
-def _chroma_similarity(x: Field, y: Field) -> Field:
-    """Eq. 13: similarity of the 2 x 2 means of I and Q."""
-    return (_ratio(_chroma(x[1]), _chroma(y[1])) + _ratio(_chroma(x[2]), _chroma(y[2]))) / 2
-
-
-def _chroma(plane: Field) -> Field:
+def _mean_chroma(plane: Field) -> Field:
+    """Magnitude of the 2 x 2 means of I or Q."""
     half = np.full(2, 0.5)
-    padded = np.pad(plane, (0, 1))
-    return np.abs(valid(valid(padded, half, 0), half, 1))
+    return np.abs(smooth(np.pad(plane, (0, 1)), half))
 
 
 def _ratio(u: Field, v: Field) -> Field:
     """Eq. 2: (2uv + C) / (u^2 + v^2 + C)."""
     return (2 * u * v + _C) / (u**2 + v**2 + _C)
-
-
-def _pooled(similarities: Field, weights: Field) -> float:
-    """Eq. 10: the weighted mean under a logistic function, then back through it, squared."""
-    total = weights.sum()
-    if total == 0:  # both images are black
-        return 1.0
-    mean = float((weights / (1 + np.exp(-_ALPHA * similarities))).sum() / total)
-    return (math.log(mean / (1 - mean)) / _ALPHA) ** 2

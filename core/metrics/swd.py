@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from ..arrays import Field, Image
 from ..sampling.noise import normal_vector
-from .planes import check_pair, check_size, planes, smooth
+from .planes import check_pair, planes, smooth
 
 __all__ = ["swd"]
 
-_OCTAVES = 4  # octaves at most
+_OCTAVES = 4  # at most
 _SMALLEST = 16  # shorter side of the coarsest octave, pixels
 _PATCH = 7
 _PATCHES = 8192  # per octave
@@ -42,8 +42,7 @@ def swd(restored: Image, true: Image) -> float:
 
     Sides of at least 16 pixels. Deterministic. Not symmetric: the true photo sets the scale.
     """
-    check_pair(restored, true)
-    check_size("SWD", restored, _SMALLEST)
+    check_pair(restored, true, "SWD", _SMALLEST)
     octaves = zip(_pyramid(planes(restored)), _pyramid(planes(true)), strict=True)
     return float(np.mean([_distance(a, b) for a, b in octaves]))
 
@@ -75,9 +74,9 @@ def _places(rows: int, columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]
     """Top-left corners of the patches: every place, or _PATCHES of them evenly spread."""
     if rows * columns <= _PATCHES:
         y, x = np.divmod(np.arange(rows * columns), columns)
-        return y.astype(np.intp), x.astype(np.intp)
-    count = np.arange(1, _PATCHES + 1, dtype=np.float64)
-    y, x = (np.floor(count * step % 1 * size) for step, size in zip(_SPREAD, (rows, columns), strict=True))
+    else:
+        count = np.arange(1, _PATCHES + 1, dtype=np.float64)
+        y, x = (np.floor(count * step % 1 * size) for step, size in zip(_SPREAD, (rows, columns), strict=True))
     return y.astype(np.intp), x.astype(np.intp)
 
 
@@ -86,7 +85,11 @@ def _pyramid(field: Field) -> list[Field]:
     octaves: list[Field] = []
     while len(octaves) < _OCTAVES and min(field.shape[1:]) >= _SMALLEST:
         coarse = _blur(field)[:, ::2, ::2]
-        octaves.append(field - _enlarge(coarse, field.shape))
+        spread = np.zeros(field.shape)
+        spread[:, ::2, ::2] = coarse
+        octaves.append(
+            field - 4 * _blur(spread)
+        )  # enlarged: zeros between the samples, the blur at four times the weight
         field = coarse
     return octaves
 
@@ -95,10 +98,3 @@ def _blur(field: Field) -> Field:
     radius = len(_TAPS) // 2
     padded = np.pad(field, ((0, 0), (radius, radius), (radius, radius)), mode="reflect")
     return np.stack([smooth(plane, _TAPS) for plane in padded])
-
-
-def _enlarge(coarse: Field, shape: tuple[int, ...]) -> Field:
-    """Twice the size: zeros between the samples, then the blur at four times the weight."""
-    spread = np.zeros(shape)
-    spread[:, ::2, ::2] = coarse
-    return 4 * _blur(spread)

@@ -31,13 +31,9 @@ def quant_params(low: float, high: float) -> QuantParams:
 def clip_range(least: float, largest: float, counts: NDArray[np.int64]) -> tuple[float, float]:
     """The clip range with the least squared quantization error; of equal ones the widest.
 
-    Both ends are tried at CLIP_SHARES of the extremes. A percentile would cut off the white of a photo; this weighs
-    what is cut off.
-
-    Args:
-        least: the least value, 0 or below.
-        largest: the largest value, 0 or above.
-        counts: histogram of the values in HISTOGRAM_BINS equal bins between the two.
+    Both ends are tried at CLIP_SHARES of the extremes, `least` (0 or below) and `largest` (0 or above); `counts` is the
+    histogram of the values in HISTOGRAM_BINS equal bins between the two. A percentile would cut off the white of a
+    photo; this weighs what is cut off.
     """
     if least == largest:
         return least, largest

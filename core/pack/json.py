@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
@@ -42,25 +43,25 @@ def decode(
     advice: str = "export the pack again",
     complete: bool = False,
 ) -> T:
-    """Build a dataclass from a parsed JSON or TOML tree.
+    """Build a dataclass, whose fields may be dataclasses, from a parsed JSON or TOML tree or its `asdict` form.
 
-    Args:
-        kind: The dataclass; its fields may be dataclasses.
-        tree: What `json.loads` or `tomllib.loads` returned, or the `asdict` form of a `kind`.
-        where: The file, for messages.
-        error: What is raised.
-        advice: What the reader of a message should do about a file that is wrong.
-        complete: Whether fields that have a default must be given, too.
-
-    Raises:
-        error: For an unknown or missing field or a wrong type; it names the field, what was given and what is valid.
+    With `complete`, fields that have a default must be given, too. Raises `error` for an unknown or missing field or a
+    wrong type: its message begins with `where`, the file, names the field, what was given and what is valid, and ends
+    with `advice`, what to do about a file that is wrong.
     """
     return cast(T, _Decoder(error, advice, complete).value(kind, tree, where))
 
 
-def as_tree(record: object) -> dict[str, Any]:
-    """The JSON tree of a dataclass: fields in their order, the keys of mappings sorted."""
-    return cast(dict[str, Any], _plain(record))
+def as_tree(value: Any) -> Any:
+    """The JSON tree of a dataclass: fields in their order, the keys of mappings sorted, tuples as lists."""
+    if is_dataclass(value):
+        return {f.name: as_tree(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        items = cast(Mapping[str, Any], value)
+        return {name: as_tree(items[name]) for name in sorted(items)}
+    if isinstance(value, tuple):
+        return [as_tree(item) for item in cast(tuple[Any, ...], value)]
+    return value
 
 
 def as_text(tree: dict[str, Any]) -> str:
@@ -71,25 +72,13 @@ def as_text(tree: dict[str, Any]) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"field given twice: {', '.join(twice)}")
     return found
 
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that JSON knows")
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        items = cast(Mapping[str, Any], value)
-        return {name: _plain(items[name]) for name in sorted(items)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in cast(tuple[Any, ...], value)]
-    return value
 
 
 def _text(value: Any, indent: str) -> str:
@@ -114,10 +103,10 @@ class _Decoder:
         if is_dataclass(kind):
             return self._record(cast(type, kind), given, where)
         if origin is Mapping:
-            items = self._object(given, where).items()
+            items = self._checked(dict, given, "an object {...}", where).items()
             return {name: self.value(kinds[1], item, f"{where}: {name}") for name, item in items}
         if origin is tuple:
-            found = self._list(given, where)
+            found = self._checked((list, tuple), given, "a list [...]", where)
             each = kinds[:1] * len(found) if kinds[1:] == (...,) else kinds
             if len(each) != len(found):
                 raise self._wrong(given, f"a list of {len(each)}", where)
@@ -136,12 +125,14 @@ class _Decoder:
 
     def _record(self, kind: type, given: Any, where: str) -> Any:
         known = get_type_hints(kind)
-        found = self._object(given, where)
+        found = self._checked(dict, given, "an object {...}", where)
         unknown = [name for name in found if name not in known]
         if unknown:
             raise self.error(f"{where}: unknown field '{unknown[0]}'; valid fields are: {', '.join(known)}")
-        optional: set[str] = set() if self.complete else _defaults(kind)
-        missing = [name for name in known if name not in found and name not in optional]
+        # Fields that came later have defaults: older files do not have them.
+        optional = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
+        needed = known.keys() if self.complete else known.keys() - optional
+        missing = [name for name in known if name in needed and name not in found]
         if missing:
             raise self.error(f"{where}: the field '{missing[0]}' is missing; {self.advice}")
         values = {name: self.value(known[name], item, f"{where}: {name}") for name, item in found.items()}
@@ -153,7 +144,7 @@ class _Decoder:
 
     def _row(self, kind: type, given: Any, where: str) -> Any:
         known = get_type_hints(kind)
-        found = self._list(given, where)
+        found = self._checked((list, tuple), given, "a list [...]", where)
         if len(found) != len(known):
             raise self.error(f"{where}: given {given!r}, expected a list of {len(known)}: {', '.join(known)}")
         pairs = zip(known.items(), found, strict=True)
@@ -172,21 +163,12 @@ class _Decoder:
             return given
         raise self._wrong(given, " or ".join(kind.__name__ for kind in others), where)
 
-    def _object(self, given: Any, where: str) -> dict[str, Any]:
-        if isinstance(given, dict):
-            return cast(dict[str, Any], given)
-        raise self._wrong(given, "an object {...}", where)
-
-    def _list(self, given: Any, where: str) -> list[Any]:
-        if isinstance(given, list | tuple):  # a tuple where the tree is that of `asdict`
-            return list(cast(list[Any], given))
-        raise self._wrong(given, "a list [...]", where)
+    def _checked(self, kinds: type | tuple[type, ...], given: Any, expected: str, where: str) -> Any:
+        """An object, or a list, which is a tuple where the tree is that of `asdict`."""
+        if isinstance(given, kinds):
+            return given
+        raise self._wrong(given, expected, where)
 
     def _wrong(self, given: Any, expected: str, where: str) -> PocketPriorError:
         shown = json.dumps(given, ensure_ascii=False, default=str)
         return self.error(f"{where}: given {shown[:80]}, expected {expected}; {self.advice}")
-
-
-def _defaults(kind: type) -> set[str]:
-    """Fields that may be left out: those that came later, which older files do not have."""
-    return {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -17,10 +18,10 @@ from ..errors import PackError, PackVersionError, UnknownNameError
 from ..files import atomic_output, failure_reason
 from .json import as_text, as_tree, decode, parse
 from .rules import FILE, MANIFEST_FORMAT, TARGETS, check_graph, check_manifest, require
-from .size import Size, TileWindow
 from .systems import ArraySpec
 
 __all__ = [
+    "FEATHER",
     "FILE",
     "MANIFEST_FORMAT",
     "TARGETS",
@@ -33,8 +34,13 @@ __all__ = [
     "PackedFile",
     "Size",
     "TaskFacts",
+    "TileWindow",
     "mirror",
+    "padded_size",
+    "smallest_tile",
 ]
+
+FEATHER = 16  # pixels over which one tile turns into the next
 
 
 class PackedFile(NamedTuple):
@@ -43,6 +49,42 @@ class PackedFile(NamedTuple):
     file: str  # path inside the folder, with / between names
     sha256: str  # 64 hexadecimal digits
     bytes: int
+
+
+class TileWindow(NamedTuple):
+    """The only tiles that a graph is run on, because it sees all of its tile or takes no other size."""
+
+    edge: int  # of a tile in pixels, or the padded photo's own edge where that is shorter
+    overlap: int  # of neighbouring tiles, in pixels
+
+
+@dataclass(frozen=True)
+class Size:
+    """The heights and widths that the graphs take. Raises PackError for numbers that contradict each other."""
+
+    multiple_of: int  # every height and width is a multiple of this
+    minimum: int  # the smallest height and width, in pixels
+    fixed: bool = False  # whether `minimum` is the only one
+
+    def __post_init__(self) -> None:
+        require(self.multiple_of >= 1, "multiple_of", self.multiple_of, "1 or more")
+        fits = self.minimum >= 1 and self.minimum % self.multiple_of == 0
+        require(fits, "minimum", self.minimum, f"a multiple of {self.multiple_of}")
+
+    def takes(self, window: TileWindow) -> bool:
+        """Whether a photo can be cut into the tiles of this window."""
+        fits = window.edge == self.minimum if self.fixed else window.edge % self.multiple_of == 0
+        return window.overlap >= 0 and window.edge >= max(self.smallest_tile(window), self.minimum) and fits
+
+    def expected(self, window: TileWindow) -> str:
+        """What a window with this overlap must be, for a message."""
+        edge = f"exactly {self.minimum}" if self.fixed else f"a multiple of {self.multiple_of}"
+        least = max(self.smallest_tile(window), self.minimum)
+        return f"[edge, overlap], an edge of {least} or more, {edge}"
+
+    def smallest_tile(self, window: TileWindow) -> int:
+        """Edge in pixels of the smallest useful tile with the overlap of this window, whatever the minimum."""
+        return smallest_tile(max(0, window.overlap), self.multiple_of)
 
 
 @dataclass(frozen=True)
@@ -199,9 +241,10 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise PackError(f"{path} cannot be read ({error}); expected the folder of a pack") from error
         tree = parse(text, str(path))
-        if _format_of(tree) != MANIFEST_FORMAT:
+        found = _format_of(tree)
+        if found != MANIFEST_FORMAT:
             raise PackVersionError(
-                f"{path}: the pack has format {_format_of(tree)!r}, this version of pocketprior reads format "
+                f"{path}: the pack has format {found!r}, this version of pocketprior reads format "
                 f"{MANIFEST_FORMAT}; update pocketprior, or export the pack again"
             )
         manifest = decode(cls, tree, str(path))
@@ -246,10 +289,6 @@ class Manifest:
         """Whether the graphs estimate the damage and take the amount of it that is to be removed."""
         return any("amount" in graph.inputs for graph in self.graphs.values())
 
-    def condition_arrays(self) -> Mapping[str, ArraySpec]:
-        """The global conditions by name: the outputs of `encode`."""
-        return self.graphs["encode"].outputs if "encode" in self.graphs else {}
-
     def packed_files(self) -> Iterator[PackedFile]:
         """Every mention of a file of the pack."""
         yield self.card
@@ -259,8 +298,7 @@ class Manifest:
                 for by_precision in graph.files.values():
                     yield from by_precision.values()
                 for by_precision in graph.parts.values():
-                    for parts in by_precision.values():
-                        yield from parts
+                    yield from chain.from_iterable(by_precision.values())
 
     def files(self) -> list[PackedFile]:
         """Every file of the pack once, by path."""
@@ -289,6 +327,16 @@ class Manifest:
         windows = (r for r in map(self.receptive_field.__getitem__, names) if isinstance(r, TileWindow))
         free = TileWindow(self.size.minimum, self.radius(names)) if self.size.fixed else None
         return next(windows, free)
+
+
+def padded_size(size: int, multiple: int, minimum: int = 0) -> int:
+    """`size` rounded up to a multiple of `multiple`, `minimum` at least."""
+    return max(-(-size // multiple) * multiple, minimum)
+
+
+def smallest_tile(overlap: int, multiple: int) -> int:
+    """Edge in pixels of the smallest useful tile: one that has pixels of its own between its two overlaps."""
+    return padded_size(2 * overlap + FEATHER + multiple, multiple)
 
 
 def mirror(manifest: Manifest) -> str:

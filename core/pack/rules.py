@@ -46,11 +46,11 @@ def check_graph(graph: GraphSpec) -> None:
 
 def check_manifest(m: Manifest) -> None:
     """Raise PackError for the first rule that a manifest breaks."""
-    _check_words(m)
-    _check_numbers(m)
+    _check_values(m)
     _check_names(m)
     _check_arrays_of_graphs(m)
     _check_files(m)
+    _check_precision(m)
     _check_further(m)
 
 
@@ -58,7 +58,7 @@ def _one_of(names: Iterable[str]) -> str:
     return f"one of: {', '.join(names)}"
 
 
-def _check_words(m: Manifest) -> None:
+def _check_values(m: Manifest) -> None:
     require(m.format == MANIFEST_FORMAT, "format", m.format, str(MANIFEST_FORMAT))
     require(m.model in SYSTEMS, "model", m.model, _one_of(SYSTEMS))
     system = SYSTEMS[m.model]
@@ -67,11 +67,7 @@ def _check_words(m: Manifest) -> None:
     require(m.predicts in predicts, "predicts", m.predicts, _one_of(predicts))
     require(m.start == system.start, "start", m.start, system.start)
     require(m.noise == NOISE_SPEC, "noise", m.noise, NOISE_SPEC)
-    unique = len(m.tasks) == len(set(m.tasks)) > 0
-    require(unique, "tasks", list(m.tasks), "one or more different names")
-
-
-def _check_numbers(m: Manifest) -> None:
+    require(len(m.tasks) == len(set(m.tasks)) > 0, "tasks", list(m.tasks), "one or more different names")
     require(m.value_range == (0.0, 1.0), "value_range", list(m.value_range), "[0, 1]")
     rising = all(a < b for a, b in pairwise(m.levels))
     ends = len(m.levels) >= 2 and min(m.levels) >= 0 and m.levels[-1] == 1
@@ -79,29 +75,21 @@ def _check_numbers(m: Manifest) -> None:
     steps = len(m.levels) - 1
     inside = len(m.times) == steps and all(0 <= t <= 1 for t in m.times)
     require(inside, "times", list(m.times), f"{steps} numbers in 0..1, one per step")
-    _check_state(m)
+    if not SYSTEMS[m.model].vector:
+        require(m.state == IMAGE.shape, "state", list(m.state), str(list(IMAGE.shape)))
+    else:
+        vector = len(m.state) == 2 and m.state[0] == 1 and not isinstance(m.state[1], str)
+        require(vector, "state", list(m.state), "[1, n], a vector for the whole photo")
     require(m.residual_scale > 0, "residual_scale", m.residual_scale, "a number above 0")
     if m.start == "image":
         require(min(m.levels) > 0, "levels", list(m.levels), "a first number above 0: something is left of the image")
         require(m.residual_scale == 0.5, "residual_scale", m.residual_scale, "0.5: the state is in -1..1")
-    _check_start_level(m)
+    if m.start_level is not None:
+        require(m.start == "image", "start_level", m.start_level, 'null where the start is not "image"')
+        require(m.start_level in m.levels, "start_level", m.start_level, f"one of the levels {list(m.levels)}")
+        fits = m.start_level < 1 or "fused" not in m.graphs
+        require(fits, "start_level", m.start_level, "a level below 1 for a fused graph, which adds noise to reach it")
     require(m.gain > 0, "gain", m.gain, "a number above 0")
-
-
-def _check_start_level(m: Manifest) -> None:
-    if m.start_level is None:
-        return
-    require(m.start == "image", "start_level", m.start_level, 'null where the start is not "image"')
-    require(m.start_level in m.levels, "start_level", m.start_level, f"one of the levels {list(m.levels)}")
-    fits = m.start_level < 1 or "fused" not in m.graphs
-    require(fits, "start_level", m.start_level, "a level below 1 for a fused graph, which adds noise to reach it")
-
-
-def _check_state(m: Manifest) -> None:
-    if not SYSTEMS[m.model].vector:
-        require(m.state == IMAGE.shape, "state", list(m.state), str(list(IMAGE.shape)))
-    elif len(m.state) != 2 or m.state[0] != 1 or isinstance(m.state[1], str):
-        require(False, "state", list(m.state), "[1, n], a vector for the whole photo")
 
 
 def _check_names(m: Manifest) -> None:
@@ -138,7 +126,7 @@ def _check_receptive_field(m: Manifest, tiled: Set[str]) -> None:
     for names in (tiled - {"encode", "fused"}, tiled & {"fused"}):
         window = m.window(names)
         if m.size.fixed and window is not None:
-            least = m.size.smallest_tile(window.overlap)
+            least = m.size.smallest_tile(window)
             require(m.size.takes(window), "size", m.size.minimum, f"{least} or more, for what the graphs see")
 
 
@@ -152,37 +140,28 @@ def _check_facts(field: str, facts: Mapping[str, float], needed: Set[str], allow
 def _check_arrays_of_graphs(m: Manifest) -> None:
     """Inputs and outputs are those of the system; any graph but encode may take conditions as well."""
     state = ArraySpec("float32", m.state)
-    if "encode" in m.graphs:
-        _check_encode(m, m.graphs["encode"])
+    encode = m.graphs.get("encode")
+    conditions: Mapping[str, ArraySpec] = {} if encode is None else encode.outputs
+    if encode is not None:
+        thumbnail = m.conditions and ArraySpec("float32", (1, 3, m.conditions.thumbnail, m.conditions.thumbnail))
+        _check_arrays("inputs of encode", encode.inputs, {"thumbnail": thumbnail} if thumbnail else {"image": IMAGE})
+        vectors = not any(isinstance(size, str) for array in encode.outputs.values() for size in array.shape)
+        require(vectors, "outputs of encode", _shapes(encode.outputs), "arrays of one size for any photo")
     for name, graph in m.graphs.items():
         if name == "encode":
             continue
         given = {*graph.inputs, *graph.outputs}
         inputs, outputs = SYSTEMS[m.model].graphs[name].of(state, m.predicts, given)
-        taken = {n: c for n, c in m.condition_arrays().items() if n in given}
+        taken = {n: c for n, c in conditions.items() if n in given}
         _check_arrays(f"inputs of {name}", graph.inputs, inputs | taken)
         _check_arrays(f"outputs of {name}", graph.outputs, outputs)
-    _check_amount(m)
-
-
-def _check_amount(m: Manifest) -> None:
-    """Where the graphs take the amount, predict returns the amplitude of the texture in place of its scale."""
+    # Where the graphs take the amount, predict returns the amplitude of the texture in place of its scale.
     names = [name for name in ("predict", "fused") if name in m.graphs]
     signs = {"amount" in m.graphs[name].inputs for name in names}
     signs |= {"amplitude" in m.graphs[name].outputs for name in names if name == "predict"}
     require(len(signs) <= 1, "graphs", names, "the input 'amount' of all of them and the output 'amplitude', or none")
     for name in ("residual_scale", "gain") if m.takes_amount else ():
         require(getattr(m, name) == 1, name, getattr(m, name), "1: the texture has its amplitude from predict")
-
-
-def _check_encode(m: Manifest, graph: GraphSpec) -> None:
-    if m.conditions is None:
-        _check_arrays("inputs of encode", graph.inputs, {"image": IMAGE})
-    else:
-        side = m.conditions.thumbnail
-        _check_arrays("inputs of encode", graph.inputs, {"thumbnail": ArraySpec("float32", (1, 3, side, side))})
-    vectors = not any(isinstance(size, str) for array in graph.outputs.values() for size in array.shape)
-    require(vectors, "outputs of encode", _shapes(graph.outputs), "arrays of one size for any photo")
 
 
 def _check_arrays(field: str, given: Mapping[str, ArraySpec], expected: Mapping[str, ArraySpec]) -> None:
@@ -196,21 +175,16 @@ def _shapes(arrays: Mapping[str, ArraySpec]) -> str:
 def _check_files(m: Manifest) -> None:
     first: dict[str, PackedFile] = {}
     for packed in m.packed_files():
-        _check_file(packed)
+        path = PurePosixPath(packed.file)
+        inside = str(path) == packed.file and not path.is_absolute() and ".." not in path.parts
+        plain = inside and packed.file not in (".", FILE) and not set("\\:") & set(packed.file)
+        require(plain, "file", packed.file, "a path inside the folder of the pack, with / between names")
+        digest = len(packed.sha256) == 64 and set(packed.sha256) <= set("0123456789abcdef")
+        require(digest, f"sha256 of {packed.file}", packed.sha256, "64 hexadecimal digits")
+        require(packed.bytes >= 0, f"bytes of {packed.file}", packed.bytes, "0 or more")
         same = first.setdefault(packed.file, packed)
         require(same == packed, f"file {packed.file}", list(packed), f"the same as before, {list(same)}")
     require(len(m.golden) > 0, "golden", {}, "at least one recorded restoration")
-    _check_precision(m)
-
-
-def _check_file(packed: PackedFile) -> None:
-    path = PurePosixPath(packed.file)
-    inside = str(path) == packed.file and not path.is_absolute() and ".." not in path.parts
-    plain = inside and packed.file not in (".", FILE) and not set("\\:") & set(packed.file)
-    require(plain, "file", packed.file, "a path inside the folder of the pack, with / between names")
-    digest = len(packed.sha256) == 64 and set(packed.sha256) <= set("0123456789abcdef")
-    require(digest, f"sha256 of {packed.file}", packed.sha256, "64 hexadecimal digits")
-    require(packed.bytes >= 0, f"bytes of {packed.file}", packed.bytes, "0 or more")
 
 
 def _check_precision(m: Manifest) -> None:

@@ -24,7 +24,6 @@ __all__ = ["SHARED", "check_file", "default_pack", "packed_file", "read_arrays",
 SHARED = {"onnx": "onnx.bin", "openvino": "openvino.bin"}
 
 _DEFAULT = Path(__file__).parents[1] / "packs" / "cleanup"
-
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
 
 
@@ -72,10 +71,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of a file. Raises PackError where it is missing, damaged, or holds anything but arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
+            contents = {name.removesuffix(".npy"): BytesIO(archive.read(name)) for name in archive.namelist()}
+            return {name: np.asarray(np.load(content, allow_pickle=False)) for name, content in contents.items()}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PackError(f"the arrays in {path} cannot be read ({error}); copy the pack again") from error
-
-
-def _array(content: bytes) -> Array:
-    return np.asarray(np.load(BytesIO(content), allow_pickle=False))

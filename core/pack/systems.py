@@ -74,18 +74,16 @@ class SystemSpec(NamedTuple):
     """What the manifest of one system may contain."""
 
     samplers: dict[str, tuple[str, ...]]  # each with what denoise may predict for it
-    start: str  # of the sampling: "noise", or the noised "image"
-    vector: bool  # whether the state is one vector for the whole photo
-    thumbnail: bool  # whether encode sees a thumbnail, not the photo itself
     split: tuple[str, ...]  # graphs of the restoration in steps; without encode where no graph takes its conditions
     graphs: dict[str, GraphInterface]  # all but encode
+    start: str = "noise"  # of the sampling: "noise", or the noised "image"
+    vector: bool = False  # whether the state is one vector for the whole photo
+    thumbnail: bool = False  # whether encode sees a thumbnail, not the photo itself
 
 
 SYSTEMS: dict[str, SystemSpec] = {
     "dtpm": SystemSpec(
         samplers={"ddim": ("v", "x0")},
-        start="noise",
-        vector=False,
         thumbnail=True,
         split=("encode", "predict", "denoise"),
         graphs={
@@ -104,9 +102,7 @@ SYSTEMS: dict[str, SystemSpec] = {
     ),
     "diffir": SystemSpec(
         samplers={"posterior_mean": ("x0",)},
-        start="noise",
         vector=True,
-        thumbnail=False,
         split=("encode", "denoise", "compose"),
         graphs={
             "denoise": GraphInterface({"x": _STATE, "t": SCALAR}, {_PREDICTED: _STATE}),
@@ -117,14 +113,10 @@ SYSTEMS: dict[str, SystemSpec] = {
     "gen2res": SystemSpec(
         samplers={"ddim": ("eps",), "ancestral": ("eps",)},
         start="image",
-        vector=False,
-        thumbnail=False,
         split=("denoise",),
         graphs={
             "denoise": GraphInterface(
-                {"x": _STATE, "t": SCALAR},
-                {_PREDICTED: _STATE, "variance": _STATE},
-                optional=frozenset({"variance"}),
+                {"x": _STATE, "t": SCALAR}, {_PREDICTED: _STATE, "variance": _STATE}, optional=frozenset({"variance"})
             ),
             "fused": FUSED,
         },

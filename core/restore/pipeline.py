@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Batch, Image, State, to_batch
 from ..errors import GraphError
-from ..pack.manifest import Manifest
-from ..pack.size import TileWindow
+from ..pack.manifest import Manifest, TileWindow
 from ..pack.systems import SYSTEMS
 from ..photo.resize import thumbnail
 from ..sampling.noise import normal, normal_vector

@@ -19,8 +19,7 @@ import numpy as np
 from ..arrays import Image, to_image
 from ..errors import PackError, UnknownNameError, UsageError
 from ..limits import LARGEST_AMOUNT, LARGEST_TILE, MAX_MEMORY_BYTES, WORKING_BYTES
-from ..pack.manifest import Manifest
-from ..pack.size import TileWindow, padded_size, smallest_tile
+from ..pack.manifest import Manifest, TileWindow, padded_size, smallest_tile
 from ..pack.store import default_pack
 from ..pack.systems import SYSTEMS
 from ..photo.photo import Photo, check_pixels, mean_of_channels

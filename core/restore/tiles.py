@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ..arrays import Batch, Image
 from ..errors import GraphError, UsageError
 from ..native import library
-from ..pack.size import FEATHER, padded_size, smallest_tile
+from ..pack.manifest import FEATHER, padded_size, smallest_tile
 
 __all__ = ["Box", "Tile", "TilePlan", "blend", "cut", "join", "plan", "split"]
 

@@ -25,7 +25,7 @@ from ...core.metrics import psnr
 from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
 from ...core.models.dtpm import DtpmConfig, Predictor
-from ...core.pack.size import FEATHER
+from ...core.pack.manifest import FEATHER
 from ...core.pack.systems import IMAGE
 from ...core.timing import interleaved
 from ..limits import GREY_LEVEL, LARGEST_OVERLAP

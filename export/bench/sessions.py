@@ -14,8 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ...core.errors import MissingExtraError
-from ...core.machine import instruction_sets, processor
-from ...core.timing import interleaved
+from ...core.timing import instruction_sets, interleaved, processor
 
 __all__ = ["TIMED_CALLS", "GraphRun", "machine", "milliseconds", "open_onnxruntime", "open_openvino"]
 

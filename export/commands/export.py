@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import UsageError
-from ...core.pack.size import TileWindow
+from ...core.pack.manifest import TileWindow
 from ..systems import SamplingOptions
 from ..targets import TARGETS
 

@@ -18,8 +18,7 @@ import torch
 from ...core.arrays import Array, Image
 from ...core.errors import UsageError
 from ...core.models.deploy.rewrite import eager, mode
-from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile
-from ...core.pack.size import padded_size, smallest_tile
+from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, padded_size, smallest_tile
 from ...core.pack.systems import SYSTEMS
 from ...core.photo.listing import released_photos
 from ...core.restore.pipeline import Graph as Run

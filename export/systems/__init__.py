@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import UsageError
-from ...core.pack.size import TileWindow
+from ...core.pack.manifest import TileWindow
 
 if TYPE_CHECKING:
     from .source import CheckpointSource

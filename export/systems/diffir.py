@@ -14,8 +14,7 @@ from ...core.errors import UsageError
 from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
 from ...core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDenoiser, sampled
-from ...core.pack.manifest import Size
-from ...core.pack.size import TileWindow
+from ...core.pack.manifest import Size, TileWindow
 from ...core.pack.systems import IMAGE, SCALAR, ArraySpec
 from ..limits import FUSED_STEPS
 from .model_graph import ModelGraph, part_way

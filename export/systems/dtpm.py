@@ -15,8 +15,7 @@ from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
 from ...core.models.dtpm import Composed, Dtpm, DtpmConfig
 from ...core.models.semantic_code import NoEncoder, SemanticConfig, encoder_of, open_semantic, semantic_file
-from ...core.pack.manifest import Conditions, Size
-from ...core.pack.size import TileWindow
+from ...core.pack.manifest import Conditions, Size, TileWindow
 from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ...core.sampling.schedule import SCHEDULES, trailing
 from ...core.sampling.steps import GAIN, own_steps, sampled_deviation

@@ -17,8 +17,7 @@ from ...core.errors import UnknownNameError, UsageError
 from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
 from ...core.models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
-from ...core.pack.manifest import Size
-from ...core.pack.size import TileWindow
+from ...core.pack.manifest import Size, TileWindow
 from ...core.pack.systems import IMAGE, SCALAR, SYSTEMS
 from ...core.sampling.schedule import ddpm, quadratic, strided
 from ...core.sampling.steps import Steps, own_steps

@@ -13,8 +13,7 @@ import numpy as np
 from ...core.arrays import FloatImage
 from ...core.degradations import TASKS
 from ...core.errors import UsageError
-from ...core.pack.manifest import Size
-from ...core.pack.size import TileWindow
+from ...core.pack.manifest import Size, TileWindow
 from .model_graph import ModelGraph
 
 __all__ = ["DEFAULT_WINDOW", "CheckpointSource", "Damage", "ModelWords", "Opened", "files_digest"]

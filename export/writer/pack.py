@@ -17,8 +17,7 @@ import torch
 from torch.export import ExportedProgram
 
 from ...core.errors import UnknownNameError, UsageError
-from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, mirror
-from ...core.pack.size import TileWindow
+from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, TileWindow, mirror
 from ...core.pack.store import packed_file
 from ...core.sampling.noise import NOISE_SPEC
 from ..systems.model_graph import traced

@@ -15,8 +15,7 @@ from ...core import metrics
 from ...core.arrays import Image
 from ...core.degradations.fixed import CLEAN, DAMAGES, image_digest
 from ...core.metrics import read_lpips_weights
-from ...core.metrics.baselines import NULLS, null_result
-from ...core.metrics.intervals import PairedDifference, paired
+from ...core.metrics.baselines import NULLS, PairedDifference, null_result, paired
 from ..limits import NLM_GATE, TEXTURE_GATES, GateLimit
 from .methods import DTPM, INPUT, NLM, PREDICTOR, BenchMethod, ResultCache
 from .trials import Trial

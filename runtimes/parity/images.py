@@ -13,8 +13,7 @@ import numpy as np
 from ...core.arrays import Batch, Image
 from ...core.errors import GraphError, PackError
 from ...core.metrics.similarity import psnr
-from ...core.pack.manifest import Manifest
-from ...core.pack.size import padded_size
+from ...core.pack.manifest import Manifest, padded_size
 from ...core.restore.pipeline import prepare, restore_tile, tiled_graphs
 from ...core.restore.reference import (
     REFERENCE_FORMAT,

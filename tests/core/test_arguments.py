@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketprior.core.arguments import NamedPath, named_path, natural_number, positive_number, whole_number
+from pocketprior.core.arguments import NamedPath, named_path, natural_number, percentage, whole_number
 
 PARSED = named_path("sigma", "FFDNet=ffdnet.onnx:sigma=25")
 
@@ -37,8 +37,8 @@ def test_whole_numbers():
                 kind(text)
 
 
-def test_positive_numbers():
-    assert positive_number("2.5e-1") == 0.25
-    for text in ("0", "-1", "inf", "nan", "x"):
-        with pytest.raises(ArgumentTypeError, match=f"expected a number above 0, got '{text}'"):
-            positive_number(text)
+def test_a_percentage():
+    assert percentage("100") == 100
+    for text in ("0", "101", "x"):
+        with pytest.raises(ArgumentTypeError, match=f"expected a whole number from 1 to 100, got '{text}'"):
+            percentage(text)

@@ -9,7 +9,7 @@ import pytest
 
 from pocketprior.core import limits
 from pocketprior.core.errors import PhotoTooLargeError, UsageError
-from pocketprior.core.metrics.intervals import paired
+from pocketprior.core.metrics.baselines import paired
 from pocketprior.core.photo.colour import SRGB, checked, profile
 from pocketprior.core.photo.photo import check_size
 from pocketprior.core.restore.restorer import Restorer, tile_edge

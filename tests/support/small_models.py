@@ -15,7 +15,7 @@ from pocketprior.core.models.dirformer import DirformerConfig
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, PredictorConfig
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
 from pocketprior.core.models.semantic_code import NO_SEMANTIC, SemanticConfig, SemanticEncoder
-from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.pack.manifest import TileWindow
 from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource, Sampling

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pocketprior.core.pack.manifest import ArraySpec
-from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.pack.manifest import ArraySpec, TileWindow
 from support.packs import CODE, IMAGE, SCALAR, VECTOR, WIDTH, Tiny, Writer
 
 __all__ = ["ANCESTRAL", "DIFFIR", "GEN2RES", "MEANS", "PRIOR", "WINDOW"]

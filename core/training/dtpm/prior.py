@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...arrays import FloatImage
 from ...degradations import gaussian_blur, gaussian_noise
-from ...degradations.encoding import blend
+from ...degradations.filters import blend
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
 from ...sampling.samplers import ddim

@@ -20,7 +20,7 @@ from ...arrays import Image, to_batch, to_image
 from ...degradations import TASKS
 from ...errors import UsageError
 from ...markdown import table
-from ...metrics.intervals import PairedDifference, paired
+from ...metrics.baselines import PairedDifference, paired
 from ..losses import psnr_loss
 
 __all__ = [

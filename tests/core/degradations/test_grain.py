@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import grain
-from pocketprior.core.degradations.encoding import LUMA
+from pocketprior.core.degradations.filters import LUMA
 from pocketprior.core.degradations.grain import Camera, mosaic_noise
 
 SIDE = 256  # a correlation over so many samples is known to about 0.003
@@ -133,3 +133,13 @@ def test_demosaiced_noise_is_what_bilinear_interpolation_makes(rng) -> None:
 def test_demosaiced_noise_is_coupled_in_space(rng) -> None:
     done = mosaic_noise(rng.standard_normal((128, 128, 3), dtype=np.float32))
     assert np.corrcoef(done[:, :-1, 0].ravel(), done[:, 1:, 0].ravel())[0, 1] > 0.3
+
+
+def test_grain_is_grey_and_strongest_in_mid_tones(rng) -> None:
+    levels = np.repeat(np.array([0.02, 0.5, 0.98], np.float32), 300)[:, np.newaxis, np.newaxis]
+    flat = np.broadcast_to(levels, (900, 100, 3))
+    added = grain.film_grain(flat, 0.05, 0.6, rng) - flat
+    assert np.ptp(added, axis=2).max() < 1e-6
+    deviations = [part.std() for part in np.split(added, 3)]
+    assert deviations[1] == pytest.approx(0.05, rel=0.1)
+    assert max(deviations[0], deviations[2]) < 0.4 * deviations[1]

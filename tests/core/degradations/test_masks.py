@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprior.core.degradations.masks import BRUSHES, brush_mask
+from pocketprior.core.degradations.masks import BRUSHES, brush_mask, scratches
+from pocketprior.core.degradations.window import Window
 
 
 def shares(side: int, thickness) -> list[float]:
@@ -33,3 +34,21 @@ def test_mask_is_seeded_and_hides_something(seed: int, height: int, width: int) 
         assert first.dtype == np.bool_
         assert first.any()
         np.testing.assert_array_equal(first, second)
+
+
+def blank(height: int, width: int) -> Window:
+    return Window.whole(np.zeros((height, width, 3), np.uint8))
+
+
+def test_scratches_are_fine_and_upright(rng) -> None:
+    mask = scratches(blank(200, 200), 6, 200.0, 0.02, rng)
+    assert mask.shape == (200, 200)
+    assert 0.4 < mask.max() <= 1
+    assert 0.001 < (mask > 0.1).mean() < 0.05
+    down, across = (np.abs(np.diff(mask, axis=axis)).sum() for axis in (0, 1))
+    assert across > 3 * down
+
+
+def test_no_scratches_leave_no_mark(rng) -> None:
+    assert scratches(blank(30, 20), 0, 30.0, 0.1, rng).max() == 0
+    assert scratches(blank(1, 1), 3, 1.0, 0.1, rng).shape == (1, 1)

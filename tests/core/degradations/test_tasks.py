@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketprior.core.degradations import SHRINKS, TASKS, mixed_v1
-from pocketprior.core.degradations.encoding import srgb_to_linear
+from pocketprior.core.degradations.filters import srgb_to_linear
 
 NAMES = (
     *(

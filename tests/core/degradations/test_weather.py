@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import weather
-from pocketprior.core.degradations.encoding import linear_to_srgb
-from pocketprior.core.degradations.weather import SmoothField, depth_map, scattered
-from pocketprior.core.degradations.window import Part, Window
+from pocketprior.core.degradations.filters import linear_to_srgb
+from pocketprior.core.degradations.weather import depth_map, scattered, smooth_field
+from pocketprior.core.degradations.window import Window
 
 
 def test_haze_leaves_the_near_and_hides_the_far(waves) -> None:
@@ -57,7 +57,7 @@ def test_flake_is_round_when_still_and_drawn_out_when_falling() -> None:
 
 
 def test_smooth_field_varies_over_its_cells(rng) -> None:
-    field = SmoothField.draw(200, 160, 40, rng).at(Part.whole(200, 160))
+    field = smooth_field(200, 160, 40, rng)(Window.whole(np.zeros((200, 160, 3), np.uint8)))
     assert field.shape == (200, 160)
     assert 0 <= field.min() < 0.2
     assert 0.8 < field.max() <= 1
@@ -65,7 +65,7 @@ def test_smooth_field_varies_over_its_cells(rng) -> None:
 
 
 def test_smooth_field_of_one_pixel(rng) -> None:
-    assert SmoothField.draw(1, 1, 100, rng).at(Part.whole(1, 1)).shape == (1, 1)
+    assert smooth_field(1, 1, 100, rng)(Window.whole(np.zeros((1, 1, 3), np.uint8))).shape == (1, 1)
 
 
 @pytest.mark.parametrize("coverage", [0.02, 0.1])

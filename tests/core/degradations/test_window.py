@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from pocketprior.core.degradations import SHRINKS, TASKS, Window
-from pocketprior.core.degradations.encoding import LUMA
-from pocketprior.core.degradations.filters import softened
+from pocketprior.core.degradations.filters import LUMA
 from pocketprior.core.degradations.weather import depth_map
-from pocketprior.core.degradations.window import local
+from pocketprior.core.degradations.window import local, softened
 
 HEIGHT, WIDTH = 210, 150
 PLACES = [(0, 0), (3, 7), (70, 41), (HEIGHT - 48, WIDTH - 40)]  # of a window of 48 x 40

@@ -5,7 +5,7 @@ import pytest
 
 from pocketprior.core import metrics
 from pocketprior.core.errors import UsageError
-from pocketprior.core.metrics.planes import gaussian_taps, luma, mean_2x2, planes, smooth, valid
+from pocketprior.core.metrics.planes import gaussian_taps, luma, planes, smooth, valid
 
 PAIR_METRICS = (
     metrics.haarpsi,
@@ -91,7 +91,3 @@ def test_gaussian_taps():
     assert taps.sum() == pytest.approx(1)
     assert taps[5] / taps[8] == pytest.approx(np.exp(2))
     assert np.array_equal(taps, taps[::-1])
-
-
-def test_mean_2x2():
-    assert np.array_equal(mean_2x2(np.arange(8.0).reshape(2, 4)), [[2.5, 4.5]])

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from pocketprior.core.errors import PackError, PackVersionError, UnknownNameError
-from pocketprior.core.pack.manifest import FILE, Manifest, PackedFile, TaskFacts, mirror
-from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.pack.manifest import FILE, Manifest, PackedFile, TaskFacts, TileWindow, mirror
 from support import packs, system_packs
 
 Tree = dict[str, Any]

@@ -10,7 +10,7 @@ from pocketprior.core.arrays import Batch, Image, to_batch, to_image
 from pocketprior.core.errors import GraphError, UsageError
 from pocketprior.core.limits import LARGEST_TILE
 from pocketprior.core.native import library
-from pocketprior.core.pack.size import FEATHER, padded_size, smallest_tile
+from pocketprior.core.pack.manifest import FEATHER, padded_size, smallest_tile
 from pocketprior.core.restore import tiles
 from pocketprior.core.restore.restorer import PROCESS_BYTES, tile_edge
 from pocketprior.core.restore.tiles import Box, Tile, TilePlan, blend, cut, join, plan, split

@@ -22,8 +22,7 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.dtpm import DenoiserConfig, PredictorConfig
 from pocketprior.core.models.gen2res import restore
-from pocketprior.core.pack.manifest import GraphSpec, Manifest, PackedFile
-from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.pack.manifest import GraphSpec, Manifest, PackedFile, TileWindow
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.noise_sigma import noise_sigma
 from pocketprior.core.restore.reference import load

@@ -13,8 +13,7 @@ import pytest
 from pocketprior.core.cli import main
 from pocketprior.core.degradations import TASKS
 from pocketprior.core.errors import CheckpointError, PhotoWriteError, UnknownNameError, UsageError
-from pocketprior.core.pack.manifest import Manifest
-from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.pack.manifest import Manifest, TileWindow
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.export.systems.diffir import DiffirSource

@@ -14,8 +14,7 @@ from pocketprior.core.arrays import Image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import GraphError, PackError, UsageError
 from pocketprior.core.models.deploy.rewrite import eager
-from pocketprior.core.pack.manifest import Manifest, Size
-from pocketprior.core.pack.size import TileWindow
+from pocketprior.core.pack.manifest import Manifest, Size, TileWindow
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
