@@ -23,8 +23,7 @@ from ..core.training.gen2res.album import Album, draw_album, is_generated
 from ..core.training.gen2res.base import CONSTRAIN_STAGE, VAL_CROP, ConstrainRecipe
 from ..core.training.loop.loop import CHECKPOINT_NAME, train
 from .systems.gen2res import Gen2ResSource
-from .writer.entries import check_place
-from .writer.pack import PackOptions, write_pack
+from .writer.pack import PackOptions, check_place, write_pack
 
 __all__ = ["PersonalizeOptions", "constrain", "personalize"]
 

@@ -29,11 +29,10 @@ from ...core.pack.size import FEATHER
 from ...core.pack.systems import IMAGE
 from ...core.timing import interleaved
 from ..limits import GREY_LEVEL, LARGEST_OVERLAP
-from ..systems.model_graph import ModelGraph, traced
+from ..systems.source import ModelGraph, traced
 from ..targets.calibration import multiply_adds, ranges
-from ..targets.onnx import convert_onnx
+from ..targets.onnx import convert_onnx, quantized_graph
 from ..targets.openvino import write_ir
-from ..targets.quantized_onnx import quantized_graph
 from ..targets.weights import initializers, uses, weights_digest
 from .sessions import GraphRun, open_onnxruntime, open_openvino
 

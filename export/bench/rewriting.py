@@ -20,7 +20,7 @@ from ...core.markdown import table
 from ...core.models import diffir, dtpm, gen2res
 from ...core.models.deploy.rewrite import rewritten
 from ...core.pack.systems import ArraySpec
-from ..systems.model_graph import ModelGraph, traced
+from ..systems.source import ModelGraph, traced
 from ..targets.onnx import convert_onnx
 from .sessions import TIMED_CALLS, GraphRun, machine, milliseconds, open_onnxruntime, open_openvino
 

@@ -10,7 +10,7 @@ from ...core.arguments import whole_number
 from .export import add_sampling, sampling_options
 
 if TYPE_CHECKING:
-    from ..reference.record import RecordOptions
+    from ..parity_reference import RecordOptions
 
 __all__ = ["add_arguments", "check", "run"]
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the reference and print what is in it."""
-    from ..reference.record import record
+    from ..parity_reference import record
 
     about = record(args.checkpoint, args.photos, args.out, _options(args), sampling_options(args))
     calls = sum(len(calls) for case in about.cases for calls in case.calls.values())
@@ -46,6 +46,6 @@ def check(args: argparse.Namespace) -> None:
 
 
 def _options(args: argparse.Namespace) -> RecordOptions:
-    from ..reference.record import RecordOptions
+    from ..parity_reference import RecordOptions
 
     return RecordOptions(args.side, args.device, args.tile, args.teacher, args.teacher_steps)

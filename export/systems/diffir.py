@@ -18,8 +18,7 @@ from ...core.pack.manifest import Size
 from ...core.pack.size import TileWindow
 from ...core.pack.systems import IMAGE, SCALAR, ArraySpec
 from ..limits import FUSED_STEPS
-from .model_graph import ModelGraph, part_way
-from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
+from .source import DEFAULT_WINDOW, ModelGraph, ModelWords, Opened, files_digest, part_way
 
 __all__ = ["SOURCE", "DiffirSource", "diffir_graphs"]
 

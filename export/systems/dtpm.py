@@ -21,8 +21,7 @@ from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ...core.sampling.schedule import SCHEDULES, trailing
 from ...core.sampling.steps import GAIN, own_steps, sampled_deviation
 from ..limits import FUSED_STEPS
-from .model_graph import ModelGraph, receptive_field
-from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
+from .source import DEFAULT_WINDOW, ModelGraph, ModelWords, Opened, files_digest, receptive_field
 
 __all__ = ["SOURCE", "DtpmSource", "Sampling", "dtpm_graphs"]
 

@@ -23,8 +23,7 @@ from ...core.pack.systems import IMAGE, SCALAR, SYSTEMS
 from ...core.sampling.schedule import ddpm, quadratic, strided
 from ...core.sampling.steps import Steps, own_steps
 from ..limits import FUSED_STEPS
-from .model_graph import ModelGraph, part_way
-from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
+from .source import DEFAULT_WINDOW, ModelGraph, ModelWords, Opened, files_digest, part_way
 
 __all__ = ["SOURCE", "Gen2ResSource", "gen2res_graphs"]
 

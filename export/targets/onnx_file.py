@@ -6,17 +6,16 @@ Large constants can lie in a file next to the graph, one that several graphs may
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from ...core.pack.manifest import Manifest
 from ...core.pack.store import SHARED, packed_file
-from . import Written
+from . import Joined, TaskPack, Written
 
-__all__ = ["LARGE_GRAPH", "MODULE_KEY", "ConstantStore", "SharedFiles", "normalized", "shared_onnx", "write_graph"]
+__all__ = ["ConstantStore", "join_files", "normalized", "shared_onnx", "write_graph"]
 
 MODULE_KEY = "pocketprior.module"  # metadata of a node
 LARGE_GRAPH = 2**30  # bytes of weights from which they go into a file of their own; a protocol buffer holds 2 GiB
@@ -41,44 +40,33 @@ class ConstantStore:
         return self.offsets[constant]
 
 
-class SharedFiles:
-    """Joins the graph files of several tasks, whose constants go into one file; see `Joiner`.
+def join_files(
+    target: str,
+    split: Callable[[Path, ConstantStore], tuple[bytes, bytes]],
+    packs: Sequence[TaskPack],
+    folder: Path,
+) -> Joined:
+    """Join the graph files of several tasks: their constants go into one file, `SHARED[target]`.
 
     Args:
-        target: Name of the target, whose shared file is `SHARED[target]`.
+        target: Name of the target.
         split: (path of a graph file, store) -> the file with its constants in the store, and the same without what
-            only differs between tasks, by which equal graphs are found.
+            only differs between tasks, by which equal graphs are found: they are stored once.
+        packs: The tasks.
         folder: Of the joined pack.
     """
-
-    def __init__(self, target: str, split: Callable[[Path, ConstantStore], tuple[bytes, bytes]], folder: Path) -> None:
-        self.target, self.split, self.folder = target, split, folder
-        self.store = ConstantStore()
-        self.known: dict[tuple[str, str], dict[bytes, str]] = {}
-        self.places: dict[tuple[str, str, str], str] = {}
-
-    def add(self, pack: Path, manifest: Manifest, prefix: str) -> None:
-        """As in `Joiner`: a file that another task has too is stored once."""
-        for graph, spec in manifest.graphs.items():
-            for label, packed in spec.files.get(self.target, {}).items():
-                content, same = self.split(pack / packed.file, self.store)
-                place = self.known.setdefault((graph, label), {}).setdefault(same, prefix + packed.file)
-                self.places[manifest.tasks[0], graph, label] = place
-                if not (self.folder / place).exists():
-                    (self.folder / place).write_bytes(content)
-
-    def finish(self) -> None:
-        """As in `Joiner`."""
-        (self.folder / SHARED[self.target]).write_bytes(self.store.data)
-
-    def written(self, task: str, graph: str, label: str) -> Written:
-        """As in `Joiner`."""
-        file = packed_file(self.folder, self.places[task, graph, label])
-        return Written(label, file, (packed_file(self.folder, SHARED[self.target]),))
-
-    def function(self, task: str, graph: str) -> str:  # noqa: ARG002
-        """As in `Joiner`: a file holds one graph."""
-        return ""
+    store, known, places = ConstantStore(), dict[tuple[str, str, bytes], str](), dict[tuple[str, str, str], str]()
+    for pack in packs:
+        for graph, spec in pack.manifest.graphs.items():
+            for label, packed in spec.files.get(target, {}).items():
+                content, same = split(pack.folder / packed.file, store)
+                place = known.setdefault((graph, label, same), pack.prefix + packed.file)
+                places[pack.task, graph, label] = place
+                if not (folder / place).exists():
+                    (folder / place).write_bytes(content)
+    (folder / SHARED[target]).write_bytes(store.data)
+    shared = (packed_file(folder, SHARED[target]),)
+    return {key: Written(key[-1], packed_file(folder, place), shared) for key, place in places.items()}
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:

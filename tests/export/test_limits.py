@@ -22,8 +22,7 @@ from pocketprior.export.bench.candidates import overlap_needed
 from pocketprior.export.quantization import api
 from pocketprior.export.quantization import search as searching
 from pocketprior.export.quantization.pack_quality import FloatResults, PackQuality
-from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPlan, search
-from pocketprior.export.quantization.solve import mean_square
+from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPlan, mean_square, search
 from pocketprior.export.systems.dtpm import Sampling, dtpm_graphs
 from pocketprior.export.targets.calibration import FloatPack
 from pocketprior.export.writer.golden_restoration import _check_close, settle

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketprior.core.pack.systems import ArraySpec
-from pocketprior.export.systems.model_graph import ModelGraph, traced
+from pocketprior.export.systems.source import ModelGraph, traced
 from pocketprior.export.targets.coreml.convert import convert_coreml
 from pocketprior.export.targets.coreml.coreml_package import CoremlPackage
 

@@ -12,8 +12,7 @@ from pocketprior.export.limits import MARGIN_DB
 from pocketprior.export.quantization import search as module
 from pocketprior.export.quantization.pack_quality import FloatResults, errors
 from pocketprior.export.quantization.plan import check_plan
-from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPlan, fingerprint, search
-from pocketprior.export.quantization.solve import cost_of
+from pocketprior.export.quantization.search import FoundPlan, Measurements, NoPlan, cost_of, fingerprint, search
 from pocketprior.export.targets.calibration import FloatPack
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from pocketprior.export.quantization.solve import (
+from pocketprior.export.quantization.search import (
     _GAP,
     Choice,
     cost_of,

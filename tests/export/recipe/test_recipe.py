@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import PocketPriorError, UsageError
-from pocketprior.export.recipe.build_recipe import load_recipe, steps_of
-from pocketprior.export.recipe.build_run import planned
+from pocketprior.export.build_recipe import load_recipe, planned, steps_of
 
 WHOLE = """
 system = "dtpm"

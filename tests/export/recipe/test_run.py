@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import INTERRUPTED, PackError, UsageError
-from pocketprior.export.recipe.build_recipe import BuildStep
-from pocketprior.export.recipe.build_run import BUILD_STATE, run_steps
+from pocketprior.export.build_recipe import BUILD_STATE, BuildStep, run_steps
 
 
 def steps(folder: Path, setting: str = "a") -> list[BuildStep]:

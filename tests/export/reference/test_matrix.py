@@ -10,7 +10,7 @@ import pytest
 
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.restore.reference import load
-from pocketprior.export.reference.record import record_shots, settings_of, shots
+from pocketprior.export.parity_reference import record_shots, settings_of, shots
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare

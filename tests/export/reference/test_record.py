@@ -13,8 +13,8 @@ from pocketprior.core.cli import main
 from pocketprior.core.errors import UsageError
 from pocketprior.core.restore.reference import ParityReference, load
 from pocketprior.core.restore.restorer import Restorer
-from pocketprior.export.reference import record as recording_of
-from pocketprior.export.reference.record import Shot, device_of, environment, exact, record_shots, shots
+from pocketprior.export import parity_reference as recording_of
+from pocketprior.export.parity_reference import Shot, device_of, environment, exact, record_shots, shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource

@@ -20,9 +20,9 @@ from pocketprior.core.restore.selftest import read_golden, verify
 from pocketprior.core.restore.tiles import Box
 from pocketprior.core.sampling.samplers import ddim
 from pocketprior.core.sampling.steps import GAIN
-from pocketprior.export.reference.record import _AMOUNTS, _STRENGTHS, settings_of
+from pocketprior.export.parity_reference import _AMOUNTS, _STRENGTHS, settings_of
 from pocketprior.export.systems.dtpm import DtpmSource, dtpm_graphs
-from pocketprior.export.systems.model_graph import ModelGraph
+from pocketprior.export.systems.source import ModelGraph
 from pocketprior.export.targets.calibration import calls, damaged_photos
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes import open_graphs

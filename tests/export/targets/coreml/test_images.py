@@ -17,7 +17,7 @@ from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.pack.systems import IMAGE
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.selftest import verify
-from pocketprior.export.systems.model_graph import ModelGraph, traced
+from pocketprior.export.systems.source import ModelGraph, traced
 from pocketprior.export.targets.coreml.convert import with_image_input
 from pocketprior.export.targets.coreml.coreml_package import CoremlPackage, coremltools
 from pocketprior.export.writer.pack import PackOptions, write_pack

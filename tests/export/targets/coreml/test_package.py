@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketprior.export.systems.model_graph import traced
+from pocketprior.export.systems.source import traced
 from pocketprior.export.targets.coreml.convert import DEPLOYMENT_TARGETS, convert_coreml
 from pocketprior.export.targets.coreml.coreml_package import (
     INT4,
     CoremlPackage,
     blocks,
+    constant,
     coremltools,
     raise_version,
     write_package,
 )
-from pocketprior.export.targets.coreml.mil_operations import constant
 from pocketprior.runtimes.mil import read_package
 from support.coreml_package import MULTIPLE, Made
 

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.arrays import Array, Image
-from ...core.errors import UsageError
-from ...core.models.deploy.rewrite import eager, mode
-from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile
-from ...core.pack.size import padded_size, smallest_tile
-from ...core.pack.systems import SYSTEMS
-from ...core.photo.listing import released_photos
-from ...core.restore.pipeline import Graph as Run
-from ...core.restore.reference import (
+from ..core.arrays import Array, Image
+from ..core.errors import UsageError
+from ..core.models.deploy.rewrite import eager, mode
+from ..core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile
+from ..core.pack.size import padded_size, smallest_tile
+from ..core.pack.systems import SYSTEMS
+from ..core.photo.listing import released_photos
+from ..core.restore.pipeline import Graph as Run
+from ..core.restore.reference import (
     REFERENCE_FORMAT,
     REPLAY,
     RecordedCall,
@@ -34,12 +34,11 @@ from ...core.restore.reference import (
     facts_of,
     record_calls,
 )
-from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
-from ...core.sampling.noise import NOISE_SPEC
-from ..systems import SamplingOptions, source_of
-from ..systems.model_graph import ModelGraph
-from ..systems.source import Opened
-from ..targets.calibration import DamagedPhoto, damaged_photos
+from ..core.restore.restorer import GoldenSettings, Restorer, graph_names
+from ..core.sampling.noise import NOISE_SPEC
+from .systems import SamplingOptions, source_of
+from .systems.source import ModelGraph, Opened
+from .targets.calibration import DamagedPhoto, damaged_photos
 
 __all__ = [
     "RecordOptions",
