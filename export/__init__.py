@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["build", "export", "personalize", "quantize", "record"]
 
 _PLACES = {
-    "build": ".recipe.build_run",
+    "build": ".build_recipe",
     "export": ".writer.multitask",
     "personalize": ".personal",
     "quantize": ".quantization.api",
-    "record": ".reference.record",
+    "record": ".parity_reference",
 }
 
 

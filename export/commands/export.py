@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ...core.errors import UsageError
 from ...core.pack.size import TileWindow
 from ..systems import SamplingOptions
-from ..targets import TARGETS
+from ..targets import BASE_TARGET, TARGETS
 
 if TYPE_CHECKING:
     from ..writer.pack import PackOptions
 
-__all__ = ["add_arguments", "add_sampling", "check", "run", "sampling_options"]
+__all__ = ["add_arguments", "add_sampling", "options_of", "run", "sampling_options"]
 
 _CHECKPOINT = "model.safetensors of a finished DTPM, DiffIR or Gen2Res; of a DTPM one per task that shares its prior"
 _TO = f"comma-separated, of: {', '.join(TARGETS)} (default: %(default)s)"
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="photos for calibration and the golden restoration")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the pack; must not exist")
     parser.add_argument("--name", default="", help="name of the pack (default: that of its folder)")
-    parser.add_argument("--to", default="onnx", metavar="TARGETS", help=_TO)
+    parser.add_argument("--to", default=BASE_TARGET, metavar="TARGETS", help=_TO)
     parser.add_argument("--precision", default="fp32", metavar="PRECISIONS", help=_PRECISION)
     parser.add_argument("--system", help=_SYSTEM)
     parser.add_argument("--split", action="store_true", help="leave out the fused graph, for a smaller pack")
@@ -60,50 +60,37 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:
     """The options that `add_sampling` declares. Raises UsageError."""
-    return SamplingOptions(
-        semantic=args.semantic,
-        steps=args.steps,
-        gain=args.gain,
-        window=None if args.window is None else TileWindow(*args.window),
-        start=args.start,
-        sampler=args.sampler,
+    window = None if args.window is None else TileWindow(*args.window)
+    return SamplingOptions(args.semantic, args.steps, args.gain, window, args.start, args.sampler)
+
+
+def options_of(args: argparse.Namespace) -> tuple[PackOptions, SamplingOptions]:
+    """The options of `export`. Raises UsageError for what can be found wrong before the checkpoint exists."""
+    from ..writer.pack import PackOptions
+
+    try:
+        trained_on = args.trained_on.read_text(encoding="utf-8") if args.trained_on else ""
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--trained-on {args.trained_on} cannot be read ({error}); give a text file") from error
+    options = PackOptions(
+        name=args.name,
+        targets=args.to.split(","),
+        precisions=args.precision.split(","),
+        deployment_target=args.system,
+        trained_on=trained_on,
+        fused=not args.split,
+        tile=args.tile,
+        images=args.images,
     )
+    return options, sampling_options(args)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the pack and print what is in it."""
     from ..writer.multitask import export
 
-    manifest = export(args.checkpoint, args.out, args.data, _pack_options(args), sampling_options(args))
+    manifest = export(args.checkpoint, args.out, args.data, *options_of(args))
     size = sum(file.bytes for file in manifest.files())
     reasons = dict.fromkeys(task.golden["photo"].reason for task in manifest.per_task())
     print(f"{args.out}: {size / 1e6:.2f} MB, {', '.join(manifest.tasks)}, {'; '.join(reasons)}")
     return 0
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raise for options that can be found wrong before the checkpoint exists."""
-    _pack_options(args)
-    sampling_options(args)
-
-
-def _pack_options(args: argparse.Namespace) -> PackOptions:
-    from ..writer.pack import PackOptions
-
-    return PackOptions(
-        name=args.name,
-        targets=args.to.split(","),
-        precisions=args.precision.split(","),
-        deployment_target=args.system,
-        trained_on=_text(args.trained_on),
-        fused=not args.split,
-        tile=args.tile,
-        images=args.images,
-    )
-
-
-def _text(path: Path | None) -> str:
-    try:
-        return path.read_text(encoding="utf-8") if path else ""
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--trained-on {path} cannot be read ({error}); give a text file") from error

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from ...core.arguments import size_in_bytes, whole_number
 from ..limits import QUANTIZED_DB
-from ..targets import TARGETS, WEIGHT_PRECISIONS
+from ..targets import BASE_TARGET, TARGETS, WEIGHT_PRECISIONS
 
 if TYPE_CHECKING:
     from ..quantization.api import QuantizedPack, QuantizeOptions
 
-__all__ = ["add_arguments", "check", "run"]
+__all__ = ["add_arguments", "options_of", "run"]
 
 _BUDGET = "PSNR to the float pack that the worst photo keeps (%(default)s)"
 _OBJECTIVE = "smallest graphs, or the most integer arithmetic (%(default)s)"
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--plan", type=Path, metavar="FILE", help="take this plan instead of searching for one")
     chosen.add_argument("--level", choices=WEIGHT_PRECISIONS[1:], help="one precision for every layer that can have it")
     parser.add_argument(
-        "--to", default="onnx", metavar="TARGETS", help=f"comma-separated, of: {', '.join(TARGETS)} (%(default)s)"
+        "--to", default=BASE_TARGET, metavar="TARGETS", help=f"comma-separated, of: {', '.join(TARGETS)} (%(default)s)"
     )
     parser.add_argument("--photos", type=whole_number, default=10, help="of each of the three groups (%(default)s)")
     parser.add_argument("--side", type=whole_number, default=192, help="pixels of their square crops (%(default)s)")
@@ -50,27 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the measurements for programs")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Quantize and print what was measured; 1 if nothing keeps the budget, and no pack is written."""
-    from ..quantization.api import quantize
-
-    made = quantize(args.pack, args.out, args.data, _options(args))
-    if made.rows:
-        print(_json(made) if args.json else _text(made, args.budget_db))
-    if made.problem:
-        print(f"pocketprior: there is no plan: {made.problem}", file=sys.stderr)
-    return 1 if made.problem else 0
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raise for options that can be found wrong before the pack exists."""
-    _options(args)
-
-
-def _options(args: argparse.Namespace) -> QuantizeOptions:
+def options_of(args: argparse.Namespace) -> tuple[QuantizeOptions]:
+    """The options of `quantize`. Raises UsageError for what can be found wrong before the pack exists."""
     from ..quantization.api import QuantizeOptions
 
-    return QuantizeOptions(
+    options = QuantizeOptions(
         targets=args.to.split(","),
         budget_db=args.budget_db,
         max_bytes=args.max_size,
@@ -83,10 +67,20 @@ def _options(args: argparse.Namespace) -> QuantizeOptions:
         search=args.search,
         compare=args.compare,
     )
+    return (options,)
 
 
-def _json(made: QuantizedPack) -> str:
-    return json.dumps({"rows": [dataclasses.asdict(row) for row in made.rows]}, indent=1)
+def run(args: argparse.Namespace) -> int:
+    """Quantize and print what was measured; 1 if nothing keeps the budget, and no pack is written."""
+    from ..quantization.api import quantize
+
+    made = quantize(args.pack, args.out, args.data, *options_of(args))
+    if made.rows:
+        rows = [dataclasses.asdict(row) for row in made.rows]
+        print(json.dumps({"rows": rows}, indent=1) if args.json else _text(made, args.budget_db))
+    if made.problem:
+        print(f"pocketprior: there is no plan: {made.problem}", file=sys.stderr)
+    return 1 if made.problem else 0
 
 
 def _text(made: QuantizedPack, budget_db: float) -> str:

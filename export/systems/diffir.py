@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from ...core.pack.manifest import Size
 from ...core.pack.size import TileWindow
 from ...core.pack.systems import IMAGE, SCALAR, ArraySpec
 from ..limits import FUSED_STEPS
-from .source import DEFAULT_WINDOW, ModelGraph, ModelWords, Opened, files_digest, part_way
+from .source import DEFAULT_WINDOW, CheckpointSource, ModelGraph, ModelWords, Opened, part_way
 
 __all__ = ["SOURCE", "DiffirSource", "diffir_graphs"]
 
@@ -99,10 +98,9 @@ def diffir_graphs(model: Diffir, gain: float) -> dict[str, ModelGraph]:
 
 
 @dataclass(frozen=True)
-class DiffirSource:
+class DiffirSource(CheckpointSource):
     """A "diffir" checkpoint."""
 
-    model: Path
     gain: float = 1.0  # share of the change that is made at strength 1
     window: TileWindow = DEFAULT_WINDOW  # the tiles that it runs on
 
@@ -115,10 +113,6 @@ class DiffirSource:
         task = checkpoint.facts["task"]
         facts = self._facts(model, task) | {"receptive_field": self._receptive_fields(graphs)}
         return Opened(graphs, facts, _about(task, model.config.steps), TASKS[task])
-
-    def digest(self) -> str:
-        """As in `CheckpointSource`."""
-        return files_digest(self.model)
 
     def _receptive_fields(self, graphs: Container[str]) -> dict[str, TileWindow]:
         """All but that of denoise, which does not run on tiles."""

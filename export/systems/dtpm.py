@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ...core.sampling.schedule import SCHEDULES, trailing
 from ...core.sampling.steps import GAIN, own_steps, sampled_deviation
 from ..limits import FUSED_STEPS
-from .source import DEFAULT_WINDOW, ModelGraph, ModelWords, Opened, files_digest, receptive_field
+from .source import DEFAULT_WINDOW, CheckpointSource, ModelGraph, ModelWords, Opened, files_digest, receptive_field
 
 __all__ = ["SOURCE", "DtpmSource", "Sampling", "dtpm_graphs"]
 
@@ -117,10 +116,9 @@ def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str
 
 
 @dataclass(frozen=True)
-class DtpmSource:
+class DtpmSource(CheckpointSource):
     """A "dtpm" checkpoint."""
 
-    model: Path
     semantic: str = ""  # its semantic encoder, a file or timm:MODEL=FILE; "" for a model without a code
     steps: int = 0  # of the sampler; 0 for a student's own, and for 4 of other models
     gain: float | None = None  # share of the residual that is added at strength 1; None for 0.5

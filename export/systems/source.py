@@ -1,10 +1,8 @@
-"""The graphs of a pack as PyTorch modules: what is traced is the reference, rewritten only where that is exact.
+"""What the writer of packs needs of a trained model, of whatever system: its graphs, facts and words.
 
-Each module's `forward` takes, by name, and returns, in order, exactly the arrays of the pack's contract
-(`core/pack/systems.py`); several outputs are a tuple. The modules of a system are in the file of that name.
-
-
-What the writer of packs needs of a trained model, of whatever system.
+Graphs are PyTorch modules: what is traced is the reference, rewritten only where that is exact. Each module's `forward`
+takes, by name, and returns, in order, exactly the arrays of the pack's contract (`core/pack/systems.py`); several
+outputs are a tuple. The modules of a system are in the file of that name.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,10 +66,7 @@ def part_way(image: Tensor, restored: Tensor, share: Tensor) -> Tensor:
 def traced(graph: ModelGraph, multiple: int, tile: int | None = None) -> torch.export.ExportedProgram:
     """The graph in PyTorch's operators, from which each target is written.
 
-    Args:
-        graph: What to trace.
-        multiple: Of heights and widths, which are free unless there is a `tile`.
-        tile: The only height and width, in pixels.
+    Heights and widths are any multiples of `multiple` pixels, unless `tile` is the only one.
     """
     height, width = (tile, tile) if tile else (multiple * side for side in _EXAMPLE)
     units = [torch.export.Dim(f"{symbol}_units", min=1, max=2**16) for symbol in ("h", "w")]
@@ -83,12 +78,8 @@ def traced(graph: ModelGraph, multiple: int, tile: int | None = None) -> torch.e
     free = tile is None and any(shapes.values())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # PyTorch warns about its own deprecations
-        return torch.export.export(
-            graph.module,
-            (),
-            graph.example(height, width),
-            dynamic_shapes=shapes if free else None,
-        )
+        example = graph.example(height, width)
+        return torch.export.export(graph.module, (), example, dynamic_shapes=shapes if free else None)
 
 
 @torch.no_grad()
@@ -96,10 +87,7 @@ def receptive_field(graph: ModelGraph, multiple: int, limit: int = 256) -> int:
     """The largest distance, in pixels, from which an output pixel can be influenced: exact, by following NaN.
 
     One row of every spatial input is NaN at a time, then one column, at each of the `multiple` positions on the
-    sampling grid; the result is how far from it an output is NaN.
-
-    Raises:
-        ValueError: The receptive field may be larger than `limit` pixels.
+    sampling grid; the result is how far from it an output is NaN. Raises ValueError if that may be more than `limit`.
     """
     length = -(-2 * limit // multiple) * multiple
     largest = 0
@@ -146,36 +134,27 @@ class Opened:
         multiple: int = self.facts["size"].multiple_of
         if edge < 1 or edge % multiple:
             raise UsageError(f"expected tiles of a multiple of {multiple} pixels, got {edge}")
-        fields: Mapping[str, int | TileWindow] = self.facts["receptive_field"]
-        facts = {
-            "size": Size(multiple, edge, fixed=True),
-            "receptive_field": {
-                n: TileWindow(edge, r.overlap) if isinstance(r, TileWindow) else r for n, r in fields.items()
-            },
-        }
-        return replace(self, facts={**self.facts, **facts})
+        given: dict[str, int | TileWindow] = self.facts["receptive_field"]
+        fields = {n: TileWindow(edge, r.overlap) if isinstance(r, TileWindow) else r for n, r in given.items()}
+        size = Size(multiple, edge, fixed=True)
+        return replace(self, facts={**self.facts, "size": size, "receptive_field": fields})
 
 
-class CheckpointSource(Protocol):
+@dataclass(frozen=True)
+class CheckpointSource:
     """The checkpoint of a pack, and how it is to sample; fields after the path are the options of its system."""
 
-    @property
-    def model(self) -> Path:
-        """The checkpoint's file."""
-        ...
+    model: Path  # the checkpoint's file
 
     def open(self) -> Opened:
         """The model. Raises CheckpointError, and UsageError for a model that cannot be packed."""
-        ...
+        raise NotImplementedError
 
     def digest(self) -> str:
-        """sha256 over the files of the checkpoints."""
-        ...
+        """sha256 (hex) over the files of the checkpoints."""
+        return files_digest(self.model)
 
 
 def files_digest(*paths: Path) -> str:
     """sha256 (hex) over files, one after the other."""
-    together = hashlib.sha256()
-    for path in paths:
-        together.update(path.read_bytes())
-    return together.hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

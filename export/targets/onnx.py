@@ -75,11 +75,7 @@ def convert_onnx(
 
 
 def onnx_files(
-    pack: FloatPack,
-    precisions: Mapping[str, str],
-    folder: Path,
-    label: str,
-    graphs: Sequence[str] | None = None,
+    pack: FloatPack, precisions: Mapping[str, str], folder: Path, label: str, graphs: Sequence[str] | None = None
 ) -> dict[str, Written]:
     """Write the graphs of a float pack; as `Target.emit`, but for `graphs`, the only ones that are quantized.
 

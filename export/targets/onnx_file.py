@@ -41,10 +41,7 @@ class ConstantStore:
 
 
 def join_files(
-    target: str,
-    split: Callable[[Path, ConstantStore], tuple[bytes, bytes]],
-    packs: Sequence[TaskPack],
-    folder: Path,
+    target: str, split: Callable[[Path, ConstantStore], tuple[bytes, bytes]], packs: Sequence[TaskPack], folder: Path
 ) -> Joined:
     """Join the graph files of several tasks: their constants go into one file, `SHARED[target]`.
 

@@ -94,7 +94,7 @@ def test_numbers_between_levels_are_rounded(pack: Path) -> None:
 
 
 def test_is_for_core_ml_alone(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="only Core ML packages can take images"):
+    with pytest.raises(UsageError, match="only coreml files can take images"):
         write_pack(source_of("gen2res", tmp_path), tmp_path / "p", PHOTOS, PackOptions(name="x", images=True))
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketprior.export.systems.source import traced
+from pocketprior.export.targets import GraphToWrite
 from pocketprior.export.targets.coreml.convert import DEPLOYMENT_TARGETS, convert_coreml
 from pocketprior.export.targets.coreml.coreml_package import (
     INT4,
@@ -130,7 +131,7 @@ def test_graph_does_what_torch_does(made: Made, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("system", DEPLOYMENT_TARGETS)
 def test_every_system(made: Made, tmp_path: Path, system: str) -> None:
     program, folder = traced(made.graph, MULTIPLE), tmp_path / "graph.mlpackage"
-    convert_coreml(made.graph, program, folder, multiple=MULTIPLE, metadata={}, deployment_target=system)
+    convert_coreml(GraphToWrite("x", made.graph, program, MULTIPLE, deployment_target=system), folder)
     assert CoremlPackage.read(folder).spec.specificationVersion == DEPLOYMENT_TARGETS[system]
     inputs = made.inputs()
     restored = read_package(folder).function("main").run(inputs)["restored"]
