@@ -39,25 +39,14 @@ from .systems.source import ModelGraph, Opened
 from .targets.calibration import damaged_photos
 from .writer.facts import draft_manifest
 
-__all__ = [
-    "RecordOptions",
-    "Shot",
-    "device_of",
-    "environment",
-    "exact",
-    "record",
-    "record_shots",
-    "settings_of",
-    "shots",
-]
+__all__ = ["RecordOptions", "Shot", "device_of", "environment", "exact", "record", "record_shots", "shots"]
 
 
 _FOLDER_PHOTOS = 4  # that are taken of a folder
 
-StrengthsAndAmounts = Sequence[tuple[float, float]]
-# In turn, so that a graph that ignores one shows.
-_STRENGTHS: StrengthsAndAmounts = ((1.0, 1.0), (0.5, 1.0))
-_AMOUNTS: StrengthsAndAmounts = ((1.0, 1.0), (0.5, 1.5), (1.0, 0.5))
+# Strengths and amounts, in turn, so that a graph that ignores one shows; the amount is 1 if graphs take none.
+_STRENGTHS = ((1.0, 1.0), (0.5, 1.0))
+_AMOUNTS = ((1.0, 1.0), (0.5, 1.5), (1.0, 0.5))
 
 
 @dataclass(frozen=True)
@@ -144,7 +133,7 @@ def record(
         raise UsageError(f"-o '{path}' is in a folder that does not exist; make it first")
     source = source_of(checkpoint, sampling)
     opened = source.open() if options.tile is None else source.open().in_tiles(options.tile)
-    chosen = shots(_files(photos), opened.facts["tasks"][0], options.side, settings_of(opened))
+    chosen = shots(_files(photos), opened, options.side)
     teacher = None
     if options.teacher is not None:
         teacher = source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
@@ -160,17 +149,10 @@ def record_shots(
     device: str = "auto",
     teacher: Opened | None = None,
 ) -> ReferenceHeader:
-    """Write the reference of a model to `path`, a .npz; what it says.
+    """Write the reference of a model, whose checkpoint has this sha256, to `path`, a .npz; what it says.
 
-    Args:
-        opened: The model.
-        checkpoint: Its sha256.
-        chosen: What is restored, in the split and, if there is one, in the fused form.
-        path: The .npz to write.
-        device: As in `RecordOptions`.
-        teacher: Of a student.
-
-    Raises UsageError, PackError.
+    Photos are restored in the split and, if there is one, in the fused form. `device` is that of `RecordOptions`,
+    `teacher` that of a student. Raises UsageError, PackError.
     """
     if not chosen:
         raise UsageError("no photo was given; a reference needs at least one")
@@ -191,19 +173,15 @@ def record_shots(
     return about
 
 
-def settings_of(opened: Opened) -> StrengthsAndAmounts:
-    """The strengths and amounts to record a model with; the amount is 1 if its graphs take none."""
-    return _AMOUNTS if any("amount" in graph.inputs for graph in opened.graphs.values()) else _STRENGTHS
+def shots(paths: Sequence[Path], opened: Opened, side: int) -> list[Shot]:
+    """The centre of each photo, at most `side` pixels wide and high, damaged by the model's task; seeds are indices.
 
-
-def shots(paths: Sequence[Path], task: str, side: int, settings: StrengthsAndAmounts = _STRENGTHS) -> list[Shot]:
-    """The centre of each photo, at most `side` pixels wide and high, damaged by a task; the seed is its index.
-
-    Each photo gets a strength and an amount of `settings` in turn; a single photo is recorded once with each.
+    Each photo gets a strength and an amount in turn; a single photo is recorded once with each.
     """
+    settings = _AMOUNTS if any("amount" in graph.inputs for graph in opened.graphs.values()) else _STRENGTHS
     repeated = [paths[0] for _ in settings] if len(paths) == 1 else list(paths)
     found: list[Shot] = []
-    for photo in damaged_photos(repeated, task, side):
+    for photo in damaged_photos(repeated, opened.facts["tasks"][0], side):
         strength, amount = settings[photo.seed % len(settings)]
         name = f"{photo.name} {photo.seed}"
         found.append(Shot(name, photo.damaged, photo.seed, strength, photo.clean, amount))

@@ -99,8 +99,29 @@ def design_page(
         raise UsageError(f"expected --tile to be a multiple of 16 from {2 * LARGEST_OVERLAP + 32}, got {tile}")
     decision = kept_decision(out)
     photos = _photos(data, limit)
+    damaging = [damage for damage in DAMAGES if damage.name != CLEAN]
+    damaged = [damaging[i % len(damaging)](photos[i % len(photos)]) for i in range(_CALIBRATION)]
+    calibration = [_centre(image, _CALIBRATION_SIDE) for image in damaged]
+    networks, costs = list[NetworkFiles](), dict[str, DesignCosts]()
     with tempfile.TemporaryDirectory() as temporary:
-        found = _measured(candidates, baselines, photos, keep or Path(temporary), rounds, tile)
+        for name, path in (*candidates, *baselines):
+            own = (keep or Path(temporary)) / name
+            own.mkdir(parents=True, exist_ok=True)
+            if len(networks) < len(candidates):
+                files, costs[name] = candidate(name, path, own, calibration)
+            else:
+                files, costs[name] = quantized(name, path, own, calibration, _BASELINE_MULTIPLE)
+            networks.append(files)
+        overlaps = {
+            n.name: overlap_needed(image_run(n.files["fp32"]), damaged[: len(photos)], n.multiple) for n in networks
+        }
+        timed = speeds(networks, {name: overlap for name, (overlap, _) in overlaps.items()}, rounds, tile)
+        quality = {
+            (network.name, precision): psnr_by_damage(image_run(network.files[precision]), photos, network.multiple)
+            for network in networks[: len(candidates)]
+            for precision in DESIGN_PRECISIONS
+        }
+    found = MeasuredDesigns(costs, overlaps, timed, quality)
     drawn = out.with_suffix(".svg")
     write_text(drawn, plot(found))
     write_text(out, page(found, len(photos), tile, drawn.name, decision))
@@ -122,39 +143,6 @@ def _photos(data: Path, limit: int) -> list[Image]:
 def _centre(image: Image, side: int) -> Image:
     top, left = ((size - side) // 2 for size in image.shape[:2])
     return image[top : top + side, left : left + side].copy()
-
-
-def _measured(
-    candidates: Sequence[tuple[str, Path]],
-    baselines: Sequence[tuple[str, Path]],
-    photos: Sequence[Image],
-    folder: Path,
-    rounds: int,
-    tile: int,
-) -> MeasuredDesigns:
-    """Everything about trained predictors, and the speed of baselines; the folder gets one of each name."""
-    damaging = [damage for damage in DAMAGES if damage.name != CLEAN]
-    damaged = [damaging[i % len(damaging)](photos[i % len(photos)]) for i in range(_CALIBRATION)]
-    calibration = [_centre(image, _CALIBRATION_SIDE) for image in damaged]
-    networks, costs = list[NetworkFiles](), dict[str, DesignCosts]()
-    for name, path in (*candidates, *baselines):
-        own = folder / name
-        own.mkdir(parents=True, exist_ok=True)
-        if len(networks) < len(candidates):
-            files, costs[name] = candidate(name, path, own, calibration)
-        else:
-            files, costs[name] = quantized(name, path, own, calibration, _BASELINE_MULTIPLE)
-        networks.append(files)
-    overlaps = {
-        n.name: overlap_needed(image_run(n.files["fp32"]), damaged[: len(photos)], n.multiple) for n in networks
-    }
-    timed = speeds(networks, {name: overlap for name, (overlap, _) in overlaps.items()}, rounds, tile)
-    quality = {
-        (network.name, precision): psnr_by_damage(image_run(network.files[precision]), photos, network.multiple)
-        for network in networks[: len(candidates)]
-        for precision in DESIGN_PRECISIONS
-    }
-    return MeasuredDesigns(costs, overlaps, timed, quality)
 
 
 def plot(found: MeasuredDesigns) -> str:

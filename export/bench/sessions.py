@@ -49,15 +49,10 @@ def _core() -> Any:
 
 
 def open_openvino(path: Path, arithmetic: str, shapes: Sequence[Sequence[int]] = ()) -> GraphRun:
-    """An ONNX or IR file in OpenVINO, on one thread.
+    """An ONNX or IR file in OpenVINO, on one thread, with "f32" or "bf16" arithmetic of what is not integer.
 
-    Args:
-        path: The file.
-        arithmetic: "f32" or "bf16", of what is not integer.
-        shapes: Of the inputs, in order, if they are free in the file: with free sizes OpenVINO is up to half as fast.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
+    `shapes` are those of the inputs, in order, if they are free in the file: with free sizes OpenVINO is up to half as
+    fast. Raises MissingExtraError without openvino.
     """
     try:
         core = _core()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.arguments import whole_number
+from . import given
 from .export import add_sampling, sampling_options
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def options_of(args: argparse.Namespace) -> tuple[RecordOptions, SamplingOptions
     """The options of `record`. Raises UsageError for what can be found wrong before the checkpoint exists."""
     from ..parity_reference import RecordOptions
 
-    options = RecordOptions(args.side, args.device, args.tile, args.teacher, args.teacher_steps)
-    return options, sampling_options(args)
+    return RecordOptions(**given(RecordOptions, args)), sampling_options(args)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,17 +19,7 @@ from ...core.restore.restorer import Restorer
 from ..targets import Target
 from ..targets.calibration import DamagedPhoto, forms_of
 
-__all__ = [
-    "FloatResults",
-    "PackQuality",
-    "best_uniform",
-    "decibels",
-    "errors",
-    "float_results",
-    "mean_square",
-    "measure_pack",
-    "quality_table",
-]
+__all__ = ["FloatResults", "PackQuality", "decibels", "errors", "float_results", "mean_square", "measure_pack"]
 
 
 class FloatResults(NamedTuple):
@@ -99,25 +89,6 @@ def measure_pack(name: str, folder: Path, truth: FloatResults, target: Target) -
         haarpsi=fmean(map(haarpsi, restored, clean)),
         seconds=seconds if target.timed else None,
     )
-
-
-def quality_table(rows: Sequence[PackQuality]) -> str:
-    """A Markdown table; what is lost is lost compared with the first row."""
-    columns = ("graphs", "runtime", "MB", "worst dB", "mean dB", "PSNR", "lost", "HaarPSI", "lost", "CPU s/MP")
-    head = f"| {' | '.join(columns)} |\n| --- | --- |{' ---: |' * 8}"
-    lines = [
-        f"| {row.name} | {row.runtime} | {row.bytes / 1e6:.3f} | {row.worst_db:.1f} | {row.mean_db:.1f} | "
-        f"{row.psnr:.3f} | {rows[0].psnr - row.psnr:.3f} | {row.haarpsi:.4f} | {rows[0].haarpsi - row.haarpsi:.4f} | "
-        f"{'-' if row.seconds is None else f'{row.seconds:.2f}'} |"
-        for row in rows
-    ]
-    return "\n".join([head, *lines])
-
-
-def best_uniform(rows: Mapping[str, PackQuality], budget_db: float) -> str | None:
-    """Of packs at one precision throughout, the smallest that keeps the budget."""
-    fitting = [name for name, row in rows.items() if row.worst_db >= budget_db]
-    return min(fitting, key=lambda name: rows[name].bytes, default=None)
 
 
 def _restored(folder: Path, photos: Sequence[DamagedPhoto], runtime: str, form: str) -> tuple[list[np.ndarray], float]:

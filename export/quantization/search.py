@@ -19,13 +19,14 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 from tqdm import tqdm
 
 from ...core.errors import UsageError
+from ...core.pack.manifest import Manifest
 from ...core.restore.restorer import graph_names
 from ..limits import MARGIN_DB, SEARCH_ROUNDS
 from ..targets import BASE_TARGET
@@ -35,9 +36,6 @@ from ..targets.weights import WeightLayer, layer_bytes, offered
 from ..writer.pack import assembled, bare, filed
 from .pack_quality import FloatResults, decibels, errors, mean_square
 from .plan import PLAN_FORMAT, PrecisionPlan
-
-if TYPE_CHECKING:
-    from ...core.pack.manifest import Manifest
 
 __all__ = [
     "OBJECTIVES",
@@ -124,16 +122,10 @@ def search(
     objective: str,
     measurements: Measurements,
 ) -> SearchResult:
-    """The cheapest plan found under which every photo of `truth` keeps `budget_db` and MARGIN_DB.
+    """The cheapest plan found under which every photo of `truth` keeps `budget_db` and MARGIN_DB to the float pack.
 
-    Args:
-        pack: The float pack.
-        probe: Photos on which layers are measured one at a time; a few small ones do, as the plan is measured on
-            `truth`.
-        truth: The photos of the search.
-        budget_db: Least PSNR to the float pack, dB.
-        objective: Of OBJECTIVES: "size", or "speed" for as much integer arithmetic as possible.
-        measurements: What is known already; it is extended.
+    Layers are measured one at a time on `probe`; a few small photos do, as the plan is measured on `truth`. The
+    objective is "size", or "speed" for as much integer arithmetic as possible; `measurements` are extended.
     """
     choices = sensitivity(pack, probe, objective, measurements)
     wanted = mean_square(budget_db + MARGIN_DB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ...core.sampling.schedule import SCHEDULES, trailing
 from ...core.sampling.steps import GAIN, own_steps, sampled_deviation
 from ..limits import FUSED_STEPS
-from .source import DEFAULT_WINDOW, CheckpointSource, ModelGraph, ModelWords, Opened, files_digest, receptive_field
+from .source import DEFAULT_WINDOW, CheckpointSource, ModelGraph, ModelWords, Opened, receptive_field
 
 __all__ = ["SOURCE", "DtpmSource", "Sampling", "dtpm_graphs"]
 
@@ -98,14 +99,9 @@ def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str
     code = {"code": ArraySpec("float32", (1, semantic.code))} if semantic.code else {}
     amount, amplitude = ({"amount": SCALAR}, {"amplitude": MAP}) if model.predictor.calibrated else ({}, {})
     image = {"image": IMAGE} if config.structure_slot == "y_d" or config.damage_input != "none" else {}
-    graphs = {
-        "predict": ModelGraph(
-            _DtpmPredict(model, sampling.gain), {"image": IMAGE, **amount}, {"base": IMAGE, **amplitude}
-        ),
-        "denoise": ModelGraph(
-            _DtpmDenoise(model), {"x": IMAGE, **image, "base": IMAGE, **code, "t": SCALAR}, {config.prediction: IMAGE}
-        ),
-    }
+    predict = ModelGraph(_DtpmPredict(model, sampling.gain), {"image": IMAGE, **amount}, {"base": IMAGE, **amplitude})
+    taken = {"x": IMAGE, **image, "base": IMAGE, **code, "t": SCALAR}
+    graphs = {"predict": predict, "denoise": ModelGraph(_DtpmDenoise(model), taken, {config.prediction: IMAGE})}
     if code:
         thumbnail = ArraySpec("float32", (1, 3, semantic.size, semantic.size))
         graphs = {"encode": ModelGraph(_DtpmEncode(model, encoder), {"thumbnail": thumbnail}, code), **graphs}
@@ -134,18 +130,17 @@ class DtpmSource(CheckpointSource):
         sampling = self._sampling(model, checkpoint.facts)
         graphs = dtpm_graphs(model, encoder, sampling)
         task = checkpoint.facts["task"]
-        facts = _facts(model, sampling, task) | {
-            "receptive_field": self._receptive_fields(model, graphs, len(sampling.times))
-        }
-        return Opened(graphs, facts, _about(task, model.config, len(sampling.times)), TASKS[task])
+        steps = len(sampling.times)
+        facts = {**_facts(model, sampling, task), "receptive_field": self._receptive_fields(model, graphs, steps)}
+        return Opened(graphs, facts, _about(task, model.config, steps), TASKS[task])
 
     def task(self) -> str:
         """The task that the checkpoint was trained for."""
         return str(checkpoints.load(self.model, "dtpm").facts["task"])
 
-    def digest(self) -> str:
+    def files(self) -> list[Path]:
         """As in `CheckpointSource`."""
-        return files_digest(self.model, *([semantic_file(self.semantic)] if self.semantic else []))
+        return [self.model, *([semantic_file(self.semantic)] if self.semantic else [])]
 
     def _encoder(self, config: SemanticConfig) -> nn.Module:
         """The encoder that the model was trained with. Raises UsageError for another one."""

@@ -25,18 +25,7 @@ from ...core.pack.manifest import Size
 from ...core.pack.size import TileWindow
 from ...core.pack.systems import ArraySpec
 
-__all__ = [
-    "DEFAULT_WINDOW",
-    "CheckpointSource",
-    "Damage",
-    "ModelGraph",
-    "ModelWords",
-    "Opened",
-    "files_digest",
-    "part_way",
-    "receptive_field",
-    "traced",
-]
+__all__ = ["CheckpointSource", "ModelGraph", "ModelWords", "Opened", "part_way", "receptive_field", "traced"]
 
 _EXAMPLE = (32, 48)  # multiples of the sampling grid, different so that height and width cannot be confused
 
@@ -150,11 +139,10 @@ class CheckpointSource:
         """The model. Raises CheckpointError, and UsageError for a model that cannot be packed."""
         raise NotImplementedError
 
+    def files(self) -> list[Path]:
+        """The files of the checkpoints."""
+        return [self.model]
+
     def digest(self) -> str:
-        """sha256 (hex) over the files of the checkpoints."""
-        return files_digest(self.model)
-
-
-def files_digest(*paths: Path) -> str:
-    """sha256 (hex) over files, one after the other."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+        """sha256 (hex) over the files, one after the other."""
+        return hashlib.sha256(b"".join(path.read_bytes() for path in self.files())).hexdigest()

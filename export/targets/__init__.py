@@ -17,20 +17,7 @@ if TYPE_CHECKING:
     from ..systems.source import ModelGraph
     from .calibration import FloatPack
 
-__all__ = [
-    "BASE_TARGET",
-    "TARGETS",
-    "WEIGHT_PRECISIONS",
-    "GraphToWrite",
-    "Offer",
-    "Target",
-    "TaskPack",
-    "Written",
-    "by_digest",
-    "target_of",
-    "targets_of",
-    "targets_with",
-]
+__all__ = ["GraphToWrite", "Offer", "Target", "TaskPack", "Written", "target_of", "targets_of", "targets_with"]
 
 TARGETS = ("onnx", "openvino", "coreml")
 BASE_TARGET = TARGETS[0]  # its float32 graphs are what calibration runs, a search measures and other targets start from
@@ -141,8 +128,3 @@ def targets_of(names: Sequence[str]) -> list[Target]:
 def targets_with(has: Callable[[Target], object]) -> str:
     """The names of those that have something, for messages: "onnx,coreml"."""
     return ",".join(target.name for target in targets_of(TARGETS) if has(target))
-
-
-def by_digest(pack: FloatPack, precisions: Mapping[str, str]) -> dict[str, str]:
-    """Precisions by layer -> by the digest of its weights, which is the same in every graph and format."""
-    return {layer.digest: precisions[layer.name] for layer in pack.layers}

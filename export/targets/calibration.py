@@ -77,6 +77,10 @@ class FloatPack(NamedTuple):
     feeds: Mapping[str, Sequence[GraphInputs]]  # graph -> the calls that the ranges are from
     operations: Mapping[str, int]  # layer -> multiply-adds of its convolutions in these calls
 
+    def by_digest(self, precisions: Mapping[str, str]) -> dict[str, str]:
+        """Precisions by layer -> by the digest of its weights, which is the same in every graph and format."""
+        return {layer.digest: precisions[layer.name] for layer in self.layers}
+
 
 def damaged_photos(paths: Sequence[Path], task: str, side: int) -> list[DamagedPhoto]:
     """The centre of each photo, at most `side` pixels wide and high, damaged by `task`; the seed is its index."""
@@ -108,8 +112,7 @@ def forms_of(manifest: Manifest) -> list[str]:
 def open_float(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatPack:
     """Read a pack and run it on calibration photos.
 
-    Raises:
-        UsageError: The pack runs in another precision than float32, or its tasks share their weights.
+    Raises UsageError for a pack that runs in another precision than float32, or whose tasks share their weights.
     """
     manifest = Manifest.load(folder)
     if manifest.further:

@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...core.pack.store import packed_file
 from ..systems.source import ModelGraph
-from . import WEIGHT_PRECISIONS, GraphToWrite, Target, Written, by_digest
+from . import WEIGHT_PRECISIONS, GraphToWrite, Target, Written
 from .calibration import FloatPack, Range, conv_arrays, params_of
 from .onnx_file import ConstantStore, join_files, normalized, shared_onnx, write_graph
 from .weights import (
@@ -51,11 +51,7 @@ MOVING = ("DepthToSpace", "Reshape", "Transpose")
 def convert_onnx(
     graph: ModelGraph, program: torch.export.ExportedProgram, path: Path, *, metadata: Mapping[str, str]
 ) -> tuple[Path, ...]:
-    """Write `program`, what `traced` returns for `graph`, to `path`.
-
-    Returns:
-        What was written next to it and belongs to it: weights, where they are large.
-    """
+    """Write `program`, what `traced` returns for `graph`, to `path`; returns files of weights, where they are large."""
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own deprecations and about optional packages.
         warnings.simplefilter("ignore")
@@ -81,7 +77,7 @@ def onnx_files(
 
     A graph without quantized layers is copied as fp32.
     """
-    named, written = by_digest(pack, precisions), dict[str, Written]()
+    named, written = pack.by_digest(precisions), dict[str, Written]()
     for name, model in pack.models.items():
         changed = any(name in layer.graphs and precisions[layer.name] != "fp32" for layer in pack.layers)
         if changed and (graphs is None or name in graphs):
@@ -98,7 +94,7 @@ def onnx_files(
 
 def node_lists(pack: FloatPack, precisions: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     """Graph -> precision -> names of the float graph's nodes, or of the outputs of unnamed ones."""
-    named, lists = by_digest(pack, precisions), dict[str, dict[str, list[str]]]()
+    named, lists = pack.by_digest(precisions), dict[str, dict[str, list[str]]]()
     for graph, model in pack.models.items():
         given = graph_precisions(model, named)
         lists[graph] = {
@@ -128,12 +124,9 @@ def _split(path: Path, store: ConstantStore) -> tuple[bytes, bytes]:
 def quantized_graph(
     model: onnx.ModelProto, precisions: Mapping[str, str], values: Mapping[str, Range]
 ) -> onnx.ModelProto:
-    """The graph with its layers at the given precisions; its metadata is kept.
+    """The float graph with its layers at the given precisions, by the digest of their weights; its metadata is kept.
 
-    Args:
-        model: A float graph.
-        precisions: Digest of the weights -> precision.
-        values: What `ranges` returns for the graph; without it biases are not corrected, and int8 is impossible.
+    `values` is what `ranges` returns for the graph; without it biases are not corrected, and int8 is impossible.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)

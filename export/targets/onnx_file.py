@@ -43,14 +43,10 @@ class ConstantStore:
 def join_files(
     target: str, split: Callable[[Path, ConstantStore], tuple[bytes, bytes]], packs: Sequence[TaskPack], folder: Path
 ) -> Joined:
-    """Join the graph files of several tasks: their constants go into one file, `SHARED[target]`.
+    """Join the graph files of several tasks in a folder: their constants go into one file, `SHARED[target]`.
 
-    Args:
-        target: Name of the target.
-        split: (path of a graph file, store) -> the file with its constants in the store, and the same without what
-            only differs between tasks, by which equal graphs are found: they are stored once.
-        packs: The tasks.
-        folder: Of the joined pack.
+    `split`: (path of a graph file, store) -> the file with its constants in the store, and the same without what only
+    differs between tasks, by which equal graphs are found: they are stored once.
     """
     store, known, places = ConstantStore(), dict[tuple[str, str, bytes], str](), dict[tuple[str, str, str], str]()
     for pack in packs:
@@ -67,11 +63,7 @@ def join_files(
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """Check the graph and write it to `path`.
-
-    Returns:
-        What was written next to it and belongs to it: weights of LARGE_GRAPH bytes and more, in NAME.onnx.data.
-    """
+    """Check the graph and write it to `path`; weights of LARGE_GRAPH bytes and more go to NAME.onnx.data, returned."""
     # Not ByteSize, which fails for what is too large to be written in one piece.
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < LARGE_GRAPH:
         onnx.checker.check_model(model, full_check=True)

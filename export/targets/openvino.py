@@ -20,7 +20,7 @@ import onnx
 
 from ...core.errors import MissingExtraError
 from ...core.pack.store import packed_file
-from . import WEIGHT_PRECISIONS, Offer, Target, Written, by_digest
+from . import WEIGHT_PRECISIONS, Offer, Target, Written
 from .calibration import FloatPack, GraphInputs, Range
 from .onnx import node_lists, quantized_graph
 from .onnx_file import ConstantStore, join_files
@@ -38,16 +38,13 @@ def openvino_files(
 ) -> dict[str, Written]:
     """Write the graphs as IR; as `Target.emit`. Float weights are stored in float16, except under the label "fp32".
 
-    `nncf`: whether NNCF finds the scales of integers, instead of those of the ONNX graphs.
-
-    Raises:
-        MissingExtraError: openvino is not installed, or nncf where it is asked for.
+    `nncf`: whether NNCF finds the scales of integers, instead of those of the ONNX graphs. Errors as `write_ir`.
     """
     written: dict[str, Written] = {}
     for name, model in pack.models.items():
         path = folder / f"{name}.{label}.xml"
         scales = pack.feeds[name][:_NNCF_CALLS] if nncf else pack.values[name]
-        write_ir(model, by_digest(pack, precisions), scales, path, fp16=label != "fp32")
+        write_ir(model, pack.by_digest(precisions), scales, path, fp16=label != "fp32")
         files = (packed_file(folder, path.with_suffix(suffix).name) for suffix in (".xml", ".bin"))
         written[name] = Written(label, next(files), tuple(files))
     return written

@@ -60,10 +60,8 @@ def add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, ModelGraph
 def settle(folder: Path, manifest: Manifest, made_by: Mapping[str, str]) -> Manifest:
     """Measure how far the golden restorations of every target are from the checkpoint's, and set their tolerance.
 
-    The manifest is saved with the tolerances, and with the facts `made_by` in the field of that name.
-
-    Raises:
-        GraphError: Graphs differ by more than their precision explains.
+    The manifest is saved with the tolerances, and with the facts `made_by` in the field of that name. Raises GraphError
+    for graphs that differ by more than their precision explains.
     """
     loose = {name: replace(golden, tolerance=255) for name, golden in manifest.golden.items()}
     facts = {**manifest.made_by, **made_by}

@@ -18,7 +18,6 @@ from typing import Any
 
 import onnxruntime
 import torch
-from torch.export import ExportedProgram
 
 from ...core.errors import PhotoWriteError, UnknownNameError, UsageError
 from ...core.files import failure_reason
@@ -26,7 +25,7 @@ from ...core.pack.manifest import Manifest, Size, mirror
 from ...core.pack.size import TileWindow
 from ...core.pack.store import packed_file
 from ..systems.source import CheckpointSource, Opened, traced
-from ..targets import BASE_TARGET, GraphToWrite, Target, Written, target_of, targets_of, targets_with
+from ..targets import BASE_TARGET, GraphToWrite, Target, Written, targets_of, targets_with
 from ..targets.calibration import damaged_photos, open_float
 from ..targets.weights import uniform_precisions
 from .facts import card, costs, draft_manifest
@@ -201,40 +200,29 @@ def _without_fused(graphs: Mapping[str, Any]) -> dict[str, Any]:
 def _float_pack(folder: Path, manifest: Manifest, opened: Opened, photo: Path, options: PackOptions) -> Manifest:
     """Write a pack with float32 graphs of the base target, and of those that start from what PyTorch traces."""
     folder.mkdir()
-    programs = {n: traced(g, manifest.size.multiple_of, options.tile) for n, g in opened.graphs.items()}
+    size = manifest.size
+    programs = {name: traced(graph, size.multiple_of, options.tile) for name, graph in opened.graphs.items()}
     text = card(manifest, opened.about, ", ".join(options.precisions), options.trained_on)
-    written = _written_floats(folder, manifest, target_of(BASE_TARGET), opened, programs, options)
-    manifest = filed(bare(manifest), BASE_TARGET, written)
-    (folder / "CARD.md").write_text(text, encoding="utf-8")
-    manifest = replace(manifest, card=packed_file(folder, "CARD.md"))
-    manifest = add_golden(folder, manifest, opened.graphs, golden_photo(photo, opened.damage))
-    for target in targets_of(options.targets):
-        if target.write and target.name != BASE_TARGET:
-            written = _written_floats(folder, manifest, target, opened, programs, options)
+    for target in targets_of(list(dict.fromkeys([BASE_TARGET, *options.targets]))):
+        if target.write is None:
+            continue
+        system = (options.deployment_target or target.default_deployment_target) if target.deployment_targets else ""
+        written: dict[str, Written] = {}
+        for name, graph in opened.graphs.items():
+            tile = size.minimum if size.fixed else None
+            metadata = {"pocketprior.graph": name, "pocketprior.manifest": mirror(manifest)}
+            images = options.images and target.images
+            job = GraphToWrite(name, graph, programs[name], size.multiple_of, tile, metadata, system, images)
+            written[name] = target.write(job, folder)
+        if target.name == BASE_TARGET:
+            manifest = filed(bare(manifest), target.name, written)
+            (folder / "CARD.md").write_text(text, encoding="utf-8")
+            manifest = replace(manifest, card=packed_file(folder, "CARD.md"))
+            manifest = add_golden(folder, manifest, opened.graphs, golden_photo(photo, opened.damage))
+        else:
             manifest = filed(manifest, target.name, written)
             manifest.save(folder)
     return manifest
-
-
-def _written_floats(
-    folder: Path,
-    manifest: Manifest,
-    target: Target,
-    opened: Opened,
-    programs: Mapping[str, ExportedProgram],
-    options: PackOptions,
-) -> dict[str, Written]:
-    """The graphs of a target in float32, written from what was traced."""
-    assert target.write is not None
-    system = (options.deployment_target or target.default_deployment_target) if target.deployment_targets else ""
-    size, written = manifest.size, dict[str, Written]()
-    for name, graph in opened.graphs.items():
-        tile = size.minimum if size.fixed else None
-        metadata = {"pocketprior.graph": name, "pocketprior.manifest": mirror(manifest)}
-        images = options.images and target.images
-        job = GraphToWrite(name, graph, programs[name], size.multiple_of, tile, metadata, system, images)
-        written[name] = target.write(job, folder)
-    return written
 
 
 def _emitted(manifest: Manifest, floats: Path, folder: Path, photos: Sequence[Path], options: PackOptions) -> Manifest:

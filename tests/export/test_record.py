@@ -34,7 +34,8 @@ def sources(folder: Path) -> dict[str, CheckpointSource]:
 
 
 def recorded(source: CheckpointSource, path: Path, **options: object) -> ParityReference:
-    record_shots(source.open(), source.digest(), shots(PHOTOS[:1], "cleanup", SIDE), path, device="cpu", **options)
+    opened = source.open()
+    record_shots(opened, source.digest(), shots(PHOTOS[:1], opened, SIDE), path, device="cpu", **options)
     return load(path)
 
 
@@ -142,7 +143,7 @@ def test_a_gpu_that_is_not_there() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_records_what_a_cpu_does(tmp_path: Path) -> None:
     source = sources(tmp_path)["diffir"]
-    chosen = shots(PHOTOS[:1], "cleanup", SIDE)
+    chosen = shots(PHOTOS[:1], source.open(), SIDE)
     about = record_shots(source.open(), source.digest(), chosen, tmp_path / "gpu.npz", device="cuda")
     here, there = recorded(source, tmp_path / "cpu.npz"), load(tmp_path / "gpu.npz")
     assert about.environment["device"] == torch.cuda.get_device_name()

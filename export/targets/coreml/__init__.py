@@ -12,7 +12,7 @@ import onnx
 from ....core.errors import UsageError
 from ....core.pack.manifest import Manifest, mirror
 from ....core.pack.store import packed_file
-from .. import WEIGHT_PRECISIONS, GraphToWrite, Joined, Offer, Target, TaskPack, Written, by_digest
+from .. import WEIGHT_PRECISIONS, GraphToWrite, Joined, Offer, Target, TaskPack, Written
 from ..calibration import FloatPack, Range, conv_arrays
 from ..weights import GROUP, initializers, uses, weights_digest
 from .convert import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS, convert_coreml
@@ -26,15 +26,13 @@ __all__ = ["TARGET", "coreml_files"]
 def coreml_files(pack: FloatPack, precisions: Mapping[str, str], folder: Path, label: str) -> dict[str, Written]:
     """Write the graphs as packages; arithmetic is in float16 under the label "fp16" and those with "+fp16".
 
-    Raises:
-        UsageError: The float pack has no Core ML packages.
-        MissingExtraError: coremltools is not installed.
+    Raises UsageError for a float pack without Core ML packages, MissingExtraError without coremltools.
     """
     _check(pack.manifest)
     fp16 = label.endswith("fp16")
     # Where all arithmetic is in float16, weights in float16 need nothing of their own.
     plain = {name: "fp32" if fp16 and precision == "fp16" else precision for name, precision in precisions.items()}
-    named, written = by_digest(pack, plain), dict[str, Written]()
+    named, written = pack.by_digest(plain), dict[str, Written]()
     for name, model in pack.models.items():
         mine = {layer.digest: named[layer.digest] for layer in pack.layers if name in layer.graphs}
         source = CoremlPackage.read((pack.folder / pack.manifest.graphs[name].files["coreml"]["fp32"].file).parent)

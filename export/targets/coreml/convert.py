@@ -47,9 +47,7 @@ _DEFAULT_SIDE = 256  # pixels: a range of sizes names one of them
 def convert_coreml(job: GraphToWrite, path: Path) -> None:
     """Write a traced graph as a package, the folder `path`, with `job.metadata` as its user-defined metadata.
 
-    Raises:
-        UnknownNameError: The deployment target does not exist.
-        MissingExtraError: coremltools is not installed.
+    Raises UnknownNameError for an unknown deployment target, MissingExtraError without coremltools.
     """
     if job.deployment_target not in DEPLOYMENT_TARGETS:
         raise UnknownNameError("deployment target", job.deployment_target, DEPLOYMENT_TARGETS)
@@ -149,6 +147,6 @@ def _scale_image(package: CoremlPackage, block: Any, kind: Any) -> None:
         for binding in bindings(op):
             if binding.name == _IMAGE:
                 binding.name = _SCALED
-    white = constant(package, _WHITE, np.array(np.float32(255)))
+    white = constant(_WHITE, package.value(np.array(np.float32(255))))
     scaled = operation("real_div", _SCALED, kind, {"x": _IMAGE, "y": _WHITE})
     replace_operations(block, [white, scaled, *block.operations])

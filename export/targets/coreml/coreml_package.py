@@ -275,9 +275,8 @@ def operation(kind: str, name: str, type_: Any, inputs: Mapping[str, str]) -> An
     return made
 
 
-def constant(package: CoremlPackage, name: str, array: NDArray[Any] | str) -> Any:
-    """A constant of that name."""
-    value = package.value(array)
+def constant(name: str, value: Any) -> Any:
+    """A constant of that name, whose value `CoremlPackage.value` or `packed` made."""
     made = operation("const", name, value.type, {})
     made.attributes["val"].CopyFrom(value)
     return made

@@ -118,7 +118,7 @@ class _Fp16Block:
     def cast(self, name: str, other: str, code: int) -> None:
         type_ = copy_of(self.described[name])
         type_.tensorType.dataType = code
-        self.made.append(constant(self.package, f"{other}__dtype", _NAMES[code]))
+        self.made.append(constant(f"{other}__dtype", self.package.value(_NAMES[code])))
         self.made.append(operation("cast", other, type_, {"x": name, "dtype": f"{other}__dtype"}))
 
     def give_back(self, output: Any) -> None:

@@ -68,15 +68,10 @@ class Palette(NamedTuple):
 def quantized_package(
     package: CoremlPackage, precisions: Mapping[str, str], uses: Mapping[str, Sequence[ConvRanges]]
 ) -> CoremlPackage:
-    """The float32 package with its layers at the given precisions.
+    """The float32 package with its layers at the given precisions; it asks for the first Core ML that has them.
 
-    Args:
-        package: A float32 package; it asks for the first version of Core ML that has the precisions afterwards.
-        precisions: Digest of the weights -> precision, of WEIGHT_PRECISIONS or PALETTES.
-        uses: Digest -> the convolutions with these weights, in the order in which they are computed.
-
-    Raises:
-        UsageError: The package does not have one of the layers.
+    Precisions, of WEIGHT_PRECISIONS or PALETTES, and `uses`, the convolutions in the order in which they are computed,
+    are by the digest of the weights. Raises UsageError for a package without one of the layers.
     """
     result = package.copy()
     raise_version(result.spec, max((NEEDS.get(precision, 0) for precision in precisions.values()), default=0))
@@ -191,7 +186,8 @@ class _MilRewriting:
         """Two numbers in a byte, a scale for each block of input channels."""
         packed = self.package.packed((made.q & 15).astype(np.uint8), 4, INT4, shape)
         scale = made.scale.reshape(shape[0], -1, *(1 for _ in shape[2:]))
-        inputs = {"data": self.stored(f"{name}__codes", packed), "scale": self.kept(f"{name}__scales", scale)}
+        scales = self.constant(f"{name}__scales", self.package.value(scale))
+        inputs = {"data": self.constant(f"{name}__codes", packed), "scale": scales}
         return operation("constexpr_blockwise_shift_scale", name, tensor_type(FLOAT32, shape), inputs)
 
     def palette(self, name: str, made: Palette, bits: int) -> Any:
@@ -202,19 +198,13 @@ class _MilRewriting:
             return self.constexpr("constexpr_lut_to_dense", name, shape, values)
         packed = self.package.packed(made.indices, bits, _UNSIGNED[bits], shape)
         table = made.table.reshape(*(1 for _ in shape), -1, 1)
-        inputs = {"indices": self.stored(f"{name}__indices", packed), "lut": self.kept(f"{name}__table", table)}
+        lut = self.constant(f"{name}__table", self.package.value(table))
+        inputs = {"indices": self.constant(f"{name}__indices", packed), "lut": lut}
         return operation("constexpr_lut_to_dense", name, tensor_type(FLOAT32, shape), inputs)
 
-    def stored(self, name: str, packed: Any) -> str:
-        """Add a constant of packed numbers; its name."""
-        data = operation("const", name, packed.type, {})
-        data.attributes["val"].CopyFrom(packed)
-        self.start.append(data)
-        return name
-
-    def kept(self, name: str, array: NDArray[Any]) -> str:
+    def constant(self, name: str, value: Any) -> str:
         """Add a constant; its name."""
-        self.start.append(constant(self.package, name, array))
+        self.start.append(constant(name, value))
         return name
 
     def constexpr(self, kind: str, name: str, shape: tuple[int, ...], values: Mapping[str, Any]) -> Any:
@@ -230,7 +220,8 @@ class _MilRewriting:
         for number, op in enumerate(self.layers[digest]):
             bias = value_name(op, "bias")
             old = self.array(bias) if bias else np.zeros(len(shift), np.float32)
-            name = self.kept(f"{self.weights[digest]}__bias{number}", (old - shift).astype(np.float32))
+            value = self.package.value((old - shift).astype(np.float32))
+            name = self.constant(f"{self.weights[digest]}__bias{number}", value)
             del op.inputs["bias"].arguments[:]
             op.inputs["bias"].arguments.add().name = name
 
@@ -268,7 +259,7 @@ class _MilRewriting:
         named = {key: f"{q}__{key}" for key in (*facts, "output_dtype")}
         params = {key: named[key] for key in facts}
         return [
-            *(constant(self.package, named[key], fact) for key, fact in {**facts, "output_dtype": "uint8"}.items()),
+            *(constant(named[k], self.package.value(fact)) for k, fact in {**facts, "output_dtype": "uint8"}.items()),
             operation("quantize", q, integers, {"input": name, **named}),
             operation("dequantize", f"{name}__decoded", type_, {"input": q, **params}),
         ]

@@ -69,7 +69,7 @@ def test_equal_constants_are_stored_once(made: Made, tmp_path: Path) -> None:
     (block,) = blocks(package.spec)
     array = np.arange(4096, dtype=np.float32)
     for name in ("one", "two"):
-        block.operations.insert(0, constant(package, name, array))
+        block.operations.insert(0, constant(name, package.value(array)))
     write_package(package, tmp_path / "more.mlpackage")
     sizes = [
         (f / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
