@@ -153,7 +153,10 @@ def _made(
         limit = LimitOverride(reason, psnr_db=options.budget_db)
         manifest = replace(manifest, limits={**manifest.limits, "coded": limit})
     settle(folder, manifest, {"plan": plan.hash} if plan else {})
-    rows += _uniform(floats, judge) if options.compare else []
+    for precision in WEIGHT_PRECISIONS[1:] if options.compare else ():
+        with tempfile.TemporaryDirectory() as temporary:
+            write_onnx_pack(floats, uniform_precisions(floats.layers, precision), Path(temporary), precision)
+            rows.append(measure_pack(f"all {precision}", Path(temporary), judge, base))
     return QuantizedPack(rows, plan, _problem(options, shipped))
 
 
@@ -200,15 +203,6 @@ def _problem(options: QuantizeOptions, shipped: Sequence[PackQuality]) -> str:
                 "--budget-db"
             )
     return ""
-
-
-def _uniform(floats: FloatPack, judge: FloatResults) -> list[PackQuality]:
-    rows: list[PackQuality] = []
-    for precision in WEIGHT_PRECISIONS[1:]:
-        with tempfile.TemporaryDirectory() as folder:
-            write_onnx_pack(floats, uniform_precisions(floats.layers, precision), Path(folder), precision)
-            rows.append(measure_pack(f"all {precision}", Path(folder), judge, target_of(BASE_TARGET)))
-    return rows
 
 
 def _write_plan(folder: Path, pack: FloatPack, plan: PrecisionPlan) -> None:

@@ -233,17 +233,11 @@ def _single(
 ) -> list[float]:
     if precision == "fp32":
         return [0.0] * len(truth.photos)
-
-    def measure() -> list[float]:
-        # The form in which the pack is run, if it has the layer: both forms restore the same.
-        form = next(f for f in forms_of(pack.manifest) if set(layer.graphs) & set(graph_names(pack.manifest, f)))
-        graphs = [name for name in layer.graphs if name in graph_names(pack.manifest, form)]
-        precisions = {other.name: precision if other is layer else "fp32" for other in pack.layers}
-        with tempfile.TemporaryDirectory() as folder:
-            write_onnx_pack(pack, precisions, Path(folder), "layer", graphs)
-            return errors(Path(folder), truth, form)
-
-    return measurements(f"{layer.name} {precision}", measure)
+    # The form in which the pack is run, if it has the layer: both forms restore the same.
+    form = next(f for f in forms_of(pack.manifest) if set(layer.graphs) & set(graph_names(pack.manifest, f)))
+    graphs = [name for name in layer.graphs if name in graph_names(pack.manifest, form)]
+    precisions = {other.name: precision if other is layer else "fp32" for other in pack.layers}
+    return measurements(f"{layer.name} {precision}", lambda: _worst(pack, precisions, truth, [form], graphs))
 
 
 def together(
@@ -251,14 +245,21 @@ def together(
 ) -> list[float]:
     """The error of every photo under a whole plan, in the worse of the forms that the pack has."""
     name = hashlib.sha256(repr(sorted(precisions.items())).encode()).hexdigest()
+    return measurements(f"plan {name}", lambda: _worst(pack, precisions, truth, forms_of(pack.manifest)))
 
-    def measure() -> list[float]:
-        with tempfile.TemporaryDirectory() as folder:
-            write_onnx_pack(pack, precisions, Path(folder), "plan")
-            found = [errors(Path(folder), truth, form) for form in forms_of(pack.manifest)]
-            return [max(each) for each in zip(*found, strict=True)]
 
-    return measurements(f"plan {name}", measure)
+def _worst(
+    pack: FloatPack,
+    precisions: Mapping[str, str],
+    truth: FloatResults,
+    forms: Sequence[str],
+    graphs: Sequence[str] | None = None,
+) -> list[float]:
+    """The error of every photo, in the worst of some forms; `graphs` as in `onnx_files`."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_onnx_pack(pack, precisions, Path(folder), "measured", graphs)
+        found = [errors(Path(folder), truth, form) for form in forms]
+    return [max(each) for each in zip(*found, strict=True)]
 
 
 def write_onnx_pack(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -84,11 +82,10 @@ def diffir_graphs(model: Diffir, gain: float) -> dict[str, ModelGraph]:
     assert denoiser is not None
     prior = ArraySpec("float32", (1, config.ipr))
     features = ArraySpec("float32", (1, 4 * config.cpen.width))
+    taken = {"x": prior, "features": features, "t": SCALAR}
     graphs = {
         "encode": ModelGraph(_DiffirEncode(model), {"image": IMAGE}, {"features": features}),
-        "denoise": ModelGraph(
-            _DiffirDenoise(model.cpen, denoiser), {"x": prior, "features": features, "t": SCALAR}, {"x0": prior}
-        ),
+        "denoise": ModelGraph(_DiffirDenoise(model.cpen, denoiser), taken, {"x0": prior}),
         "compose": ModelGraph(_DiffirCompose(model), {"image": IMAGE, "prior": prior}, {"restored": IMAGE}),
     }
     if config.steps <= FUSED_STEPS:
@@ -111,17 +108,8 @@ class DiffirSource(CheckpointSource):
         checkpoint.fill(model)
         graphs = diffir_graphs(model, self.gain)
         task = checkpoint.facts["task"]
-        facts = self._facts(model, task) | {"receptive_field": self._receptive_fields(graphs)}
-        return Opened(graphs, facts, _about(task, model.config.steps), TASKS[task])
-
-    def _receptive_fields(self, graphs: Container[str]) -> dict[str, TileWindow]:
-        """All but that of denoise, which does not run on tiles."""
-        whole = {"fused": self.window} if "fused" in graphs else {}
-        return {"encode": TileWindow(_MEANS_EDGE, 0), "compose": self.window, **whole}
-
-    def _facts(self, model: Diffir, task: str) -> dict[str, Any]:
         steps, multiple = model.config.steps, model.multiple_of
-        return {
+        facts = {
             "model": "diffir",
             "tasks": (task,),
             "size": Size(multiple_of=multiple, minimum=multiple),
@@ -134,7 +122,14 @@ class DiffirSource(CheckpointSource):
             "residual_scale": 1.0,
             "gain": self.gain,
             "conditions": None,
+            # All but that of denoise, which does not run on tiles.
+            "receptive_field": {
+                name: TileWindow(_MEANS_EDGE, 0) if name == "encode" else self.window
+                for name in graphs
+                if name != "denoise"
+            },
         }
+        return Opened(graphs, facts, _about(task, steps), TASKS[task])
 
 
 def _about(task: str, steps: int) -> ModelWords:

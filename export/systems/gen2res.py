@@ -7,7 +7,6 @@ own, so that the sum is that of the first level.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -89,8 +88,23 @@ class Gen2ResSource(CheckpointSource):
         graphs = gen2res_graphs(denoiser, self.sampler, steps, self.gain)
         if not (own or self.start):
             graphs.pop("fused", None)
-        facts = self._facts(denoiser, *self._chain(steps, fixed=own is not None or "fused" in graphs))
-        facts |= {"receptive_field": dict.fromkeys(graphs, self.window)}
+        levels, start_level = self._chain(steps, fixed=own is not None or "fused" in graphs)
+        facts = {
+            "model": "gen2res",
+            "tasks": (_TASK,),
+            "size": Size(multiple_of=denoiser.multiple_of, minimum=denoiser.multiple_of),
+            "sampler": self.sampler,
+            "predicts": "eps",
+            "start": "image",
+            "levels": levels.levels,
+            "times": levels.times,
+            "start_level": start_level,
+            "state": IMAGE.shape,
+            "residual_scale": 0.5,
+            "gain": self.gain,
+            "conditions": None,
+            "receptive_field": dict.fromkeys(graphs, self.window),
+        }
         about = _about(self.sampler, steps.step_count, album=checkpoint.facts.get("constrained", False))
         return Opened(graphs, facts, about, TASKS["noise"])
 
@@ -119,24 +133,6 @@ class Gen2ResSource(CheckpointSource):
         count = sum(level < steps.levels[0] for level in above.levels)
         both = Steps(above.levels[:count] + steps.levels, above.times[:count] + steps.times)
         return both, steps.levels[0]
-
-    def _facts(self, denoiser: Denoiser, steps: Steps, start_level: float) -> dict[str, Any]:
-        multiple = denoiser.multiple_of
-        return {
-            "model": "gen2res",
-            "tasks": (_TASK,),
-            "size": Size(multiple_of=multiple, minimum=multiple),
-            "sampler": self.sampler,
-            "predicts": "eps",
-            "start": "image",
-            "levels": steps.levels,
-            "times": steps.times,
-            "start_level": start_level,
-            "state": IMAGE.shape,
-            "residual_scale": 0.5,
-            "gain": self.gain,
-            "conditions": None,
-        }
 
 
 def _about(sampler: str, steps: int, *, album: bool) -> ModelWords:

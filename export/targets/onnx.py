@@ -35,6 +35,7 @@ from .weights import (
     QuantizedWeights,
     bias_shift,
     channel_axis,
+    channels_first,
     dequantize,
     graph_precisions,
     initializers,
@@ -184,7 +185,7 @@ class _OnnxRewriting:
 
     def w8(self, weights: str, made: QuantizedWeights, shape: tuple[int, ...], axis: int) -> None:
         """q -> float -> * scale of the channel."""
-        q = self.constant(f"{weights}/q", np.moveaxis(made.q.reshape(_channels_first(shape, axis)), 0, axis))
+        q = self.constant(f"{weights}/q", np.moveaxis(made.q.reshape(channels_first(shape, axis)), 0, axis))
         scales = [size if place == axis else 1 for place, size in enumerate(shape)]
         scale = self.constant(f"{weights}/scale", made.scale.reshape(scales))
         self.begin("Mul", [self.begin("Cast", [q], f"{weights}/float", to=TensorProto.FLOAT), scale], weights)
@@ -202,7 +203,7 @@ class _OnnxRewriting:
         sixteenth = self.constant("sixteenth", np.array(1 / 16, np.float32))
         rows = self.constant(f"{weights}/rows", np.array(made.q.shape, np.int64))
         half = self.constant(f"{weights}/half", made.scale.astype(np.float16))
-        flat = self.constant(f"{weights}/shape", np.array(_channels_first(shape, axis), np.int64))
+        flat = self.constant(f"{weights}/shape", np.array(channels_first(shape, axis), np.int64))
         low = self.begin("BitwiseAnd", [packed, low_mask], f"{weights}/low")
         first = self.begin("Cast", [low], f"{weights}/first", to=TensorProto.FLOAT)
         high = self.begin("BitwiseAnd", [packed, high_mask], f"{weights}/high")
@@ -311,10 +312,6 @@ class _OnnxRewriting:
             self.constant(f"{name}/scale", np.array(scale, np.float32)),
             self.constant(f"{name}/zero", np.array(zero_point, np.uint8)),
         )
-
-
-def _channels_first(shape: Sequence[int], axis: int) -> tuple[int, ...]:
-    return (shape[axis], *shape[:axis], *shape[axis + 1 :])
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], ends: Iterable[str]) -> list[onnx.NodeProto]:

@@ -112,20 +112,17 @@ def normalized(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelPr
 
     for tensor in graph.initializer:
         tensor.name = rename(tensor.name)
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
     for index, node in enumerate(graph.node):
         node.name = f"n{index}_{node.op_type}"
-        node.doc_string = ""
-        module = _module(node)
-        del node.metadata_props[:]
-        if module:
-            node.metadata_props.add(key=MODULE_KEY, value=module)
         node.input[:] = [rename(name) for name in node.input]
         node.output[:] = [rename(name) for name in node.output]
-    for value in (*graph.input, *graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
+    modules = [_module(node) for node in graph.node]
+    for part in (*graph.initializer, *graph.node, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for node, module in zip(graph.node, modules, strict=True):
+        if module:
+            node.metadata_props.add(key=MODULE_KEY, value=module)
     model.producer_name, model.producer_version = "pocketprior", ""
     for key in sorted(metadata):
         model.metadata_props.add(key=key, value=metadata[key])

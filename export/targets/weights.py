@@ -34,6 +34,7 @@ __all__ = [
     "array_digest",
     "bias_shift",
     "channel_axis",
+    "channels_first",
     "dequantize",
     "graph_precisions",
     "initializers",
@@ -181,10 +182,14 @@ def quantize_weights(weights: NDArray[np.float32], precision: str, axis: int = 0
     return QuantizedWeights(np.clip(np.round(rows / scale), -127, 127).astype(np.int8), scale)
 
 
+def channels_first(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape of weights whose output channels, at `axis`, have become the first axis."""
+    return (shape[axis], *shape[:axis], *shape[axis + 1 :])
+
+
 def dequantize(weights: QuantizedWeights, shape: tuple[int, ...], axis: int = 0) -> NDArray[np.float32]:
     """The float weights that a runtime computes with."""
-    channels_first = (shape[axis], *shape[:axis], *shape[axis + 1 :])
-    rows = (weights.q.astype(np.float32) * weights.scale).reshape(channels_first)
+    rows = (weights.q.astype(np.float32) * weights.scale).reshape(channels_first(shape, axis))
     return np.ascontiguousarray(np.moveaxis(rows, 0, axis))
 
 

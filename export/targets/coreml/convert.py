@@ -123,22 +123,17 @@ def with_image_input(package: CoremlPackage) -> CoremlPackage:
     result = package.copy()
     for described in result.spec.description.input:
         if described.name == _IMAGE:
-            _describe_image(described.type)
+            array, image = copy_of(described.type.multiArrayType), described.type.imageType
+            image.colorSpace = _RGB
+            image.height, image.width = array.shape[2:]
+            if sizes := array.shapeRange.sizeRanges:
+                image.imageSizeRange.heightRange.CopyFrom(sizes[2])
+                image.imageSizeRange.widthRange.CopyFrom(sizes[3])
     for function, block in functions(result.spec):
         for value in function.inputs:
             if value.name == _IMAGE:
                 _scale_image(result, block, value.type)
     return result
-
-
-def _describe_image(kind: Any) -> None:
-    """An array (1, 3, h, w) becomes an image of the same sizes."""
-    array = copy_of(kind).multiArrayType
-    kind.imageType.colorSpace = _RGB
-    kind.imageType.height, kind.imageType.width = array.shape[2:]
-    if sizes := array.shapeRange.sizeRanges:
-        kind.imageType.imageSizeRange.heightRange.CopyFrom(sizes[2])
-        kind.imageType.imageSizeRange.widthRange.CopyFrom(sizes[3])
 
 
 def _scale_image(package: CoremlPackage, block: Any, kind: Any) -> None:
