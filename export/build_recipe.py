@@ -116,14 +116,14 @@ class BuildRecipe:
                 "[train]: 'delta' starts from the model of another task; build that first, and train this one with "
                 "`pocketprior train`"
             )
-        provided = {kind_of(self.system, stage) for stage in self.train}
+        provided = {_kind_of(self.system, stage) for stage in self.train}
         for stage in self.train:
             for kind in find_stage(self.system, stage).earlier:
                 if kind not in provided | {SEMANTIC}:
                     need = f"the stage '{stage}' needs a '{kind}'"
                     raise UsageError(f"[train]: {need}; name the stage that trains it too")
         if self.system not in provided:
-            stages = [s for s in SYSTEMS[self.system] if kind_of(self.system, s) == self.system]
+            stages = [s for s in SYSTEMS[self.system] if _kind_of(self.system, s) == self.system]
             raise UsageError(f"[train]: no stage finishes a {self.system}; name one of: {', '.join(stages)}")
         if self.quantize and (BASE_TARGET not in self.export.to or self.export.precision[:1] != ("fp32",)):
             raise UsageError(
@@ -136,7 +136,7 @@ class BuildRecipe:
         return [stage for stage in SYSTEMS[self.system] if stage in self.train]
 
 
-def kind_of(system: str, stage: str) -> str:
+def _kind_of(system: str, stage: str) -> str:
     """The kind of checkpoint that a stage trains."""
     whole = {"dtpm": ("adapters", "finish"), "diffir": ("joint", "adversarial"), "gen2res": ("base", "constrain")}
     if stage in whole.get(system, ()):
@@ -177,7 +177,7 @@ def steps_of(recipe: BuildRecipe, folder: Path, root: Path) -> list[BuildStep]:
     """The steps of a build in `folder`; `root` is the folder of the recipe, to which its paths are relative."""
     data = str(root / recipe.data)
     training = list(_training(recipe, folder, data))
-    checkpoints = {kind_of(recipe.system, stage): folder / "train" / stage / _MODEL for stage in recipe.stages}
+    checkpoints = {_kind_of(recipe.system, stage): folder / "train" / stage / _MODEL for stage in recipe.stages}
     semantic = ("--semantic", str(checkpoints["semantic"])) if "semantic" in checkpoints else ()
     distilling = list(_distilling(recipe, folder, data, checkpoints[recipe.system], semantic))
     model = distilling[-1].output if distilling else checkpoints[recipe.system]
@@ -237,7 +237,7 @@ def _training(recipe: BuildRecipe, folder: Path, data: str) -> Iterator[BuildSte
         size, task = recipe.size if entry.sized else None, recipe.task if entry.tasked else None
         arguments += _given({"--size": size, "--task": task, **models})
         yield BuildStep(f"train {stage}", (*arguments, *_settings(recipe.train[stage])), out / _MODEL)
-        made[kind_of(recipe.system, stage)] = out / _MODEL
+        made[_kind_of(recipe.system, stage)] = out / _MODEL
 
 
 def _distilling(

@@ -31,13 +31,7 @@ def open_onnxruntime(path: Path) -> GraphRun:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [array.name for array in session.get_inputs()]
-
-    def run(feed: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        result = session.run(None, dict(zip(names, feed, strict=True)))[0]
-        assert isinstance(result, np.ndarray)
-        return result
-
-    return run
+    return lambda feed: np.asarray(session.run(None, dict(zip(names, feed, strict=True)))[0])
 
 
 @cache

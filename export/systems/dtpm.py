@@ -130,8 +130,23 @@ class DtpmSource(CheckpointSource):
         sampling = self._sampling(model, checkpoint.facts)
         graphs = dtpm_graphs(model, encoder, sampling)
         task = checkpoint.facts["task"]
-        steps = len(sampling.times)
-        facts = {**_facts(model, sampling, task), "receptive_field": self._receptive_fields(model, graphs, steps)}
+        steps, calibrated, semantic = len(sampling.times), model.predictor.calibrated, model.config.semantic
+        facts = {
+            "model": "dtpm",
+            "tasks": (task,),
+            "size": Size(multiple_of=model.multiple_of, minimum=model.multiple_of),
+            "sampler": "ddim",
+            "predicts": model.config.prediction,
+            "start": "noise",
+            "levels": sampling.levels,
+            "times": sampling.times,
+            "state": IMAGE.shape,
+            # Of a calibrated model both are in the amplitude, an output of predict.
+            "residual_scale": 1.0 if calibrated else float(model.residual_scale),
+            "gain": 1.0 if calibrated else sampling.gain,
+            "conditions": Conditions(thumbnail=semantic.size) if semantic.code else None,
+            "receptive_field": self._receptive_fields(model, graphs, steps),
+        }
         return Opened(graphs, facts, _about(task, model.config, steps), TASKS[task])
 
     def task(self) -> str:
@@ -176,25 +191,6 @@ class DtpmSource(CheckpointSource):
             return {name: self.window for name in graphs if name != "encode"}
         fields = {name: receptive_field(graphs[name], model.multiple_of) for name in ("predict", "denoise")}
         return fields | ({"fused": fields["predict"] + steps * fields["denoise"]} if "fused" in graphs else {})
-
-
-def _facts(model: Dtpm, sampling: Sampling, task: str) -> dict[str, Any]:
-    calibrated, semantic = model.predictor.calibrated, model.config.semantic
-    return {
-        "model": "dtpm",
-        "tasks": (task,),
-        "size": Size(multiple_of=model.multiple_of, minimum=model.multiple_of),
-        "sampler": "ddim",
-        "predicts": model.config.prediction,
-        "start": "noise",
-        "levels": sampling.levels,
-        "times": sampling.times,
-        "state": IMAGE.shape,
-        # Of a calibrated model both are in the amplitude, an output of predict.
-        "residual_scale": 1.0 if calibrated else float(model.residual_scale),
-        "gain": 1.0 if calibrated else sampling.gain,
-        "conditions": Conditions(thumbnail=semantic.size) if semantic.code else None,
-    }
 
 
 def _about(task: str, config: DtpmConfig, steps: int) -> ModelWords:

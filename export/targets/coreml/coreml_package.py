@@ -244,11 +244,8 @@ def _manifest(weights: bool) -> str:
         _identifier(name): {"author": _DATA, "description": text, "name": name, "path": f"{_DATA}/{name}"}
         for name, text in items.items()
     }
-    content = {
-        "fileFormatVersion": "1.0.0",
-        "itemInfoEntries": entries,
-        "rootModelIdentifier": _identifier("model.mlmodel"),
-    }
+    root = _identifier("model.mlmodel")
+    content = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": root}
     return json.dumps(content, indent=4, sort_keys=True) + "\n"
 
 
