@@ -186,8 +186,8 @@ class _MilRewriting:
         """Two numbers in a byte, a scale for each block of input channels."""
         packed = self.package.packed((made.q & 15).astype(np.uint8), 4, INT4, shape)
         scale = made.scale.reshape(shape[0], -1, *(1 for _ in shape[2:]))
-        scales = self.constant(f"{name}__scales", self.package.value(scale))
-        inputs = {"data": self.constant(f"{name}__codes", packed), "scale": scales}
+        data = self.constant(f"{name}__codes", packed)
+        inputs = {"data": data, "scale": self.constant(f"{name}__scales", self.package.value(scale))}
         return operation("constexpr_blockwise_shift_scale", name, tensor_type(FLOAT32, shape), inputs)
 
     def palette(self, name: str, made: Palette, bits: int) -> Any:
@@ -198,8 +198,8 @@ class _MilRewriting:
             return self.constexpr("constexpr_lut_to_dense", name, shape, values)
         packed = self.package.packed(made.indices, bits, _UNSIGNED[bits], shape)
         table = made.table.reshape(*(1 for _ in shape), -1, 1)
-        lut = self.constant(f"{name}__table", self.package.value(table))
-        inputs = {"indices": self.constant(f"{name}__indices", packed), "lut": lut}
+        indices = self.constant(f"{name}__indices", packed)
+        inputs = {"indices": indices, "lut": self.constant(f"{name}__table", self.package.value(table))}
         return operation("constexpr_lut_to_dense", name, tensor_type(FLOAT32, shape), inputs)
 
     def constant(self, name: str, value: Any) -> str:
