@@ -113,7 +113,7 @@ def test_an_interrupted_command_is_waited_for(tmp_path: Path) -> None:
     fake.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
     fake.chmod(0o755)
     runner = (
-        "import sys\nfrom pocketprior.export.recipe import build_run as run\nrun.sys.executable = sys.argv[1]\n"
+        "import sys\nfrom pocketprior.export import build_recipe as run\nrun.sys.executable = sys.argv[1]\n"
         "raise SystemExit(run.execute([]))"
     )
     command = [sys.executable, "-c", runner, str(fake)]
