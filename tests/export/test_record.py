@@ -104,7 +104,7 @@ def test_fused_kernels_are_kept_where_they_give_other_bits(tmp_path: Path, monke
         return lambda **arrays: {name: array + np.float32(1e-6) for name, array in graph(**arrays).items()}
 
     monkeypatch.setattr(recording_of, "eager", with_kernels)
-    model = recording_of._model(sources(tmp_path)["diffir"].open(), torch.device("cpu"))
+    model = recording_of._Model.on(torch.device("cpu"), sources(tmp_path)["diffir"].open())
     cases = recording_of._with_kernels(model, found.about.cases, writer)
     with_some = {call.graph for case in cases for call in case.calls["split"] if call.kernels}
     assert with_some == {"compose"}
@@ -179,7 +179,7 @@ def test_strength_is_that_of_the_restorer(tmp_path: Path) -> None:
     """The recorded picture is what the models restore, with the recorded seed, strength and tile."""
     source = sources(tmp_path)["dtpm"]
     found = recorded(source, tmp_path / "a.npz")
-    model = recording_of._model(source.open(), torch.device("cpu"))
+    model = recording_of._Model.on(torch.device("cpu"), source.open())
     for case in found.about.cases:
         restorer: Restorer = model.restorer("fused")
         again = restorer(found.arrays[case.photo], seed=case.seed, strength=case.strength, tile=case.tile)
