@@ -13,20 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .build_recipe import build
+    from .parity_reference import record
     from .personal import personalize
     from .quantization.api import quantize
-    from .recipe.build_run import build
-    from .reference.record import record
     from .writer.multitask import export
 
 __all__ = ["build", "export", "personalize", "quantize", "record"]
 
 _PLACES = {
-    "build": ".recipe.build_run",
+    "build": ".build_recipe",
     "export": ".writer.multitask",
     "personalize": ".personal",
     "quantize": ".quantization.api",
-    "record": ".reference.record",
+    "record": ".parity_reference",
 }
 
 

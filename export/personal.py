@@ -23,8 +23,7 @@ from ..core.training.gen2res.album import Album, draw_album, is_generated
 from ..core.training.gen2res.base import CONSTRAIN_STAGE, VAL_CROP, ConstrainRecipe
 from ..core.training.loop.loop import CHECKPOINT_NAME, train
 from .systems.gen2res import Gen2ResSource
-from .writer.entries import check_place
-from .writer.pack import PackOptions, write_pack
+from .writer.pack import PackOptions, check_place, write_pack
 
 __all__ = ["PersonalizeOptions", "constrain", "personalize"]
 
@@ -83,19 +82,9 @@ def personalize(album: Path, folder: Path, options: PersonalizeOptions | None = 
 def constrain(
     photos: Sequence[Path], base: Path | None, recipe: ConstrainRecipe, folder: Path, *, workers: int = 1
 ) -> Path:
-    """Constrain a base model to an album in a run folder, or resume that; the path of the checkpoint.
+    """Constrain a base model, None for the one of the package, to an album in a run folder, or resume that.
 
-    Args:
-        photos: The album.
-        base: A "gen2res" checkpoint, None for the one of the package.
-        recipe: Of the training.
-        folder: The run folder.
-        workers: Processes that draw batches.
-
-    Raises:
-        CheckpointError: There is no base model.
-        PhotoReadError: A photo cannot be read.
-        TrainingError: All photos are smaller than the crop, or the run folder belongs to another training.
+    Returns the path of the checkpoint; `workers` processes draw batches. Errors are those of `personalize`.
     """
     earlier = load_base(base)
     least = max(recipe.crop, VAL_CROP)

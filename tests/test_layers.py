@@ -164,7 +164,7 @@ PLANTED = {
     "a runtime in the models": ("core/models/x.py", "import openvino", "loads 'openvino'"),
     "by import_module": ("core/x.py", "import_module('pocketprior.runtimes')", "imports runtimes"),
     "by the layer's name": ("core/training/x.py", "PLACES = {'a': 'export.pack'}", "imports export"),
-    "by a string of another layer": ("runtimes/commands/x.py", "load('export.reference.record')", "imports export"),
+    "by a string of another layer": ("runtimes/commands/x.py", "load('export.parity_reference')", "imports export"),
     "by the start of an f-string": ("runtimes/x.py", "import_module(f'pocketprior.export.{name}')", "imports export"),
     "a command table elsewhere": ("core/x.py", "COMMANDS = {'bench': 'runtimes.commands.bench'}", "imports runtimes"),
     "more than a command": ("core/cli.py", "COMMANDS = {'bench': 'runtimes.bench.speed'}", "imports runtimes"),

@@ -29,18 +29,14 @@ from ...core.pack.manifest import FEATHER
 from ...core.pack.systems import IMAGE
 from ...core.timing import interleaved
 from ..limits import GREY_LEVEL, LARGEST_OVERLAP
-from ..systems.model_graph import ModelGraph, traced
+from ..systems.source import ModelGraph, traced
 from ..targets.calibration import multiply_adds, ranges
-from ..targets.onnx import convert_onnx
+from ..targets.onnx import convert_onnx, quantized_graph
 from ..targets.openvino import write_ir
-from ..targets.quantized_onnx import quantized_graph
 from ..targets.weights import initializers, uses, weights_digest
 from .sessions import GraphRun, open_onnxruntime, open_openvino
 
 __all__ = [
-    "DESIGN_PRECISIONS",
-    "DESIGN_RUNTIMES",
-    "TIMED_TILE",
     "DesignCosts",
     "FirstEstimate",
     "NetworkFiles",
@@ -105,16 +101,10 @@ class TileSpeed(NamedTuple):
 
 
 def candidate(name: str, path: Path, folder: Path, calibration: Sequence[Image]) -> tuple[NetworkFiles, DesignCosts]:
-    """Write a trained predictor into `folder` in every precision; its files and costs.
+    """Write a trained predictor into an empty folder in every precision; its files and costs.
 
-    Args:
-        name: How tables call it.
-        path: A checkpoint of kind "predictor", as `pocketprior train dtpm predictor` writes it.
-        folder: An empty folder.
-        calibration: Damaged photos, (H, W, 3) uint8, sides multiples of the network's.
-
-    Raises:
-        CheckpointError: The file is not such a checkpoint.
+    `path` is a checkpoint of kind "predictor", as `pocketprior train dtpm predictor` writes it, `calibration` damaged
+    photos, (H, W, 3) uint8, sides multiples of the network's. Raises CheckpointError for another file.
     """
     checkpoint = checkpoints.load(path, "predictor")
     predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor)
@@ -143,9 +133,8 @@ def quantized(
     pixels = sum(image.shape[0] * image.shape[1] for image in calibration)
     kmac = sum(multiply_adds(model, values).values()) / pixels / 1e3
     count = sum(math.prod(tensor.dims) for tensor in weights.values() if tensor.data_type == onnx.TensorProto.FLOAT)
-    return NetworkFiles(name, files, multiple), DesignCosts(
-        kmac, count, *(files[p].stat().st_size for p in DESIGN_PRECISIONS)
-    )
+    sizes = (files[precision].stat().st_size for precision in DESIGN_PRECISIONS)
+    return NetworkFiles(name, files, multiple), DesignCosts(kmac, count, *sizes)
 
 
 def _feed(model: onnx.ModelProto, batch: Batch) -> dict[str, NDArray[np.float32]]:
@@ -171,12 +160,8 @@ def overlap_needed(run: GraphRun, images: Sequence[Image], multiple: int) -> tup
     """The least overlap of tiles, in pixels, and the error that it leaves, in grey levels.
 
     The centre of each image is computed with more and more of its surroundings and compared with the whole image's:
-    the overlap is the least from which on every error stays within GREY_LEVEL, at most LARGEST_OVERLAP.
-
-    Args:
-        run: A network as `image_run` opens it.
-        images: (H, W, 3) uint8 with sides of _INNER + 2 LARGEST_OVERLAP or more, multiples of the network's.
-        multiple: Of the sides; crops start on multiples too.
+    the overlap is the least from which on every error stays within GREY_LEVEL, at most LARGEST_OVERLAP. Images are
+    (H, W, 3) uint8 with sides of _INNER + 2 LARGEST_OVERLAP or more; sides and crops keep to multiples of `multiple`.
     """
     step = max(_OVERLAP_STEP, multiple)
     overlaps = list(range(step, LARGEST_OVERLAP + 1, step))

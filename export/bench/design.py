@@ -37,7 +37,7 @@ from .candidates import (
 )
 from .sessions import machine
 
-__all__ = ["DECISION_MARKS", "MeasuredDesigns", "design_page", "kept_decision", "measured", "page", "plot"]
+__all__ = ["MeasuredDesigns", "design_page", "kept_decision", "page", "plot"]
 
 _PHOTO_SIDE = 512  # of the validation photos, pixels
 _CALIBRATION_SIDE = 256  # of their centres, pixels
@@ -99,8 +99,29 @@ def design_page(
         raise UsageError(f"expected --tile to be a multiple of 16 from {2 * LARGEST_OVERLAP + 32}, got {tile}")
     decision = kept_decision(out)
     photos = _photos(data, limit)
+    damaging = [damage for damage in DAMAGES if damage.name != CLEAN]
+    damaged = [damaging[i % len(damaging)](photos[i % len(photos)]) for i in range(_CALIBRATION)]
+    calibration = [_centre(image, _CALIBRATION_SIDE) for image in damaged]
+    networks, costs = list[NetworkFiles](), dict[str, DesignCosts]()
     with tempfile.TemporaryDirectory() as temporary:
-        found = measured(candidates, baselines, photos, keep or Path(temporary), rounds, tile)
+        for name, path in (*candidates, *baselines):
+            own = (keep or Path(temporary)) / name
+            own.mkdir(parents=True, exist_ok=True)
+            if len(networks) < len(candidates):
+                files, costs[name] = candidate(name, path, own, calibration)
+            else:
+                files, costs[name] = quantized(name, path, own, calibration, _BASELINE_MULTIPLE)
+            networks.append(files)
+        overlaps = {
+            n.name: overlap_needed(image_run(n.files["fp32"]), damaged[: len(photos)], n.multiple) for n in networks
+        }
+        timed = speeds(networks, {name: overlap for name, (overlap, _) in overlaps.items()}, rounds, tile)
+        quality = {
+            (network.name, precision): psnr_by_damage(image_run(network.files[precision]), photos, network.multiple)
+            for network in networks[: len(candidates)]
+            for precision in DESIGN_PRECISIONS
+        }
+    found = MeasuredDesigns(costs, overlaps, timed, quality)
     drawn = out.with_suffix(".svg")
     write_text(drawn, plot(found))
     write_text(out, page(found, len(photos), tile, drawn.name, decision))
@@ -110,11 +131,8 @@ def _photos(data: Path, limit: int) -> list[Image]:
     """Centres of released validation photos, evenly spaced; UsageError where none is large enough."""
     paths = released_photos(data, split="val")
     images = [read(path).pixels for path in paths]
-    large = [
-        _centre(image, _PHOTO_SIDE)
-        for image in images
-        if image.dtype == np.uint8 and min(image.shape[:2]) >= _PHOTO_SIDE
-    ]
+    fitting = (image for image in images if image.dtype == np.uint8 and min(image.shape[:2]) >= _PHOTO_SIDE)
+    large = [_centre(image, _PHOTO_SIDE) for image in fitting]
     if not large:
         raise UsageError(
             f"'{data}' has no released validation photo of {_PHOTO_SIDE} x {_PHOTO_SIDE} pixels or more; add one"
@@ -125,48 +143,6 @@ def _photos(data: Path, limit: int) -> list[Image]:
 def _centre(image: Image, side: int) -> Image:
     top, left = ((size - side) // 2 for size in image.shape[:2])
     return image[top : top + side, left : left + side].copy()
-
-
-def measured(
-    candidates: Sequence[tuple[str, Path]],
-    baselines: Sequence[tuple[str, Path]],
-    photos: Sequence[Image],
-    folder: Path,
-    rounds: int,
-    tile: int = TIMED_TILE,
-) -> MeasuredDesigns:
-    """Everything about trained predictors, and the speed of baselines.
-
-    Args:
-        candidates: Names and checkpoints.
-        baselines: Names and ONNX files.
-        photos: Validation photos, (512, 512, 3) uint8.
-        folder: Where the files of each network are written, in a folder of its name.
-        rounds: Timed runs of each network.
-        tile: Edge of the tiles that are timed.
-    """
-    damaging = [damage for damage in DAMAGES if damage.name != CLEAN]
-    damaged = [damaging[i % len(damaging)](photos[i % len(photos)]) for i in range(_CALIBRATION)]
-    calibration = [_centre(image, _CALIBRATION_SIDE) for image in damaged]
-    networks, costs = list[NetworkFiles](), dict[str, DesignCosts]()
-    for name, path in (*candidates, *baselines):
-        own = folder / name
-        own.mkdir(parents=True, exist_ok=True)
-        if len(networks) < len(candidates):
-            files, costs[name] = candidate(name, path, own, calibration)
-        else:
-            files, costs[name] = quantized(name, path, own, calibration, _BASELINE_MULTIPLE)
-        networks.append(files)
-    overlaps = {
-        n.name: overlap_needed(image_run(n.files["fp32"]), damaged[: len(photos)], n.multiple) for n in networks
-    }
-    timed = speeds(networks, {name: overlap for name, (overlap, _) in overlaps.items()}, rounds, tile)
-    quality = {
-        (network.name, precision): psnr_by_damage(image_run(network.files[precision]), photos, network.multiple)
-        for network in networks[: len(candidates)]
-        for precision in DESIGN_PRECISIONS
-    }
-    return MeasuredDesigns(costs, overlaps, timed, quality)
 
 
 def plot(found: MeasuredDesigns) -> str:
@@ -218,16 +194,8 @@ def _cost_table(found: MeasuredDesigns) -> str:
     rows = [["network", "kMAC/px", "weights, M", "fp32, MB", "int8, MB", "overlap", "error left", *DESIGN_RUNTIMES]]
     for name, (overlap, error) in found.overlaps.items():
         kmac, *sizes = found.costs[name]
-        figures = [f"{kmac:.1f}", *(f"{size / 1e6:.2f}" for size in sizes)]
-        rows.append(
-            [
-                name,
-                *figures,
-                str(overlap),
-                f"{error:.3f}",
-                *(_speed(found, name, runtime) for runtime in DESIGN_RUNTIMES),
-            ]
-        )
+        figures = [f"{kmac:.1f}", *(f"{size / 1e6:.2f}" for size in sizes), str(overlap), f"{error:.3f}"]
+        rows.append([name, *figures, *(_speed(found, name, runtime) for runtime in DESIGN_RUNTIMES)])
     return table(rows, left=1)
 
 

@@ -6,7 +6,7 @@ The rewriting is that of `core/models/deploy/rewrite.py`. Time does not depend o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,19 +20,11 @@ from ...core.markdown import table
 from ...core.models import diffir, dtpm, gen2res
 from ...core.models.deploy.rewrite import rewritten
 from ...core.pack.systems import ArraySpec
-from ..systems.model_graph import ModelGraph, traced
+from ..systems.source import ModelGraph, traced
 from ..targets.onnx import convert_onnx
 from .sessions import TIMED_CALLS, GraphRun, machine, milliseconds, open_onnxruntime, open_openvino
 
-__all__ = [
-    "NETWORKS",
-    "REWRITE_RUNTIMES",
-    "RewriteTiming",
-    "SystemPart",
-    "measure_rewriting",
-    "naive",
-    "rewriting_page",
-]
+__all__ = ["NETWORKS", "RewriteTiming", "measure_rewriting", "naive", "rewriting_page"]
 
 REWRITE_RUNTIMES: dict[str, Callable[[Path], GraphRun]] = {
     "ONNX Runtime fp32": open_onnxruntime,
@@ -41,18 +33,13 @@ REWRITE_RUNTIMES: dict[str, Callable[[Path], GraphRun]] = {
 }
 
 
-class SystemPart(NamedTuple):
-    """One network of a system."""
+Network = tuple[nn.Module, tuple[Tensor, ...]]  # of a system, and examples of its inputs
 
-    parts: Callable[[], Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]]  # `cost_parts` of the system
-    part: str  # which of them
-
-
-NETWORKS: dict[str, SystemPart] = {
-    "dtpm-base-predictor": SystemPart(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "predictor"),
-    "dtpm-base-denoiser": SystemPart(lambda: dtpm.cost_parts(dtpm.CONFIGS["base"]), "denoiser"),
-    "diffir-mobile": SystemPart(lambda: diffir.cost_parts(diffir.CONFIGS["mobile"]), "dirformer"),
-    "gen2res-mobile": SystemPart(lambda: gen2res.cost_parts(gen2res.CONFIGS["mobile"]), "denoiser"),
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "dtpm-base-predictor": lambda: dtpm.cost_parts(dtpm.CONFIGS["base"])["predictor"],
+    "dtpm-base-denoiser": lambda: dtpm.cost_parts(dtpm.CONFIGS["base"])["denoiser"],
+    "diffir-mobile": lambda: diffir.cost_parts(diffir.CONFIGS["mobile"])["dirformer"],
+    "gen2res-mobile": lambda: gen2res.cost_parts(gen2res.CONFIGS["mobile"])["denoiser"],
 }
 
 
@@ -78,10 +65,10 @@ class _Named(nn.Module):
 
 
 @torch.no_grad()
-def naive(network: SystemPart) -> ModelGraph:
+def naive(network: Callable[[], Network]) -> ModelGraph:
     """A network for images of 256 x 256 pixels as it is trained, with random weights."""
     torch.manual_seed(0)
-    module, examples = network.parts()[network.part]
+    module, examples = network()
     module = module.eval().requires_grad_(False)
     for parameter in module.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))  # nothing is zero or one any more

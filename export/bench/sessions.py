@@ -30,13 +30,7 @@ def open_onnxruntime(path: Path) -> GraphRun:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [array.name for array in session.get_inputs()]
-
-    def run(feed: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        result = session.run(None, dict(zip(names, feed, strict=True)))[0]
-        assert isinstance(result, np.ndarray)
-        return result
-
-    return run
+    return lambda feed: np.asarray(session.run(None, dict(zip(names, feed, strict=True)))[0])
 
 
 @cache
@@ -48,15 +42,10 @@ def _core() -> Any:
 
 
 def open_openvino(path: Path, arithmetic: str, shapes: Sequence[Sequence[int]] = ()) -> GraphRun:
-    """An ONNX or IR file in OpenVINO, on one thread.
+    """An ONNX or IR file in OpenVINO, on one thread, with "f32" or "bf16" arithmetic of what is not integer.
 
-    Args:
-        path: The file.
-        arithmetic: "f32" or "bf16", of what is not integer.
-        shapes: Of the inputs, in order, if they are free in the file: with free sizes OpenVINO is up to half as fast.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
+    `shapes` are those of the inputs, in order, if they are free in the file: with free sizes OpenVINO is up to half as
+    fast. Raises MissingExtraError without openvino.
     """
     try:
         core = _core()

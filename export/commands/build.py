@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the steps that are not done yet; the exit code of the one that fails."""
-    from ..recipe.build_run import build, planned
+    from ..build_recipe import build, planned
 
     steps = planned(args.recipe, args.out)
     if args.plan:

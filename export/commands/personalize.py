@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...core.errors import INTERRUPTED, UsageError
 from ...core.pack.systems import SYSTEMS
+from . import given
 
 if TYPE_CHECKING:
     from ..personal import PersonalizeOptions
@@ -72,21 +73,8 @@ def _options(args: argparse.Namespace) -> PersonalizeOptions:
     from ...core.training.gen2res.album import Album
     from ..personal import PersonalizeOptions
 
-    given = {name: getattr(args, f"album_{name}") for name in _ALBUM}
-    side, batch = given.pop("side"), given.pop("batch")
     defaults = PersonalizeOptions()
     recipe = replace(defaults.recipe, method=args.method, steps=args.steps or defaults.recipe.steps)
-    return PersonalizeOptions(
-        recipe=recipe.with_settings(args.set),
-        base=args.base,
-        run=args.run,
-        workers=args.workers,
-        name=args.name,
-        level=args.level,
-        sampler=args.sampler,
-        sampling_steps=args.sampling_steps,
-        around=args.around,
-        generated=Album(**given),
-        album_side=side,
-        album_batch=batch,
-    )
+    generated = Album(**{name: getattr(args, f"album_{name}") for name in _ALBUM if name not in ("side", "batch")})
+    fields = given(PersonalizeOptions, args) | {"recipe": recipe.with_settings(args.set), "generated": generated}
+    return PersonalizeOptions(**fields)

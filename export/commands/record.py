@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.arguments import whole_number
+from . import given
 from .export import add_sampling, sampling_options
 
 if TYPE_CHECKING:
-    from ..reference.record import RecordOptions
+    from ..parity_reference import RecordOptions
+    from ..systems import SamplingOptions
 
-__all__ = ["add_arguments", "check", "run"]
+__all__ = ["add_arguments", "options_of", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,24 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sampling(parser)
 
 
+def options_of(args: argparse.Namespace) -> tuple[RecordOptions, SamplingOptions]:
+    """The options of `record`. Raises UsageError for what can be found wrong before the checkpoint exists."""
+    from ..parity_reference import RecordOptions
+
+    return RecordOptions(**given(RecordOptions, args)), sampling_options(args)
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the reference and print what is in it."""
-    from ..reference.record import record
+    from ..parity_reference import record
 
-    about = record(args.checkpoint, args.photos, args.out, _options(args), sampling_options(args))
+    about = record(args.checkpoint, args.photos, args.out, *options_of(args))
     calls = sum(len(calls) for case in about.cases for calls in case.calls.values())
     size = args.out.stat().st_size / 1e6
     print(f"{args.out}: {size:.1f} MB, {calls} calls of {len(about.cases)} restorations, {about.environment['device']}")
     return 0
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raise for options that can be found wrong before the checkpoint exists."""
-    _options(args)
-    sampling_options(args)
-
-
-def _options(args: argparse.Namespace) -> RecordOptions:
-    from ..reference.record import RecordOptions
-
-    return RecordOptions(args.side, args.device, args.tile, args.teacher, args.teacher_steps)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,14 +15,14 @@ from ...core.errors import UnknownNameError, UsageError
 from ...core.pack.manifest import LimitOverride, Manifest
 from ...core.photo.listing import released_photos
 from ..limits import LEAST_PHOTOS, QUANTIZED_DB
-from ..targets import TARGETS, WEIGHT_PRECISIONS, Offer, Target, target_of, targets_of
+from ..targets import BASE_TARGET, TARGETS, WEIGHT_PRECISIONS, Offer, Target, target_of, targets_of
 from ..targets.calibration import DamagedPhoto, FloatPack, damaged_photos, open_float
 from ..targets.weights import layers_of, load_graphs, uniform_precisions
-from ..writer.entries import assembled, bare, check_place, filed
 from ..writer.golden_restoration import settle
+from ..writer.pack import assembled, bare, check_place, filed, new_pack
 from .pack_quality import FloatResults, PackQuality, float_results, measure_pack
-from .plan import PrecisionPlan, as_coreml, as_nncf, as_onnx, check_plan, load_plan
-from .search import OBJECTIVES, FoundPlan, Measurements, fingerprint, search, write_onnx_pack
+from .plan import PrecisionPlan, check_plan, load_plan
+from .search import OBJECTIVES, Measurements, fingerprint, search, write_onnx_pack
 
 __all__ = ["QuantizeOptions", "QuantizedPack", "quantize"]
 
@@ -33,7 +33,7 @@ _LABEL = "mixed"  # the precision of graphs whose layers differ
 class QuantizeOptions:
     """How a pack is quantized. Raises UnknownNameError and UsageError for what does not exist or fit together."""
 
-    targets: Sequence[str] = ("onnx",)  # "onnx" and others of TARGETS
+    targets: Sequence[str] = (BASE_TARGET,)  # this one and others of TARGETS
     budget_db: float = QUANTIZED_DB  # PSNR to the float pack that the worst photo keeps
     max_bytes: int | None = None  # of all graphs of one runtime
     objective: str = "size"  # smallest graphs, or "speed": the most integer arithmetic
@@ -47,8 +47,9 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         targets_of(self.targets)
-        if "onnx" not in self.targets or len(self.targets) != len(set(self.targets)):
-            raise UsageError(f"'{','.join(self.targets)}' was given; give onnx, and others of: {', '.join(TARGETS)}")
+        if BASE_TARGET not in self.targets or len(self.targets) != len(set(self.targets)):
+            given, known = ",".join(self.targets), ", ".join(TARGETS)
+            raise UsageError(f"'{given}' was given; give {BASE_TARGET}, and others of: {known}")
         if self.objective not in OBJECTIVES:
             raise UnknownNameError("objective", self.objective, OBJECTIVES)
         if self.precision is not None and self.precision not in WEIGHT_PRECISIONS[1:]:
@@ -74,17 +75,6 @@ class _Groups(NamedTuple):
     search: list[DamagedPhoto]
     held_back: list[DamagedPhoto]
     probe: list[DamagedPhoto]  # small crops of some photos of the search
-
-
-class _Job(NamedTuple):
-    """A pack that is being made."""
-
-    pack: FloatPack
-    precisions: Mapping[str, str]  # by layer
-    label: str
-    folder: Path
-    judge: FloatResults
-    budget_db: float
 
 
 def quantize(pack: Path, folder: Path, data: Path, options: QuantizeOptions | None = None) -> QuantizedPack:
@@ -117,97 +107,83 @@ def quantize(pack: Path, folder: Path, data: Path, options: QuantizeOptions | No
         check_plan(plan, layers_of(load_graphs(pack, manifest), manifest))
     floats = open_float(pack, groups.calibration)
     if plan is None and options.precision is None:
-        found = _searched(floats, groups, options, measurements)
-        if isinstance(found, str):
-            return QuantizedPack([], None, found)
-        plan = found
+        probe, truth = float_results(pack, groups.probe), float_results(pack, groups.search)
+        known = Measurements(measurements / "measurements.jsonl", fingerprint(floats, probe, truth))
+        plan, best_db = search(floats, probe, truth, options.budget_db, options.objective, known)
+        if plan is None:
+            problem = (
+                f"the worst photo keeps {best_db:.1f} dB at best, {options.budget_db - best_db:.1f} dB less than "
+                f"the {options.budget_db:g} dB that were asked for; lower --budget-db"
+            )
+            return QuantizedPack([], None, problem)
     if plan is not None:
         _write_plan(measurements, floats, plan)
     judge = float_results(pack, groups.held_back)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        made = _made(floats, plan, options, judge, Path(temporary) / folder.name)
-        if not made.problem:
-            (Path(temporary) / folder.name).rename(folder)
+    with new_pack(folder) as place:
+        made = _made(floats, plan, options, judge, place)
+        if made.problem:
+            shutil.rmtree(place)
     return made
-
-
-def _searched(floats: FloatPack, groups: _Groups, options: QuantizeOptions, folder: Path) -> PrecisionPlan | str:
-    """A plan, or why there is none."""
-    probe, truth = float_results(floats.folder, groups.probe), float_results(floats.folder, groups.search)
-    measurements = Measurements(folder / "measurements.jsonl", fingerprint(floats, probe, truth))
-    found = search(floats, probe, truth, options.budget_db, options.objective, measurements)
-    if isinstance(found, FoundPlan):
-        return found.plan
-    return (
-        f"the worst photo keeps {found.best_db:.1f} dB at best, {options.budget_db - found.best_db:.1f} dB less than "
-        f"the {options.budget_db:g} dB that were asked for; lower --budget-db"
-    )
 
 
 def _made(
     floats: FloatPack, plan: PrecisionPlan | None, options: QuantizeOptions, judge: FloatResults, folder: Path
 ) -> QuantizedPack:
     """Write the pack into the new folder and measure it on the photos held back."""
-    label = options.precision or _LABEL
+    label, base = options.precision or _LABEL, target_of(BASE_TARGET)
     precisions = uniform_precisions(floats.layers, label) if plan is None else dict(plan.levels)
     folder.mkdir()
-    job = _Job(floats, precisions, label, folder, judge, options.budget_db)
     manifest = write_onnx_pack(floats, precisions, folder, label)
-    rows = [
-        measure_pack("fp32", floats.folder, judge, "onnxruntime"),
-        measure_pack(label, folder, judge, "onnxruntime"),
-    ]
+    rows = [measure_pack("fp32", floats.folder, judge, base), measure_pack(label, folder, judge, base)]
     shipped = [rows[1]]
-    for name in options.targets:
-        if name != "onnx":
-            found, row = _add_target(job, manifest, target_of(name))
-            rows, shipped, manifest = [*rows, *found], [*shipped, row], Manifest.load(folder)
+    for target in targets_of(options.targets):
+        if target.name == BASE_TARGET:
+            continue
+        offers = target.offers(label, precisions) if target.offers else {label: Offer(precisions, target.emit)}
+        found = _measured(floats, target, offers, judge) if len(offers) > 1 else {}
+        measured = {name: row for name, row in found.items() if name in offers}
+        best = _fastest(target.name, measured, options.budget_db) if measured else next(iter(offers))
+        written = offers[best].emit(floats, offers[best].precisions, folder, best)
+        manifest = assembled(floats.folder, folder, filed(manifest, target.name, written))
+        found = found or {best: measure_pack(best, folder, judge, target)}
+        rows += found.values()
+        shipped.append(found[best])
     if options.budget_db < QUANTIZED_DB:
         reason = f"made under a budget of {options.budget_db:g} dB for the worst photo"
         limit = LimitOverride(reason, psnr_db=options.budget_db)
-        manifest = dataclasses.replace(manifest, limits={**manifest.limits, "coded": limit})
+        manifest = replace(manifest, limits={**manifest.limits, "coded": limit})
     settle(folder, manifest, {"plan": plan.hash} if plan else {})
-    rows += _uniform(floats, judge) if options.compare else []
+    for precision in WEIGHT_PRECISIONS[1:] if options.compare else ():
+        with tempfile.TemporaryDirectory() as temporary:
+            write_onnx_pack(floats, uniform_precisions(floats.layers, precision), Path(temporary), precision)
+            rows.append(measure_pack(f"all {precision}", Path(temporary), judge, base))
     return QuantizedPack(rows, plan, _problem(options, shipped))
 
 
-def _add_target(job: _Job, manifest: Manifest, target: Target) -> tuple[list[PackQuality], PackQuality]:
-    """Add the files of a target: of several offers the fastest here that keeps the budget.
-
-    Returns the rows that were measured, and the row of the offer that was added.
-    """
-    offers = (target.offers or (lambda label, given: {label: Offer(given, target.emit)}))(job.label, job.precisions)
-    rows = _measured(job, target, offers) if len(offers) > 1 else {}
-    best = _fastest(job, target, {name: row for name, row in rows.items() if name in offers}) or next(iter(offers))
-    written = offers[best].emit(job.pack, offers[best].precisions, job.folder, best)
-    assembled(job.pack.folder, job.folder, filed(manifest, target.name, written))
-    rows = rows or {best: measure_pack(best, job.folder, job.judge, target.runtime)}
-    return [*rows.values()], rows[best]
-
-
-def _measured(job: _Job, target: Target, offers: Mapping[str, Offer]) -> dict[str, PackQuality]:
+def _measured(
+    pack: FloatPack, target: Target, offers: Mapping[str, Offer], judge: FloatResults
+) -> dict[str, PackQuality]:
     """The float baselines of a target and its offers, each measured in a folder of its own."""
     rows: dict[str, PackQuality] = {}
-    floats = Offer(dict.fromkeys(job.precisions, "fp32"), target.emit)
+    floats = Offer({layer.name: "fp32" for layer in pack.layers}, target.emit)
     for name, offer in {**dict.fromkeys(target.baselines, floats), **offers}.items():
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            written = offer.emit(job.pack, offer.precisions, folder, name)
-            assembled(job.pack.folder, folder, filed(bare(job.pack.manifest), target.name, written))
+            written = offer.emit(pack, offer.precisions, folder, name)
+            assembled(pack.folder, folder, filed(bare(pack.manifest), target.name, written))
             try:
-                rows[name] = measure_pack(name, folder, job.judge, target.runtime)
+                rows[name] = measure_pack(name, folder, judge, target)
             except UsageError as error:  # a processor without bf16
                 _log(f"{name} was not measured: {error}")
     return rows
 
 
-def _fastest(job: _Job, target: Target, rows: Mapping[str, PackQuality]) -> str | None:
-    """The fastest offer of those that keep the budget, or of all if none does; None without rows."""
-    fitting = {name: row for name, row in rows.items() if row.worst_db >= job.budget_db}
-    best = min(fitting or rows, key=lambda name: rows[name].seconds or 0.0, default=None)
-    if best:
-        how = " of those that keep the budget" if fitting else "; none keeps the budget"
-        _log(f"{target.name}: {best} is the fastest here{how}")
+def _fastest(target: str, rows: Mapping[str, PackQuality], budget_db: float) -> str:
+    """The fastest offer of those that keep the budget, or of all if none does."""
+    fitting = {name: row for name, row in rows.items() if row.worst_db >= budget_db}
+    best = min(fitting or rows, key=lambda name: rows[name].seconds or 0.0)
+    how = " of those that keep the budget" if fitting else "; none keeps the budget"
+    _log(f"{target}: {best} is the fastest here{how}")
     return best
 
 
@@ -229,27 +205,14 @@ def _problem(options: QuantizeOptions, shipped: Sequence[PackQuality]) -> str:
     return ""
 
 
-def _uniform(floats: FloatPack, judge: FloatResults) -> list[PackQuality]:
-    rows: list[PackQuality] = []
-    for precision in WEIGHT_PRECISIONS[1:]:
-        with tempfile.TemporaryDirectory() as folder:
-            write_onnx_pack(floats, uniform_precisions(floats.layers, precision), Path(folder), precision)
-            rows.append(measure_pack(f"all {precision}", Path(folder), judge, "onnxruntime"))
-    return rows
-
-
 def _write_plan(folder: Path, pack: FloatPack, plan: PrecisionPlan) -> None:
     """The plan, and what it means to each toolchain."""
-    by_digest = {plan.weights[layer]: precision for layer, precision in plan.levels.items()}
     (folder / "plan.json").write_text(plan.text(), encoding="utf-8")
-    forms = {
-        "onnx": as_onnx(pack.models, by_digest),
-        "nncf": as_nncf(pack.models, by_digest),
-        "coreml": as_coreml(plan),
-    }
-    for toolchain, form in forms.items():
-        text = json.dumps({"plan": plan.hash, toolchain: form}, indent=1, sort_keys=True)
-        (folder / f"{toolchain}.json").write_text(text + "\n", encoding="utf-8")
+    for target in targets_of(TARGETS):
+        if target.plan:
+            toolchain, form = target.plan(pack, plan.levels)
+            text = json.dumps({"plan": plan.hash, toolchain: form}, indent=1, sort_keys=True)
+            (folder / f"{toolchain}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _groups(data: Path, task: str, options: QuantizeOptions) -> _Groups:

@@ -1,4 +1,4 @@
-"""A plan: the precision of every layer, the pack that it was made for, and its hash; and its forms for toolchains."""
+"""A plan: the precision of every layer, the pack that it was made for, and its hash."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import onnx
 
 from ...core.errors import PackError, UsageError
 from ...core.pack.json import as_text, as_tree, decode, parse
-from ..targets import WEIGHT_PRECISIONS
-from ..targets.weights import GROUP, WeightLayer, graph_precisions, offered, uses
+from ..targets.weights import WeightLayer, offered
 
-__all__ = ["PLAN_FORMAT", "PrecisionPlan", "as_coreml", "as_nncf", "as_onnx", "check_plan", "load_plan"]
+__all__ = ["PrecisionPlan", "check_plan", "load_plan"]
 
 PLAN_FORMAT = 1
 
@@ -66,37 +62,3 @@ def check_plan(plan: PrecisionPlan, layers: Sequence[WeightLayer]) -> None:
                 f"the plan has the precision '{plan.levels[layer.name]}' for the layer '{layer.name}'; expected one of "
                 f"{', '.join(offered(layer))}"
             )
-
-
-def as_onnx(models: Mapping[str, onnx.ModelProto], by_digest: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
-    """ONNX Runtime: graph -> precision -> names of the float graph's nodes, or of the outputs of unnamed ones."""
-    lists: dict[str, dict[str, list[str]]] = {}
-    for graph, model in models.items():
-        precisions = graph_precisions(model, by_digest)
-        lists[graph] = {
-            precision: [n.name or n.output[0] for n in uses(model) if precisions[n.input[1]] == precision]
-            for precision in WEIGHT_PRECISIONS
-            if precision in precisions.values()
-        }
-    return lists
-
-
-def as_nncf(models: Mapping[str, onnx.ModelProto], by_digest: Mapping[str, str]) -> dict[str, list[str]]:
-    """NNCF: graph -> names of the float graph's nodes that stay out of integer arithmetic."""
-    lists = as_onnx(models, by_digest)
-    return {
-        graph: sorted(name for precision, names in by_name.items() if precision != "int8" for name in names)
-        for graph, by_name in lists.items()
-    }
-
-
-def as_coreml(plan: PrecisionPlan) -> dict[str, Any]:
-    """Core ML: layer -> the fields of its `OpLinearQuantizerConfig`; and the layers that compute in integers."""
-    eight = {"mode": "linear_symmetric", "dtype": "int8", "granularity": "per_channel", "weight_threshold": 0}
-    four = {**eight, "dtype": "int4", "granularity": "per_block", "block_size": GROUP}
-    configs = {"w8": eight, "int8": eight, "w4": four}
-    return {
-        "compute_precision": "float16",
-        "weights": {layer: configs[kind] for layer, kind in sorted(plan.levels.items()) if kind in configs},
-        "activations": sorted(layer for layer, kind in plan.levels.items() if kind == "int8"),
-    }

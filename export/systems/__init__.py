@@ -42,8 +42,7 @@ class SamplingOptions:
     @property
     def given(self) -> dict[str, Any]:
         """The options that are not None."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def source_of(checkpoint: Path, options: SamplingOptions) -> CheckpointSource:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,8 +14,7 @@ from ...core.models.diffir import PERIOD, CpenS2, Diffir, DiffirConfig, PriorDen
 from ...core.pack.manifest import Size, TileWindow
 from ...core.pack.systems import IMAGE, SCALAR, ArraySpec
 from ..limits import FUSED_STEPS
-from .model_graph import ModelGraph, part_way
-from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
+from .source import DEFAULT_WINDOW, CheckpointSource, ModelGraph, ModelWords, Opened, part_way
 
 __all__ = ["SOURCE", "DiffirSource", "diffir_graphs"]
 
@@ -85,11 +81,10 @@ def diffir_graphs(model: Diffir, gain: float) -> dict[str, ModelGraph]:
     assert denoiser is not None
     prior = ArraySpec("float32", (1, config.ipr))
     features = ArraySpec("float32", (1, 4 * config.cpen.width))
+    taken = {"x": prior, "features": features, "t": SCALAR}
     graphs = {
         "encode": ModelGraph(_DiffirEncode(model), {"image": IMAGE}, {"features": features}),
-        "denoise": ModelGraph(
-            _DiffirDenoise(model.cpen, denoiser), {"x": prior, "features": features, "t": SCALAR}, {"x0": prior}
-        ),
+        "denoise": ModelGraph(_DiffirDenoise(model.cpen, denoiser), taken, {"x0": prior}),
         "compose": ModelGraph(_DiffirCompose(model), {"image": IMAGE, "prior": prior}, {"restored": IMAGE}),
     }
     if config.steps <= FUSED_STEPS:
@@ -99,10 +94,9 @@ def diffir_graphs(model: Diffir, gain: float) -> dict[str, ModelGraph]:
 
 
 @dataclass(frozen=True)
-class DiffirSource:
+class DiffirSource(CheckpointSource):
     """A "diffir" checkpoint."""
 
-    model: Path
     gain: float = 1.0  # share of the change that is made at strength 1
     window: TileWindow = DEFAULT_WINDOW  # the tiles that it runs on
 
@@ -113,21 +107,8 @@ class DiffirSource:
         checkpoint.fill(model)
         graphs = diffir_graphs(model, self.gain)
         task = checkpoint.facts["task"]
-        facts = self._facts(model, task) | {"receptive_field": self._receptive_fields(graphs)}
-        return Opened(graphs, facts, _about(task, model.config.steps), TASKS[task])
-
-    def digest(self) -> str:
-        """As in `CheckpointSource`."""
-        return files_digest(self.model)
-
-    def _receptive_fields(self, graphs: Container[str]) -> dict[str, TileWindow]:
-        """All but that of denoise, which does not run on tiles."""
-        whole = {"fused": self.window} if "fused" in graphs else {}
-        return {"encode": TileWindow(_MEANS_EDGE, 0), "compose": self.window, **whole}
-
-    def _facts(self, model: Diffir, task: str) -> dict[str, Any]:
         steps, multiple = model.config.steps, model.multiple_of
-        return {
+        facts = {
             "model": "diffir",
             "tasks": (task,),
             "size": Size(multiple_of=multiple, minimum=multiple),
@@ -140,7 +121,14 @@ class DiffirSource:
             "residual_scale": 1.0,
             "gain": self.gain,
             "conditions": None,
+            # All but that of denoise, which does not run on tiles.
+            "receptive_field": {
+                name: TileWindow(_MEANS_EDGE, 0) if name == "encode" else self.window
+                for name in graphs
+                if name != "denoise"
+            },
         }
+        return Opened(graphs, facts, _about(task, steps), TASKS[task])
 
 
 def _about(task: str, steps: int) -> ModelWords:

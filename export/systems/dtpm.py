@@ -20,8 +20,7 @@ from ...core.pack.systems import IMAGE, MAP, SCALAR, ArraySpec
 from ...core.sampling.schedule import SCHEDULES, trailing
 from ...core.sampling.steps import GAIN, own_steps, sampled_deviation
 from ..limits import FUSED_STEPS
-from .model_graph import ModelGraph, receptive_field
-from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
+from .source import DEFAULT_WINDOW, CheckpointSource, ModelGraph, ModelWords, Opened, receptive_field
 
 __all__ = ["SOURCE", "DtpmSource", "Sampling", "dtpm_graphs"]
 
@@ -99,14 +98,9 @@ def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str
     code = {"code": ArraySpec("float32", (1, semantic.code))} if semantic.code else {}
     amount, amplitude = ({"amount": SCALAR}, {"amplitude": MAP}) if model.predictor.calibrated else ({}, {})
     image = {"image": IMAGE} if config.structure_slot == "y_d" or config.damage_input != "none" else {}
-    graphs = {
-        "predict": ModelGraph(
-            _DtpmPredict(model, sampling.gain), {"image": IMAGE, **amount}, {"base": IMAGE, **amplitude}
-        ),
-        "denoise": ModelGraph(
-            _DtpmDenoise(model), {"x": IMAGE, **image, "base": IMAGE, **code, "t": SCALAR}, {config.prediction: IMAGE}
-        ),
-    }
+    predict = ModelGraph(_DtpmPredict(model, sampling.gain), {"image": IMAGE, **amount}, {"base": IMAGE, **amplitude})
+    taken = {"x": IMAGE, **image, "base": IMAGE, **code, "t": SCALAR}
+    graphs = {"predict": predict, "denoise": ModelGraph(_DtpmDenoise(model), taken, {config.prediction: IMAGE})}
     if code:
         thumbnail = ArraySpec("float32", (1, 3, semantic.size, semantic.size))
         graphs = {"encode": ModelGraph(_DtpmEncode(model, encoder), {"thumbnail": thumbnail}, code), **graphs}
@@ -117,10 +111,9 @@ def dtpm_graphs(model: Dtpm, encoder: nn.Module, sampling: Sampling) -> dict[str
 
 
 @dataclass(frozen=True)
-class DtpmSource:
+class DtpmSource(CheckpointSource):
     """A "dtpm" checkpoint."""
 
-    model: Path
     semantic: str = ""  # its semantic encoder, a file or timm:MODEL=FILE; "" for a model without a code
     steps: int = 0  # of the sampler; 0 for a student's own, and for 4 of other models
     gain: float | None = None  # share of the residual that is added at strength 1; None for 0.5
@@ -136,18 +129,32 @@ class DtpmSource:
         sampling = self._sampling(model, checkpoint.facts)
         graphs = dtpm_graphs(model, encoder, sampling)
         task = checkpoint.facts["task"]
-        facts = _facts(model, sampling, task) | {
-            "receptive_field": self._receptive_fields(model, graphs, len(sampling.times))
+        steps, calibrated, semantic = len(sampling.times), model.predictor.calibrated, model.config.semantic
+        facts = {
+            "model": "dtpm",
+            "tasks": (task,),
+            "size": Size(multiple_of=model.multiple_of, minimum=model.multiple_of),
+            "sampler": "ddim",
+            "predicts": model.config.prediction,
+            "start": "noise",
+            "levels": sampling.levels,
+            "times": sampling.times,
+            "state": IMAGE.shape,
+            # Of a calibrated model both are in the amplitude, an output of predict.
+            "residual_scale": 1.0 if calibrated else float(model.residual_scale),
+            "gain": 1.0 if calibrated else sampling.gain,
+            "conditions": Conditions(thumbnail=semantic.size) if semantic.code else None,
+            "receptive_field": self._receptive_fields(model, graphs, steps),
         }
-        return Opened(graphs, facts, _about(task, model.config, len(sampling.times)), TASKS[task])
+        return Opened(graphs, facts, _about(task, model.config, steps), TASKS[task])
 
     def task(self) -> str:
         """The task that the checkpoint was trained for."""
         return str(checkpoints.load(self.model, "dtpm").facts["task"])
 
-    def digest(self) -> str:
+    def files(self) -> list[Path]:
         """As in `CheckpointSource`."""
-        return files_digest(self.model, *([semantic_file(self.semantic)] if self.semantic else []))
+        return [self.model, *([semantic_file(self.semantic)] if self.semantic else [])]
 
     def _encoder(self, config: SemanticConfig) -> nn.Module:
         """The encoder that the model was trained with. Raises UsageError for another one."""
@@ -183,25 +190,6 @@ class DtpmSource:
             return {name: self.window for name in graphs if name != "encode"}
         fields = {name: receptive_field(graphs[name], model.multiple_of) for name in ("predict", "denoise")}
         return fields | ({"fused": fields["predict"] + steps * fields["denoise"]} if "fused" in graphs else {})
-
-
-def _facts(model: Dtpm, sampling: Sampling, task: str) -> dict[str, Any]:
-    calibrated, semantic = model.predictor.calibrated, model.config.semantic
-    return {
-        "model": "dtpm",
-        "tasks": (task,),
-        "size": Size(multiple_of=model.multiple_of, minimum=model.multiple_of),
-        "sampler": "ddim",
-        "predicts": model.config.prediction,
-        "start": "noise",
-        "levels": sampling.levels,
-        "times": sampling.times,
-        "state": IMAGE.shape,
-        # Of a calibrated model both are in the amplitude, an output of predict.
-        "residual_scale": 1.0 if calibrated else float(model.residual_scale),
-        "gain": 1.0 if calibrated else sampling.gain,
-        "conditions": Conditions(thumbnail=semantic.size) if semantic.code else None,
-    }
 
 
 def _about(task: str, config: DtpmConfig, steps: int) -> ModelWords:

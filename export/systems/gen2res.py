@@ -7,8 +7,6 @@ own, so that the sum is that of the first level.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,8 +20,7 @@ from ...core.pack.systems import IMAGE, SCALAR, SYSTEMS
 from ...core.sampling.schedule import ddpm, quadratic, strided
 from ...core.sampling.steps import Steps, own_steps
 from ..limits import FUSED_STEPS
-from .model_graph import ModelGraph, part_way
-from .source import DEFAULT_WINDOW, ModelWords, Opened, files_digest
+from .source import DEFAULT_WINDOW, CheckpointSource, ModelGraph, ModelWords, Opened, part_way
 
 __all__ = ["SOURCE", "Gen2ResSource", "gen2res_graphs"]
 
@@ -31,21 +28,15 @@ _TASK = "blind"  # any damage: it is not trained for a task
 
 
 class _Eps(nn.Module):
-    def __init__(self, denoiser: Denoiser) -> None:
+    """The noise of an image, and the learned variance for the sampler that needs it."""
+
+    def __init__(self, denoiser: Denoiser, variance: bool) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.denoiser, self.variance = denoiser, variance
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.denoiser(x, t)[:, :3]
-
-
-class _EpsAndVariance(nn.Module):
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-        return self.denoiser(x, t).chunk(2, dim=1)
+    def forward(self, x: Tensor, t: Tensor) -> Tensor | tuple[Tensor, ...]:
+        result = self.denoiser(x, t)
+        return result.chunk(2, dim=1) if self.variance else result[:, :3]
 
 
 class _Gen2ResFused(nn.Module):
@@ -65,24 +56,22 @@ def gen2res_graphs(denoiser: Denoiser, sampler: str, steps: Steps, gain: float) 
 
     The learned variance is an output only for the sampler that needs it, "ancestral".
     """
-    denoiser, inputs = rewritten(denoiser), {"x": IMAGE, "t": SCALAR}
-    if sampler == "ancestral":
-        return {"denoise": ModelGraph(_EpsAndVariance(denoiser), inputs, {"eps": IMAGE, "variance": IMAGE})}
-    graphs = {"denoise": ModelGraph(_Eps(denoiser), inputs, {"eps": IMAGE})}
-    if steps.step_count <= FUSED_STEPS:
+    denoiser, ancestral = rewritten(denoiser), sampler == "ancestral"
+    outputs = {"eps": IMAGE, "variance": IMAGE} if ancestral else {"eps": IMAGE}
+    graphs = {"denoise": ModelGraph(_Eps(denoiser, ancestral), {"x": IMAGE, "t": SCALAR}, outputs)}
+    if steps.step_count <= FUSED_STEPS and not ancestral:
         taken = {"image": IMAGE, "noise": IMAGE, "strength": SCALAR}
         graphs["fused"] = ModelGraph(_Gen2ResFused(denoiser, steps, gain), taken, {"restored": IMAGE})
     return graphs
 
 
 @dataclass(frozen=True)
-class Gen2ResSource:
+class Gen2ResSource(CheckpointSource):
     """A "gen2res" checkpoint: the base, or one that was constrained to an album.
 
     A student has its own start and steps.
     """
 
-    model: Path
     sampler: str = "ddim"  # for few steps, or "ancestral", the paper's
     start: int = 0  # least level K of 1000 to which a photo is noised, its own noise counted; 0: that of its own noise
     steps: int = USUAL_STEPS  # from K, or from level 300, of which a photo visits those below its own; 0 for all
@@ -98,14 +87,25 @@ class Gen2ResSource:
         graphs = gen2res_graphs(denoiser, self.sampler, steps, self.gain)
         if not (own or self.start):
             graphs.pop("fused", None)
-        facts = self._facts(denoiser, *self._chain(steps, fixed=own is not None or "fused" in graphs))
-        facts |= {"receptive_field": dict.fromkeys(graphs, self.window)}
+        levels, start_level = self._chain(steps, fixed=own is not None or "fused" in graphs)
+        facts = {
+            "model": "gen2res",
+            "tasks": (_TASK,),
+            "size": Size(multiple_of=denoiser.multiple_of, minimum=denoiser.multiple_of),
+            "sampler": self.sampler,
+            "predicts": "eps",
+            "start": "image",
+            "levels": levels.levels,
+            "times": levels.times,
+            "start_level": start_level,
+            "state": IMAGE.shape,
+            "residual_scale": 0.5,
+            "gain": self.gain,
+            "conditions": None,
+            "receptive_field": dict.fromkeys(graphs, self.window),
+        }
         about = _about(self.sampler, steps.step_count, album=checkpoint.facts.get("constrained", False))
         return Opened(graphs, facts, about, TASKS["noise"])
-
-    def digest(self) -> str:
-        """As in `CheckpointSource`."""
-        return files_digest(self.model)
 
     def schedule(self) -> tuple[list[float], list[float]]:
         """alpha_bar per step and a final 1.0; t per step; from K, or from NOISIEST. Does not read the checkpoint.
@@ -132,24 +132,6 @@ class Gen2ResSource:
         count = sum(level < steps.levels[0] for level in above.levels)
         both = Steps(above.levels[:count] + steps.levels, above.times[:count] + steps.times)
         return both, steps.levels[0]
-
-    def _facts(self, denoiser: Denoiser, steps: Steps, start_level: float) -> dict[str, Any]:
-        multiple = denoiser.multiple_of
-        return {
-            "model": "gen2res",
-            "tasks": (_TASK,),
-            "size": Size(multiple_of=multiple, minimum=multiple),
-            "sampler": self.sampler,
-            "predicts": "eps",
-            "start": "image",
-            "levels": steps.levels,
-            "times": steps.times,
-            "start_level": start_level,
-            "state": IMAGE.shape,
-            "residual_scale": 0.5,
-            "gain": self.gain,
-            "conditions": None,
-        }
 
 
 def _about(sampler: str, steps: int, *, album: bool) -> ModelWords:

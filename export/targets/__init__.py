@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...core.errors import UnknownNameError
 from ...core.pack.manifest import Manifest, PackedFile
@@ -14,23 +14,13 @@ from ...core.pack.manifest import Manifest, PackedFile
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from ..systems.model_graph import ModelGraph
+    from ..systems.source import ModelGraph
     from .calibration import FloatPack
 
-__all__ = [
-    "TARGETS",
-    "WEIGHT_PRECISIONS",
-    "GraphToWrite",
-    "Joiner",
-    "Offer",
-    "Target",
-    "Written",
-    "by_digest",
-    "target_of",
-    "targets_of",
-]
+__all__ = ["GraphToWrite", "Offer", "Target", "TaskPack", "Written", "target_of", "targets_of", "targets_with"]
 
 TARGETS = ("onnx", "openvino", "coreml")
+BASE_TARGET = TARGETS[0]  # its float32 graphs are what calibration runs, a search measures and other targets start from
 WEIGHT_PRECISIONS = ("fp32", "fp16", "w8", "w4", "int8")  # see weights.py
 
 
@@ -40,6 +30,7 @@ class Written(NamedTuple):
     label: str  # their precision
     file: PackedFile
     parts: tuple[PackedFile, ...] = ()  # what lies next to the file and belongs to it, such as its weights
+    function: str = ""  # the name of the graph inside its file, "" for the only or the first one
 
 
 class GraphToWrite(NamedTuple):
@@ -47,35 +38,29 @@ class GraphToWrite(NamedTuple):
 
     name: str
     graph: ModelGraph
-    program: ExportedProgram  # what `traced` returns for the graph
+    program: ExportedProgram  # what `traced` returns for the graph, with the same `multiple` and `tile`
     multiple: int  # of heights and widths
-    tile: int | None  # edge of the only tiles that the graph takes, None for any size
-    metadata: Mapping[str, str]
-    deployment_target: str  # of Target.deployment_targets, "" for a target that has none
-    images: bool  # whether the input `image` is an 8-bit image instead of an array
+    tile: int | None = None  # edge of the only tiles that the graph takes, None for any size
+    metadata: Mapping[str, str] = {}
+    deployment_target: str = ""  # of Target.deployment_targets, "" for a target that has none
+    images: bool = False  # whether the input `image` is an 8-bit image instead of an array
 
 
-class Joiner(Protocol):
-    """Joins the files of one target from packs of one task each into a pack of several tasks."""
+class TaskPack(NamedTuple):
+    """A pack of one task that is to be joined with others."""
 
-    def add(self, pack: Path, manifest: Manifest, prefix: str) -> None:
-        """Take over the graphs of a task; files get the prefix, "" for the first task."""
-        ...
+    folder: Path
+    manifest: Manifest
+    prefix: str  # of its files in the joined pack, "" for the first task
 
-    def finish(self) -> None:
-        """Write what the tasks share, when all have been added."""
-        ...
-
-    def written(self, task: str, graph: str, label: str) -> Written:
-        """The files of one graph of a task in the joined pack."""
-        ...
-
-    def function(self, task: str, graph: str) -> str:
-        """The name of a further task's graph inside its file; "" for files of one graph."""
-        ...
+    @property
+    def task(self) -> str:
+        """Its only task."""
+        return self.manifest.tasks[0]
 
 
 Emit = Callable[["FloatPack", Mapping[str, str], Path, str], dict[str, Written]]
+Joined = dict[tuple[str, str, str], Written]  # (task, graph, label) -> its files in the joined pack
 
 
 class Offer(NamedTuple):
@@ -95,11 +80,13 @@ class Target:
         precisions: Labels that graphs can have; "w8+bf16" computes in bf16 what is not integer.
         emit: Writes all graphs of a float pack into a folder: (pack, layer -> precision, folder, label).
         write: Writes one traced graph in float32 into a folder; None where `emit` can start from the ONNX graphs.
-        join: Makes the joiner of a pack's folder; None where tasks cannot share a pack.
+        join: Writes the graphs of packs of one task each into one pack's folder; None where tasks cannot share a pack.
         check: Raises UsageError for a float pack that `emit` cannot start from.
         offers: The ways in which `quantize` may write a plan: (label, layer -> precision) -> offers by their label, of
             which the fastest is shipped; None for `emit` itself.
         baselines: Labels of float files that `quantize` measures next to several offers.
+        plan: What a plan means to the target's own quantizer: (pack, layer -> precision) -> its name and JSON.
+        timed: Whether speed can be measured here: not where an interpreter stands in for the runtime.
         deployment_targets: Operating systems that the files can be made for, and the version of the format each has.
         default_deployment_target: The one that is taken if none is named.
         joined_deployment_target: The only one whose files can hold several tasks, "" where all can.
@@ -112,10 +99,12 @@ class Target:
     precisions: tuple[str, ...]
     emit: Emit
     write: Callable[[GraphToWrite, Path], Written] | None = None
-    join: Callable[[Path], Joiner] | None = None
+    join: Callable[[Sequence[TaskPack], Path], Joined] | None = None
     check: Callable[[Manifest], None] = lambda _: None
     offers: Callable[[str, Mapping[str, str]], dict[str, Offer]] | None = None
     baselines: tuple[str, ...] = ()
+    plan: Callable[[FloatPack, Mapping[str, str]], tuple[str, dict[str, Any]]] | None = None
+    timed: bool = True
     deployment_targets: Mapping[str, int] = field(default_factory=dict[str, int])
     default_deployment_target: str = ""
     joined_deployment_target: str = ""
@@ -131,11 +120,11 @@ def target_of(name: str) -> Target:
     return target
 
 
-def by_digest(pack: FloatPack, precisions: Mapping[str, str]) -> dict[str, str]:
-    """Precisions by layer -> by the digest of its weights, which is the same in every graph and format."""
-    return {layer.digest: precisions[layer.name] for layer in pack.layers}
-
-
 def targets_of(names: Sequence[str]) -> list[Target]:
     """The targets of these names. Raises UnknownNameError."""
     return [target_of(name) for name in names]
+
+
+def targets_with(has: Callable[[Target], object]) -> str:
+    """The names of those that have something, for messages: "onnx,coreml"."""
+    return ",".join(target.name for target in targets_of(TARGETS) if has(target))

@@ -22,6 +22,7 @@ from ...core.pack.int8 import HISTOGRAM_BINS, QuantParams, clip_range, quant_par
 from ...core.pack.manifest import Manifest
 from ...core.photo.io import read
 from ...core.restore.restorer import FORMS, Graph, Restorer, graph_names
+from . import BASE_TARGET
 from .weights import WeightLayer, initializers, layers_of, load_graphs, uses, weights_digest
 
 __all__ = [
@@ -76,10 +77,22 @@ class FloatPack(NamedTuple):
     feeds: Mapping[str, Sequence[GraphInputs]]  # graph -> the calls that the ranges are from
     operations: Mapping[str, int]  # layer -> multiply-adds of its convolutions in these calls
 
+    def by_digest(self, precisions: Mapping[str, str]) -> dict[str, str]:
+        """Precisions by layer -> by the digest of its weights, which is the same in every graph and format."""
+        return {layer.digest: precisions[layer.name] for layer in self.layers}
+
 
 def damaged_photos(paths: Sequence[Path], task: str, side: int) -> list[DamagedPhoto]:
     """The centre of each photo, at most `side` pixels wide and high, damaged by `task`; the seed is its index."""
-    return [_damaged(path, task, side, seed) for seed, path in enumerate(paths)]
+    found: list[DamagedPhoto] = []
+    for seed, path in enumerate(paths):
+        pixels = read(path).pixels
+        y, x = (max(0, (edge - side) // 2) for edge in pixels.shape[:2])
+        square = Window(pixels, y, x, *(min(side, edge) for edge in pixels.shape[:2]))
+        damaged = TASKS.get(task, TASKS[_ANY_DAMAGE]).damage(square, np.random.default_rng(seed))
+        clean, spoilt = (np.round(np.clip(i, 0, 1) * 65535).astype(np.uint16) for i in (square.pixels(), damaged))
+        found.append(DamagedPhoto(path.stem, clean, spoilt, seed))
+    return found
 
 
 def photos_digest(photos: Sequence[DamagedPhoto]) -> str:
@@ -99,8 +112,7 @@ def forms_of(manifest: Manifest) -> list[str]:
 def open_float(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatPack:
     """Read a pack and run it on calibration photos.
 
-    Raises:
-        UsageError: The pack runs in another precision than float32, or its tasks share their weights.
+    Raises UsageError for a pack that runs in another precision than float32, or whose tasks share their weights.
     """
     manifest = Manifest.load(folder)
     if manifest.further:
@@ -108,7 +120,7 @@ def open_float(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatPack:
             f"the tasks {', '.join(manifest.tasks)} of the pack '{manifest.name}' share their weights; choose the "
             "precision when you export it: pocketprior export CHECKPOINT CHECKPOINT --precision ..."
         )
-    coarse = sorted(set(manifest.precision.get("onnx", {}).values()) - {"fp32"})
+    coarse = sorted(set(manifest.precision.get(BASE_TARGET, {}).values()) - {"fp32"})
     if coarse:
         raise UsageError(
             f"the pack '{manifest.name}' runs in {', '.join(coarse)}; quantize a pack that runs in float32: export it "
@@ -117,8 +129,9 @@ def open_float(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatPack:
     models = load_graphs(folder, manifest)
     feeds = calls(manifest, folder, photos)
     values = {name: ranges(model, feeds[name]) for name, model in models.items()}
-    layers = layers_of(models, manifest)
-    return FloatPack(folder, manifest, models, layers, values, feeds, _operations(manifest, models, layers, values))
+    layers, counts = layers_of(models, manifest), _operations(manifest, models, values)
+    operations = {layer.name: counts.get(layer.digest, 0) for layer in layers}
+    return FloatPack(folder, manifest, models, layers, values, feeds, operations)
 
 
 def calls(manifest: Manifest, folder: Path, photos: Sequence[DamagedPhoto]) -> dict[str, list[GraphInputs]]:
@@ -150,15 +163,12 @@ def ranges(model: onnx.ModelProto, feeds: Sequence[GraphInputs]) -> dict[str, Ra
     counts = {name: np.zeros(HISTOGRAM_BINS, np.int64) for name in watched}
     for name, values in _arrays(session, watched, feeds):
         counts[name] += np.histogram(values, HISTOGRAM_BINS, extremes[name])[0]
-    return {
-        name: Range(
-            *clip_range(*extremes[name], counts[name]),
-            sizes[name],
-            tuple((sums[name] * len(sums[name]) / sizes[name]).tolist()),
-        )
-        for name in watched
-        if name in sizes
-    }
+    found: dict[str, Range] = {}
+    for name in watched:
+        if name in sizes:
+            means = sums[name] * len(sums[name]) / sizes[name]
+            found[name] = Range(*clip_range(*extremes[name], counts[name]), sizes[name], tuple(means.tolist()))
+    return found
 
 
 def params_of(values: Range) -> QuantParams:
@@ -187,21 +197,18 @@ def conv_arrays(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[str, str]
 
 
 def _operations(
-    manifest: Manifest,
-    models: Mapping[str, onnx.ModelProto],
-    layers: Sequence[WeightLayer],
-    values: Mapping[str, Mapping[str, Range]],
+    manifest: Manifest, models: Mapping[str, onnx.ModelProto], values: Mapping[str, Mapping[str, Range]]
 ) -> dict[str, int]:
-    """Multiply-adds of each layer in the form in which the pack is run."""
-    by_digest: dict[str, int] = {}
+    """Multiply-adds by the digest of the weights, in the form in which the pack is run."""
+    found: dict[str, int] = {}
     for graph in graph_names(manifest, forms_of(manifest)[0]):
         if graph == "predict" and "fused" in models:
             continue  # it is part of the fused graph
         weights = initializers(models[graph])
         for name, count in multiply_adds(models[graph], values[graph]).items():
             digest = weights_digest(weights[name])
-            by_digest[digest] = by_digest.get(digest, 0) + count
-    return {layer.name: by_digest.get(layer.digest, 0) for layer in layers}
+            found[digest] = found.get(digest, 0) + count
+    return found
 
 
 def _kept(graph: Graph, feeds: list[GraphInputs]) -> Graph:
@@ -210,16 +217,6 @@ def _kept(graph: Graph, feeds: list[GraphInputs]) -> Graph:
         return graph(**inputs)
 
     return call
-
-
-def _damaged(path: Path, task: str, side: int, seed: int) -> DamagedPhoto:
-    pixels = read(path).pixels
-    y, x = (max(0, (edge - side) // 2) for edge in pixels.shape[:2])
-    height, width = (min(side, edge) for edge in pixels.shape[:2])
-    square = Window(pixels, y, x, height, width)
-    damaged = TASKS.get(task, TASKS[_ANY_DAMAGE]).damage(square, np.random.default_rng(seed))
-    clean, spoilt = (np.round(np.clip(image, 0, 1) * 65535).astype(np.uint16) for image in (square.pixels(), damaged))
-    return DamagedPhoto(path.stem, clean, spoilt, seed)
 
 
 def _session(model: onnx.ModelProto, watched: Sequence[str]) -> onnxruntime.InferenceSession:

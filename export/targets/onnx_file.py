@@ -6,17 +6,16 @@ Large constants can lie in a file next to the graph, one that several graphs may
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from ...core.pack.manifest import Manifest
 from ...core.pack.store import SHARED, packed_file
-from . import Written
+from . import Joined, TaskPack, Written
 
-__all__ = ["LARGE_GRAPH", "MODULE_KEY", "ConstantStore", "SharedFiles", "normalized", "shared_onnx", "write_graph"]
+__all__ = ["ConstantStore", "join_files", "normalized", "shared_onnx", "write_graph"]
 
 MODULE_KEY = "pocketprior.module"  # metadata of a node
 LARGE_GRAPH = 2**30  # bytes of weights from which they go into a file of their own; a protocol buffer holds 2 GiB
@@ -41,52 +40,30 @@ class ConstantStore:
         return self.offsets[constant]
 
 
-class SharedFiles:
-    """Joins the graph files of several tasks, whose constants go into one file; see `Joiner`.
+def join_files(
+    target: str, split: Callable[[Path, ConstantStore], tuple[bytes, bytes]], packs: Sequence[TaskPack], folder: Path
+) -> Joined:
+    """Join the graph files of several tasks in a folder: their constants go into one file, `SHARED[target]`.
 
-    Args:
-        target: Name of the target, whose shared file is `SHARED[target]`.
-        split: (path of a graph file, store) -> the file with its constants in the store, and the same without what
-            only differs between tasks, by which equal graphs are found.
-        folder: Of the joined pack.
+    `split`: (path of a graph file, store) -> the file with its constants in the store, and the same without what only
+    differs between tasks, by which equal graphs are found: they are stored once.
     """
-
-    def __init__(self, target: str, split: Callable[[Path, ConstantStore], tuple[bytes, bytes]], folder: Path) -> None:
-        self.target, self.split, self.folder = target, split, folder
-        self.store = ConstantStore()
-        self.known: dict[tuple[str, str], dict[bytes, str]] = {}
-        self.places: dict[tuple[str, str, str], str] = {}
-
-    def add(self, pack: Path, manifest: Manifest, prefix: str) -> None:
-        """As in `Joiner`: a file that another task has too is stored once."""
-        for graph, spec in manifest.graphs.items():
-            for label, packed in spec.files.get(self.target, {}).items():
-                content, same = self.split(pack / packed.file, self.store)
-                place = self.known.setdefault((graph, label), {}).setdefault(same, prefix + packed.file)
-                self.places[manifest.tasks[0], graph, label] = place
-                if not (self.folder / place).exists():
-                    (self.folder / place).write_bytes(content)
-
-    def finish(self) -> None:
-        """As in `Joiner`."""
-        (self.folder / SHARED[self.target]).write_bytes(self.store.data)
-
-    def written(self, task: str, graph: str, label: str) -> Written:
-        """As in `Joiner`."""
-        file = packed_file(self.folder, self.places[task, graph, label])
-        return Written(label, file, (packed_file(self.folder, SHARED[self.target]),))
-
-    def function(self, task: str, graph: str) -> str:  # noqa: ARG002
-        """As in `Joiner`: a file holds one graph."""
-        return ""
+    store, known, places = ConstantStore(), dict[tuple[str, str, bytes], str](), dict[tuple[str, str, str], str]()
+    for pack in packs:
+        for graph, spec in pack.manifest.graphs.items():
+            for label, packed in spec.files.get(target, {}).items():
+                content, same = split(pack.folder / packed.file, store)
+                place = known.setdefault((graph, label, same), pack.prefix + packed.file)
+                places[pack.task, graph, label] = place
+                if not (folder / place).exists():
+                    (folder / place).write_bytes(content)
+    (folder / SHARED[target]).write_bytes(store.data)
+    shared = (packed_file(folder, SHARED[target]),)
+    return {key: Written(key[-1], packed_file(folder, place), shared) for key, place in places.items()}
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """Check the graph and write it to `path`.
-
-    Returns:
-        What was written next to it and belongs to it: weights of LARGE_GRAPH bytes and more, in NAME.onnx.data.
-    """
+    """Check the graph and write it to `path`; weights of LARGE_GRAPH bytes and more go to NAME.onnx.data, returned."""
     # Not ByteSize, which fails for what is too large to be written in one piece.
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < LARGE_GRAPH:
         onnx.checker.check_model(model, full_check=True)
@@ -135,20 +112,17 @@ def normalized(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelPr
 
     for tensor in graph.initializer:
         tensor.name = rename(tensor.name)
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
     for index, node in enumerate(graph.node):
         node.name = f"n{index}_{node.op_type}"
-        node.doc_string = ""
-        module = _module(node)
-        del node.metadata_props[:]
-        if module:
-            node.metadata_props.add(key=MODULE_KEY, value=module)
         node.input[:] = [rename(name) for name in node.input]
         node.output[:] = [rename(name) for name in node.output]
-    for value in (*graph.input, *graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
+    modules = [_module(node) for node in graph.node]
+    for part in (*graph.initializer, *graph.node, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for node, module in zip(graph.node, modules, strict=True):
+        if module:
+            node.metadata_props.add(key=MODULE_KEY, value=module)
     model.producer_name, model.producer_version = "pocketprior", ""
     for key in sorted(metadata):
         model.metadata_props.add(key=key, value=metadata[key])

@@ -20,43 +20,33 @@ import onnx
 
 from ...core.errors import MissingExtraError
 from ...core.pack.store import packed_file
-from . import WEIGHT_PRECISIONS, Offer, Target, Written, by_digest
+from . import WEIGHT_PRECISIONS, Offer, Target, Written
 from .calibration import FloatPack, GraphInputs, Range
-from .onnx_file import ConstantStore, SharedFiles
-from .quantized_onnx import quantized_graph
-from .weights import graph_precisions, initializers, uses, weights_digest
+from .onnx import node_lists, quantized_graph
+from .onnx_file import ConstantStore, join_files
+from .weights import graph_precisions, uses
 
 __all__ = ["TARGET", "openvino_files", "shared_ir", "write_ir"]
 
 # What NNCF leaves in float: these cost quality. Sums would gain, but with its scales OpenVINO 2026.4 crashes on some.
 _ELEMENTWISE = ("Add", "AvgPool", "Concat", "Divide", "Gelu", "MatMul", "Multiply", "ReduceMean", "Subtract")
 _NNCF_CALLS = 40  # of a graph, from which NNCF finds scales: of a denoiser ten photos in four steps
-_METADATA = "rt_info"
 
 
 def openvino_files(
     pack: FloatPack, precisions: Mapping[str, str], folder: Path, label: str, nncf: bool = False
 ) -> dict[str, Written]:
-    """Write the graphs as IR; float weights are stored in float16, except under the label "fp32".
+    """Write the graphs as IR; as `Target.emit`. Float weights are stored in float16, except under the label "fp32".
 
-    Args:
-        pack: The float pack.
-        precisions: Layer -> precision.
-        folder: Where the files go; it must exist.
-        label: Precision of the files in the manifest.
-        nncf: Whether NNCF finds the scales of integers, instead of those of the ONNX graphs.
-
-    Raises:
-        MissingExtraError: openvino is not installed, or nncf where it is asked for.
+    `nncf`: whether NNCF finds the scales of integers, instead of those of the ONNX graphs. Errors as `write_ir`.
     """
     written: dict[str, Written] = {}
     for name, model in pack.models.items():
         path = folder / f"{name}.{label}.xml"
         scales = pack.feeds[name][:_NNCF_CALLS] if nncf else pack.values[name]
-        write_ir(model, by_digest(pack, precisions), scales, path, fp16=label != "fp32")
-        written[name] = Written(
-            label, packed_file(folder, path.name), (packed_file(folder, path.with_suffix(".bin").name),)
-        )
+        write_ir(model, pack.by_digest(precisions), scales, path, fp16=label != "fp32")
+        files = (packed_file(folder, path.with_suffix(suffix).name) for suffix in (".xml", ".bin"))
+        written[name] = Written(label, next(files), tuple(files))
     return written
 
 
@@ -80,7 +70,10 @@ def write_ir(
     Raises:
         MissingExtraError: openvino is not installed, or nncf where it is to find the scales.
     """
-    openvino = _openvino()
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("openvino", "openvino", "writing OpenVINO IR") from error
     if isinstance(scales, Mapping):
         quantized, feeds = quantized_graph(model, precisions, scales), ()
     else:
@@ -90,20 +83,27 @@ def write_ir(
         source = Path(folder) / "graph.onnx"
         source.write_bytes(quantized.SerializeToString(deterministic=True))
         graph = openvino.Core().read_model(source)
-        if feeds and "int8" in graph_precisions(model, precisions).values():
-            graph = _with_integers(graph, _int8_nodes(quantized, precisions), feeds)
-        _name(graph)
+        integers = graph_precisions(quantized, precisions) if feeds else {}
+        nodes = {node.name for node in uses(quantized) if integers.get(node.input[1]) == "int8"}
+        if nodes:
+            graph = _with_integers(graph, nodes, feeds)
+        graph.set_friendly_name("graph")
+        # OpenVINO numbers unnamed operations by a counter of the process: name them by their order.
+        for number, op in enumerate(graph.get_ordered_ops()):
+            if op.get_type_name() not in ("Parameter", "Result"):
+                op.set_friendly_name(f"{op.get_type_name()}_{number}")
         openvino.save_model(graph, path, compress_to_fp16=fp16)
-
-
-def _int8_nodes(floats: onnx.ModelProto, precisions: Mapping[str, str]) -> set[str]:
-    weights = initializers(floats)
-    return {node.name for node in uses(floats) if precisions[weights_digest(weights[node.input[1]])] == "int8"}
 
 
 def _with_integers(graph: Any, nodes: set[str], feeds: Sequence[GraphInputs]) -> Any:
     """Post-training quantization by NNCF of these convolutions only."""
-    nncf = _nncf()
+    # NNCF reports its use over the network unless it believes to be in a test.
+    os.environ["NNCF_CI"] = "1"
+    try:
+        import nncf
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("nncf", "quantize", "int8 for OpenVINO") from error
+    nncf.set_log_level(40)
     convolutions = [op.get_friendly_name() for op in graph.get_ordered_ops() if "Convolution" in op.get_type_name()]
     ignored = sorted(name for name in convolutions if name.partition("/")[0] not in nodes)
     scope = nncf.IgnoredScope(names=ignored, types=list(_ELEMENTWISE), validate=False)
@@ -115,33 +115,6 @@ def _with_integers(graph: Any, nodes: set[str], feeds: Sequence[GraphInputs]) ->
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=scope,
         )
-
-
-def _name(graph: Any) -> None:
-    """Name operations by their order: OpenVINO numbers unnamed ones by a counter of the process."""
-    graph.set_friendly_name("graph")
-    for number, op in enumerate(graph.get_ordered_ops()):
-        if op.get_type_name() not in ("Parameter", "Result"):
-            op.set_friendly_name(f"{op.get_type_name()}_{number}")
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("openvino", "openvino", "writing OpenVINO IR") from error
-    return openvino
-
-
-def _nncf() -> Any:
-    # NNCF reports its use over the network unless it believes to be in a test.
-    os.environ["NNCF_CI"] = "1"
-    try:
-        import nncf
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("nncf", "quantize", "int8 for OpenVINO") from error
-    nncf.set_log_level(40)
-    return nncf
 
 
 def shared_ir(xml: str, weights: bytes, store: ConstantStore) -> ElementTree.Element:
@@ -166,7 +139,7 @@ def shared_ir(xml: str, weights: bytes, store: ConstantStore) -> ElementTree.Ele
 def _split(path: Path, store: ConstantStore) -> tuple[bytes, bytes]:
     root = shared_ir(path.read_text(encoding="utf-8"), path.with_suffix(".bin").read_bytes(), store)
     content = ElementTree.tostring(root, xml_declaration=True)
-    for facts in root.findall(_METADATA):  # those of the task
+    for facts in root.findall("rt_info"):  # those of the task
         root.remove(facts)
     return content, ElementTree.tostring(root)
 
@@ -181,12 +154,19 @@ def _offers(label: str, precisions: Mapping[str, str]) -> dict[str, Offer]:
     return offers
 
 
+def _plan(pack: FloatPack, precisions: Mapping[str, str]) -> tuple[str, dict[str, list[str]]]:
+    """For NNCF: graph -> names of the float graph's nodes that stay out of integer arithmetic."""
+    lists = node_lists(pack, precisions).items()
+    return "nncf", {graph: sorted(n for p, names in own.items() if p != "int8" for n in names) for graph, own in lists}
+
+
 TARGET = Target(
     name="openvino",
     runtime="openvino",
     precisions=(*WEIGHT_PRECISIONS, "fp16+bf16", "w8+bf16", "w4+bf16", "int8+bf16"),
     emit=openvino_files,
-    join=partial(SharedFiles, "openvino", _split),
+    join=partial(join_files, "openvino", _split),
     offers=_offers,
     baselines=("fp32", "bf16"),
+    plan=_plan,
 )

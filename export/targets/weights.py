@@ -26,15 +26,15 @@ from ...core.errors import PackError, UsageError
 from ...core.pack.int8 import MIN_WEIGHTS
 from ...core.pack.manifest import Manifest
 from ...core.pack.store import check_file
-from . import WEIGHT_PRECISIONS
+from . import BASE_TARGET, WEIGHT_PRECISIONS
 
 __all__ = [
-    "GROUP",
     "QuantizedWeights",
     "WeightLayer",
     "array_digest",
     "bias_shift",
     "channel_axis",
+    "channels_first",
     "dequantize",
     "graph_precisions",
     "initializers",
@@ -51,7 +51,7 @@ __all__ = [
 GROUP = 72  # weights: the most with one 4-bit scale, 3x3 of 8 input channels
 _BITS = {"fp32": 32, "fp16": 16, "w8": 8, "w4": 4, "int8": 8}
 _CLIPS = np.linspace(0.7, 1.0, 13)  # shares of the largest weight that 4 bits may span; the best one is taken
-_KINDS = {"Conv": "conv", "Gemm": "dense", "MatMul": "dense"}
+_KINDS = ("Conv", "Gemm", "MatMul")
 
 
 class WeightLayer(NamedTuple):
@@ -59,7 +59,6 @@ class WeightLayer(NamedTuple):
 
     name: str  # "graph/weights", as the first graph that has them calls them
     digest: str  # sha256 (hex) of the float32 weights, by which they are found in every graph
-    kind: str  # "conv" or "dense"
     shape: tuple[int, ...]
     axis: int  # that of the output channels
     graphs: tuple[str, ...]  # those that hold the weights
@@ -81,19 +80,17 @@ class QuantizedWeights(NamedTuple):
 def load_graphs(folder: Path, manifest: Manifest) -> dict[str, onnx.ModelProto]:
     """The float32 ONNX graphs of the pack in `folder`.
 
-    Raises:
-        UsageError: The pack has no float32 ONNX graphs.
-        PackTamperedError: A file is not the one that was packed.
+    Raises UsageError for a pack without them, PackTamperedError for a file that is not the one that was packed.
     """
     models: dict[str, onnx.ModelProto] = {}
     for name, spec in manifest.graphs.items():
-        packed = spec.files.get("onnx", {}).get("fp32")
+        packed = spec.files.get(BASE_TARGET, {}).get("fp32")
         if packed is None:
             raise UsageError(
                 f"the pack '{manifest.name}' has no float32 ONNX file of the graph '{name}'; quantize a pack that was "
                 "exported with --precision fp32"
             )
-        for file in (packed, *spec.parts.get("onnx", {}).get("fp32", ())):
+        for file in (packed, *spec.parts.get(BASE_TARGET, {}).get("fp32", ())):
             check_file(folder, file)
         models[name] = onnx.load(folder / packed.file)
     return models
@@ -105,19 +102,14 @@ def layers_of(models: Mapping[str, onnx.ModelProto], manifest: Manifest) -> list
     # Parts name a layer before the fused graph, which has them all.
     for graph, model in sorted(models.items(), key=lambda item: item[0] == "fused"):
         weights = initializers(model)
-        seen: set[str] = set()
         for node in uses(model):
             tensor = weights[node.input[1]]
             digest, shape = weights_digest(tensor), tuple(tensor.dims)
             spatial = manifest.graphs[graph].spatial and node.op_type == "Conv"
             name = f"{graph}/{tensor.name.removesuffix('.weight').rstrip('_')}"
-            axis = channel_axis(node, len(shape))
-            known = found.setdefault(
-                digest, WeightLayer(name, digest, _KINDS[node.op_type], shape, axis, (graph,), spatial)
-            )
-            graphs = known.graphs if digest in seen or graph in known.graphs else (*known.graphs, graph)
+            known = found.get(digest) or WeightLayer(name, digest, shape, channel_axis(node, len(shape)), (), False)
+            graphs = known.graphs if graph in known.graphs else (*known.graphs, graph)
             found[digest] = known._replace(graphs=graphs, spatial=known.spatial or spatial)
-            seen.add(digest)
     if not found:
         raise PackError(
             f"the pack '{manifest.name}' has no layer with {MIN_WEIGHTS} weights or more; nothing to quantize"
@@ -127,14 +119,8 @@ def layers_of(models: Mapping[str, onnx.ModelProto], manifest: Manifest) -> list
 
 def uses(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """The nodes whose second input is the weights of a layer."""
-    weights = initializers(model)
-    for node in model.graph.node:
-        if (
-            node.op_type in _KINDS
-            and node.input[1] in weights
-            and math.prod(weights[node.input[1]].dims) >= MIN_WEIGHTS
-        ):
-            yield node
+    large = {name for name, tensor in initializers(model).items() if math.prod(tensor.dims) >= MIN_WEIGHTS}
+    return (node for node in model.graph.node if node.op_type in _KINDS and node.input[1] in large)
 
 
 def channel_axis(node: onnx.NodeProto, dimensions: int) -> int:
@@ -163,15 +149,13 @@ def array_digest(weights: NDArray[np.float32]) -> str:
 def graph_precisions(model: onnx.ModelProto, by_digest: Mapping[str, str]) -> dict[str, str]:
     """Precisions by digest -> precisions by the name of the weights in this graph."""
     weights = initializers(model)
-    named = {node.input[1]: weights_digest(weights[node.input[1]]) for node in uses(model)}
-    return {name: by_digest[digest] for name, digest in named.items()}
+    return {node.input[1]: by_digest[weights_digest(weights[node.input[1]])] for node in uses(model)}
 
 
 def offered(layer: WeightLayer) -> tuple[str, ...]:
     """The precisions that a layer can have: int8 is for convolutions over images, 4-bit weights come in pairs."""
-    without = set() if layer.spatial else {"int8"}
-    without |= {"w4"} if layer.parameters % 2 else set()
-    return tuple(precision for precision in WEIGHT_PRECISIONS if precision not in without)
+    possible = {"int8": layer.spatial, "w4": layer.parameters % 2 == 0}
+    return tuple(precision for precision in WEIGHT_PRECISIONS if possible.get(precision, True))
 
 
 def uniform_precisions(layers: Sequence[WeightLayer], precision: str) -> dict[str, str]:
@@ -189,13 +173,7 @@ def layer_bytes(layer: WeightLayer, precision: str) -> int:
 
 
 def quantize_weights(weights: NDArray[np.float32], precision: str, axis: int = 0) -> QuantizedWeights:
-    """Quantize the weights of a layer.
-
-    Args:
-        weights: The float weights.
-        precision: "w8" or "int8" (8 bits), "w4" (4 bits).
-        axis: That of the output channels, 0 or, of a matrix, 1.
-    """
+    """Quantize float weights to 8 bits ("w8", "int8") or 4 ("w4"); output channels are the axis 0, or 1 of a matrix."""
     rows = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
     if precision == "w4":
         return _four_bits(rows.reshape(-1, _group(rows.shape[1], math.prod(weights.shape[2:]))))
@@ -204,24 +182,21 @@ def quantize_weights(weights: NDArray[np.float32], precision: str, axis: int = 0
     return QuantizedWeights(np.clip(np.round(rows / scale), -127, 127).astype(np.int8), scale)
 
 
+def channels_first(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape of weights whose output channels, at `axis`, have become the first axis."""
+    return (shape[axis], *shape[:axis], *shape[axis + 1 :])
+
+
 def dequantize(weights: QuantizedWeights, shape: tuple[int, ...], axis: int = 0) -> NDArray[np.float32]:
     """The float weights that a runtime computes with."""
-    channels_first = (shape[axis], *shape[:axis], *shape[axis + 1 :])
-    rows = (weights.q.astype(np.float32) * weights.scale).reshape(channels_first)
+    rows = (weights.q.astype(np.float32) * weights.scale).reshape(channels_first(shape, axis))
     return np.ascontiguousarray(np.moveaxis(rows, 0, axis))
 
 
 def bias_shift(change: NDArray[np.float32], means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a change of a convolution's weights adds to the mean of each output channel.
+    """What a change (O, I / groups, ...) of a convolution's weights adds to the mean of each output channel, (O).
 
-    Padded borders are treated like the rest of the image.
-
-    Args:
-        change: Of the weights, (O, I / groups, ...).
-        means: Of the input channels, (I).
-
-    Returns:
-        The shift of the means, (O).
+    `means` are those of the input channels, (I). Padded borders are treated like the rest of the image.
     """
     per_group = change.shape[1]
     kernels = change.reshape(len(means) // per_group, -1, per_group, math.prod(change.shape[2:])).sum(axis=3)

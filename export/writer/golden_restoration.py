@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,11 @@ from ...core.errors import GraphError
 from ...core.models.deploy.rewrite import eager
 from ...core.pack.manifest import Golden, Manifest, PackedFile
 from ...core.photo.io import read
-from ...core.restore.restorer import Restorer
-from ...core.restore.selftest import GoldenCheck, verify, write_golden
+from ...core.restore.restorer import GoldenSettings, Restorer
+from ...core.restore.selftest import verify, write_golden
 from ..limits import COARSE_SLACK, FLOAT_SLACK, ROUNDING_SLACK
-from ..systems.model_graph import ModelGraph
-from ..systems.source import Damage
-from ..targets import target_of
+from ..systems.source import Damage, ModelGraph
+from ..targets import BASE_TARGET, target_of
 
 __all__ = ["add_golden", "golden_photo", "settle"]
 
@@ -45,61 +44,47 @@ def add_golden(folder: Path, manifest: Manifest, graphs: Mapping[str, ModelGraph
     files: dict[str, PackedFile] = {}
     for name, amount in (_AMOUNTS if manifest.takes_amount else {"photo": 1.0}).items():
         part = photo if amount == 1 else photo[: _SIDE // 2, : _SIDE // 2]
-        files[name] = write_golden(
-            folder,
-            f"golden/{name}.npz",
-            photo=part,
-            seed=_SEED,
-            strength=1.0,
-            restored=reference(part, seed=_SEED, amount=amount),
-            amount=amount,
-        )
+        settings: GoldenSettings = {"seed": _SEED, "strength": 1.0, "amount": amount}
+        restored = reference(part, **settings)
+        files[name] = write_golden(folder, f"golden/{name}.npz", photo=part, restored=restored, **settings)
     golden = {name: Golden(file, 255, "not measured yet") for name, file in files.items()}
-    dataclasses.replace(manifest, golden=golden).save(folder)
+    replace(manifest, golden=golden).save(folder)
     found = max(check.difference for check in verify(folder).goldens)
-    _check_close("onnx", {"fp32"}, found)
+    _check_close(BASE_TARGET, {"fp32"}, found)
     reason = "float32 graphs differ from PyTorch by rounding only"
     golden = {name: Golden(file, max(1, found), reason) for name, file in files.items()}
-    parity = {"onnx": {"golden_max_level_error": float(found)}}
-    dataclasses.replace(manifest, golden=golden, parity=parity).save(folder)
+    replace(manifest, golden=golden, parity=_parity({BASE_TARGET: found})).save(folder)
     return Manifest.load(folder)
 
 
 def settle(folder: Path, manifest: Manifest, made_by: Mapping[str, str]) -> Manifest:
     """Measure how far the golden restorations of every target are from the checkpoint's, and set their tolerance.
 
-    Args:
-        folder: Of the pack.
-        manifest: Its manifest, which is saved with the tolerances.
-        made_by: Facts to add to the field of that name.
-
-    Raises:
-        GraphError: Graphs differ by more than their precision explains.
+    The manifest is saved with the tolerances, and with the facts `made_by` in the field of that name. Raises GraphError
+    for graphs that differ by more than their precision explains.
     """
-    loose = {name: dataclasses.replace(golden, tolerance=255) for name, golden in manifest.golden.items()}
+    loose = {name: replace(golden, tolerance=255) for name, golden in manifest.golden.items()}
     facts = {**manifest.made_by, **made_by}
-    dataclasses.replace(manifest, golden=loose, made_by=facts).save(folder)
+    replace(manifest, golden=loose, made_by=facts).save(folder)
     checks = {target: verify(folder, target_of(target).runtime).goldens for target in manifest.precision}
+    largest = {target: max(check.difference for check in own) for target, own in checks.items()}
     for target, run in manifest.precision.items():
-        _check_close(target, set(run.values()), _largest(checks[target]))
-    found = {
-        name: max(check.difference for c in checks.values() for check in c if check.name == name) for name in loose
-    }
-    golden = {
-        name: dataclasses.replace(
-            golden,
-            tolerance=found[name] + ROUNDING_SLACK,
-            reason=f"the graphs were {found[name]} levels from PyTorch float32 when they were made; processors round "
-            "differently",
+        _check_close(target, set(run.values()), largest[target])
+    golden: dict[str, Golden] = {}
+    for name, before in loose.items():
+        found = max(check.difference for own in checks.values() for check in own if check.name == name)
+        reason = (
+            f"the graphs were {found} levels from PyTorch float32 when they were made; processors round differently"
         )
-        for name, golden in loose.items()
-    }
-    parity = {
-        **manifest.parity,
-        **{target: {"golden_max_level_error": float(_largest(checks[target]))} for target in checks},
-    }
-    dataclasses.replace(manifest, golden=golden, made_by=facts, parity=parity).save(folder)
+        golden[name] = replace(before, tolerance=found + ROUNDING_SLACK, reason=reason)
+    parity = {**manifest.parity, **_parity(largest)}
+    replace(manifest, golden=golden, made_by=facts, parity=parity).save(folder)
     return Manifest.load(folder)
+
+
+def _parity(differences: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Grey levels by target, as the manifest has them."""
+    return {target: {"golden_max_level_error": float(found)} for target, found in differences.items()}
 
 
 def _check_close(target: str, labels: set[str], found: int) -> None:
@@ -111,7 +96,3 @@ def _check_close(target: str, labels: set[str], found: int) -> None:
             f"the {target} graphs ({', '.join(sorted(labels))}) are {found} grey levels from PyTorch, at most {most} "
             f"are allowed; {advice}"
         )
-
-
-def _largest(checks: Sequence[GoldenCheck]) -> int:
-    return max(check.difference for check in checks)

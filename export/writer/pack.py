@@ -6,7 +6,11 @@ only a target's own file knows that target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,25 +18,81 @@ from typing import Any
 
 import onnxruntime
 import torch
-from torch.export import ExportedProgram
 
-from ...core.errors import UnknownNameError, UsageError
-from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, Size, TileWindow, mirror
+from ...core.errors import PhotoWriteError, UnknownNameError, UsageError
+from ...core.files import failure_reason
+from ...core.pack.manifest import Manifest, Size, TileWindow, mirror
 from ...core.pack.store import packed_file
-from ...core.sampling.noise import NOISE_SPEC
-from ..systems.model_graph import traced
-from ..systems.source import CheckpointSource, Opened
-from ..targets import GraphToWrite, Target, target_of, targets_of
+from ..systems.source import CheckpointSource, Opened, traced
+from ..targets import BASE_TARGET, GraphToWrite, Target, Written, targets_of, targets_with
 from ..targets.calibration import damaged_photos, open_float
 from ..targets.weights import uniform_precisions
-from .entries import assembled, bare, check_place, filed, written_whole
-from .facts import COST_TILE, bytes_per_pixel, card, macs_per_pixel, parameters
+from .facts import card, costs, draft_manifest
 from .golden_restoration import add_golden, golden_photo, settle
 
-__all__ = ["PackOptions", "write_pack"]
+__all__ = ["PackOptions", "assembled", "bare", "check_place", "filed", "new_pack", "write_pack"]
 
 _CALIBRATION_SIDE = 256  # pixels of the squares from which 8 bits get their ranges
-_PENDING = PackedFile("pending", "0" * 64, 0)  # stands where a hash comes
+
+
+def check_place(folder: Path) -> None:
+    """Make the folder above `folder`. Raises PhotoWriteError where no pack can be written, or one exists."""
+    if folder.exists():
+        raise PhotoWriteError(f"{folder} exists already; remove it or choose another folder with -o")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PhotoWriteError(f"the folder {folder.parent} cannot be made: {failure_reason(error)}") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise PhotoWriteError(f"{folder} cannot be written: you may not write to {folder.parent}; choose another -o")
+
+
+@contextmanager
+def new_pack(folder: Path) -> Iterator[Path]:
+    """A place for a pack, which becomes `folder` when the block ends: as a whole or not at all.
+
+    Drafts can lie next to it. Raises PhotoWriteError where `folder` exists or cannot be written.
+    """
+    check_place(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            place = Path(temporary) / folder.name
+            yield place
+            if place.exists():
+                shutil.move(place, folder)
+    except OSError as error:
+        raise PhotoWriteError(f"the pack {folder} cannot be written: {failure_reason(error)}") from error
+
+
+def bare(manifest: Manifest) -> Manifest:
+    """The manifest without graph files."""
+    graphs = {name: replace(spec, files={}, parts={}) for name, spec in manifest.graphs.items()}
+    return replace(manifest, graphs=graphs, precision={})
+
+
+def filed(manifest: Manifest, target: str, written: Mapping[str, Written]) -> Manifest:
+    """The manifest with one more file of each graph for a target; the first one of a target is run."""
+    graphs = dict(manifest.graphs)
+    for name, spec in manifest.graphs.items():
+        new = written[name]
+        files = {**spec.files, target: {**spec.files.get(target, {}), new.label: new.file}}
+        parts = (
+            {**spec.parts, target: {**spec.parts.get(target, {}), new.label: new.parts}} if new.parts else spec.parts
+        )
+        graphs[name] = replace(spec, files=files, parts=parts)
+    first = {name: new.label for name, new in written.items()}
+    return replace(manifest, graphs=graphs, precision={target: first, **manifest.precision})
+
+
+def assembled(source: Path, folder: Path, manifest: Manifest) -> Manifest:
+    """Save the manifest in `folder`; files that are missing there come from the float pack in `source`."""
+    for file in manifest.files():
+        place = folder / file.file
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes((source / file.file).read_bytes())
+    manifest.save(folder)
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -43,7 +103,7 @@ class PackOptions:
     """
 
     name: str = ""  # of the pack, "" for that of its folder
-    targets: Sequence[str] = ("onnx",)  # of TARGETS
+    targets: Sequence[str] = (BASE_TARGET,)  # of TARGETS
     precisions: Sequence[str] = ("fp32",)  # of every target; graphs come in all of them, the first one is run
     deployment_target: str | None = None  # the oldest system that runs the files, None for the target's default
     trained_on: str = ""  # what the card says of the photos that the weights come from, Markdown
@@ -61,13 +121,15 @@ class PackOptions:
                 if precision not in target.precisions:
                     raise UnknownNameError(f"precision of {target.name}", precision, target.precisions)
         if self.images and not any(target.images for target in targets):
-            raise UsageError("--pictures was given; only Core ML packages can take images: add --to coreml")
+            able = targets_with(lambda target: target.images)
+            raise UsageError(f"--pictures was given; only {able} files can take images: add --to {able}")
         if self.deployment_target is not None:
             self._check_deployment(self.deployment_target, [target for target in targets if target.deployment_targets])
 
     def _check_deployment(self, system: str, targets: Sequence[Target]) -> None:
         if not targets:
-            raise UsageError(f"--system {system} was given; only Core ML packages ask for a system: add --to coreml")
+            able = targets_with(lambda target: target.deployment_targets)
+            raise UsageError(f"--system {system} was given; only {able} files ask for a system: add --to {able}")
         for target in targets:
             known = target.deployment_targets
             if system not in known:
@@ -101,27 +163,16 @@ def write_pack(
     check_place(folder)
     if not photos:
         raise UsageError("no photo was given; a pack needs at least one, for its golden restoration")
-
-    def write(temporary: Path) -> tuple[Path, Manifest]:
-        draft = temporary / folder.name
-        draft.mkdir()
-        manifest = _draft(opened, options.name or folder.name, source.digest())
-        programs = {n: traced(g, manifest.size.multiple_of, options.tile) for n, g in opened.graphs.items()}
-        text = card(manifest, opened.about, ", ".join(options.precisions), options.trained_on)
-        manifest = _with_floats(draft, manifest, target_of("onnx"), opened, programs, options)
-        (draft / "CARD.md").write_text(text, encoding="utf-8")
-        manifest = replace(manifest, card=packed_file(draft, "CARD.md"))
-        manifest = add_golden(draft, manifest, opened.graphs, golden_photo(photos[0], opened.damage))
-        for target in targets_of(options.targets):
-            if target.write and target.name not in manifest.precision:
-                manifest = _with_floats(draft, manifest, target, opened, programs, options)
-                manifest.save(draft)
-        if (tuple(options.targets), tuple(options.precisions)) == (("onnx",), ("fp32",)):
-            return draft, manifest
-        return _emitted(draft, photos, options)
-
     opened = _opened(source, options)
-    return written_whole(folder, write)
+    versions = {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__.split("+")[0]}
+    made_by = {"checkpoint": source.digest(), "pocketprior": version("pocketprior"), **versions}
+    name = options.name or folder.name
+    manifest = draft_manifest(opened, BASE_TARGET, name=name, made_by=made_by, **costs(opened))
+    with new_pack(folder) as pack:
+        if (tuple(options.targets), tuple(options.precisions)) == ((BASE_TARGET,), ("fp32",)):
+            return _float_pack(pack, manifest, opened, photos[0], options)
+        floats = pack.with_name(f"{pack.name}.float")
+        return _emitted(_float_pack(floats, manifest, opened, photos[0], options), floats, pack, photos, options)
 
 
 def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
@@ -131,9 +182,8 @@ def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
         if "fused" not in opened.graphs:
             raise UsageError(f"--split was given; this {opened.facts['model']} has no fused graph: leave it out")
         fields = _without_fused(opened.facts["receptive_field"])
-        opened = replace(
-            opened, graphs=_without_fused(opened.graphs), facts={**opened.facts, "receptive_field": fields}
-        )
+        facts = {**opened.facts, "receptive_field": fields}
+        opened = replace(opened, graphs=_without_fused(opened.graphs), facts=facts)
     opened = opened if options.tile is None else opened.in_tiles(options.tile)
     size: Size = opened.facts["size"]
     for window in opened.facts["receptive_field"].values():
@@ -146,79 +196,41 @@ def _without_fused(graphs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fact for name, fact in graphs.items() if name != "fused"}
 
 
-def _draft(opened: Opened, name: str, checkpoint: str) -> Manifest:
-    """The manifest without its files: placeholders stand where hashes come."""
-    specs = {n: GraphSpec(g.inputs, g.outputs, {"onnx": {"fp32": _PENDING}}) for n, g in opened.graphs.items()}
-    return Manifest(
-        format=MANIFEST_FORMAT,
-        name=name,
-        value_range=(0.0, 1.0),
-        noise=NOISE_SPEC,
-        graphs=specs,
-        precision={"onnx": dict.fromkeys(specs, "fp32")},
-        parity={},
-        made_by={
-            "checkpoint": checkpoint,
-            "onnxruntime": onnxruntime.__version__,
-            "pocketprior": version("pocketprior"),
-            "torch": torch.__version__.split("+")[0],
-        },
-        card=_PENDING,
-        golden={"pending": Golden(_PENDING, 0, "pending")},
-        **_measured(opened),
-        **opened.facts,
-    )
+def _float_pack(folder: Path, manifest: Manifest, opened: Opened, photo: Path, options: PackOptions) -> Manifest:
+    """Write a pack with float32 graphs of the base target, and of those that start from what PyTorch traces."""
+    folder.mkdir()
+    size = manifest.size
+    programs = {name: traced(graph, size.multiple_of, options.tile) for name, graph in opened.graphs.items()}
+    text = card(manifest, opened.about, ", ".join(options.precisions), options.trained_on)
+    for target in targets_of(list(dict.fromkeys([BASE_TARGET, *options.targets]))):
+        if target.write is None:
+            continue
+        system = (options.deployment_target or target.default_deployment_target) if target.deployment_targets else ""
+        written: dict[str, Written] = {}
+        for name, graph in opened.graphs.items():
+            tile = size.minimum if size.fixed else None
+            metadata = {"pocketprior.graph": name, "pocketprior.manifest": mirror(manifest)}
+            images = options.images and target.images
+            job = GraphToWrite(name, graph, programs[name], size.multiple_of, tile, metadata, system, images)
+            written[name] = target.write(job, folder)
+        if target.name == BASE_TARGET:
+            manifest = filed(bare(manifest), target.name, written)
+            (folder / "CARD.md").write_text(text, encoding="utf-8")
+            manifest = replace(manifest, card=packed_file(folder, "CARD.md"))
+            manifest = add_golden(folder, manifest, opened.graphs, golden_photo(photo, opened.damage))
+        else:
+            manifest = filed(manifest, target.name, written)
+            manifest.save(folder)
+    return manifest
 
 
-def _measured(opened: Opened) -> dict[str, Any]:
-    """Costs; per pixel for the graphs that run on tiles, on the tile that they run on where that is fixed."""
-    graphs, fields, size = opened.graphs, opened.facts["receptive_field"], opened.facts["size"]
-    usual = size.minimum if size.fixed else COST_TILE
-    tiles = {name: window.edge if isinstance(window, TileWindow) else usual for name, window in fields.items()}
-    return {
-        "parameters": {name: parameters(graph) for name, graph in graphs.items()},
-        "macs_per_pixel": {name: macs_per_pixel(graphs[name], tile) for name, tile in tiles.items()},
-        "bytes_per_pixel": {name: bytes_per_pixel(graphs[name], tile) for name, tile in tiles.items()},
-    }
-
-
-def _with_floats(
-    folder: Path,
-    manifest: Manifest,
-    target: Target,
-    opened: Opened,
-    programs: Mapping[str, ExportedProgram],
-    options: PackOptions,
-) -> Manifest:
-    """The manifest with graphs of a target in float32, written from what was traced."""
-    assert target.write is not None
-    size, written = manifest.size, {}
-    for name, graph in opened.graphs.items():
-        job = GraphToWrite(
-            name=name,
-            graph=graph,
-            program=programs[name],
-            multiple=size.multiple_of,
-            tile=size.minimum if size.fixed else None,
-            metadata={"pocketprior.graph": name, "pocketprior.manifest": mirror(manifest)},
-            deployment_target=(options.deployment_target or target.default_deployment_target)
-            if target.deployment_targets
-            else "",
-            images=options.images and target.images,
-        )
-        written[name] = target.write(job, folder)
-    return filed(bare(manifest) if target.name == "onnx" else manifest, target.name, written)
-
-
-def _emitted(floats: Path, photos: Sequence[Path], options: PackOptions) -> tuple[Path, Manifest]:
-    """The pack with the graphs that were asked for, in a folder next to the one with float32 graphs."""
-    manifest = Manifest.load(floats)
+def _emitted(manifest: Manifest, floats: Path, folder: Path, photos: Sequence[Path], options: PackOptions) -> Manifest:
+    """Write the pack with the graphs that were asked for, from the one with float32 graphs."""
     pack = open_float(floats, damaged_photos(photos, manifest.tasks[0], _CALIBRATION_SIDE))
-    folder = floats.with_name(f"{floats.name}.emitted")
     folder.mkdir()
     manifest = bare(manifest)
     for target in targets_of(options.targets):
         for precision in options.precisions:
             precisions = uniform_precisions(pack.layers, precision.partition("+")[0])
             manifest = filed(manifest, target.name, target.emit(pack, precisions, folder, precision))
-    return folder, settle(folder, assembled(pack.folder, folder, manifest), {})
+    return settle(folder, assembled(pack.folder, folder, manifest), {})

@@ -21,13 +21,12 @@ from ...core.degradations.fixed import CLEAN, DAMAGES, damages_named
 from ...core.errors import UnknownNameError, UsageError
 from ...core.files import write_text
 from ...core.limits import FEWEST_PHOTOS
-from ...core.machine import instruction_sets, processor
 from ...core.markdown import Panel, Point, scatter, table
-from ...core.metrics.baselines import NULLS, bm3d_version
-from ...core.metrics.intervals import PairedDifference
+from ...core.metrics.baselines import NULLS, PairedDifference, bm3d_version
 from ...core.pack.manifest import FILE, Manifest
 from ...core.pack.store import default_pack
 from ...core.restore.restorer import Restorer
+from ...core.timing import instruction_sets, processor
 from . import trials as bench_photos
 from .baseline import method_for, opened
 from .methods import (

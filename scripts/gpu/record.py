@@ -14,7 +14,7 @@ import numpy as np
 from pocketprior.core.models.deploy.rewrite import eager
 from pocketprior.core.models.gen2res import SHIPPED_BASE
 from pocketprior.core.restore.reference import load
-from pocketprior.export.reference.record import Shot, record_shots
+from pocketprior.export.parity_reference import Shot, record_shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource

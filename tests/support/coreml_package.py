@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketprior.core.pack.systems import ArraySpec
-from pocketprior.export.systems.model_graph import ModelGraph, traced
+from pocketprior.export.systems.source import ModelGraph, traced
+from pocketprior.export.targets import GraphToWrite
 from pocketprior.export.targets.coreml.convert import convert_coreml
 from pocketprior.export.targets.coreml.coreml_package import CoremlPackage
 
@@ -63,5 +64,6 @@ def make(folder: Path) -> Made:
     """The package in `folder`; always the same weights."""
     torch.manual_seed(0)
     graph = ModelGraph(Network().eval(), {"x": PICTURE, "t": ArraySpec("float32", (1,))}, {"restored": PICTURE})
-    convert_coreml(graph, traced(graph, MULTIPLE), folder, multiple=MULTIPLE, metadata={"answer": "42"})
+    job = GraphToWrite("small", graph, traced(graph, MULTIPLE), MULTIPLE, None, {"answer": "42"}, "iOS17")
+    convert_coreml(job, folder)
     return Made(graph, folder)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketprior.export.reference.record import Shot, record_shots
+from pocketprior.export.parity_reference import Shot, record_shots
 from pocketprior.export.systems.source import CheckpointSource
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare

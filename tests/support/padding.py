@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pocketprior.core.arrays import Batch
-from pocketprior.core.pack.size import padded_size
+from pocketprior.core.pack.manifest import padded_size
 from pocketprior.core.restore import tiles
 
 __all__ = ["crop", "pad_to_multiple"]

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from ....core.errors import UsageError
 from ....core.pack.manifest import Manifest, mirror
 from ....core.pack.store import packed_file
-from .. import WEIGHT_PRECISIONS, GraphToWrite, Offer, Target, Written, by_digest
+from .. import WEIGHT_PRECISIONS, GraphToWrite, Joined, Offer, Target, TaskPack, Written
 from ..calibration import FloatPack, Range, conv_arrays
-from ..weights import initializers, uses, weights_digest
+from ..weights import GROUP, initializers, uses, weights_digest
 from .convert import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS, convert_coreml
-from .coreml_package import FUNCTIONS, CoremlPackage, blob_places, raise_version, write_package
+from .coreml_package import FUNCTIONS, CoremlPackage, raise_version, stored_values, write_package
 from .fp16 import in_fp16
 from .quantized_coreml import NEEDS, PALETTES, ConvRanges, quantized_package
 
-__all__ = ["TARGET", "JoinedPackages", "coreml_files", "joined_packages"]
+__all__ = ["TARGET", "coreml_files"]
 
 
 def coreml_files(pack: FloatPack, precisions: Mapping[str, str], folder: Path, label: str) -> dict[str, Written]:
     """Write the graphs as packages; arithmetic is in float16 under the label "fp16" and those with "+fp16".
 
-    Raises:
-        UsageError: The float pack has no Core ML packages.
-        MissingExtraError: coremltools is not installed.
+    Raises UsageError for a float pack without Core ML packages, MissingExtraError without coremltools.
     """
     _check(pack.manifest)
     fp16 = label.endswith("fp16")
     # Where all arithmetic is in float16, weights in float16 need nothing of their own.
     plain = {name: "fp32" if fp16 and precision == "fp16" else precision for name, precision in precisions.items()}
-    named, written = by_digest(pack, plain), dict[str, Written]()
+    named, written = pack.by_digest(plain), dict[str, Written]()
     for name, model in pack.models.items():
         mine = {layer.digest: named[layer.digest] for layer in pack.layers if name in layer.graphs}
         source = CoremlPackage.read((pack.folder / pack.manifest.graphs[name].files["coreml"]["fp32"].file).parent)
@@ -43,7 +43,7 @@ def coreml_files(pack: FloatPack, precisions: Mapping[str, str], folder: Path, l
     return written
 
 
-def joined_packages(packages: Mapping[str, CoremlPackage], metadata: Mapping[str, str]) -> CoremlPackage:
+def _joined(packages: Mapping[str, CoremlPackage], metadata: Mapping[str, str]) -> CoremlPackage:
     """One package, whose functions are the "main" functions of the packages; the first is its default."""
     first, *_ = packages.values()
     result = CoremlPackage(type(first.spec)())
@@ -56,8 +56,8 @@ def joined_packages(packages: Mapping[str, CoremlPackage], metadata: Mapping[str
     for name, package in packages.items():
         one = package.copy()
         raise_version(one.spec, spec.specificationVersion)
-        for value in blob_places(one.spec):
-            value.offset += len(result.blobs)
+        for value in stored_values(one.spec):
+            value.blobFileValue.offset += len(result.blobs)
         result.blobs += one.blobs
         spec.mlProgram.functions[name].CopyFrom(one.spec.mlProgram.functions["main"])
         described = spec.description.functions.add(name=name)
@@ -66,35 +66,22 @@ def joined_packages(packages: Mapping[str, CoremlPackage], metadata: Mapping[str
     return result
 
 
-class JoinedPackages:
-    """Joins packages of several tasks into one of several functions; see `Joiner`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.packages: dict[str, dict[str, CoremlPackage]] = {}
-        self.metadata: dict[str, str] = {}
-
-    def add(self, pack: Path, manifest: Manifest, prefix: str) -> None:
-        """As in `Joiner`."""
-        task = manifest.tasks[0]
-        for graph, spec in manifest.graphs.items():
+def _join(packs: Sequence[TaskPack], folder: Path) -> Joined:
+    """One package of several functions for each precision, with all graphs of all tasks."""
+    packages, functions, metadata = dict[str, dict[str, CoremlPackage]](), dict[tuple[str, str, str], str](), {}
+    for pack in packs:
+        for graph, spec in pack.manifest.graphs.items():
             for label, packed in spec.files.get("coreml", {}).items():
-                name = self.function(task, graph) if prefix else graph
-                self.packages.setdefault(label, {})[name] = CoremlPackage.read((pack / packed.file).parent)
-                self.metadata[f"pocketprior.manifest.{task}"] = mirror(manifest)
-
-    def finish(self) -> None:
-        """As in `Joiner`."""
-        for label, packages in self.packages.items():
-            write_package(joined_packages(packages, self.metadata), self.folder / f"{label}.mlpackage")
-
-    def written(self, task: str, graph: str, label: str) -> Written:  # noqa: ARG002
-        """As in `Joiner`: all graphs of a precision are in one package."""
-        return _written(self.folder, f"{label}.mlpackage", label)
-
-    def function(self, task: str, graph: str) -> str:
-        """As in `Joiner`."""
-        return f"{task}__{graph}"
+                function = f"{pack.task}__{graph}" if pack.prefix else ""
+                package = CoremlPackage.read((pack.folder / packed.file).parent)
+                packages.setdefault(label, {})[function or graph] = package
+                functions[pack.task, graph, label] = function
+                metadata[f"pocketprior.manifest.{pack.task}"] = mirror(pack.manifest)
+    written: dict[str, Written] = {}
+    for label, several in packages.items():
+        write_package(_joined(several, metadata), folder / f"{label}.mlpackage")
+        written[label] = _written(folder, f"{label}.mlpackage", label)
+    return {key: written[key[-1]]._replace(function=function) for key, function in functions.items()}
 
 
 def _check(manifest: Manifest) -> None:
@@ -108,18 +95,8 @@ def _check(manifest: Manifest) -> None:
 
 
 def _write(job: GraphToWrite, folder: Path) -> Written:
-    package = f"{job.name}.mlpackage"
-    convert_coreml(
-        job.graph,
-        job.program,
-        folder / package,
-        multiple=job.multiple,
-        tile=job.tile,
-        images=job.images,
-        metadata=job.metadata,
-        deployment_target=job.deployment_target,
-    )
-    return _written(folder, package, "fp32")
+    convert_coreml(job, folder / f"{job.name}.mlpackage")
+    return _written(folder, f"{job.name}.mlpackage", "fp32")
 
 
 def _written(folder: Path, package: str, label: str) -> Written:
@@ -134,11 +111,21 @@ def _conv_ranges(model: onnx.ModelProto, values: Mapping[str, Range]) -> dict[st
     weights, found = initializers(model), dict[str, list[ConvRanges]]()
     for node in uses(model):
         if node.op_type == "Conv":
-            before, after = conv_arrays(model, node)
-            found.setdefault(weights_digest(weights[node.input[1]]), []).append(
-                ConvRanges(values[before], values[after])
-            )
+            ranges = ConvRanges(*(values[name] for name in conv_arrays(model, node)))
+            found.setdefault(weights_digest(weights[node.input[1]]), []).append(ranges)
     return found
+
+
+def _plan(_: FloatPack, precisions: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """Layer -> the fields of its `OpLinearQuantizerConfig`; and the layers that compute in integers."""
+    eight = {"mode": "linear_symmetric", "dtype": "int8", "granularity": "per_channel", "weight_threshold": 0}
+    four = {**eight, "dtype": "int4", "granularity": "per_block", "block_size": GROUP}
+    configs = {"w8": eight, "int8": eight, "w4": four}
+    return "coreml", {
+        "compute_precision": "float16",
+        "weights": {layer: configs[kind] for layer, kind in sorted(precisions.items()) if kind in configs},
+        "activations": sorted(layer for layer, kind in precisions.items() if kind == "int8"),
+    }
 
 
 TARGET = Target(
@@ -147,9 +134,11 @@ TARGET = Target(
     precisions=(*WEIGHT_PRECISIONS, *(f"{precision}+fp16" for precision in (*WEIGHT_PRECISIONS[2:], *PALETTES))),
     emit=coreml_files,
     write=_write,
-    join=JoinedPackages,
+    join=_join,
     check=_check,
     offers=lambda label, precisions: {f"{label}+fp16": Offer(precisions, coreml_files)},
+    plan=_plan,
+    timed=sys.platform == "darwin",  # elsewhere our interpreter stands in for Core ML
     deployment_targets=DEPLOYMENT_TARGETS,
     default_deployment_target=DEFAULT_DEPLOYMENT_TARGET,
     joined_deployment_target="iOS18",  # the first whose packages may hold several functions

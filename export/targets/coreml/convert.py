@@ -6,10 +6,7 @@ layer can be named; the package is reproducible: no host name, no date.
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -20,11 +17,21 @@ import torch
 
 from ....core.errors import UnknownNameError
 from ....core.limits import LARGEST_TILE
-from ...systems.model_graph import ModelGraph
-from .coreml_package import CoremlPackage, blocks, coremltools, write_package
-from .mil_operations import bindings, constant, operation
+from .. import GraphToWrite
+from .coreml_package import (
+    CoremlPackage,
+    bindings,
+    constant,
+    copy_of,
+    coremltools,
+    functions,
+    operation,
+    quiet,
+    replace_operations,
+    write_package,
+)
 
-__all__ = ["DEFAULT_DEPLOYMENT_TARGET", "DEPLOYMENT_TARGETS", "convert_coreml", "with_image_input"]
+__all__ = ["convert_coreml", "with_image_input"]
 
 # The oldest iOS, and macOS of the same autumn, that runs a package -> version of the specification.
 DEPLOYMENT_TARGETS = {"iOS16": 7, "iOS17": 8, "iOS18": 9}
@@ -37,82 +44,54 @@ _SCALED, _WHITE = f"{_IMAGE}__unit", f"{_IMAGE}__levels"  # names of values in t
 _DEFAULT_SIDE = 256  # pixels: a range of sizes names one of them
 
 
-def convert_coreml(
-    graph: ModelGraph,
-    program: torch.export.ExportedProgram,
-    path: Path,
-    *,
-    multiple: int,
-    tile: int | None = None,
-    images: bool = False,
-    metadata: Mapping[str, str],
-    deployment_target: str = DEFAULT_DEPLOYMENT_TARGET,
-) -> None:
-    """Write a traced graph as a package.
+def convert_coreml(job: GraphToWrite, path: Path) -> None:
+    """Write a traced graph as a package, the folder `path`, with `job.metadata` as its user-defined metadata.
 
-    Args:
-        graph: The graph.
-        program: What `traced` returns for it, with the same `multiple` and `tile`.
-        path: The folder of the package.
-        multiple: Of heights and widths.
-        tile: The only height and width that the graph takes; None for any.
-        images: Whether the input `image` is an 8-bit image instead of an array.
-        metadata: User-defined metadata of the package.
-        deployment_target: One of DEPLOYMENT_TARGETS, the oldest that can run the package.
-
-    Raises:
-        UnknownNameError: The deployment target does not exist.
-        MissingExtraError: coremltools is not installed.
+    Raises UnknownNameError for an unknown deployment target, MissingExtraError without coremltools.
     """
-    if deployment_target not in DEPLOYMENT_TARGETS:
-        raise UnknownNameError("deployment target", deployment_target, DEPLOYMENT_TARGETS)
-    package = _converted(graph, program, _side(multiple, tile), deployment_target)
+    if job.deployment_target not in DEPLOYMENT_TARGETS:
+        raise UnknownNameError("deployment target", job.deployment_target, DEPLOYMENT_TARGETS)
+    package = _converted(job)
     described = package.spec.description
     described.metadata.Clear()
     package.spec.mlProgram.attributes.clear()
-    for key in sorted(metadata):
-        described.metadata.userDefined[key] = metadata[key]
-    write_package(with_image_input(package) if images else package, path)
+    for key in sorted(job.metadata):
+        described.metadata.userDefined[key] = job.metadata[key]
+    write_package(with_image_input(package) if job.images else package, path)
 
 
-def _side(multiple: int, tile: int | None) -> Callable[[], Any]:
-    """Makes a height or width; a free one is an object, which height and width must not share."""
-    if tile is not None:
-        return lambda: tile
-    default, highest = multiple * max(1, _DEFAULT_SIDE // multiple), LARGEST_TILE // multiple * multiple
-    return lambda: coremltools().RangeDim(multiple, highest, default=default)
+def _side(job: GraphToWrite) -> Any:
+    """A height or width; a free one is an object, which height and width must not share."""
+    if job.tile is not None:
+        return job.tile
+    default = job.multiple * max(1, _DEFAULT_SIDE // job.multiple)
+    return coremltools().RangeDim(job.multiple, LARGEST_TILE // job.multiple * job.multiple, default=default)
 
 
-def _converted(
-    graph: ModelGraph, program: torch.export.ExportedProgram, side: Callable[[], Any], deployment_target: str
-) -> CoremlPackage:
+def _converted(job: GraphToWrite) -> CoremlPackage:
     tools = coremltools()
     inputs = [
-        tools.TensorType(name=name, shape=[side() if isinstance(s, str) else s for s in spec.shape], dtype=np.float32)
-        for name, spec in graph.inputs.items()
+        tools.TensorType(
+            name=name, shape=[_side(job) if isinstance(s, str) else s for s in spec.shape], dtype=np.float32
+        )
+        for name, spec in job.graph.inputs.items()
     ]
-    outputs = [tools.TensorType(name=name, dtype=np.float32) for name in graph.outputs]
+    outputs = [tools.TensorType(name=name, dtype=np.float32) for name in job.graph.outputs]
     pipeline = tools.PassPipeline()
     pipeline.remove_passes(_MERGING)
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # about versions newer than it was tested with
-    try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()), tempfile.TemporaryDirectory() as folder:
-            warnings.simplefilter("ignore")
-            model = tools.convert(
-                _named(program),
-                convert_to="mlprogram",
-                inputs=inputs,
-                outputs=outputs,
-                minimum_deployment_target=tools.target[deployment_target],
-                pass_pipeline=pipeline,
-                compute_precision=tools.precision.FLOAT32,  # fp16.py rewrites it
-                skip_model_load=True,
-                package_dir=f"{folder}/graph.mlpackage",
-            )
-            return CoremlPackage.of(model.get_spec(), Path(model.weights_dir) / "weight.bin")
-    finally:
-        logging.disable(level)
+    with quiet(), redirect_stderr(StringIO()), tempfile.TemporaryDirectory() as folder:
+        model = tools.convert(
+            _named(job.program),
+            convert_to="mlprogram",
+            inputs=inputs,
+            outputs=outputs,
+            minimum_deployment_target=tools.target[job.deployment_target],
+            pass_pipeline=pipeline,
+            compute_precision=tools.precision.FLOAT32,  # fp16.py rewrites it
+            skip_model_load=True,
+            package_dir=f"{folder}/graph.mlpackage",
+        )
+        return CoremlPackage.of(model.get_spec(), Path(model.weights_dir) / "weight.bin")
 
 
 def _named(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -144,34 +123,25 @@ def with_image_input(package: CoremlPackage) -> CoremlPackage:
     result = package.copy()
     for described in result.spec.description.input:
         if described.name == _IMAGE:
-            _describe_image(described.type)
-    for name, block in zip(sorted(result.spec.mlProgram.functions), blocks(result.spec), strict=True):
-        inputs = {value.name: value.type for value in result.spec.mlProgram.functions[name].inputs}
-        if _IMAGE in inputs:
-            _scale_image(result, block, inputs[_IMAGE])
+            array, image = copy_of(described.type.multiArrayType), described.type.imageType
+            image.colorSpace = _RGB
+            image.height, image.width = array.shape[2:]
+            if sizes := array.shapeRange.sizeRanges:
+                image.imageSizeRange.heightRange.CopyFrom(sizes[2])
+                image.imageSizeRange.widthRange.CopyFrom(sizes[3])
+    for function, block in functions(result.spec):
+        for value in function.inputs:
+            if value.name == _IMAGE:
+                _scale_image(result, block, value.type)
     return result
-
-
-def _describe_image(kind: Any) -> None:
-    """An array (1, 3, h, w) becomes an image of the same sizes."""
-    array = type(kind)()
-    array.CopyFrom(kind)
-    kind.imageType.colorSpace = _RGB
-    sizes = array.multiArrayType.shapeRange.sizeRanges
-    kind.imageType.height, kind.imageType.width = array.multiArrayType.shape[2:]
-    if sizes:
-        kind.imageType.imageSizeRange.heightRange.CopyFrom(sizes[2])
-        kind.imageType.imageSizeRange.widthRange.CopyFrom(sizes[3])
 
 
 def _scale_image(package: CoremlPackage, block: Any, kind: Any) -> None:
     """Divide the input, 0 to 255, by 255: the numbers that arrays of 8-bit photos have, to the bit."""
-    operations = list(block.operations)
-    for op in operations:
-        for _, binding in bindings(op):
+    for op in block.operations:
+        for binding in bindings(op):
             if binding.name == _IMAGE:
                 binding.name = _SCALED
-    white = constant(package, _WHITE, np.array(np.float32(255)))
+    white = constant(_WHITE, package.value(np.array(np.float32(255))))
     scaled = operation("real_div", _SCALED, kind, {"x": _IMAGE, "y": _WHITE})
-    del block.operations[:]
-    block.operations.extend([white, scaled, *operations])
+    replace_operations(block, [white, scaled, *block.operations])

@@ -12,7 +12,8 @@ import logging
 import math
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,23 @@ from ....core.errors import MissingExtraError, PackError
 from ....core.pack.mlpackage import ALIGNMENT, ELEMENTS, HEADER, MODEL_PATH, RECORD, RECORD_MAGIC, WEIGHTS_VERSION
 
 __all__ = [
-    "FLOAT16",
-    "FLOAT32",
-    "FUNCTIONS",
-    "INT4",
     "CoremlPackage",
-    "blob_places",
+    "bindings",
     "blocks",
+    "constant",
+    "copy_of",
     "coremltools",
+    "functions",
+    "is_constant",
+    "operation",
     "packed_bits",
+    "quiet",
     "raise_version",
+    "replace_operations",
+    "stored_values",
+    "tensor_type",
+    "used",
+    "value_name",
     "write_package",
 ]
 
@@ -41,25 +49,34 @@ FLOAT16 = 10  # of MIL's DataType, as the next two
 FLOAT32 = 11
 INT4 = 25
 FUNCTIONS = 9  # version of the specification from which a package may hold several functions: iOS 18
+_STRING = 2
 _NUMBERS = {np.dtype(ELEMENTS[n].dtype): n for n in (1, FLOAT16, FLOAT32, 21, 23, 31, 33)}  # of the types written here
+_LISTS = {np.float32: "floats", np.int32: "ints", np.bool_: "bools"}  # what holds immediate values; others are bytes
 _IMMEDIATE = 10  # values; what has fewer stands in the specification itself
 _BESIDE = f"{MODEL_PATH}weights/weight.bin"
 _DATA = "com.apple.CoreML"
 
 
-def coremltools() -> Any:
-    """The package coremltools, silenced while it is imported. Raises MissingExtraError where it is not installed."""
-    # It warns about versions of torch and scikit-learn newer than it was tested with, and about macOS-only parts.
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of coremltools: of versions newer than it was tested with, and of what only macOS has."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def coremltools() -> Any:
+    """The package coremltools. Raises MissingExtraError where it is not installed."""
+    try:
+        with quiet():
             import coremltools
     except ModuleNotFoundError as error:
         raise MissingExtraError("coremltools", "coreml", "writing Core ML packages") from error
-    finally:
-        logging.disable(level)
     return coremltools
 
 
@@ -79,7 +96,7 @@ class CoremlPackage:
         package = cls(spec)
         stored = weights.read_bytes() if weights.is_file() else b""
         places: dict[int, int] = {}
-        for value in _stored_values(spec):
+        for value in stored_values(spec):
             offset = value.blobFileValue.offset
             if offset not in places:
                 record = stored[offset : offset + RECORD.size].ljust(RECORD.size, b"\0")
@@ -103,58 +120,42 @@ class CoremlPackage:
 
     def copy(self) -> CoremlPackage:
         """Another package, equal to this one."""
-        spec = type(self.spec)()
-        spec.CopyFrom(self.spec)
-        return CoremlPackage(spec, list(self.blobs))
+        return CoremlPackage(copy_of(self.spec), list(self.blobs))
 
     def array(self, value: Any) -> NDArray[Any]:
         """The constant as an array, of rank 0 for a number; a string as an array of str."""
-        kind = value.type.tensorType
-        shape = [dimension.constant.size for dimension in kind.dimensions]
-        if value.WhichOneof("value") == "blobFileValue":
-            return np.frombuffer(self.blobs[value.blobFileValue.offset], ELEMENTS[kind.dataType].dtype).reshape(shape)
-        tensor = value.immediateValue.tensor
+        kind, tensor = value.type.tensorType, value.immediateValue.tensor
+        dtype, shape = ELEMENTS[kind.dataType].dtype, [dimension.constant.size for dimension in kind.dimensions]
         held = tensor.WhichOneof("value")
+        if value.WhichOneof("value") == "blobFileValue":
+            return np.frombuffer(self.blobs[value.blobFileValue.offset], dtype).reshape(shape)
         if held == "bytes":
-            return np.frombuffer(tensor.bytes.values, ELEMENTS[kind.dataType].dtype).reshape(shape)
-        values = list(getattr(tensor, held).values) if held else []
-        return np.array(values, ELEMENTS[kind.dataType].dtype).reshape(shape)
+            return np.frombuffer(tensor.bytes.values, dtype).reshape(shape)
+        return np.array(list(getattr(tensor, held).values) if held else [], dtype).reshape(shape)
 
     def value(self, array: NDArray[Any] | str) -> Any:
         """A constant for the specification; a large one is stored outside it."""
-        made = coremltools().proto.MIL_pb2.Value()
         if isinstance(array, str):
-            made.type.tensorType.dataType = 2
-            made.immediateValue.tensor.strings.values.append(array)
-            return made
-        _describe(made.type.tensorType, _NUMBERS[array.dtype], array.shape)
+            return _text(array)
         if array.size >= _IMMEDIATE and array.dtype not in (np.int32, np.uint32):
-            made.blobFileValue.fileName = _BESIDE
-            made.blobFileValue.offset = self.store(array.tobytes())
-            return made
+            return self._stored(array.tobytes(), _NUMBERS[array.dtype], array.shape)
+        made = coremltools().proto.MIL_pb2.Value(type=tensor_type(_NUMBERS[array.dtype], array.shape))
         tensor = made.immediateValue.tensor
-        if array.dtype == np.float32:
-            tensor.floats.values.extend(array.reshape(-1).tolist())
-        elif array.dtype == np.int32:
-            tensor.ints.values.extend(array.reshape(-1).tolist())
-        elif array.dtype == np.bool_:
-            tensor.bools.values.extend(array.reshape(-1).tolist())
+        if array.dtype.type in _LISTS:
+            getattr(tensor, _LISTS[array.dtype.type]).values.extend(array.reshape(-1).tolist())
         else:
             tensor.bytes.values = array.tobytes()
         return made
 
     def packed(self, q: NDArray[np.uint8], bits: int, kind: int, shape: tuple[int, ...]) -> Any:
         """A constant of numbers with fewer than 8 bits, of MIL's DataType `kind`."""
-        made = coremltools().proto.MIL_pb2.Value()
-        _describe(made.type.tensorType, kind, shape)
-        made.blobFileValue.fileName = _BESIDE
-        made.blobFileValue.offset = self.store(packed_bits(q, bits))
-        return made
+        return self._stored(packed_bits(q, bits), kind, shape)
 
-    def store(self, data: bytes) -> int:
-        """The place of `data` among the blobs."""
+    def _stored(self, data: bytes, kind: int, shape: tuple[int, ...]) -> Any:
+        made = coremltools().proto.MIL_pb2.Value(type=tensor_type(kind, shape))
+        made.blobFileValue.fileName, made.blobFileValue.offset = _BESIDE, len(self.blobs)
         self.blobs.append(data)
-        return len(self.blobs) - 1
+        return made
 
 
 def packed_bits(q: NDArray[np.uint8], bits: int) -> bytes:
@@ -163,11 +164,33 @@ def packed_bits(q: NDArray[np.uint8], bits: int) -> bytes:
     return np.packbits(spread.reshape(-1).astype(np.uint8), bitorder="little").tobytes()
 
 
-def blocks(spec: Any) -> Iterator[Any]:
-    """The block of each function, in the order of their names."""
+def copy_of(message: Any) -> Any:
+    """A protocol buffer equal to this one."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def functions(spec: Any) -> Iterator[tuple[Any, Any]]:
+    """Each function and its block, in the order of their names."""
     for name in sorted(spec.mlProgram.functions):
         function = spec.mlProgram.functions[name]
-        yield function.block_specializations[function.opset]
+        yield function, function.block_specializations[function.opset]
+
+
+def blocks(spec: Any) -> Iterator[Any]:
+    """The block of each function, in the order of their names."""
+    return (block for _, block in functions(spec))
+
+
+def stored_values(spec: Any) -> Iterator[Any]:
+    """Every constant that is stored outside the specification, in the order of the program."""
+    for block in blocks(spec):
+        for op in block.operations:
+            values = [op.attributes[name] for name in sorted(op.attributes)]
+            for name in sorted(op.inputs):
+                values += [b.value for b in op.inputs[name].arguments if b.WhichOneof("binding") == "value"]
+            yield from (value for value in values if value.WhichOneof("value") == "blobFileValue")
 
 
 def raise_version(spec: Any, version: int) -> None:
@@ -181,11 +204,6 @@ def raise_version(spec: Any, version: int) -> None:
         del function.block_specializations[old]
 
 
-def blob_places(spec: Any) -> Iterator[Any]:
-    """Where each constant that is stored outside the specification lies: values whose `offset` can be changed."""
-    return (value.blobFileValue for value in _stored_values(spec))
-
-
 def write_package(package: CoremlPackage, folder: Path) -> None:
     """Write the package to `folder`, which must not be there; equal constants are stored once.
 
@@ -194,7 +212,7 @@ def write_package(package: CoremlPackage, folder: Path) -> None:
     package = package.copy()
     spec = package.spec
     weights, places = bytearray(), dict[tuple[int, bytes], int]()
-    for value in _stored_values(spec):
+    for value in stored_values(spec):
         kind, data = value.type.tensorType.dataType, package.blobs[value.blobFileValue.offset]
         if (kind, data) not in places:
             places[kind, data] = len(weights) + ALIGNMENT
@@ -226,11 +244,8 @@ def _manifest(weights: bool) -> str:
         _identifier(name): {"author": _DATA, "description": text, "name": name, "path": f"{_DATA}/{name}"}
         for name, text in items.items()
     }
-    content = {
-        "fileFormatVersion": "1.0.0",
-        "itemInfoEntries": entries,
-        "rootModelIdentifier": _identifier("model.mlmodel"),
-    }
+    root = _identifier("model.mlmodel")
+    content = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": root}
     return json.dumps(content, indent=4, sort_keys=True) + "\n"
 
 
@@ -238,23 +253,70 @@ def _identifier(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"pocketprior/{name}")).upper()
 
 
-def _describe(kind: Any, code: int, shape: tuple[int, ...]) -> None:
-    kind.dataType, kind.rank = code, len(shape)
+def tensor_type(code: int, shape: Sequence[int]) -> Any:
+    """The type of arrays of MIL's DataType `code` and this shape."""
+    made = coremltools().proto.MIL_pb2.ValueType()
+    made.tensorType.dataType, made.tensorType.rank = code, len(shape)
     for size in shape:
-        kind.dimensions.add().constant.size = size
+        made.tensorType.dimensions.add().constant.size = size
+    return made
 
 
-def _stored_values(spec: Any) -> Iterator[Any]:
-    """Every constant that is stored outside the specification, in the order of the program."""
-    for block in blocks(spec):
-        for operation in block.operations:
-            for name in sorted(operation.attributes):
-                if operation.attributes[name].WhichOneof("value") == "blobFileValue":
-                    yield operation.attributes[name]
-            for name in sorted(operation.inputs):
-                for binding in operation.inputs[name].arguments:
-                    if (
-                        binding.WhichOneof("binding") == "value"
-                        and binding.value.WhichOneof("value") == "blobFileValue"
-                    ):
-                        yield binding.value
+def operation(kind: str, name: str, type_: Any, inputs: Mapping[str, str]) -> Any:
+    """An operation with one output of that name and type; inputs: parameter -> value."""
+    made = coremltools().proto.MIL_pb2.Operation(type=kind)
+    made.attributes["name"].CopyFrom(_text(name))
+    for parameter, value in inputs.items():
+        made.inputs[parameter].arguments.add().name = value
+    made.outputs.add(name=name, type=type_)
+    return made
+
+
+def constant(name: str, value: Any) -> Any:
+    """A constant of that name, whose value `CoremlPackage.value` or `packed` made."""
+    made = operation("const", name, value.type, {})
+    made.attributes["val"].CopyFrom(value)
+    return made
+
+
+def bindings(op: Any) -> Iterator[Any]:
+    """Every named input of an operation: its binding, which can be renamed."""
+    for parameter in sorted(op.inputs):
+        yield from (b for b in op.inputs[parameter].arguments if b.WhichOneof("binding") == "name")
+
+
+def is_constant(op: Any) -> bool:
+    """Whether the operation is known when the program is loaded."""
+    return op.type == "const" or op.type.startswith("constexpr_")
+
+
+def value_name(op: Any, parameter: str) -> str:
+    """The name of a parameter's single value; '' where it has none, or a literal one."""
+    if parameter not in op.inputs or not op.inputs[parameter].arguments:
+        return ""
+    binding = op.inputs[parameter].arguments[0]
+    return str(binding.name) if binding.WhichOneof("binding") == "name" else ""
+
+
+def used(operations: Sequence[Any], results: Iterable[str]) -> list[Any]:
+    """The operations that lead to the outputs `results` of their block, in the same order."""
+    needed, kept = set(results), list[Any]()
+    for op in reversed(operations):
+        if needed & {output.name for output in op.outputs}:
+            needed |= {binding.name for binding in bindings(op)}
+            kept.append(op)
+    return kept[::-1]
+
+
+def replace_operations(block: Any, operations: Iterable[Any]) -> None:
+    """Put these in the place of a block's operations, of which they may be some."""
+    copies = [copy_of(op) for op in operations]
+    del block.operations[:]
+    block.operations.extend(copies)
+
+
+def _text(text: str) -> Any:
+    value = coremltools().proto.MIL_pb2.Value()
+    value.type.tensorType.dataType = _STRING
+    value.immediateValue.tensor.strings.values.append(text)
+    return value

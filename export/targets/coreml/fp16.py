@@ -10,8 +10,19 @@ from typing import Any
 import numpy as np
 
 from ....core.errors import UsageError
-from .coreml_package import FLOAT16, FLOAT32, CoremlPackage
-from .mil_operations import bindings, constant, is_constant, operation, used
+from .coreml_package import (
+    FLOAT16,
+    FLOAT32,
+    CoremlPackage,
+    bindings,
+    constant,
+    copy_of,
+    functions,
+    is_constant,
+    operation,
+    replace_operations,
+    used,
+)
 
 __all__ = ["in_fp16"]
 
@@ -28,30 +39,27 @@ def in_fp16(package: CoremlPackage) -> CoremlPackage:
     Raises UsageError for a constant that float16 cannot hold.
     """
     result = package.copy()
-    functions = result.spec.mlProgram.functions
-    for name in sorted(functions):
-        inputs = {value.name for value in functions[name].inputs}
-        _Fp16Block(result, functions[name].block_specializations[functions[name].opset], inputs).rewrite()
+    for function, block in functions(result.spec):
+        _Fp16Block(result, block, {value.name: value.type for value in function.inputs}).rewrite()
     return result
 
 
 class _Fp16Block:
     """A block that is being rewritten: the operations so far, and the type that each value has."""
 
-    def __init__(self, package: CoremlPackage, block: Any, inputs: set[str]) -> None:
-        self.package, self.block, self.inputs = package, block, inputs
-        self.before = list(block.operations)
+    def __init__(self, package: CoremlPackage, block: Any, inputs: dict[str, Any]) -> None:
+        self.package, self.block = package, block
         self.made: list[Any] = []
-        self.constants = {op.outputs[0].name: op for op in self.before if is_constant(op)}
+        self.constants = {op.outputs[0].name: op for op in block.operations if is_constant(op)}
         self.types = {op.outputs[0].name: op.outputs[0].type.tensorType.dataType for op in self.constants.values()}
         self.types |= dict.fromkeys(inputs, FLOAT32)
-        self.described: dict[str, Any] = {}
+        self.described = dict(inputs)
         self.versions: set[str] = set()
 
     def rewrite(self) -> None:
-        exact = _exact(self.before)
-        results = set(self.block.outputs)
-        for index, op in enumerate(self.before):
+        before, results = list(self.block.operations), set(self.block.outputs)
+        exact = _exact(before)
+        for index, op in enumerate(before):
             if is_constant(op):
                 continue
             self.take(op, FLOAT32 if index in exact else FLOAT16)
@@ -59,13 +67,11 @@ class _Fp16Block:
             for output in op.outputs:
                 if output.name in results and output.type.tensorType.dataType == FLOAT16:
                     self.give_back(output)
-        kept = used(self.made, set(self.block.outputs))
-        del self.block.operations[:]
-        self.block.operations.extend(kept)
+        replace_operations(self.block, used(self.made, results))
 
     def take(self, op: Any, code: int) -> None:
         """Let an operation compute in one type."""
-        for _, binding in bindings(op):
+        for binding in bindings(op):
             binding.name = self.version(binding.name, code)
         for output in op.outputs:
             if output.type.tensorType.dataType == FLOAT32:
@@ -91,14 +97,15 @@ class _Fp16Block:
         return other
 
     def add_constant(self, op: Any) -> None:
-        for _, binding in bindings(op):
+        own = op.outputs[0].type.tensorType.dataType
+        for binding in bindings(op):
             if binding.name in self.constants:
-                binding.name = self.version(binding.name, FLOAT16 if _is_fp16(op) else FLOAT32)
+                binding.name = self.version(binding.name, FLOAT16 if own == FLOAT16 else FLOAT32)
         self.made.append(op)
 
     def fp16_constant(self, op: Any, name: str) -> Any:
         """A constant, or what a compressed one is made of, in float16."""
-        copy = _copied(op)
+        copy = copy_of(op)
         copy.outputs[0].name = name
         copy.outputs[0].type.tensorType.dataType = FLOAT16
         copy.attributes["name"].immediateValue.tensor.strings.values[0] = name
@@ -109,15 +116,10 @@ class _Fp16Block:
         return copy
 
     def cast(self, name: str, other: str, code: int) -> None:
-        type_ = type(self.before[0].outputs[0].type)()
-        type_.CopyFrom(self.described[name] if name in self.described else self.input_type(name))
+        type_ = copy_of(self.described[name])
         type_.tensorType.dataType = code
-        self.made.append(constant(self.package, f"{other}__dtype", _NAMES[code]))
+        self.made.append(constant(f"{other}__dtype", self.package.value(_NAMES[code])))
         self.made.append(operation("cast", other, type_, {"x": name, "dtype": f"{other}__dtype"}))
-
-    def input_type(self, name: str) -> Any:
-        functions = self.package.spec.mlProgram.functions.values()
-        return next(value.type for function in functions for value in function.inputs if value.name == name)
 
     def give_back(self, output: Any) -> None:
         """A result of the program stays float32: the operation computes another value, which is cast."""
@@ -135,7 +137,7 @@ def _exact(operations: list[Any]) -> set[int]:
     exact = {i for i, op in enumerate(operations) if op.type in (*_ANGLES, *_KEPT)}
     waiting = [i for i in exact if operations[i].type in _ANGLES]
     while waiting:
-        for _, binding in bindings(operations[waiting.pop()]):
+        for binding in bindings(operations[waiting.pop()]):
             place = makers.get(binding.name)
             if place is not None and place not in exact:
                 exact.add(place)
@@ -150,13 +152,3 @@ def _as_fp16(array: Any, name: str) -> Any:
         raise UsageError(f"the constant '{name}' exceeds {_LARGEST:g}, the largest float16; export this model in fp32")
     lost = (array != 0) & (np.abs(array) < _SMALLEST)
     return np.where(lost, np.copysign(_SMALLEST, array), array).astype(np.float16)
-
-
-def _is_fp16(op: Any) -> bool:
-    return op.outputs[0].type.tensorType.dataType == FLOAT16
-
-
-def _copied(op: Any) -> Any:
-    copy = type(op)()
-    copy.CopyFrom(op)
-    return copy

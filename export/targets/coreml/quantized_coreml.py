@@ -17,11 +17,25 @@ from numpy.typing import NDArray
 
 from ....core.errors import UsageError
 from ..calibration import Range, params_of
-from ..weights import array_digest, bias_shift, dequantize, quantize_weights
-from .coreml_package import FLOAT32, INT4, CoremlPackage, blocks, packed_bits, raise_version
-from .mil_operations import bindings, constant, operation, tensor_type, used, value_name
+from ..weights import QuantizedWeights, array_digest, bias_shift, dequantize, quantize_weights
+from .coreml_package import (
+    FLOAT32,
+    INT4,
+    CoremlPackage,
+    bindings,
+    blocks,
+    constant,
+    copy_of,
+    operation,
+    packed_bits,
+    raise_version,
+    replace_operations,
+    tensor_type,
+    used,
+    value_name,
+)
 
-__all__ = ["NEEDS", "PALETTES", "ConvRanges", "Palette", "palette", "quantized_package"]
+__all__ = ["ConvRanges", "Palette", "palette", "quantized_package"]
 
 NEEDS = {"int8": 8, "w4": 9}  # precision -> version of the specification: 8 came with iOS 17, 9 with iOS 18
 PALETTES = {"palette4": 4, "palette6": 6, "palette8": 8}  # precision -> bits of an index
@@ -54,15 +68,10 @@ class Palette(NamedTuple):
 def quantized_package(
     package: CoremlPackage, precisions: Mapping[str, str], uses: Mapping[str, Sequence[ConvRanges]]
 ) -> CoremlPackage:
-    """The float32 package with its layers at the given precisions.
+    """The float32 package with its layers at the given precisions; it asks for the first Core ML that has them.
 
-    Args:
-        package: A float32 package; it asks for the first version of Core ML that has the precisions afterwards.
-        precisions: Digest of the weights -> precision, of WEIGHT_PRECISIONS or PALETTES.
-        uses: Digest -> the convolutions with these weights, in the order in which they are computed.
-
-    Raises:
-        UsageError: The package does not have one of the layers.
+    Precisions, of WEIGHT_PRECISIONS or PALETTES, and `uses`, the convolutions in the order in which they are computed,
+    are by the digest of the weights. Raises UsageError for a package without one of the layers.
     """
     result = package.copy()
     raise_version(result.spec, max((NEEDS.get(precision, 0) for precision in precisions.values()), default=0))
@@ -146,67 +155,56 @@ class _MilRewriting:
         if precision == "fp32":
             return
         name, array = f"{self.weights[digest]}__{precision}", self.array(self.weights[digest])
-        kept = palette(array, PALETTES[precision]) if precision in PALETTES else None
+        new: NDArray[np.float32] | None = None
         if precision == "fp16":
-            made = self.cast(name, array)
-        elif precision == "w4":
-            made = self.w4(name, array)
-        elif kept is not None:
-            made = self.palette(name, kept, PALETTES[precision])
+            values = {"source_val": array.astype(np.float16), "output_dtype": "fp32"}
+            made = self.constexpr("constexpr_cast", name, array.shape, values)
+        elif precision in PALETTES:
+            kept = palette(array, PALETTES[precision])
+            made, new = self.palette(name, kept, PALETTES[precision]), kept.weights
         else:
-            made = self.w8(name, array)
+            q = quantize_weights(array, precision)
+            made, new = (self.w4 if precision == "w4" else self.w8)(name, q, array.shape), dequantize(q, array.shape)
         self.start.append(made)
         for number, op in enumerate(self.layers[digest]):
             op.inputs["weight"].arguments[0].name = name
             if precision == "int8":
                 self.round(op, self.uses[digest][number])
-        if precision != "fp16" and digest in self.uses:
-            new = kept.weights if kept else dequantize(quantize_weights(array, precision), array.shape)
+        if new is not None and digest in self.uses:
             self.correct_biases(digest, new - array)
 
-    def cast(self, name: str, array: NDArray[np.float32]) -> Any:
-        values = {"source_val": array.astype(np.float16), "output_dtype": "fp32"}
-        return self.constexpr("constexpr_cast", name, array.shape, values)
-
-    def w8(self, name: str, array: NDArray[np.float32]) -> Any:
-        made = quantize_weights(array, "w8")
+    def w8(self, name: str, made: QuantizedWeights, shape: tuple[int, ...]) -> Any:
         values = {
-            "quantized_data": made.q.reshape(array.shape),
+            "quantized_data": made.q.reshape(shape),
             "zero_point": np.array(0, np.int8),
             "scale": made.scale.reshape(-1),
             "axis": np.array(0, np.int32),
         }
-        return self.constexpr("constexpr_affine_dequantize", name, array.shape, values)
+        return self.constexpr("constexpr_affine_dequantize", name, shape, values)
 
-    def w4(self, name: str, array: NDArray[np.float32]) -> Any:
+    def w4(self, name: str, made: QuantizedWeights, shape: tuple[int, ...]) -> Any:
         """Two numbers in a byte, a scale for each block of input channels."""
-        made = quantize_weights(array, "w4")
-        packed = self.package.packed((made.q & 15).astype(np.uint8), 4, INT4, array.shape)
-        scale = made.scale.reshape(array.shape[0], -1, *(1 for _ in array.shape[2:]))
-        inputs = {"data": self.stored(f"{name}__codes", packed), "scale": f"{name}__scales"}
-        self.start.append(constant(self.package, inputs["scale"], scale))
-        return operation("constexpr_blockwise_shift_scale", name, tensor_type(FLOAT32, array.shape), inputs)
+        packed = self.package.packed((made.q & 15).astype(np.uint8), 4, INT4, shape)
+        scale = made.scale.reshape(shape[0], -1, *(1 for _ in shape[2:]))
+        data = self.constant(f"{name}__codes", packed)
+        inputs = {"data": data, "scale": self.constant(f"{name}__scales", self.package.value(scale))}
+        return operation("constexpr_blockwise_shift_scale", name, tensor_type(FLOAT32, shape), inputs)
 
     def palette(self, name: str, made: Palette, bits: int) -> Any:
         shape = made.indices.shape
         if self.version < 9:
-            values = {
-                "indices": np.frombuffer(packed_bits(made.indices, bits), np.uint8),
-                "lut": made.table,
-                "shape": np.array(shape, np.uint32),
-            }
+            indices = np.frombuffer(packed_bits(made.indices, bits), np.uint8)
+            values = {"indices": indices, "lut": made.table, "shape": np.array(shape, np.uint32)}
             return self.constexpr("constexpr_lut_to_dense", name, shape, values)
         packed = self.package.packed(made.indices, bits, _UNSIGNED[bits], shape)
         table = made.table.reshape(*(1 for _ in shape), -1, 1)
-        inputs = {"indices": self.stored(f"{name}__indices", packed), "lut": f"{name}__table"}
-        self.start.append(constant(self.package, inputs["lut"], table))
+        indices = self.constant(f"{name}__indices", packed)
+        inputs = {"indices": indices, "lut": self.constant(f"{name}__table", self.package.value(table))}
         return operation("constexpr_lut_to_dense", name, tensor_type(FLOAT32, shape), inputs)
 
-    def stored(self, name: str, packed: Any) -> str:
-        """Add a constant of packed numbers; its name."""
-        data = operation("const", name, packed.type, {})
-        data.attributes["val"].CopyFrom(packed)
-        self.start.append(data)
+    def constant(self, name: str, value: Any) -> str:
+        """Add a constant; its name."""
+        self.start.append(constant(name, value))
         return name
 
     def constexpr(self, kind: str, name: str, shape: tuple[int, ...], values: Mapping[str, Any]) -> Any:
@@ -222,52 +220,46 @@ class _MilRewriting:
         for number, op in enumerate(self.layers[digest]):
             bias = value_name(op, "bias")
             old = self.array(bias) if bias else np.zeros(len(shift), np.float32)
-            name = f"{self.weights[digest]}__bias{number}"
-            self.start.append(constant(self.package, name, (old - shift).astype(np.float32)))
+            value = self.package.value((old - shift).astype(np.float32))
+            name = self.constant(f"{self.weights[digest]}__bias{number}", value)
             del op.inputs["bias"].arguments[:]
             op.inputs["bias"].arguments.add().name = name
 
     def round(self, op: Any, ranges: ConvRanges) -> None:
         """Let what goes in and what comes out pass through 8 bits."""
         self.rounded[value_name(op, "x")] = ranges.before
-        following = [other for other in self.block.operations if op.outputs[0].name in _inputs(other)]
-        rectified = len(following) == 1 and following[0].type == "relu" and op.outputs[0].name not in self.block.outputs
-        self.rounded[(following[0] if rectified else op).outputs[0].name] = ranges.after
+        result = op.outputs[0].name
+        following = [other for other in self.block.operations if any(b.name == result for b in bindings(other))]
+        rectified = len(following) == 1 and following[0].type == "relu" and result not in self.block.outputs
+        self.rounded[following[0].outputs[0].name if rectified else result] = ranges.after
 
     def finish(self) -> None:
         """Write the operations back, without constants that nothing uses any more."""
-        taken = {name: f"{name}__decoded" for name in self.rounded}
-        after: dict[str, list[Any]] = {name: self.through(name) for name in sorted(self.rounded)}
+        after = {name: self.through(name) for name in sorted(self.rounded)}
         made_here = {output.name for op in self.block.operations for output in op.outputs}
         operations = list(self.start)
         for name in sorted(self.rounded.keys() - made_here):  # inputs of the program
             operations += after[name]
         for op in list(self.block.operations):
-            for _, binding in bindings(op):
-                binding.name = taken.get(binding.name, binding.name)
+            for binding in bindings(op):
+                if binding.name in self.rounded:
+                    binding.name = f"{binding.name}__decoded"
             operations.append(op)
             for output in op.outputs:
                 operations += after.get(output.name, [])
-        kept = used(operations, set(self.block.outputs))
-        del self.block.operations[:]
-        self.block.operations.extend(kept)
+        replace_operations(self.block, used(operations, self.block.outputs))
 
     def through(self, name: str) -> list[Any]:
         """8 bits and back."""
         scale, zero_point = params_of(self.rounded[name])
         q, type_ = f"{name}__codes", self.type_of(name)
-        integers = type(type_)()
-        integers.CopyFrom(type_)
+        integers = copy_of(type_)
         integers.tensorType.dataType = _UINT8
-        facts = {
-            "scale": np.array(scale, np.float32),
-            "zero_point": np.array(zero_point, np.uint8),
-            "output_dtype": "uint8",
-        }
-        named = {key: f"{q}__{key}" for key in facts}
-        params = {key: named[key] for key in ("scale", "zero_point")}
+        facts = {"scale": np.array(scale, np.float32), "zero_point": np.array(zero_point, np.uint8)}
+        named = {key: f"{q}__{key}" for key in (*facts, "output_dtype")}
+        params = {key: named[key] for key in facts}
         return [
-            *(constant(self.package, named[key], fact) for key, fact in facts.items()),
+            *(constant(named[k], self.package.value(fact)) for k, fact in {**facts, "output_dtype": "uint8"}.items()),
             operation("quantize", q, integers, {"input": name, **named}),
             operation("dequantize", f"{name}__decoded", type_, {"input": q, **params}),
         ]
@@ -276,7 +268,3 @@ class _MilRewriting:
         made = (output for op in self.block.operations for output in op.outputs)
         given = (value for f in self.package.spec.mlProgram.functions.values() for value in f.inputs)
         return next(value.type for value in (*made, *given) if value.name == name)
-
-
-def _inputs(op: Any) -> set[str]:
-    return {binding.name for _, binding in bindings(op)}

@@ -6,15 +6,8 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import PackError, UsageError
-from pocketprior.export.quantization.plan import (
-    PLAN_FORMAT,
-    PrecisionPlan,
-    as_coreml,
-    as_nncf,
-    as_onnx,
-    check_plan,
-    load_plan,
-)
+from pocketprior.export.quantization.plan import PLAN_FORMAT, PrecisionPlan, check_plan, load_plan
+from pocketprior.export.targets import TARGETS, targets_of
 from pocketprior.export.targets.calibration import FloatPack
 from pocketprior.export.targets.weights import GROUP
 
@@ -63,18 +56,16 @@ def test_what_is_no_plan(plan: PrecisionPlan, tmp_path: Path) -> None:
 
 
 def test_what_it_says_to_the_toolchains(plan: PrecisionPlan, opened: FloatPack) -> None:
-    by_digest = {plan.weights[name]: level for name, level in plan.levels.items()}
-    nodes = as_onnx(opened.models, by_digest)
+    told = dict(target.plan(opened, plan.levels) for target in targets_of(TARGETS))
+    nodes, ignored, coreml = told["onnx"], told["nncf"], told["coreml"]
     convolutions = [node.name or node.output[0] for node in opened.models["fused"].graph.node if node.op_type == "Conv"]
     named = [name for names in nodes["fused"].values() for name in names]
     assert set(convolutions) <= set(named)
     assert len(named) == len(set(named))
-    ignored = as_nncf(opened.models, by_digest)
     for graph in opened.models:
         integer = set(nodes[graph].get("int8", []))
         assert integer.isdisjoint(ignored[graph])
         assert integer | set(ignored[graph]) == {name for names in nodes[graph].values() for name in names}
-    coreml = as_coreml(plan)
     assert set(coreml["activations"]) == {name for name, level in plan.levels.items() if level == "int8"}
     four = next(name for name, level in plan.levels.items() if level == "w4")
     assert coreml["weights"][four]["dtype"] == "int4"

@@ -6,10 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from pocketprior.export.quantization.solve import (
+from pocketprior.export.quantization.search import (
     _GAP,
     Choice,
-    cost_of,
     decibels,
     least_error,
     mean_square,
@@ -18,6 +17,10 @@ from pocketprior.export.quantization.solve import (
 )
 
 LAYERS, PHOTOS = 6, 3
+
+
+def cost_of(given: dict[str, dict[str, Choice]], plan: dict[str, str]) -> float:
+    return math.fsum(given[layer][precision].cost for layer, precision in plan.items())
 
 
 def choices(seed: int) -> dict[str, dict[str, Choice]]:
@@ -52,15 +55,12 @@ def test_where_there_is_no_plan() -> None:
     assert solve(given, 1e-9) is None
 
 
-def test_the_least_error_of_what_costs_no_more() -> None:
-    given = choices(1)
-    most = cheapest(given, 1e-3) * 1.01
-    limit = least_error(given, most)
-    assert limit <= 1e-3
-    plan = solve(given, limit * 1.0001)
-    assert plan is not None
-    assert cost_of(given, plan) <= most
-    assert least_error(given, 1.0) == math.inf
+def test_the_least_error_at_which_there_is_a_plan() -> None:
+    given = {name: {level: levels[level] for level in ("w8", "w4")} for name, levels in choices(1).items()}
+    limit = least_error(given)
+    assert max(predicted(given, dict.fromkeys(given, "w8"))) == pytest.approx(limit, rel=1e-3)
+    assert solve(given, limit * 1.0001) is not None
+    assert solve(given, limit * 0.99) is None
 
 
 def test_decibels() -> None:

@@ -20,9 +20,9 @@ from pocketprior.core.restore.selftest import read_golden, verify
 from pocketprior.core.restore.tiles import Box
 from pocketprior.core.sampling.samplers import ddim
 from pocketprior.core.sampling.steps import GAIN
-from pocketprior.export.reference.record import _AMOUNTS, _STRENGTHS, settings_of
+from pocketprior.export.parity_reference import _AMOUNTS, _STRENGTHS, shots
 from pocketprior.export.systems.dtpm import DtpmSource, dtpm_graphs
-from pocketprior.export.systems.model_graph import ModelGraph
+from pocketprior.export.systems.source import ModelGraph
 from pocketprior.export.targets.calibration import calls, damaged_photos
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes import open_graphs
@@ -114,8 +114,9 @@ class TestGraphs:
 
     def test_settings_to_record_have_other_amounts_where_they_are_taken(self, checkpoint: Path, tmp_path: Path) -> None:
         model, semantic = save_small(tmp_path)
-        assert settings_of(DtpmSource(checkpoint).open()) == _AMOUNTS
-        assert settings_of(DtpmSource(model, str(semantic)).open()) == _STRENGTHS
+        for source, settings in ((DtpmSource(checkpoint), _AMOUNTS), (DtpmSource(model, str(semantic)), _STRENGTHS)):
+            chosen = shots(PHOTOS[:1], source.open(), 32)
+            assert [(shot.strength, shot.amount) for shot in chosen] == list(settings)
 
 
 class TestSource:

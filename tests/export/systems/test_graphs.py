@@ -21,7 +21,7 @@ from pocketprior.core.sampling.steps import Steps
 from pocketprior.export.systems.diffir import diffir_graphs
 from pocketprior.export.systems.dtpm import dtpm_graphs
 from pocketprior.export.systems.gen2res import gen2res_graphs
-from pocketprior.export.systems.model_graph import ModelGraph, receptive_field, traced
+from pocketprior.export.systems.source import ModelGraph, receptive_field, traced
 from pocketprior.export.targets.onnx import convert_onnx
 from pocketprior.export.writer import facts as measure
 from support.small_checkpoints import MODELS

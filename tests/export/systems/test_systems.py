@@ -30,7 +30,7 @@ from pocketprior.core.restore.restorer import Restorer
 from pocketprior.core.restore.selftest import verify
 from pocketprior.core.sampling.noise import normal, normal_vector
 from pocketprior.core.sampling.schedule import ddpm
-from pocketprior.export.reference.record import Shot, record_shots
+from pocketprior.export.parity_reference import Shot, record_shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource

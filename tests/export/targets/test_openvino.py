@@ -9,8 +9,8 @@ from onnx import helper, numpy_helper
 
 from pocketprior.core.errors import MissingExtraError
 from pocketprior.export.targets.calibration import FloatPack, GraphInputs, Range
+from pocketprior.export.targets.onnx import quantized_graph
 from pocketprior.export.targets.openvino import write_ir
-from pocketprior.export.targets.quantized_onnx import quantized_graph
 from pocketprior.export.targets.weights import dequantize, offered, quantize_weights, weights_digest
 
 pytest.importorskip("openvino", reason="the extra openvino is not installed")

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from pocketprior.export.targets.calibration import FloatPack, Range, ranges
-from pocketprior.export.targets.quantized_onnx import MOVING, quantized_graph
+from pocketprior.export.targets.onnx import MOVING, quantized_graph
 from pocketprior.export.targets.weights import (
     channel_axis,
     dequantize,

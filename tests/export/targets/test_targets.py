@@ -181,7 +181,7 @@ def test_what_a_target_cannot_have(
         ("iOS16", ["coreml"], "int8", "--system iOS16 does not have int8; .*: iOS17, iOS18"),
         ("iOS17", ["coreml"], "w4+fp16", r"--system iOS17 does not have w4\+fp16; .*: iOS18"),
         ("iOS15", ["coreml"], "fp32", "system 'iOS15'.* iOS16, iOS17, iOS18"),
-        ("iOS17", ["onnx"], "fp32", "only Core ML packages ask for a system"),
+        ("iOS17", ["onnx"], "fp32", "only coreml files ask for a system"),
     ],
 )
 def test_what_a_system_cannot_have(tmp_path: Path, system: str, targets: list[str], precision: str, words: str) -> None:

@@ -11,7 +11,7 @@ def weights(*shape: int) -> np.ndarray:
 
 
 def layer(*shape: int, axis: int = 0, spatial: bool = True) -> WeightLayer:
-    return WeightLayer("a/b", "0" * 64, "conv", shape, axis, ("a",), spatial)
+    return WeightLayer("a/b", "0" * 64, shape, axis, ("a",), spatial)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((6, 5, 3, 3), 0), ((7, 12), 0), ((12, 7), 1)])

@@ -19,7 +19,7 @@ from pocketprior.core.models.texture_prior import GuidanceAdapter
 from pocketprior.core.pack.int8 import MIN_WEIGHTS, QuantParams
 from pocketprior.export.targets import calibration
 from pocketprior.export.targets import weights as layers
-from pocketprior.export.targets.quantized_onnx import quantized_graph
+from pocketprior.export.targets.onnx import quantized_graph
 from pocketprior.export.targets.weights import dequantize, quantize_weights
 
 PARAMS = (QuantParams(0.011764707, 85), QuantParams(0.0027450982, 0), QuantParams(1 / 3, 255), QuantParams(1.0, 7))

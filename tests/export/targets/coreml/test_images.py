@@ -17,7 +17,7 @@ from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.pack.systems import IMAGE
 from pocketprior.core.photo.io import read
 from pocketprior.core.restore.selftest import verify
-from pocketprior.export.systems.model_graph import ModelGraph, traced
+from pocketprior.export.systems.source import ModelGraph, traced
 from pocketprior.export.targets.coreml.convert import with_image_input
 from pocketprior.export.targets.coreml.coreml_package import CoremlPackage, coremltools
 from pocketprior.export.writer.pack import PackOptions, write_pack
@@ -94,7 +94,7 @@ def test_numbers_between_levels_are_rounded(pack: Path) -> None:
 
 
 def test_is_for_core_ml_alone(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="only Core ML packages can take images"):
+    with pytest.raises(UsageError, match="only coreml files can take images"):
         write_pack(source_of("gen2res", tmp_path), tmp_path / "p", PHOTOS, PackOptions(name="x", images=True))
 
 

@@ -11,17 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketprior.export.systems.model_graph import traced
+from pocketprior.export.systems.source import traced
+from pocketprior.export.targets import GraphToWrite
 from pocketprior.export.targets.coreml.convert import DEPLOYMENT_TARGETS, convert_coreml
 from pocketprior.export.targets.coreml.coreml_package import (
     INT4,
     CoremlPackage,
     blocks,
+    constant,
     coremltools,
     raise_version,
     write_package,
 )
-from pocketprior.export.targets.coreml.mil_operations import constant
 from pocketprior.runtimes.mil import read_package
 from support.coreml_package import MULTIPLE, Made
 
@@ -68,7 +69,7 @@ def test_equal_constants_are_stored_once(made: Made, tmp_path: Path) -> None:
     (block,) = blocks(package.spec)
     array = np.arange(4096, dtype=np.float32)
     for name in ("one", "two"):
-        block.operations.insert(0, constant(package, name, array))
+        block.operations.insert(0, constant(name, package.value(array)))
     write_package(package, tmp_path / "more.mlpackage")
     sizes = [
         (f / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
@@ -130,7 +131,7 @@ def test_graph_does_what_torch_does(made: Made, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("system", DEPLOYMENT_TARGETS)
 def test_every_system(made: Made, tmp_path: Path, system: str) -> None:
     program, folder = traced(made.graph, MULTIPLE), tmp_path / "graph.mlpackage"
-    convert_coreml(made.graph, program, folder, multiple=MULTIPLE, metadata={}, deployment_target=system)
+    convert_coreml(GraphToWrite("x", made.graph, program, MULTIPLE, deployment_target=system), folder)
     assert CoremlPackage.read(folder).spec.specificationVersion == DEPLOYMENT_TARGETS[system]
     inputs = made.inputs()
     restored = read_package(folder).function("main").run(inputs)["restored"]

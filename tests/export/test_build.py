@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 
 from pocketprior.core.cli import main
-from pocketprior.export.recipe.build_recipe import BuildStep, load_recipe, steps_of
-from pocketprior.export.recipe.build_run import BUILD_STATE, run_steps
-from pocketprior.export.recipe.build_run import execute as in_own_process
+from pocketprior.export.build_recipe import BUILD_STATE, BuildStep, load_recipe, run_steps, steps_of
+from pocketprior.export.build_recipe import execute as in_own_process
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "dog.jpg"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dog.jpg"
 QUICK = '"steps=2", "save_every=1", "batch=2", "crop=32", "precision=fp32"'
 RECIPE = f"""
 system = "gen2res"

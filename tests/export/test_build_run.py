@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import INTERRUPTED, PackError, UsageError
-from pocketprior.export.recipe.build_recipe import BuildStep
-from pocketprior.export.recipe.build_run import BUILD_STATE, run_steps
+from pocketprior.export.build_recipe import BUILD_STATE, BuildStep, run_steps
 
 
 def steps(folder: Path, setting: str = "a") -> list[BuildStep]:
@@ -114,7 +113,7 @@ def test_an_interrupted_command_is_waited_for(tmp_path: Path) -> None:
     fake.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
     fake.chmod(0o755)
     runner = (
-        "import sys\nfrom pocketprior.export.recipe import build_run as run\nrun.sys.executable = sys.argv[1]\n"
+        "import sys\nfrom pocketprior.export import build_recipe as run\nrun.sys.executable = sys.argv[1]\n"
         "raise SystemExit(run.execute([]))"
     )
     command = [sys.executable, "-c", runner, str(fake)]

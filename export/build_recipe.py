@@ -1,26 +1,34 @@
-"""The recipe of a build, a TOML file, and its steps: calls of PocketPrior's other commands, each of them resumable."""
+"""A build: its recipe, a TOML file, and its steps, calls of PocketPrior's other commands, each in a process.
+
+Finished steps are listed in a file, so that a build resumes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import NoReturn, Protocol
+from time import monotonic
+from typing import NoReturn
 
-from ...core.errors import PocketPriorError, UsageError
-from ...core.pack.json import decode
-from ...core.photo.listing import released_photos
-from ...core.training import read_recipe
-from ...core.training.stages import SEMANTIC, SYSTEMS, find_stage
-from ...distill import distill_recipe
-from ..commands import export, quantize, record
-from ..systems import check_options
-from ..targets import targets_of
+from ..core.errors import INTERRUPTED, PackError, PocketPriorError, UsageError
+from ..core.files import atomic_output
+from ..core.pack.json import decode
+from ..core.photo.listing import released_photos
+from ..core.training import read_recipe
+from ..core.training.stages import SEMANTIC, SYSTEMS, find_stage
+from ..distill import distill_recipe
+from .commands import export, quantize, record
+from .systems import SamplingOptions, check_options
+from .targets import BASE_TARGET, targets_of
 
 __all__ = [
     "BuildRecipe",
@@ -29,11 +37,25 @@ __all__ = [
     "ExportSection",
     "ParitySection",
     "QuantizeSection",
+    "build",
     "check_steps",
-    "kind_of",
+    "execute",
     "load_recipe",
+    "planned",
+    "run_steps",
     "steps_of",
 ]
+
+BUILD_STATE = "build.json"
+_MODEL = "model.safetensors"
+_PHOTOS = 2  # of the reference, unless the recipe names some
+_CHECKED = {
+    "export": export,
+    "quantize": quantize,
+    "parity record": record,
+}  # steps whose options can be checked before
+
+Execute = Callable[[Sequence[str]], int]  # arguments of `pocketprior` -> exit code
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,7 @@ class Distillation:
 class ExportSection:
     """What `pocketprior export` writes."""
 
-    to: tuple[str, ...] = ("onnx",)
+    to: tuple[str, ...] = (BASE_TARGET,)
     precision: tuple[str, ...] = ("fp32",)
     options: tuple[str, ...] = ()  # further ones of the command, such as "--trained-on=FILE"
 
@@ -94,18 +116,19 @@ class BuildRecipe:
                 "[train]: 'delta' starts from the model of another task; build that first, and train this one with "
                 "`pocketprior train`"
             )
-        provided = {kind_of(self.system, stage) for stage in self.train}
+        provided = {_kind_of(self.system, stage) for stage in self.train}
         for stage in self.train:
             for kind in find_stage(self.system, stage).earlier:
                 if kind not in provided | {SEMANTIC}:
-                    raise UsageError(
-                        f"[train]: the stage '{stage}' needs a '{kind}'; name the stage that trains it too"
-                    )
+                    need = f"the stage '{stage}' needs a '{kind}'"
+                    raise UsageError(f"[train]: {need}; name the stage that trains it too")
         if self.system not in provided:
-            stages = [s for s in SYSTEMS[self.system] if kind_of(self.system, s) == self.system]
+            stages = [s for s in SYSTEMS[self.system] if _kind_of(self.system, s) == self.system]
             raise UsageError(f"[train]: no stage finishes a {self.system}; name one of: {', '.join(stages)}")
-        if self.quantize and ("onnx" not in self.export.to or self.export.precision[:1] != ("fp32",)):
-            raise UsageError("[quantize] starts from ONNX graphs in fp32; name onnx and fp32 in [export], fp32 first")
+        if self.quantize and (BASE_TARGET not in self.export.to or self.export.precision[:1] != ("fp32",)):
+            raise UsageError(
+                f"[quantize] starts from {BASE_TARGET} graphs in fp32; name it in [export], and fp32 first"
+            )
 
     @property
     def stages(self) -> list[str]:
@@ -113,7 +136,7 @@ class BuildRecipe:
         return [stage for stage in SYSTEMS[self.system] if stage in self.train]
 
 
-def kind_of(system: str, stage: str) -> str:
+def _kind_of(system: str, stage: str) -> str:
     """The kind of checkpoint that a stage trains."""
     whole = {"dtpm": ("adapters", "finish"), "diffir": ("joint", "adversarial"), "gen2res": ("base", "constrain")}
     if stage in whole.get(system, ()):
@@ -130,10 +153,6 @@ def load_recipe(path: Path) -> BuildRecipe:
     return decode(BuildRecipe, tree, str(path), error=UsageError, advice="correct the recipe")
 
 
-_MODEL = "model.safetensors"
-_PHOTOS = 2  # of the reference, unless the recipe names some
-
-
 @dataclass(frozen=True)
 class BuildStep:
     """A call of a command."""
@@ -148,12 +167,17 @@ class BuildStep:
         """sha256 (hex) of the call."""
         return hashlib.sha256(json.dumps(self.arguments).encode()).hexdigest()
 
+    @property
+    def place(self) -> Path:
+        """The file or folder that it writes."""
+        return self.output.parent if self.output.name in ("manifest.json", _MODEL) else self.output
+
 
 def steps_of(recipe: BuildRecipe, folder: Path, root: Path) -> list[BuildStep]:
     """The steps of a build in `folder`; `root` is the folder of the recipe, to which its paths are relative."""
     data = str(root / recipe.data)
     training = list(_training(recipe, folder, data))
-    checkpoints = {kind_of(recipe.system, stage): folder / "train" / stage / _MODEL for stage in recipe.stages}
+    checkpoints = {_kind_of(recipe.system, stage): folder / "train" / stage / _MODEL for stage in recipe.stages}
     semantic = ("--semantic", str(checkpoints["semantic"])) if "semantic" in checkpoints else ()
     distilling = list(_distilling(recipe, folder, data, checkpoints[recipe.system], semantic))
     model = distilling[-1].output if distilling else checkpoints[recipe.system]
@@ -163,22 +187,11 @@ def steps_of(recipe: BuildRecipe, folder: Path, root: Path) -> list[BuildStep]:
     return [*training, *distilling, reference, *packing, *_proving(recipe, folder, reference.output, packs)]
 
 
-class _Command(Protocol):
-    """A command of this layer, whose options can be checked before it runs."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
-
-    def check(self, args: argparse.Namespace) -> None: ...
-
-
 class _OptionParser(argparse.ArgumentParser):
     """Raises UsageError where argparse would print and exit."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
-
-
-_CHECKED: dict[str, _Command] = {"export": export, "quantize": quantize, "parity record": record}
 
 
 def check_steps(recipe: BuildRecipe, steps: Sequence[BuildStep]) -> None:
@@ -190,31 +203,27 @@ def check_steps(recipe: BuildRecipe, steps: Sequence[BuildStep]) -> None:
     for stage in recipe.stages:
         entry = find_stage(recipe.system, stage)
         size, task = recipe.size if entry.sized else None, recipe.task if entry.tasked else None
-        settings = recipe.train[stage]
-        read = partial(read_recipe, recipe.system, stage, size=size, task=task, settings=settings)
-        _naming(f"[train] {stage}", read)
+        with _naming(f"[train] {stage}"):
+            read_recipe(recipe.system, stage, size=size, task=task, settings=recipe.train[stage])
     for run in recipe.distill:
-        read = partial(distill_recipe, run.method, sampling_steps=run.steps, settings=run.set)
-        _naming(f"[[distill]] {run.method}", read)
+        with _naming(f"[[distill]] {run.method}"):
+            distill_recipe(run.method, sampling_steps=run.steps, settings=run.set)
     for step in steps:
-        command = _CHECKED.get(step.name)
+        command, words = _CHECKED.get(step.name), len(step.name.split())
         if command is not None:
-            _naming(f"[{step.name}]", partial(_check, recipe, step, command))
+            with _naming(f"[{step.name}]"):
+                parser = _OptionParser(allow_abbrev=False, add_help=False)
+                command.add_arguments(parser)
+                for options in command.options_of(parser.parse_args(step.arguments[words:])):
+                    if isinstance(options, SamplingOptions):
+                        check_options(recipe.system, options)
 
 
-def _check(recipe: BuildRecipe, step: BuildStep, command: _Command) -> None:
-    parser = _OptionParser(allow_abbrev=False, add_help=False)
-    command.add_arguments(parser)
-    args = parser.parse_args(step.arguments[len(step.name.split()) :])
-    command.check(args)
-    if command is not quantize:
-        check_options(recipe.system, export.sampling_options(args))
-
-
-def _naming(place: str, check: Callable[[], object]) -> None:
-    """Run a check; its error names the place in the recipe."""
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Let an error name the place in the recipe."""
     try:
-        check()
+        yield
     except PocketPriorError as error:
         raise UsageError(f"{place}: {error}") from error
 
@@ -224,12 +233,11 @@ def _training(recipe: BuildRecipe, folder: Path, data: str) -> Iterator[BuildSte
     for stage in recipe.stages:
         entry, out = find_stage(recipe.system, stage), folder / "train" / stage
         arguments = ["train", recipe.system, stage, "--data", data, "--out", str(out)]
-        arguments += _option("--size", recipe.size if entry.sized else None)
-        arguments += _option("--task", recipe.task if entry.tasked else None)
-        for kind in entry.earlier:
-            arguments += _option(f"--{kind}", str(made[kind]) if kind in made or kind != SEMANTIC else None)
+        models = {f"--{kind}": str(made[kind]) for kind in entry.earlier if kind in made or kind != SEMANTIC}
+        size, task = recipe.size if entry.sized else None, recipe.task if entry.tasked else None
+        arguments += _given({"--size": size, "--task": task, **models})
         yield BuildStep(f"train {stage}", (*arguments, *_settings(recipe.train[stage])), out / _MODEL)
-        made[kind_of(recipe.system, stage)] = out / _MODEL
+        made[_kind_of(recipe.system, stage)] = out / _MODEL
 
 
 def _distilling(
@@ -243,7 +251,7 @@ def _distilling(
         itself = run.method == "quantized"
         arguments = ["distill", str(student if itself and student else teacher), "--data", data, "--out", str(out)]
         arguments += ["--method", run.method, "--steps", str(run.steps), *semantic]
-        arguments += _option("--from", str(student) if student and not itself else None)
+        arguments += _given({"--from": str(student) if student and not itself else None})
         yield BuildStep(f"distill {name}", (*arguments, *_settings(run.set)), out / _MODEL)
         student = out / _MODEL
 
@@ -275,17 +283,112 @@ def _proving(recipe: BuildRecipe, folder: Path, reference: Path, packs: Sequence
         for target in targets_of(recipe.export.to):
             report = folder / "parity" / f"{pack.name}-{target.name}"
             arguments = ["parity", "run", str(pack), "--against", str(reference), "--runtime", target.runtime]
-            arguments += _option("--float", None if pack == packs[0] else str(packs[0]))
-            for kind in ("junit", "html", "json"):
-                arguments += [f"--{kind}", str(report.with_suffix(f".{kind}"))]
-            yield BuildStep(
-                f"parity {pack.name} {target.name}", tuple(arguments), report.with_suffix(".json"), fresh=True
-            )
+            reports = {kind: report.with_suffix(f".{kind}") for kind in ("junit", "html", "json")}
+            arguments += _given({"--float": None if pack == packs[0] else str(packs[0])})
+            arguments += _given({f"--{kind}": str(path) for kind, path in reports.items()})
+            yield BuildStep(f"parity {pack.name} {target.name}", tuple(arguments), reports["json"], fresh=True)
 
 
 def _settings(settings: Sequence[str]) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
 
-def _option(name: str, value: str | None) -> list[str]:
-    return [] if value is None else [name, value]
+def _given(options: Mapping[str, str | None]) -> list[str]:
+    return [word for name, value in options.items() if value is not None for word in (name, value)]
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run a command in a process of its own: its memory is freed, and a crash of a library ends only that step."""
+    with subprocess.Popen([sys.executable, "-m", "pocketprior", *arguments]) as command:
+        while True:
+            try:
+                return command.wait()
+            except KeyboardInterrupt:  # the command gets it too, and saves its state
+                _log("interrupted; waiting for the step to save its state")
+
+
+def planned(recipe: Path, folder: Path | None = None) -> list[BuildStep]:
+    """The steps of a build, every option of which has been validated; arguments and errors as those of `build`."""
+    read, root = load_recipe(recipe), recipe.resolve().parent
+    steps = steps_of(read, (folder or recipe.with_suffix("")).resolve(), root)
+    check_steps(read, steps)
+    return steps
+
+
+def build(recipe: Path, folder: Path | None = None) -> int:
+    """Run a build from photos to proved packs; the same call resumes one that was stopped.
+
+    Args:
+        recipe: A TOML file (docs/build.md).
+        folder: Of the build; None for that of the recipe's name, next to it.
+
+    Returns:
+        0, or the exit code of the first step that failed.
+
+    Raises:
+        UsageError: The recipe, or an option in it, is wrong, or a finished step was made by another recipe.
+    """
+    return run_steps(planned(recipe, folder), (folder or recipe.with_suffix("")).resolve())
+
+
+def run_steps(steps: Sequence[BuildStep], folder: Path, run: Execute = execute) -> int:
+    """Run what is not done yet; the exit code of the first step that fails, 0 if all are done.
+
+    Raises UsageError if a finished step was another call: its result belongs to another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _known(folder / BUILD_STATE)
+    for step in steps:
+        if done.get(step.name, step.digest) != step.digest:
+            raise UsageError(
+                f"'{step.name}' was run with other settings in {folder}; remove {step.place} and {BUILD_STATE}, or "
+                "build in another folder"
+            )
+    for number, step in enumerate(steps, start=1):
+        title = f"[{number}/{len(steps)}] {step.name}"
+        if step.name in done and step.output.exists():
+            _log(f"{title}: done before")
+            continue
+        # What comes after a step was made from its older result.
+        older = done.keys() & {later.name for later in steps[number - 1 :]}
+        if older:
+            done = {name: digest for name, digest in done.items() if name not in older}
+            _save(folder / BUILD_STATE, done)
+        _clear(step, folder)
+        _log(f"{title}: pocketprior {' '.join(step.arguments)}")
+        start = monotonic()
+        code = run(step.arguments)
+        if code:
+            again = "" if code == INTERRUPTED else "correct what it reports and "
+            _log(f"{title}: ended with {code} after {monotonic() - start:.0f} s; {again}run the same command to resume")
+            return code
+        if not step.output.exists():
+            _log(f"{title}: succeeded but did not write {step.output}; report it, with the recipe")
+            return 1
+        done[step.name] = step.digest
+        _save(folder / BUILD_STATE, done)
+        _log(f"{title}: done in {monotonic() - start:.0f} s")
+    return 0
+
+
+def _known(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise PackError(f"{path} cannot be read ({error}); remove it: finished trainings are recognised") from error
+
+
+def _save(path: Path, done: dict[str, str]) -> None:
+    with atomic_output(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+
+
+def _clear(step: BuildStep, folder: Path) -> None:
+    """Remove what a killed step left behind, and an older result where the command would refuse to overwrite it."""
+    for left in (*folder.glob(f".{step.place.name}-*"), *([step.place] if step.fresh else [])):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    step.place.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _log(text: str) -> None:
+    print(f"pocketprior: {text}", file=sys.stderr)

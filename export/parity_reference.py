@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.arrays import Array, Image
-from ...core.errors import UsageError
-from ...core.models.deploy.rewrite import eager, mode
-from ...core.pack.manifest import MANIFEST_FORMAT, Golden, GraphSpec, Manifest, PackedFile, padded_size, smallest_tile
-from ...core.pack.systems import SYSTEMS
-from ...core.photo.listing import released_photos
-from ...core.restore.pipeline import Graph as Run
-from ...core.restore.reference import (
+from ..core.arrays import Array, Image
+from ..core.errors import UsageError
+from ..core.models.deploy.rewrite import eager, mode
+from ..core.pack.manifest import Manifest, padded_size, smallest_tile
+from ..core.pack.systems import SYSTEMS
+from ..core.photo.listing import released_photos
+from ..core.restore.pipeline import Graph as Run
+from ..core.restore.reference import (
     REFERENCE_FORMAT,
     REPLAY,
-    RecordedCall,
     ReferenceCall,
     ReferenceCase,
     ReferenceHeader,
@@ -33,33 +32,20 @@ from ...core.restore.reference import (
     facts_of,
     record_calls,
 )
-from ...core.restore.restorer import GoldenSettings, Restorer, graph_names
-from ...core.sampling.noise import NOISE_SPEC
-from ..systems import SamplingOptions, source_of
-from ..systems.model_graph import ModelGraph
-from ..systems.source import Opened
-from ..targets.calibration import DamagedPhoto, damaged_photos
+from ..core.restore.restorer import GoldenSettings, Restorer, graph_names
+from .systems import SamplingOptions, source_of
+from .systems.source import ModelGraph, Opened
+from .targets.calibration import damaged_photos
+from .writer.facts import draft_manifest
 
-__all__ = [
-    "RecordOptions",
-    "Shot",
-    "device_of",
-    "environment",
-    "exact",
-    "record",
-    "record_shots",
-    "settings_of",
-    "shots",
-]
+__all__ = ["RecordOptions", "Shot", "device_of", "environment", "exact", "record", "record_shots", "shots"]
 
 
-_PENDING = PackedFile("pending", "0" * 64, 0)  # a reference has no files
 _FOLDER_PHOTOS = 4  # that are taken of a folder
 
-StrengthsAndAmounts = Sequence[tuple[float, float]]
-# In turn, so that a graph that ignores one shows.
-_STRENGTHS: StrengthsAndAmounts = ((1.0, 1.0), (0.5, 1.0))
-_AMOUNTS: StrengthsAndAmounts = ((1.0, 1.0), (0.5, 1.5), (1.0, 0.5))
+# Strengths and amounts, in turn, so that a graph that ignores one shows; the amount is 1 if graphs take none.
+_STRENGTHS = ((1.0, 1.0), (0.5, 1.0))
+_AMOUNTS = ((1.0, 1.0), (0.5, 1.5), (1.0, 0.5))
 
 
 @dataclass(frozen=True)
@@ -97,6 +83,17 @@ class _Model:
     manifest: Manifest
     graphs: Mapping[str, ModelGraph]
 
+    @classmethod
+    def on(cls, device: torch.device, opened: Opened) -> _Model:
+        for graph in opened.graphs.values():
+            graph.module.to(device).eval()
+        costs = {
+            "parameters": {},
+            "macs_per_pixel": {},
+            "bytes_per_pixel": dict.fromkeys(opened.facts["receptive_field"], 0),
+        }
+        return cls(draft_manifest(opened, REPLAY, name="reference", made_by={}, **costs), opened.graphs)
+
     def restorer(self, form: str) -> Restorer:
         graphs = {name: _eager(self.graphs[name]) for name in graph_names(self.manifest, form)}
         return Restorer(self.manifest, graphs)
@@ -117,7 +114,7 @@ def record(
 
     Args:
         checkpoint: A model.safetensors of any system.
-        photos: Clean photos, or folders of them, whose first few `val` photos are record_calls; the task of the model
+        photos: Clean photos, or folders of them, whose first few `val` photos are recorded; the task of the model
             damages them.
         path: The .npz to write.
         options: How to record; None for the defaults.
@@ -135,7 +132,7 @@ def record(
         raise UsageError(f"-o '{path}' is in a folder that does not exist; make it first")
     source = source_of(checkpoint, sampling)
     opened = source.open() if options.tile is None else source.open().in_tiles(options.tile)
-    chosen = shots(_files(photos), opened.facts["tasks"][0], options.side, settings_of(opened))
+    chosen = shots(_files(photos), opened, options.side)
     teacher = None
     if options.teacher is not None:
         teacher = source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
@@ -151,27 +148,22 @@ def record_shots(
     device: str = "auto",
     teacher: Opened | None = None,
 ) -> ReferenceHeader:
-    """Write the reference of a model to `path`; what it says.
+    """Write the reference of a model, whose checkpoint has this sha256, to `path`, a .npz; what it says.
 
-    Args:
-        opened: The model.
-        checkpoint: Its sha256.
-        chosen: What is restored, in the split and, if there is one, in the fused form.
-        path: The .npz to write.
-        device: As in `RecordOptions`.
-        teacher: Of a student.
-
-    Raises UsageError, PackError.
+    Photos are restored in the split and, if there is one, in the fused form. `device` is that of `RecordOptions`,
+    `teacher` that of a student. Raises UsageError, PackError.
     """
     if not chosen:
         raise UsageError("no photo was given; a reference needs at least one")
     place, writer = device_of(device), ReferenceWriter()
     with exact(), mode("reference"):
-        model = _model(opened, place)
+        model = _Model.on(place, opened)
         cases = [_case(model, shot, writer) for shot in chosen]
         cases = _with_rounding(model, cases, writer)
         if teacher is not None:
-            cases = _with_teacher(_model(teacher, place), cases, writer)
+            restorer = _Model.on(place, teacher).restorer("split")
+            images = [writer.key(restorer(writer.arrays[case.photo], **case.settings)) for case in cases]
+            cases = [replace(case, teacher=image) for case, image in zip(cases, images, strict=True)]
     if place.type == "cuda":
         with exact(), mode("auto"):
             cases = _with_kernels(model, cases, writer)
@@ -180,55 +172,25 @@ def record_shots(
     return about
 
 
-def settings_of(opened: Opened) -> StrengthsAndAmounts:
-    """The strengths and amounts to record a model with; the amount is 1 if its graphs take none."""
-    return _AMOUNTS if any("amount" in graph.inputs for graph in opened.graphs.values()) else _STRENGTHS
+def shots(paths: Sequence[Path], opened: Opened, side: int) -> list[Shot]:
+    """The centre of each photo, at most `side` pixels wide and high, damaged by the model's task; seeds are indices.
 
-
-def shots(paths: Sequence[Path], task: str, side: int, settings: StrengthsAndAmounts = _STRENGTHS) -> list[Shot]:
-    """The centre of each photo, at most `side` pixels wide and high, damaged by a task; the seed is its index.
-
-    Each photo gets a strength and an amount of `settings` in turn; a single photo is record_calls once with each.
+    Each photo gets a strength and an amount in turn; a single photo is recorded once with each.
     """
+    settings = _AMOUNTS if any("amount" in graph.inputs for graph in opened.graphs.values()) else _STRENGTHS
     repeated = [paths[0] for _ in settings] if len(paths) == 1 else list(paths)
-    return [_shot(photo, *settings[photo.seed % len(settings)]) for photo in damaged_photos(repeated, task, side)]
-
-
-def _shot(photo: DamagedPhoto, strength: float, amount: float) -> Shot:
-    return Shot(f"{photo.name} {photo.seed}", photo.damaged, photo.seed, strength, photo.clean, amount)
+    found: list[Shot] = []
+    for photo in damaged_photos(repeated, opened.facts["tasks"][0], side):
+        strength, amount = settings[photo.seed % len(settings)]
+        name = f"{photo.name} {photo.seed}"
+        found.append(Shot(name, photo.damaged, photo.seed, strength, photo.clean, amount))
+    return found
 
 
 def _files(given: Sequence[Path]) -> list[Path]:
     """The photos, and the first few of each folder."""
-    return [
-        path
-        for place in given
-        for path in (released_photos(place, split="val")[:_FOLDER_PHOTOS] if place.is_dir() else [place])
-    ]
-
-
-def _model(opened: Opened, place: torch.device) -> _Model:
-    """The model on its device, with the facts that a restoration needs as a manifest without files."""
-    for graph in opened.graphs.values():
-        graph.module.to(place).eval()
-    specs = {name: GraphSpec(g.inputs, g.outputs, {REPLAY: {"fp32": _PENDING}}) for name, g in opened.graphs.items()}
-    manifest = Manifest(
-        format=MANIFEST_FORMAT,
-        name="reference",
-        value_range=(0.0, 1.0),
-        noise=NOISE_SPEC,
-        graphs=specs,
-        precision={REPLAY: dict.fromkeys(specs, "fp32")},
-        parameters={},
-        macs_per_pixel={},
-        bytes_per_pixel=dict.fromkeys(opened.facts["receptive_field"], 0),
-        parity={},
-        made_by={},
-        card=_PENDING,
-        golden={"pending": Golden(_PENDING, 0, "nothing is packed")},
-        **opened.facts,
-    )
-    return _Model(manifest, opened.graphs)
+    several = (released_photos(p, split="val")[:_FOLDER_PHOTOS] if p.is_dir() else [p] for p in given)
+    return [path for paths in several for path in paths]
 
 
 def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
@@ -239,16 +201,13 @@ def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
     images: dict[str, str] = {}
     for form in model.forms:
         image, made = record_calls(model.restorer(form), shot.photo, **settings, tile=tile)
-        calls[form] = tuple(_call(call, writer) for call in made)
+        keys = ((call.graph, writer.keys(call.inputs), writer.keys(call.outputs)) for call in made)
+        calls[form] = tuple(ReferenceCall(*own, {}, {}) for own in keys)
         images[form] = writer.key(image)
     clean = None if shot.clean is None else writer.key(shot.clean)
     return ReferenceCase(
         shot.name, **settings, tile=tile, photo=writer.key(shot.photo), calls=calls, pictures=images, clean=clean
     )
-
-
-def _call(call: RecordedCall, writer: ReferenceWriter) -> ReferenceCall:
-    return ReferenceCall(call.graph, writer.keys(call.inputs), writer.keys(call.outputs), {}, {})
 
 
 def _tile(manifest: Manifest, height: int, width: int) -> int | None:
@@ -292,12 +251,6 @@ def _with_kernels(model: _Model, cases: Sequence[ReferenceCase], writer: Referen
     return _each_call(cases, fused)
 
 
-def _with_teacher(master: _Model, cases: Sequence[ReferenceCase], writer: ReferenceWriter) -> list[ReferenceCase]:
-    """The cases, with the teacher's images."""
-    restorer = master.restorer("split")
-    return [replace(case, teacher=writer.key(restorer(writer.arrays[case.photo], **case.settings))) for case in cases]
-
-
 def _each_call(cases: Sequence[ReferenceCase], change: Callable[[ReferenceCall], ReferenceCall]) -> list[ReferenceCase]:
     return [
         replace(case, calls={form: tuple(change(call) for call in calls) for form, calls in case.calls.items()})
@@ -320,17 +273,19 @@ def device_of(name: str) -> torch.device:
 @contextmanager
 def exact() -> Iterator[None]:
     """Deterministic, without TF32 in matrix products and convolutions, which cuDNN uses by default."""
-    flags = ((torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32"))
-    before = [getattr(owner, name) for owner, name in flags], torch.backends.cudnn.deterministic
+    flags = (
+        (torch.backends.cuda.matmul, "allow_tf32", False),
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends.cudnn, "deterministic", True),
+    )
+    before = [getattr(owner, name) for owner, name, _ in flags]
     try:
-        for owner, name in flags:
-            setattr(owner, name, False)
-        torch.backends.cudnn.deterministic = True
+        for owner, name, value in flags:
+            setattr(owner, name, value)
         yield
     finally:
-        for (owner, name), value in zip(flags, before[0], strict=True):
+        for (owner, name, _), value in zip(flags, before, strict=True):
             setattr(owner, name, value)
-        torch.backends.cudnn.deterministic = before[1]
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -356,8 +311,6 @@ def _versions(*packages: str) -> dict[str, str]:
     """Versions of the packages that are installed: `scripts/gpu` runs in a clone that is not."""
     found: dict[str, str] = {}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -13,8 +13,8 @@ from pocketprior.core.cli import main
 from pocketprior.core.errors import UsageError
 from pocketprior.core.restore.reference import ParityReference, load
 from pocketprior.core.restore.restorer import Restorer
-from pocketprior.export.reference import record as recording_of
-from pocketprior.export.reference.record import Shot, device_of, environment, exact, record_shots, shots
+from pocketprior.export import parity_reference as recording_of
+from pocketprior.export.parity_reference import Shot, device_of, environment, exact, record_shots, shots
 from pocketprior.export.systems.diffir import DiffirSource
 from pocketprior.export.systems.dtpm import DtpmSource
 from pocketprior.export.systems.gen2res import Gen2ResSource
@@ -34,7 +34,8 @@ def sources(folder: Path) -> dict[str, CheckpointSource]:
 
 
 def recorded(source: CheckpointSource, path: Path, **options: object) -> ParityReference:
-    record_shots(source.open(), source.digest(), shots(PHOTOS[:1], "cleanup", SIDE), path, device="cpu", **options)
+    opened = source.open()
+    record_shots(opened, source.digest(), shots(PHOTOS[:1], opened, SIDE), path, device="cpu", **options)
     return load(path)
 
 
@@ -103,7 +104,7 @@ def test_fused_kernels_are_kept_where_they_give_other_bits(tmp_path: Path, monke
         return lambda **arrays: {name: array + np.float32(1e-6) for name, array in graph(**arrays).items()}
 
     monkeypatch.setattr(recording_of, "eager", with_kernels)
-    model = recording_of._model(sources(tmp_path)["diffir"].open(), torch.device("cpu"))
+    model = recording_of._Model.on(torch.device("cpu"), sources(tmp_path)["diffir"].open())
     cases = recording_of._with_kernels(model, found.about.cases, writer)
     with_some = {call.graph for case in cases for call in case.calls["split"] if call.kernels}
     assert with_some == {"compose"}
@@ -142,7 +143,7 @@ def test_a_gpu_that_is_not_there() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_records_what_a_cpu_does(tmp_path: Path) -> None:
     source = sources(tmp_path)["diffir"]
-    chosen = shots(PHOTOS[:1], "cleanup", SIDE)
+    chosen = shots(PHOTOS[:1], source.open(), SIDE)
     about = record_shots(source.open(), source.digest(), chosen, tmp_path / "gpu.npz", device="cuda")
     here, there = recorded(source, tmp_path / "cpu.npz"), load(tmp_path / "gpu.npz")
     assert about.environment["device"] == torch.cuda.get_device_name()
@@ -178,7 +179,7 @@ def test_strength_is_that_of_the_restorer(tmp_path: Path) -> None:
     """The recorded picture is what the models restore, with the recorded seed, strength and tile."""
     source = sources(tmp_path)["dtpm"]
     found = recorded(source, tmp_path / "a.npz")
-    model = recording_of._model(source.open(), torch.device("cpu"))
+    model = recording_of._Model.on(torch.device("cpu"), source.open())
     for case in found.about.cases:
         restorer: Restorer = model.restorer("fused")
         again = restorer(found.arrays[case.photo], seed=case.seed, strength=case.strength, tile=case.tile)

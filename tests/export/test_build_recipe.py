@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pocketprior.core.errors import PocketPriorError, UsageError
-from pocketprior.export.recipe.build_recipe import load_recipe, steps_of
-from pocketprior.export.recipe.build_run import planned
+from pocketprior.export.build_recipe import load_recipe, planned, steps_of
 
 WHOLE = """
 system = "dtpm"
@@ -122,7 +121,7 @@ def test_packs_are_of_the_last_student_and_held_against_it(tmp_path: Path) -> No
         ('data = "photos"\n', "", "the field 'data' is missing"),
         ("budget_db = 42", 'budget_db = "42"', 'budget_db: given "42", expected float; correct the recipe'),
         ("[quantize]", "[quantise]", "unknown field 'quantise'; valid fields are: system"),
-        ('to = ["onnx", "coreml"]', 'to = ["coreml"]', "starts from ONNX graphs in fp32"),
+        ('to = ["onnx", "coreml"]', 'to = ["coreml"]', "starts from onnx graphs in fp32"),
         ('system = "dtpm"', "system = ", "cannot be read"),
     ],
 )
@@ -166,7 +165,7 @@ def test_a_right_recipe_is_planned(tmp_path: Path) -> None:
 
 
 def test_the_recipe_of_the_page(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "build.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "build.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     names = [step.name for step in steps_of(load_recipe(written(tmp_path, text)), Path("OUT"), Path("HERE"))]
     assert names[:6] == [

@@ -10,7 +10,7 @@ import pytest
 
 from pocketprior.core.pack.manifest import Manifest
 from pocketprior.core.restore.reference import load
-from pocketprior.export.reference.record import record_shots, settings_of, shots
+from pocketprior.export.parity_reference import record_shots, shots
 from pocketprior.export.writer.pack import PackOptions, write_pack
 from pocketprior.runtimes.coreml import INTERPRETER, engine
 from pocketprior.runtimes.parity.comparison import CompareOptions, compare
@@ -49,7 +49,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Known]:
             )
             facts(found.pack, {"limits": LOOSE})
             opened = source.open()
-            chosen = shots(photos, opened.facts["tasks"][0], 64, settings_of(opened))
+            chosen = shots(photos, opened, 64)
             record_shots(opened, source.digest(), chosen, found.recording, device="cpu")
         return found
 

@@ -1,1 +1,0 @@
-"""The reference of a parity run: what plain PyTorch makes of photos, recorded call by call."""
