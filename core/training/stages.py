@@ -43,7 +43,7 @@ class StageEntry:
 
 SYSTEMS: dict[str, dict[str, StageEntry]] = {
     "dtpm": {
-        "semantic": StageEntry(".dtpm.semantic:SEMANTIC_STAGE", tasked=False),
+        "semantic": StageEntry(".dtpm.prior:SEMANTIC_STAGE", tasked=False),
         "predictor": StageEntry(".dtpm.predictor:PREDICTOR_STAGE"),
         "prior": StageEntry(".dtpm.prior:PRIOR_STAGE", (SEMANTIC,), structures=True, tasked=False),
         "adapters": StageEntry(".dtpm.adapters:ADAPTERS_STAGE", (SEMANTIC, "prior", "predictor")),
@@ -51,10 +51,10 @@ SYSTEMS: dict[str, dict[str, StageEntry]] = {
         "delta": StageEntry(".dtpm.predictor:DELTA_STAGE", ("dtpm",)),
     },
     "diffir": {
-        "pretrain": StageEntry(".diffir.regression:PRETRAIN_STAGE"),
-        "warmup": StageEntry(".diffir.regression:WARMUP_STAGE", ("diffir-pretrain",)),
-        "joint": StageEntry(".diffir.regression:JOINT_STAGE", ("diffir-pretrain", "diffir-warmup")),
-        "adversarial": StageEntry(".diffir.adversarial:ADVERSARIAL_STAGE", ("diffir-pretrain", "diffir")),
+        "pretrain": StageEntry(".diffir.phases:PRETRAIN_STAGE"),
+        "warmup": StageEntry(".diffir.phases:WARMUP_STAGE", ("diffir-pretrain",)),
+        "joint": StageEntry(".diffir.phases:JOINT_STAGE", ("diffir-pretrain", "diffir-warmup")),
+        "adversarial": StageEntry(".diffir.phases:ADVERSARIAL_STAGE", ("diffir-pretrain", "diffir")),
     },
     "gen2res": {
         "base": StageEntry(".gen2res.base:BASE_STAGE", tasked=False),

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Distil, reporting on stderr, also when texture is being lost. Ctrl-C saves and says how to resume."""
-    from ...core.training.loop.resume import interrupted
+    from ...core.training.loop.run_folder import interrupted
     from ..distill_stage import LOST
     from ..distillation import distill, distill_recipe
 

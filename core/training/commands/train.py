@@ -68,7 +68,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, reporting on stderr; Ctrl-C saves and says how to resume."""
-    from ..loop.resume import interrupted
+    from ..loop.run_folder import interrupted
     from ..runs import read_recipe, train
 
     given = {kind: getattr(args, kind.replace("-", "_")) for kind in SYSTEMS[args.system][args.stage].earlier}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.random import Generator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
@@ -26,8 +26,7 @@ from ...sampling.schedule import TRAINING_STEPS, trailing
 from ..data.photos import Pool, TrainingData, planar
 from ..loop.stage import Arrays, StageDefinition, stacked
 from ..losses import detail_loss, diffusion_loss, draw_level, mix, psnr_loss
-from .dtpm_stage import TaskRecipe, TaskStage, check_model, frozen_encoder
-from .semantic import noisy_code
+from .dtpm_stage import TaskRecipe, TaskStage, check_model, noisy_code
 
 __all__ = ["ADAPTERS_STAGE", "FINISH_STAGE", "AdapterRecipe", "AdapterStage", "FinishRecipe", "FinishStage"]
 
@@ -56,10 +55,15 @@ class AdapterRecipe(TaskRecipe):
 
 
 class AdapterStage(TaskStage[AdapterRecipe]):
-    """Trains the adapters of a task around the prior and the predictor of `dtpm`."""
+    """Trains adapters that change nothing at first, around the prior and the predictor of their checkpoints."""
 
-    def __init__(self, recipe: AdapterRecipe, dtpm: Dtpm, encoder: nn.Module, data: TrainingData) -> None:
-        super().__init__(recipe, dtpm, encoder, data)
+    def __init__(self, recipe: AdapterRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> None:
+        check_model("prior", earlier["prior"], recipe.model, "denoiser", "semantic", "schedule", "prediction")
+        check_model("predictor", earlier["predictor"], recipe.model, "predictor")
+        dtpm = Dtpm(recipe.model)
+        earlier["prior"].fill(dtpm.denoiser)
+        earlier["predictor"].fill(dtpm.predictor)
+        super().__init__(recipe, dtpm, earlier, data)
         if recipe.film_rate > 0:
             films = [name for name, _ in dtpm.named_modules() if name.endswith(".film")]
             self.trained |= dict.fromkeys(films, recipe.film_rate)
@@ -107,19 +111,7 @@ class AdapterStage(TaskStage[AdapterRecipe]):
         return (errors * (batch["t"] < self.recipe.detail_until)).mean()
 
 
-def _build_adapters(recipe: AdapterRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> AdapterStage:
-    """Prior and predictor from their checkpoints, adapters that change nothing yet."""
-    check_model("prior", earlier["prior"], recipe.model, "denoiser", "semantic", "schedule", "prediction")
-    check_model("predictor", earlier["predictor"], recipe.model, "predictor")
-    dtpm = Dtpm(recipe.model)
-    earlier["prior"].fill(dtpm.denoiser)
-    earlier["predictor"].fill(dtpm.predictor)
-    return AdapterStage(recipe, dtpm, frozen_encoder(earlier, recipe.model), data)
-
-
-ADAPTERS_STAGE = StageDefinition(
-    AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995, predictor_rate=0.0), _build_adapters
-)
+ADAPTERS_STAGE = StageDefinition(AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995, predictor_rate=0.0), AdapterStage)
 
 
 @dataclass(frozen=True)
@@ -145,10 +137,19 @@ class FinishRecipe(TaskRecipe):
 
 
 class FinishStage(TaskStage[FinishRecipe]):
-    """Trains adapters and predictor of `dtpm` through its sampler."""
+    """Trains adapters and predictor of the "dtpm" checkpoint through its sampler.
 
-    def __init__(self, recipe: FinishRecipe, dtpm: Dtpm, encoder: nn.Module, data: TrainingData) -> None:
-        super().__init__(recipe, dtpm, encoder, data, recipe.sampling_steps)
+    Raises UsageError for a checkpoint of another model or task.
+    """
+
+    def __init__(self, recipe: FinishRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> None:
+        checkpoint = earlier["dtpm"]
+        check_model("dtpm", checkpoint, recipe.model, *(DtpmConfig.__dataclass_fields__))
+        if checkpoint.facts["task"] != recipe.task:
+            raise UsageError(f"the 'dtpm' checkpoint was trained for '{checkpoint.facts['task']}', not '{recipe.task}'")
+        dtpm = Dtpm(recipe.model)
+        checkpoint.fill(dtpm)
+        super().__init__(recipe, dtpm, earlier, data, recipe.sampling_steps)
         self.sampling = trailing(recipe.sampling_steps, self.alpha_bars)
 
     def draw_noise(self, shape: Sequence[int], rng: Generator) -> Arrays:
@@ -172,17 +173,6 @@ class FinishStage(TaskStage[FinishRecipe]):
         return {"loss": torch.stack(terms).sum(), **figures}
 
 
-def _build_finish(recipe: FinishRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> FinishStage:
-    """The whole model as the adapters' stage left it. Raises UsageError for a model of another task."""
-    checkpoint = earlier["dtpm"]
-    check_model("dtpm", checkpoint, recipe.model, *(DtpmConfig.__dataclass_fields__))
-    if checkpoint.facts["task"] != recipe.task:
-        raise UsageError(f"the 'dtpm' checkpoint was trained for '{checkpoint.facts['task']}', not '{recipe.task}'")
-    dtpm = Dtpm(recipe.model)
-    checkpoint.fill(dtpm)
-    return FinishStage(recipe, dtpm, frozen_encoder(earlier, recipe.model), data)
-
-
 FINISH_STAGE = StageDefinition(
-    FinishRecipe(steps=5_000, batch=16, rate=1e-4, ema=0.999, predictor_rate=0.0), _build_finish
+    FinishRecipe(steps=5_000, batch=16, rate=1e-4, ema=0.999, predictor_rate=0.0), FinishStage
 )

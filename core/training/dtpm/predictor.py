@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from ...models.dtpm import MOBILE, DamageEstimator, DtpmConfig, Predictor
 from ..data.photos import Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, StageDefinition, Validation
+from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation
 from ..losses import damage_loss, local_damage, psnr_loss, sigma_loss
 from .dtpm_stage import check_model
 
@@ -47,25 +46,22 @@ class PredictorRecipe(Recipe):
     blind: float = 0.5
 
 
-class PredictorStage:
+class PredictorStage(BaseStage):
     """Trains E, or its factors if the rest is another task's, to restore as well as regression can."""
 
     kind = "predictor"
 
     def __init__(self, recipe: PredictorRecipe, data: TrainingData) -> None:
-        self.recipe, self.config = recipe, recipe.model
-        self.task = recipe.task
+        self.recipe = recipe
         self.pairs = val_pairs(data.val, recipe.task)
-        predictor = Predictor(recipe.model.predictor)
-        recipe.check_crop(predictor.multiple_of)
-        self.predictor = predictor
-        self.model: nn.Module = predictor
-        self.trained = dict.fromkeys(predictor.own_parts(), 1.0)
-        self.frozen = nn.ModuleList()
+        self.predictor = Predictor(recipe.model.predictor)
+        recipe.check_crop(self.predictor.multiple_of)
+        super().__init__(recipe.model, self.predictor, task=recipe.task)
+        self.trained = dict.fromkeys(self.predictor.own_parts(), 1.0)
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """Draw clean and damaged (3, crop, crop); jitter (), a factor on the true damage, 0 to use the estimate."""
-        cut = pool.crop(crop, rng, self.task)
+        cut = pool.crop(crop, rng, self.recipe.task)
         arrays = {"clean": planar(cut.clean), "damaged": planar(cut.damaged)}
         if self.predictor.calibrated:
             jitter = 0 if rng.random() < self.recipe.blind else np.exp(rng.normal(0, JITTER))
@@ -95,10 +91,6 @@ class PredictorStage:
         restored = in_parts(model, device_of(model), damaged)
         images = side_by_side(damaged, restored, clean)
         return Validation({"val_psnr": batch_psnr(restored, clean)}, {"damaged_restored_clean": images})
-
-    def facts(self) -> dict[str, Any]:
-        """The task it was trained for."""
-        return {"task": self.task}
 
 
 def _build_predictor(recipe: PredictorRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PredictorStage:

@@ -12,7 +12,7 @@ checkpoint does not depend on the number of processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,8 +134,7 @@ class TrainedWeights:
         self.model = model
         self.trained = {_plain(n): p for n, p in model.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
-        states = {p: optimizer.state for optimizer in optimizers for g in optimizer.param_groups for p in g["params"]}
-        self._states: dict[Tensor, MutableMapping[Any, Any]] = {p: states[p] for p in self.trained.values()}
+        self._states = {p: made.state for made in optimizers for group in made.param_groups for p in group["params"]}
         self._averages = [_local(a) for a in self.average.values()]
         self._currents = [_local(p.detach()) for p in self.trained.values()]
 
