@@ -32,7 +32,7 @@ from .loop.processes import Threads, close, parse_threads, processes
 from .loop.recipe import Recipe
 from .loop.run_folder import COOLED_PREFIX, RECIPE_NAME, STATE_NAME, check_run, claim_run, clear_errors, steps_done
 from .loop.stage import TrainingStage
-from .stages import SEMANTIC, find_stage, thumbnail_side
+from .stages import SEMANTIC, find_stage
 
 __all__ = ["configured", "cool", "evaluate", "read_recipe", "run_options", "train"]
 
@@ -76,9 +76,7 @@ def read_recipe(
 def configured(default: R, path: Path | None, settings: Sequence[str], **changes: Any) -> R:
     """`default`, or the recipe in the file `path`, with the changes that are not None and then the settings.
 
-    Raises:
-        UsageError: For an unknown task or a value that does not fit.
-        TrainingError: For a file that is not a recipe of this kind.
+    Raises UsageError for an unknown task or a value that does not fit, TrainingError for a file of another recipe.
     """
     recipe = type(default).load(path) if path else default
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
@@ -151,14 +149,10 @@ def train(
             kind: open_semantic(path) if kind == SEMANTIC else checkpoints.load(Path(path), kind)
             for kind, path in paths.items()
         }
+        semantic = getattr(getattr(recipe, "model", None), "semantic", None)
+        side, structures = semantic.size if semantic else 0, entry.structures
         photos, inputs = open_data(
-            data,
-            val,
-            use=use,
-            seed=recipe.seed,
-            crop=recipe.largest_crop,
-            side=thumbnail_side(recipe),
-            structures=entry.structures,
+            data, val, use=use, seed=recipe.seed, crop=recipe.largest_crop, side=side, structures=structures
         )
         inputs |= {kind: file_hash(semantic_file(path)) for kind, path in paths.items()}
         torch.manual_seed(recipe.seed)

@@ -108,7 +108,6 @@ class PhotoSource(Protocol):
 
     def at(self, sample: int, group: int = 0) -> Pool:
         """The pool that a group of the samples of a step are drawn from; `sample` is the number of the step's first."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -172,17 +171,11 @@ def load(
 def gather(
     photos: Sequence[Pixels], damaged: Sequence[Pixels] = (), *, minimum: int, side: int, structures: bool
 ) -> Pool:
-    """A pool of decoded photos, without those that have a side below `minimum` pixels.
+    """A pool of decoded photos (H, W, 3), without those that have a side below `minimum` pixels.
 
-    Args:
-        photos: (H, W, 3).
-        damaged: Empty, or one photo for each of `photos`.
-        minimum: Pixels.
-        side: Of the context thumbnails, 0 for none.
-        structures: Whether to compute the structure layers (about 0.3 s per megapixel).
-
-    Raises:
-        TrainingError: If no photo is large enough.
+    damaged: empty, or one photo for each of `photos`. side: of the context thumbnails, pixels, 0 for none. structures:
+    whether to compute the structure layers (about 0.3 s per megapixel). Raises TrainingError if no photo is large
+    enough.
     """
     kept = [i for i, photo in enumerate(photos) if min(photo.shape[:2]) >= minimum]
     if not kept:

@@ -41,7 +41,7 @@ from ...errors import MissingExtraError, PhotoError, TrainingError, UsageError
 from ...photo.io import is_photo, read
 from ...photo.listing import LIST_NAME, released_photos
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, TrainingStage, stacked
+from ..loop.stage import TrainingStage, stacked
 from .pairs import PairUse, find_pairs, is_paired
 from .photos import PhotoSource, Pixels, Pool, TrainingData, gather, load, to_8_bits
 
@@ -62,18 +62,10 @@ def open_data(
 ) -> tuple[TrainingData, dict[str, str]]:
     """Training and held-back photos, and a hash of each listing.
 
-    Args:
-        data: What `--data` names.
-        val: The held-back photos; None for the `val` split of `data`. If it is another folder of pairs than `data`, all
-            of its pairs are held back, and none of those in `data`.
-        use: Of pairs; see `find_pairs`.
-        seed: For the order of a large collection.
-        crop: Smallest side of a training photo, pixels.
-        side: Of the context thumbnails, pixels.
-        structures: Whether to compute structure layers.
-
-    Raises:
-        UsageError: If no photo is usable, or `val` names shards or is missing where `data` names shards.
+    data, val: as --data and --val name them; without `val` the `val` split of `data`. If `val` is another folder of
+    pairs than `data`, all of its pairs are held back, and none of those in `data`. use: of pairs; see `find_pairs`.
+    seed: for the order of a large collection. crop: smallest side of a training photo, pixels. side, structures: as in
+    `gather`. Raises UsageError if no photo is usable, or `val` names shards or is missing where `data` names shards.
     """
     held_back = val or data
     listed = partial(_listed, use=use, whole=held_back != data)
@@ -84,7 +76,8 @@ def open_data(
         urls = expand(data)
         gather_in = partial(gather, minimum=crop, side=side, structures=structures)
         train: PhotoSource = Stream(partial(read_shard, urls, seed, gather_in))
-        hashes = {"data": _hash(f"{url} {_size(url)}" for url in urls)}
+        sizes = [Path(url).stat().st_size if Path(url).is_file() else "remote" for url in urls]
+        hashes = {"data": _hash(f"{url} {size}" for url, size in zip(urls, sizes, strict=True))}
     else:
         clean, damaged, digest = listed(data, "train")
         hashes = {"data": digest}
@@ -122,10 +115,6 @@ def file_hash(path: Path) -> str:
 
 def _hash(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
-
-
-def _size(url: str) -> int | str:
-    return Path(url).stat().st_size if Path(url).is_file() else "remote"
 
 
 def is_shards(place: str) -> bool:
@@ -174,15 +163,13 @@ class Stream:
         """As in `PhotoSource`. Raises TrainingError when photos cannot be read, or none is large enough."""
         window = sample // WINDOW_SAMPLES
         if group not in self._held or self._held[group][0] != window:
-            self._held[group] = (window, self._window(window, group))
+            self._held.pop(group, None)  # before the next one is read
+            number, future = self._ahead.pop(group, (None, None))
+            ready = future.result() if future and number == window else None
+            self._held[group] = (window, ready or self._read(window * GROUPS + group))
         if torch.utils.data.get_worker_info() is not None:  # only workers, which are not forked any further
             self._read_ahead(window)
         return self._held[group][1]
-
-    def _window(self, window: int, group: int) -> Pool:
-        self._held.pop(group, None)
-        number, future = self._ahead.pop(group, (None, None))
-        return future.result() if future and number == window else self._read(window * GROUPS + group)
 
     def _read_ahead(self, window: int) -> None:
         """Read the next window of one of the groups in use, unless one is being read."""
@@ -291,20 +278,19 @@ class _Parts(Dataset[dict[str, Tensor]]):
     """Part k of a process: `k // accumulate` is the step."""
 
     def __init__(self, stage: TrainingStage, source: PhotoSource, recipe: Recipe, rank: int, processes: int) -> None:
-        self.draw, self.source, self.recipe = stage.draw, source, recipe
-        self.rank = rank
+        self.draw, self.source, self.recipe, self.rank = stage.draw, source, recipe, rank
         self.share = share_of(recipe, processes)
 
     def __getitem__(self, k: int) -> dict[str, Tensor]:
-        step, part = divmod(k, self.recipe.accumulate)
-        first = (self.rank * self.recipe.accumulate + part) * self.share
-        return stacked([self._sample(step, first + i) for i in range(self.share)])
-
-    def _sample(self, step: int, position: int) -> Arrays:
-        start = step * self.recipe.batch
-        pool = self.source.at(start, group_of(position, self.recipe.batch))
-        rng = RandomGenerator(Philox(key=[self.recipe.seed, start + position]))
-        return self.draw(pool, self.recipe.crop_at(step), rng)
+        recipe = self.recipe
+        step, part = divmod(k, recipe.accumulate)
+        start, first = step * recipe.batch, (self.rank * recipe.accumulate + part) * self.share
+        samples = []
+        for position in range(first, first + self.share):
+            pool = self.source.at(start, group_of(position, recipe.batch))
+            rng = RandomGenerator(Philox(key=[recipe.seed, start + position]))
+            samples.append(self.draw(pool, recipe.crop_at(step), rng))
+        return stacked(samples)
 
 
 def batches(
@@ -323,12 +309,8 @@ def batches(
     try:
         yield from loader
     except TrainingError as error:
-        raise TrainingError(_last_words(str(error))) from error
-
-
-def _last_words(message: str) -> str:
-    """The message of an error in a worker, without the worker's traceback that torch prepends."""
-    return message.rstrip().rpartition(f"{TrainingError.__name__}: ")[2]
+        # without the traceback that torch prepends to the message of an error in a worker
+        raise TrainingError(str(error).rstrip().rpartition(f"{TrainingError.__name__}: ")[2]) from error
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,7 +34,6 @@ from ..losses import mix
 __all__ = [
     "DiffirRecipe",
     "DiffirStage",
-    "Priors",
     "Student",
     "draw_pair",
     "held_back",
@@ -125,13 +124,8 @@ def validation(
 ) -> Validation:
     """PSNR in dB of held-back photos under three priors: each photo's own, the next photo's, the mean of all.
 
-    Args:
-        pairs: (image, clean) of each photo.
-        priors: The prior of each photo, (1, ipr).
-        restore: (image, prior) -> restored image.
-
-    Returns:
-        The figures, and a strip of the first photo.
+    pairs: (image, clean) of each photo. priors: of each photo, (1, ipr). restore: (image, prior) -> restored image.
+    Shows a strip of the first photo.
     """
     mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
     given = {"val_psnr": priors, "val_psnr_other": [*priors[1:], priors[0]], "val_psnr_mean": [mean] * len(priors)}
@@ -173,13 +167,6 @@ def standardise(network: nn.Module, *inputs: Tensor) -> None:
         hook.remove()
 
 
-class Priors(NamedTuple):
-    """Prior vectors of a batch, (N, ipr)."""
-
-    target: Tensor  # Z, of the frozen CPEN_S1
-    estimate: Tensor  # Z^, at the end of the reverse chain
-
-
 class DiffirStage(BaseStage):
     """A stage of DiffIR on pairs."""
 
@@ -216,13 +203,16 @@ class Student(DiffirStage):
         noise = rng.standard_normal(self.recipe.model.ipr, dtype=np.float32)
         return {**super().draw(pool, crop, rng), "noise": noise}
 
-    def priors(self, image: Tensor, batch: dict[str, Tensor]) -> Priors:
-        """Z, and Z^ by all T steps from Z at the last level; only the end of the chain is supervised."""
+    def priors(self, image: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Prior vectors, (N, ipr): Z of the frozen CPEN_S1, and Z^ by all T steps from Z at the last level.
+
+        Only the end of the chain is supervised.
+        """
         with torch.no_grad():
             target = self.target(image, batch["clean"]).float()
         alpha_bar = target.new_full((len(target),), self.diffir.levels[0])
         start = mix(target, batch["noise"], alpha_bar)
-        return Priors(target, self.diffir.prior(self.diffir.condition(image), start).float())
+        return target, self.diffir.prior(self.diffir.condition(image), start).float()
 
     def validate(self, model: nn.Module) -> Validation:
         """PSNR in dB as deployed, under another photo's prior and the mean; error of the prior, and of a constant."""

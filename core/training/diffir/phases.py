@@ -38,27 +38,9 @@ from ...models.diffir import Teacher, completed
 from ..data.photos import TrainingData
 from ..loop.stage import AuxiliaryNetworks, StageDefinition, Validation, fixed
 from ..losses import detail_loss
-from .diffir_stage import (
-    DiffirRecipe,
-    DiffirStage,
-    Priors,
-    Student,
-    standardise,
-    starting_pairs,
-    validation,
-)
+from .diffir_stage import DiffirRecipe, DiffirStage, Student, standardise, starting_pairs, validation
 
-__all__ = [
-    "ADVERSARIAL_STAGE",
-    "JOINT_STAGE",
-    "PRETRAIN_STAGE",
-    "WARMUP_STAGE",
-    "AdversarialStage",
-    "Discriminator",
-    "PretrainStage",
-    "WarmupStage",
-    "real_loss",
-]
+__all__ = ["ADVERSARIAL_STAGE", "JOINT_STAGE", "PRETRAIN_STAGE", "WARMUP_STAGE", "Discriminator", "real_loss"]
 
 LEAK = 0.2  # slope of every LeakyReLU
 OCTAVES = 3  # halvings of the image: sides must be 8 pixels or more
@@ -108,8 +90,8 @@ class WarmupStage(Student):
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mean |Z^ - Z| (DiffIR, L_diff)."""
         image = batch["image"].contiguous(memory_format=torch.channels_last)
-        priors = self.priors(image, batch)
-        return {"loss": F.l1_loss(priors.estimate, priors.target)}
+        target, estimate = self.priors(image, batch)
+        return {"loss": F.l1_loss(estimate, target)}
 
 
 WARMUP_STAGE = StageDefinition(DiffirRecipe(steps=1500, batch=32, rate=1e-3, warmup=100, save_every=500), WarmupStage)
@@ -133,17 +115,13 @@ class JointStage(Student):
         self.prior_weight = recipe.prior_weight
         earlier[self.start].fill(self.diffir)
 
-    def restored(self, batch: dict[str, Tensor]) -> tuple[Tensor, Priors]:
-        """The restored images, (N, 3, scale H, scale W), not clipped, and the priors of a batch."""
-        image = batch["image"].contiguous(memory_format=torch.channels_last)
-        priors = self.priors(image, batch)
-        return self.diffir.restore(image, priors.estimate).float(), priors
-
     def regression(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The restored images, and L1 of them + mean |Z^ - Z|."""
-        restored, priors = self.restored(batch)
+        """The restored images, (N, 3, scale H, scale W), not clipped, and L1 of them + mean |Z^ - Z|."""
+        image = batch["image"].contiguous(memory_format=torch.channels_last)
+        target, estimate = self.priors(image, batch)
+        restored = self.diffir.restore(image, estimate).float()
         content = F.l1_loss(restored, batch["clean"])
-        error = F.l1_loss(priors.estimate, priors.target)
+        error = F.l1_loss(estimate, target)
         return restored, {"loss": content + self.prior_weight * error, "content": content, "prior": error}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -180,7 +158,7 @@ class AdversarialStage(JointStage):
 
     def made(self, batch: dict[str, Tensor]) -> Tensor:
         """The restored images of a batch as a user gets them, but not clipped."""
-        return completed(batch["image"], self.restored(batch)[0])
+        return completed(batch["image"], self.regression(batch)[0])
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The loss of the joint phase + detail * error of local contrast + adversarial * cross-entropy to "real"."""

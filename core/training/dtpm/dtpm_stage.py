@@ -125,9 +125,13 @@ class TaskStage(BaseStage, ABC, Generic[R]):
         recipe.check_crop(dtpm.multiple_of)
         super().__init__(recipe.model, dtpm, encoder)
         self.recipe, self.dtpm = recipe, dtpm
-        self.encode = partial(dtpm.encode, encoder)
+        self.encoder, self.encode = encoder, partial(dtpm.encode, encoder)
         self.alpha_bars = SCHEDULES[recipe.model.schedule]()
-        self.held_back = _HeldBackPairs(data.val, recipe.task, encoder, self.alpha_bars, steps)
+        self.sampling = trailing(steps, self.alpha_bars)
+        self.damaged, self.clean = val_pairs(data.val, recipe.task)
+        self.thumbnails = torch.from_numpy(data.val.contexts[::CONTEXTS].copy()).float() / 255
+        self.noise = torch.randn(self.damaged.shape, generator=torch.Generator().manual_seed(0))
+        self.deviations: dict[str, float] = {}  # of the model that was judged last; see `sampled_deviation`
         self.trained = {"adapters": 1.0}
         if recipe.predictor_rate == 0:
             return
@@ -159,41 +163,8 @@ class TaskStage(BaseStage, ABC, Generic[R]):
         }
 
     def validate(self, model: nn.Module) -> Validation:
-        """PSNR in dB on held-back pairs: of the predictor, and of the sampler at half and at full texture."""
+        """PSNR in dB on held-back pairs at each gain of the texture, 0 for the predictor alone; the `calibration`."""
         assert isinstance(model, Dtpm)
-        return self.held_back.judge(model)
-
-    def facts(self) -> dict[str, Any]:
-        """The task, the scale of its residual, and the deviations of the samples."""
-        return {
-            "task": self.recipe.task,
-            "residual_scale": float(self.dtpm.residual_scale),
-            "deviations": self.held_back.deviations,
-        }
-
-
-def calibration(samples: Tensor, residuals: Tensor) -> float:
-    """Mean absolute logarithm of the standard deviation of a photo's sampled residual over that of its true one.
-
-    samples, residuals: (N, 3, H, W), in the same unit. 0 is a sampler that knows how much each photo has lost.
-    """
-    sampled, true = (x.flatten(1).std(dim=1).clamp_min(1e-6) for x in (samples, residuals))
-    return float((sampled / true).log().abs().mean())
-
-
-class _HeldBackPairs:
-    """Damaged and clean pairs of held-back photos, with a code for each, on which a whole DTPM is judged."""
-
-    def __init__(self, pool: Pool, task: str, encoder: nn.Module, alpha_bars: list[float], steps: int) -> None:
-        self.damaged, self.clean = val_pairs(pool, task)
-        self.thumbnails = torch.from_numpy(pool.contexts[::CONTEXTS].copy()).float() / 255
-        self.noise = torch.randn(self.damaged.shape, generator=torch.Generator().manual_seed(0))
-        self.encoder, self.alpha_bars = encoder, alpha_bars
-        self.sampling = trailing(steps, alpha_bars)
-        self.deviations: dict[str, float] = {}  # of the model that was judged last; see `sampled_deviation`
-
-    def judge(self, model: Dtpm) -> Validation:
-        """PSNR in dB at each gain of the texture (0 is the predictor alone), and the `calibration` of the samples."""
 
         def sample(damaged: Tensor, noise: Tensor, thumbnail: Tensor) -> Tensor:
             base, scale = model.predict(damaged)
@@ -220,3 +191,20 @@ class _HeldBackPairs:
         code = model.encode(self.encoder, thumbnail)
         sampling = trailing(steps, self.alpha_bars)
         return float(model.residual(damaged, base, code, noise, *sampling).square().mean().sqrt())
+
+    def facts(self) -> dict[str, Any]:
+        """The task, the scale of its residual, and the deviations of the samples."""
+        return {
+            "task": self.recipe.task,
+            "residual_scale": float(self.dtpm.residual_scale),
+            "deviations": self.deviations,
+        }
+
+
+def calibration(samples: Tensor, residuals: Tensor) -> float:
+    """Mean absolute logarithm of the standard deviation of a photo's sampled residual over that of its true one.
+
+    samples, residuals: (N, 3, H, W), in the same unit. 0 is a sampler that knows how much each photo has lost.
+    """
+    sampled, true = (x.flatten(1).std(dim=1).clamp_min(1e-6) for x in (samples, residuals))
+    return float((sampled / true).log().abs().mean())

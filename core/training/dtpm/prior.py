@@ -206,17 +206,16 @@ class PriorStage(BaseStage):
 
     def validate(self, model: nn.Module) -> Validation:
         """The same loss on fixed crops, times and noise of held-back photos, with and without the code."""
-        errors = torch.tensor([self._errors(model, batch) for batch in self._held_back])
-        with_code, without = errors.mean(dim=0).tolist()
+        errors = []
+        for held_back in self._held_back:
+            batch = {name: tensor.to(device_of(model)) for name, tensor in held_back.items()}
+            code = noisy_code(self.encoder, batch)
+            errors.append([float(self._error(model, batch, c)) for c in (code, torch.zeros_like(code))])
+        with_code, without = torch.tensor(errors).mean(dim=0).tolist()
         figures = {"val_loss": with_code}
         if self.config.semantic.code:
             figures["val_loss_without_code"] = without
         return Validation(figures, self._images(model, self._held_back[0]))
-
-    def _errors(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[float]:
-        batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
-        code = noisy_code(self.encoder, batch)
-        return [float(self._error(model, batch, c)) for c in (code, torch.zeros_like(code))]
 
     def _images(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One held-back crop: its structure, the same with sampled texture, and the crop itself."""

@@ -35,17 +35,7 @@ from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
 from ..losses import draw_level, mix
 
-__all__ = [
-    "BASE_STAGE",
-    "CONSTRAIN_METHODS",
-    "CONSTRAIN_STAGE",
-    "BaseRecipe",
-    "ConstrainRecipe",
-    "DenoiserStage",
-    "draw_square",
-    "hybrid_loss",
-    "variational_bound",
-]
+__all__ = ["BASE_STAGE", "CONSTRAIN_STAGE", "VAL_CROP", "ConstrainRecipe", "hybrid_loss", "variational_bound"]
 
 CONSTRAIN_METHODS = ("lora", "full")
 
@@ -93,14 +83,7 @@ class DenoiserStage(BaseStage):
     kind = "gen2res"
 
     def __init__(
-        self,
-        model: Denoiser,
-        val: Pool,
-        *,
-        shrink: int,
-        mirror: bool,
-        noisiest: int = len(ALPHA_BARS),
-        **facts: bool,
+        self, model: Denoiser, val: Pool, *, shrink: int, mirror: bool, noisiest: int = len(ALPHA_BARS), **facts: bool
     ) -> None:
         super().__init__(model.config, model, **facts)
         self.shrink, self.mirror, self.noisiest = shrink, mirror, noisiest

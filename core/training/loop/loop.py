@@ -12,7 +12,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +176,7 @@ class _Trainer:
         self.guard = Guard()
         self.done = 0
         self.first = 0  # step that the optimiser started at
-        self.pending: list[Tensor] = []  # figures of the steps since the last look, one vector each
+        self.pending: list[dict[str, Tensor]] = []  # figures of the steps since the last look
         self.names: list[str] = []
         self.totals: dict[str, float] = {}  # sums over the steps since the last save
         self.count = 0
@@ -223,47 +223,42 @@ class _Trainer:
             optimizer.zero_grad(set_to_none=True)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
-        rows: list[Tensor] = []
+        found: list[dict[str, Tensor]] = []  # figures of each part of the batch
         batches: list[dict[str, Tensor]] = []  # that the auxiliary networks still need
         for i in range(self.recipe.accumulate):
             since = time.monotonic()
             part = next(parts)
             self.waited += time.monotonic() - since
             batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in part.items()}
-            rows.append(self._part(batch, last=i == self.recipe.accumulate - 1))
+            found.append(self._part(batch, last=i == self.recipe.accumulate - 1))
             batches += [batch] if self.auxiliary else []
         norm = self.weights.clip(self.recipe.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         self.weights.follow(min(self.recipe.ema, (1 + self.done) / (10 + self.done)))
-        found = [torch.stack(rows).mean(0), norm.detach().reshape(1)]
-        if batches:
-            found.append(torch.stack([self._auxiliary_step(batch) for batch in batches]).mean(0))
-        self.pending.append(torch.cat(found))
+        others = [self._auxiliary_step(batch) for batch in batches]
+        self.pending.append({**_means(found), "gradient": norm.detach(), **_means(others)})
         self.done += 1
 
-    def _part(self, batch: dict[str, Tensor], *, last: bool) -> Tensor:
+    def _part(self, batch: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
         with nullcontext() if last else self.accelerator.no_sync(self.module):
             figures = self.module(batch)
             (figures["loss"] / self.recipe.accumulate).backward()
-        self.names = [*figures, "gradient"]
-        return torch.stack([value.detach().float() for value in figures.values()])
+        return figures
 
-    def _auxiliary_step(self, batch: dict[str, Tensor]) -> Tensor:
+    def _auxiliary_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the auxiliary networks on a part of the batch: their figures."""
         assert self.auxiliary is not None
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            figures = self.auxiliary.step(self.done, batch, lambda tensor: self._reduced(tensor, "mean"))
-        self.names += [name for name in figures if name not in self.names]
-        values = [value.detach().float().reshape(1) for value in figures.values()]
-        return torch.cat(values) if values else torch.empty(0, device=self.accelerator.device)
+            return self.auxiliary.step(self.done, batch, lambda tensor: self._reduced(tensor, "mean"))
 
     def look(self, interrupted: bool, over: bool) -> tuple[float, bool, bool]:
         """Check and add up the last steps, averaged over processes; a process that wants to stop stops them all.
 
         Returns their mean loss, and whether any process was interrupted or has no time left.
         """
-        rows = torch.stack(self.pending)
+        self.names = list(self.pending[0])
+        rows = torch.stack([torch.stack(list(figures.values())) for figures in self.pending])
         self.pending = []
         flags = rows.new_zeros(1, rows.shape[1])
         flags[0, 0], flags[0, 1] = float(interrupted), float(over)  # rows hold a loss and a gradient, at least
@@ -327,3 +322,9 @@ class _Trainer:
         reduced = self.accelerator.reduce(tensor, how)
         assert isinstance(reduced, Tensor)
         return reduced
+
+
+def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each figure over the parts of a batch."""
+    names = parts[0] if parts else ()
+    return {name: torch.stack([part[name].detach().float() for part in parts]).mean(0) for name in names}

@@ -45,8 +45,9 @@ def optimizers(stage: TrainingStage, recipe: Recipe, *, bf16: bool) -> list[torc
     for part, share in stage.trained.items():
         named = dict(stage.model.get_submodule(part).requires_grad_(True).named_parameters(prefix=part))
         hidden = {n: p for n, p in named.items() if recipe.optimizer == "muon" and is_hidden_kernel(n, p)}
-        plain += _group((p for n, p in named.items() if n not in hidden), recipe.rate * share)
-        kernels += _group(hidden.values(), recipe.muon_rate * share)
+        plain.append({"params": [p for n, p in named.items() if n not in hidden], "lr": recipe.rate * share})
+        kernels.append({"params": list(hidden.values()), "lr": recipe.muon_rate * share})
+    plain, kernels = ([group for group in groups if group["params"]] for groups in (plain, kernels))
     made: list[torch.optim.Optimizer] = []
     if plain:
         made.append(torch.optim.AdamW(plain, lr=recipe.rate, weight_decay=recipe.decay, fused=True))
@@ -54,12 +55,6 @@ def optimizers(stage: TrainingStage, recipe: Recipe, *, bf16: bool) -> list[torc
         dtype = torch.bfloat16 if bf16 else torch.float32
         made.append(Muon(kernels, recipe.muon_rate, weight_decay=recipe.decay, dtype=dtype))
     return made
-
-
-def _group(parameters: Iterable[nn.Parameter], rate: float) -> list[dict[str, Any]]:
-    """One group, or none if there is nothing to train."""
-    chosen = list(parameters)
-    return [{"params": chosen, "lr": rate}] if chosen else []
 
 
 def is_hidden_kernel(name: str, parameter: Tensor) -> bool:

@@ -137,8 +137,8 @@ class Threads:
     def __init__(self, wanted: int | None, run: Path) -> None:
         self.wanted = wanted
         self.file = run / THREADS_NAME
-        self._load = _Load()
         self._next = 0.0
+        self._before = time.monotonic(), _busy_seconds()
 
     def adjust(self) -> int:
         """Follow the file and, every 30 seconds, the load of the machine; returns the number of threads now set."""
@@ -149,13 +149,23 @@ class Threads:
         if wanted is None:
             if time.monotonic() < self._next:
                 return torch.get_num_threads()
-            wanted = idle_cores(_cores(), self._load.of_others(FIRST))
+            wanted = idle_cores(_cores(), self.load_of_others(FIRST))
             self._next = time.monotonic() + EVERY
         else:
             self._next = 0.0
         if wanted != torch.get_num_threads():
             torch.set_num_threads(wanted)
         return wanted
+
+    def load_of_others(self, least: float) -> float:
+        """Our cores that were busy with other processes since the last call, over `least` seconds or more."""
+        since, before = self._before
+        time.sleep(max(0.0, least - (time.monotonic() - since)))
+        now, busy = time.monotonic(), _busy_seconds()
+        self._before = now, busy
+        if before is None or busy is None:  # not Linux: the mean of the last minute, ourselves included
+            return max(0.0, os.getloadavg()[0] - torch.get_num_threads()) if hasattr(os, "getloadavg") else 0.0
+        return max(0.0, (busy - before) / (now - since))
 
 
 def idle_cores(cores: int, others: float) -> int:
@@ -165,23 +175,6 @@ def idle_cores(cores: int, others: float) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Load:
-    """The load of other processes on the cores of this one."""
-
-    def __init__(self) -> None:
-        self._before = time.monotonic(), _busy_seconds()
-
-    def of_others(self, least: float) -> float:
-        """Cores that were busy with others since the last call, over `least` seconds or more."""
-        since, before = self._before
-        time.sleep(max(0.0, least - (time.monotonic() - since)))
-        now, busy = time.monotonic(), _busy_seconds()
-        self._before = now, busy
-        if before is None or busy is None:  # not Linux: the mean of the last minute, ourselves included
-            return max(0.0, os.getloadavg()[0] - torch.get_num_threads()) if hasattr(os, "getloadavg") else 0.0
-        return max(0.0, (busy - before) / (now - since))
 
 
 def _busy_seconds() -> float | None:

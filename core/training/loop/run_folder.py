@@ -7,7 +7,6 @@ and stderr: a bar of tqdm on a terminal, lines elsewhere.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
@@ -16,9 +15,9 @@ import time
 import tomllib
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -98,17 +97,11 @@ def claim_run(run: Path, recipe: Recipe, inputs: Mapping[str, str]) -> None:
 
 def save_state(run: Path, tensors: Mapping[str, Tensor]) -> None:
     """Replace the state of the run; a failure (disk full) raises TrainingError and keeps the last state."""
-    temporary = run / f".{STATE_NAME}.part"
-    try:
-        with clear_errors(run / STATE_NAME):
-            whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            with temporary.open("wb") as file:
-                file.write(safetensors.torch.save(whole))  # save_file leaves a file of another name when killed
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(run / STATE_NAME)
-    finally:
-        temporary.unlink(missing_ok=True)
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with clear_errors(run / STATE_NAME), _replacing(run / STATE_NAME) as temporary, temporary.open("wb") as file:
+        file.write(safetensors.torch.save(whole))  # save_file leaves a file of another name when killed
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_state(run: Path) -> dict[str, Tensor]:
@@ -161,12 +154,11 @@ def interrupted(run: Path) -> int:
     return INTERRUPTED
 
 
-@dataclass
-class _Span:
+class _Span(NamedTuple):
     """The moment from which speed is counted."""
 
     step: int
-    since: float = field(default_factory=time.monotonic)
+    since: float
     waited: float = 0.0  # seconds for data until then
 
 
@@ -181,14 +173,13 @@ class Report:
             self._drop_lines_after(start)
         self._bar = bar(None, "steps", "step", total=recipe.steps, initial=start)
         self._lines = not sys.stderr.isatty()
-        self._spans = {"shown": _Span(start), "saved": _Span(start)}
+        self._shown = self._saved = _Span(start, time.monotonic())
 
     def begin(self, line: str, end: float) -> None:
         """Print a line about the training that begins now, until `end` at most; speed is counted from here."""
         self.end = end
         self.say(line)
-        for span in self._spans.values():
-            span.since = time.monotonic()
+        self._shown = self._saved = self._saved._replace(since=time.monotonic())
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -200,7 +191,7 @@ class Report:
 
     def show(self, done: int, loss: float, waited: float) -> None:
         """Show the progress on the bar, or every ten seconds in a line. waited: seconds for data so far."""
-        span, now = self._spans["shown"], time.monotonic()
+        span, now = self._shown, time.monotonic()
         if self._lines and now - span.since < LINE_EVERY:
             return
         data = (waited - span.waited) / max(now - span.since, 1e-9)
@@ -210,27 +201,30 @@ class Report:
         else:
             self._bar.set_postfix_str(text, refresh=False)
         if now - span.since >= LINE_EVERY:
-            self._spans["shown"] = _Span(done, now, waited)
+            self._shown = _Span(done, now, waited)
 
     def save(self, done: int, figures: Mapping[str, float], images: Mapping[str, Tensor]) -> None:
         """Log the figures of a save and its images, each (3, H, W) in [0, 1]; print them, the speed and the time left.
 
         The speed is that since the last save.
         """
-        self._append(done, figures)
+        with (self.run / LOG_NAME).open("a", newline="") as file:
+            log = csv.writer(file, lineterminator="\n")
+            if file.tell() == 0:
+                log.writerow(["step", *figures])
+            log.writerow([done, *(f"{value:.6g}" for value in figures.values())])
         for name, value in figures.items():
             self._board.add_scalar(name, value, done)
         for name, image in images.items():
             pixels = to_image(np.ascontiguousarray(image.detach().float().cpu().numpy()[None]), np.uint8)
             self._board.add_image(name, pixels, done, dataformats="HWC")
-            png = io.BytesIO()
-            Image.fromarray(pixels).save(png, "PNG")
-            _replace(self.run / "pictures" / f"{name}-{done:07d}.png", png.getvalue())
+            with _replacing(self.run / "pictures" / f"{name}-{done:07d}.png") as temporary:
+                Image.fromarray(pixels).save(temporary, "PNG")
         self._board.flush()
         now = time.monotonic()
         rest = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.say(f"{done}/{self.recipe.steps}  {rest}  {self._speed(self._spans['saved'], done, now)}")
-        self._spans["saved"] = _Span(done, now)
+        self.say(f"{done}/{self.recipe.steps}  {rest}  {self._speed(self._saved, done, now)}")
+        self._saved = _Span(done, now)
 
     def close(self) -> None:
         """Leave the terminal tidy, and finish the TensorBoard file."""
@@ -250,17 +244,8 @@ class Report:
             return
         header, *rows = path.read_text().splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= start]
-        _replace(path, "".join([header, *kept] if kept else []).encode())
-
-    def _append(self, step: int, figures: Mapping[str, float]) -> None:
-        path = self.run / LOG_NAME
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if not path.exists() or path.stat().st_size == 0:
-            writer.writerow(["step", *figures])
-        writer.writerow([step, *(f"{value:.6g}" for value in figures.values())])
-        with path.open("a") as file:
-            file.write(text.getvalue())
+        with _replacing(path) as temporary:
+            temporary.write_text("".join([header, *kept] if kept else []))
 
 
 def _board(run: Path, start: int) -> Any:
@@ -277,12 +262,16 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a temporary file, then rename it; its name is always the same, so that killed runs leave at most one."""
+@contextmanager
+def _replacing(path: Path) -> Generator[Path]:
+    """A temporary file that becomes `path`; its name is always the same, so that killed runs leave at most one."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def bar(items: Iterable[Any] | None, what: str, unit: str, **options: Any) -> Any:
