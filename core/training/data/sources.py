@@ -30,10 +30,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils.data
-from numpy.random import Generator as RandomGenerator
-from numpy.random import Philox
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -145,7 +144,7 @@ def group_of(position: int, batch: int) -> int:
 def shuffled(place: int, count: int, seed: int) -> int:
     """Item number `place` of an endless sequence of `count` items: all of them once, in a new order, and again."""
     round_, index = divmod(place, count)
-    return int(RandomGenerator(Philox(key=[seed, 2**62 + round_])).permutation(count)[index])
+    return int(np.random.Generator(np.random.Philox(key=[seed, 2**62 + round_])).permutation(count)[index])
 
 
 class Stream:
@@ -185,7 +184,7 @@ def read_shard(urls: Sequence[str], seed: int, gather: Callable[..., Pool], plac
 
     gather: as in `photos.gather`. Raises TrainingError when the shard cannot be read or has no usable photo.
     """
-    rng = RandomGenerator(Philox(key=[seed, 2**61 + place]))
+    rng = np.random.Generator(np.random.Philox(key=[seed, 2**61 + place]))
     entries = _read_entries(urls[shuffled(place, len(urls), seed)])
     return _pool_of(_sample(entries, GROUP_PHOTOS, rng), gather)
 
@@ -244,7 +243,7 @@ def _decoded(name: str, entry: Entry, *, halve: bool) -> Pixels:
             raise TrainingError(f"a shard has a photo ({name}) that cannot be decoded: {error}") from error
 
 
-def _sample(entries: Iterator[Entry], count: int, rng: RandomGenerator) -> list[Entry]:
+def _sample(entries: Iterator[Entry], count: int, rng: np.random.Generator) -> list[Entry]:
     """`count` of the entries (all, if there are fewer), each as likely as any other (Vitter's algorithm R)."""
     kept: list[Entry] = []
     for i, entry in enumerate(entries):
@@ -288,7 +287,7 @@ class _Parts(Dataset[dict[str, Tensor]]):
         samples = []
         for position in range(first, first + self.share):
             pool = self.source.at(start, group_of(position, recipe.batch))
-            rng = RandomGenerator(Philox(key=[recipe.seed, start + position]))
+            rng = np.random.Generator(np.random.Philox(key=[recipe.seed, start + position]))
             samples.append(self.draw(pool, recipe.crop_at(step), rng))
         return stacked(samples)
 

@@ -215,11 +215,11 @@ class PriorStage(BaseStage):
         figures = {"val_loss": with_code}
         if self.config.semantic.code:
             figures["val_loss_without_code"] = without
-        return Validation(figures, self._images(model, self._held_back[0]))
+        return Validation(figures, {"structure_textured_clean": self._image(model)})
 
-    def _images(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _image(self, model: nn.Module) -> Tensor:
         """One held-back crop: its structure, the same with sampled texture, and the crop itself."""
-        one = {name: tensor[:1].to(device_of(model)) for name, tensor in batch.items()}
+        one = {name: tensor[:1].to(device_of(model)) for name, tensor in self._held_back[0].items()}
         levels, times = trailing(SAMPLING_STEPS, self.alpha_bars)
         code = noisy_code(self.encoder, one)
 
@@ -227,8 +227,7 @@ class PriorStage(BaseStage):
             return model(x, one["structure"], code, x.new_full((1,), times[step]))
 
         texture = self.scale * ddim(denoise, one["noise"], levels, self.config.prediction)
-        row = side_by_side(one["structure"], one["structure"] + texture, one["clean"])
-        return {"structure_textured_clean": row}
+        return side_by_side(one["structure"], one["structure"] + texture, one["clean"])
 
     @cached_property
     def _held_back(self) -> list[dict[str, Tensor]]:
