@@ -216,14 +216,12 @@ class AdapterStage(TaskStage[AdapterRecipe]):
         content = F.l1_loss(base, clean)
         figures = {"loss": texture + self.recipe.content * content, "texture": texture, "content": content}
         if self.recipe.detail > 0:
-            figures["detail"] = self._detail(x, predicted.float(), fixed, scale, batch)
+            predicted = predicted.float()
+            estimate = mix(x, -predicted, alpha_bar) if self.config.prediction == "v" else predicted
+            errors = detail_loss(fixed + scale * estimate, clean)
+            figures["detail"] = (errors * (batch["t"] < self.recipe.detail_until)).mean()
             figures["loss"] = figures["loss"] + self.recipe.detail * figures["detail"]
         return figures
-
-    def _detail(self, x: Tensor, predicted: Tensor, base: Tensor, scale: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        estimate = mix(x, -predicted, batch["alpha_bar"]) if self.config.prediction == "v" else predicted
-        errors = detail_loss(base + scale * estimate, batch["clean"])
-        return (errors * (batch["t"] < self.recipe.detail_until)).mean()
 
 
 ADAPTERS_STAGE = StageDefinition(AdapterRecipe(steps=20_000, rate=1e-3, ema=0.9995, predictor_rate=0.0), AdapterStage)
