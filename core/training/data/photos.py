@@ -108,6 +108,7 @@ class PhotoSource(Protocol):
 
     def at(self, sample: int, group: int = 0) -> Pool:
         """The pool that a group of the samples of a step are drawn from; `sample` is the number of the step's first."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -61,15 +61,19 @@ class TrainingStage(Protocol):
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """One sample, without a batch axis, from `rng` alone; called in a worker process. The loop stacks samples."""
+        ...
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalars by name, means over the batch; the one called "loss" is minimised."""
+        ...
 
     def validate(self, model: nn.Module) -> Validation:
         """Judge `model`, a copy with the averaged weights on the loop's device; no gradients, main process only."""
+        ...
 
     def facts(self) -> dict[str, Any]:
         """Measurements that a checkpoint should carry."""
+        ...
 
 
 class BaseStage:
@@ -108,12 +112,15 @@ class Auxiliary(Protocol):
 
         shared: the mean of a tensor over all processes, for gradients; every process calls it equally often.
         """
+        ...
 
     def state(self) -> dict[str, Tensor]:
         """Every number that the next step depends on."""
+        ...
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state` returned."""
+        ...
 
 
 def stacked(samples: Sequence[Arrays]) -> dict[str, Tensor]:
