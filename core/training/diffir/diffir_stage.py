@@ -173,7 +173,7 @@ class DiffirStage(BaseStage):
     def __init__(self, recipe: DiffirRecipe, model: nn.Module, data: TrainingData, *frozen: nn.Module) -> None:
         super().__init__(recipe.model, model, *frozen, task=recipe.task)
         self.recipe = recipe
-        self.held_back = held_back(data.val, recipe)
+        self.pairs = held_back(data.val, recipe)
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """Draw "image" and "clean"; see `draw_pair`."""
@@ -182,7 +182,7 @@ class DiffirStage(BaseStage):
     def pairs_for(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         """The held-back pairs, on the device of `model`."""
         device = device_of(model)
-        return [(image.to(device), clean.to(device)) for image, clean in self.held_back]
+        return [(image.to(device), clean.to(device)) for image, clean in self.pairs]
 
 
 class Student(DiffirStage):
