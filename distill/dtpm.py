@@ -22,7 +22,7 @@ from ..core.sampling.samplers import ddim
 from ..core.sampling.schedule import SCHEDULES, TRAINING_STEPS, trailing
 from ..core.sampling.steps import GAIN, Steps
 from ..core.training.data.photos import Pool
-from ..core.training.dtpm.semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from ..core.training.dtpm.dtpm_stage import CODE_DROP, CODE_NOISE, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
 from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays

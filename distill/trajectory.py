@@ -25,10 +25,9 @@ from torch import Tensor
 
 from ..core.sampling.steps import Steps
 from ..core.training.data.photos import Pool
-from ..core.training.loop.log import bar
-from ..core.training.loop.resume import clear_errors
+from ..core.training.loop.processes import resolve
+from ..core.training.loop.run_folder import bar, clear_errors
 from ..core.training.loop.stage import Arrays
-from ..core.training.loop.threads import resolve
 from .distillation import DistillRun, DistillStage
 from .system import DistillRecipe, implied_clean, snr_loss, state_at
 

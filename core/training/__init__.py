@@ -10,18 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .evaluation.results import evaluate
-    from .runs import read_recipe, train
+    from .runs import evaluate, read_recipe, train
 
 __all__ = ["evaluate", "read_recipe", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public function when it is first used."""
-    if name == "evaluate":
-        from .evaluation.results import evaluate
-
-        return evaluate
     if name in __all__:
         from . import runs
 

@@ -32,15 +32,9 @@ OCTAVES = 3
 
 
 def draw_level(alpha_bars: Sequence[float], shape: Sequence[int], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """Draw a random time and the noise of one sample.
+    """Draw a random time "t" () in (0, 1], its "alpha_bar" () and standard normal "noise" of `shape`, all float32.
 
-    Args:
-        alpha_bars: alpha_bar_1 .. alpha_bar_T, from nearly clean to nearly pure noise.
-        shape: Of the noise.
-        rng: The sample's generator.
-
-    Returns:
-        "t" float32 () in (0, 1], "alpha_bar" float32 () (that of t) and "noise" float32 of `shape`, standard normal.
+    alpha_bars: alpha_bar_1 .. alpha_bar_T, from nearly clean to nearly pure noise.
     """
     step = int(rng.integers(1, len(alpha_bars) + 1))
     return {
@@ -52,18 +46,13 @@ def draw_level(alpha_bars: Sequence[float], shape: Sequence[int], rng: np.random
 
 def mix(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """x_t = sqrt(alpha_bar) clean + sqrt(1 - alpha_bar) noise. clean, noise: (N, ...); alpha_bar: (N,) in [0, 1]."""
-    alpha_bar = _spread(alpha_bar, clean)
+    alpha_bar = alpha_bar.reshape(-1, *[1] * (clean.dim() - 1))
     return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
 
 
 def v_target(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """The target v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean (Salimans and Ho 2022, App. D); see `mix`."""
-    alpha_bar = _spread(alpha_bar, clean)
-    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
-
-
-def _spread(alpha_bar: Tensor, like: Tensor) -> Tensor:
-    return alpha_bar.reshape(-1, *[1] * (like.dim() - 1))
+    return mix(noise, -clean, alpha_bar)
 
 
 def psnr_loss(restored: Tensor, clean: Tensor, floor: float = 1e-6) -> Tensor:
@@ -113,17 +102,11 @@ def sigma_loss(sigma: Tensor, error: Tensor) -> Tensor:
 def diffusion_loss(
     predicted: Tensor, clean: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: str, snr_cap: float = 0.0
 ) -> Tensor:
-    """Mean squared error on the prediction.
+    """Mean squared error on the prediction, "v" or "x0", of the scaled residual `clean`; see `mix` for the arrays.
 
-    Args:
-        predicted: (N, C, H, W), the model's output.
-        clean: The scaled residual, (N, C, H, W).
-        noise: Standard normal, (N, C, H, W).
-        alpha_bar: (N,) in [0, 1].
-        prediction: "v" or "x0".
-        snr_cap: Above 0, the x0 error is weighted by min(SNR, snr_cap) instead (Hang et al., "Efficient Diffusion
-            Training via Min-SNR Weighting Strategy", ICCV 2023; 5 there). That leaves the noisiest times, where
-            few-step sampling begins, nearly untrained; so it is not our default.
+    With `snr_cap` above 0, the x0 error is weighted by min(SNR, snr_cap) instead (Hang et al., "Efficient Diffusion
+    Training via Min-SNR Weighting Strategy", ICCV 2023; 5 there). That leaves the noisiest times, where few-step
+    sampling begins, nearly untrained; so it is not our default.
     """
     target = v_target(clean, noise, alpha_bar) if prediction == "v" else clean
     errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))

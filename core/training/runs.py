@@ -1,8 +1,4 @@
-"""Training from Python: `read_recipe` and `train`, which `pocketprior train` calls; and the cooling of a run.
-
-Cooling shows how good a run with a constant rate is by now: a copy of its state is trained for a few more steps while
-the rate falls to zero. The run itself stays as it is. The copy is an ordinary run: after a kill it resumes.
-"""
+"""Training and evaluation from Python: the functions that `pocketprior train` and `pocketprior evaluate` call."""
 
 from __future__ import annotations
 
@@ -15,25 +11,34 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..arrays import Image
 from ..degradations import TASKS
 from ..errors import UnknownNameError, UsageError
+from ..files import write_text
 from ..models import checkpoints
-from ..models.semantic_code import open_semantic, semantic_file
+from ..models.dtpm import DtpmConfig, Predictor
+from ..models.gen2res import SHIPPED_BASE, build, load_base
+from ..models.semantic_code import encoder_of, open_semantic, semantic_file
+from ..photo.io import read
+from ..photo.listing import clean_photos
 from .data.pairs import PairUse
-from .data.photos import TrainingData
+from .data.photos import TrainingData, to_8_bits
 from .data.sources import file_hash, open_data
-from .loop.loop import SavedStep
+from .evaluation import diffir, dtpm, gen2res
+from .evaluation.score import ResultTable, page, square
+from .loop.loop import CHECKPOINT_NAME, SavedStep
 from .loop.loop import train as train_stage
-from .loop.processes import close, processes
+from .loop.processes import Threads, close, parse_threads, processes
 from .loop.recipe import Recipe
-from .loop.resume import COOLED_PREFIX, RECIPE_NAME, STATE_NAME, check_run, claim_run, clear_errors, steps_done
+from .loop.run_folder import COOLED_PREFIX, RECIPE_NAME, STATE_NAME, check_run, claim_run, clear_errors, steps_done
 from .loop.stage import TrainingStage
-from .loop.threads import Threads, parse_threads
-from .stages import SEMANTIC, find_stage, thumbnail_side
+from .stages import SEMANTIC, find_stage
 
-__all__ = ["configured", "cool", "read_recipe", "run_options", "train"]
+__all__ = ["configured", "cool", "evaluate", "read_recipe", "run_options", "train"]
 
 R = TypeVar("R", bound=Recipe)
+
+NOISY_PHOTOS, NOISY_SIDE = 6, 192  # evenly spaced, their centres: BM3D is slow
 
 
 def read_recipe(
@@ -71,9 +76,7 @@ def read_recipe(
 def configured(default: R, path: Path | None, settings: Sequence[str], **changes: Any) -> R:
     """`default`, or the recipe in the file `path`, with the changes that are not None and then the settings.
 
-    Raises:
-        UsageError: For an unknown task or a value that does not fit.
-        TrainingError: For a file that is not a recipe of this kind.
+    Raises UsageError for an unknown task or a value that does not fit, TrainingError for a file of another recipe.
     """
     recipe = type(default).load(path) if path else default
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
@@ -146,14 +149,10 @@ def train(
             kind: open_semantic(path) if kind == SEMANTIC else checkpoints.load(Path(path), kind)
             for kind, path in paths.items()
         }
+        semantic = getattr(getattr(recipe, "model", None), "semantic", None)
+        side, structures = semantic.size if semantic else 0, entry.structures
         photos, inputs = open_data(
-            data,
-            val,
-            use=use,
-            seed=recipe.seed,
-            crop=recipe.largest_crop,
-            side=thumbnail_side(recipe),
-            structures=entry.structures,
+            data, val, use=use, seed=recipe.seed, crop=recipe.largest_crop, side=side, structures=structures
         )
         inputs |= {kind: file_hash(semantic_file(path)) for kind, path in paths.items()}
         torch.manual_seed(recipe.seed)
@@ -177,9 +176,11 @@ def cool(
     inputs: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Generator[SavedStep]:
-    """Train a copy of the run `run`, whose recipe is given, for `steps` more steps; options are those of `loop.train`.
+    """Train a copy of the run `run`, whose recipe is given, for `steps` more steps while the rate falls to zero.
 
-    The copy is in the run's folder under the number of steps that the run has done, and draws the samples that follow.
+    It shows how good a run with a constant rate is by now; the run itself stays as it is. The copy is an ordinary run,
+    which resumes after a kill, in the run's folder under the number of steps that the run has done. It draws the
+    samples that follow. Options are those of `loop.train`.
 
     Raises:
         UsageError: If the rate of the run is not constant or still rises.
@@ -203,3 +204,65 @@ def cool(
         claim_run(out, replace(recipe, steps=end, cooldown=steps / (end - recipe.warmup)), inputs or {})
     group.wait_for_everyone()
     yield from train_stage(stage, data, type(recipe).load(out / RECIPE_NAME), out, inputs=inputs, **options)
+
+
+def evaluate(data: Path, out: Path, *, runs: Path, work: Path, side: int = 320, task: str = "noise") -> int:
+    """Measure every trained system on held-back photos and write a page of tables.
+
+    Args:
+        data: Folder of photos with a manifest.csv; those with split=val and use=any are measured.
+        out: The page, a Markdown file.
+        runs: Folder of run folders: one per task for DTPM, "diffir", "diffir-pretrain", "predictor", ...
+        work: Folder of the runs that constrain Gen2Res to albums; finished ones are used again.
+        side: Side of the centre squares that are measured, pixels.
+        task: Damage of the album photos; one of `degradations.TASKS`.
+
+    Returns:
+        The number of tables.
+
+    Raises:
+        UsageError: If the page cannot be written, or a photo is too small.
+        CheckpointError: If a checkpoint is missing or of another kind.
+        MissingExtraError: Without the package bm3d.
+    """
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder of '{out}' does not exist; create it, or choose another -o")
+    listed = clean_photos(data, split="val", use="any")
+    photos = [square(to_8_bits(read(row.path).pixels, halve=True), side) for row in listed if row.set != "dreambooth"]
+    albums = sorted({row.path.parent for row in listed if row.set == "dreambooth"})
+    tables = [*_with_tasks(runs, photos), *_with_noise(photos), *_with_albums(runs, albums, work, task, side)]
+    text = page(
+        f"pocketprior evaluate --data DATA --task {task} -o docs/results.md",
+        f"the centre {side} x {side} of {len(photos)} held-back photos; {len(albums)} held-back albums",
+        tables,
+    )
+    write_text(out, text)
+    return len(tables)
+
+
+def _with_tasks(folder: Path, photos: Sequence[Image]) -> list[ResultTable]:
+    """A DTPM for each task, in the folder of that name; one DiffIR with its first stage, and V1 if it is there."""
+    kinds = ("semantic", "diffir", "diffir-pretrain", "diffir-v1")
+    semantic, model, pretrained, v1 = (folder / kind / CHECKPOINT_NAME for kind in kinds)
+    encoder = encoder_of(checkpoints.load(semantic, "semantic")) if semantic.exists() else None
+    tasks = [folder / task / CHECKPOINT_NAME for task in TASKS if (folder / task).is_dir()]
+    found = [dtpm.evaluate(path, encoder, photos) for path in tasks]
+    return [*found, diffir.evaluate(model, pretrained, photos, v1 if v1.exists() else None)]
+
+
+def _with_noise(photos: Sequence[Image]) -> list[ResultTable]:
+    """The base of Gen2Res on some of the photos, at each strength of the noise."""
+    count = min(NOISY_PHOTOS, len(photos))
+    chosen = [square(to_8_bits(photos[i * len(photos) // count], halve=False), NOISY_SIDE) for i in range(count)]
+    denoiser = build(load_base(SHIPPED_BASE))
+    return [gen2res.noise_table(denoiser, chosen, sigma) for sigma in gen2res.NOISE_SIGMAS]
+
+
+def _with_albums(folder: Path, albums: Sequence[Path], work: Path, task: str, side: int) -> list[ResultTable]:
+    checkpoint = checkpoints.load(folder / "predictor" / CHECKPOINT_NAME, "predictor")
+    predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor).eval()
+    predictor.load_state_dict(checkpoint.tensors)
+    tables = [
+        gen2res.evaluate(album, SHIPPED_BASE, predictor, work / album.name, task=task, side=side) for album in albums
+    ]
+    return [*tables, gen2res.overall(tables)] if tables else []

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from .loop.recipe import Recipe
     from .loop.stage import StageDefinition
 
-__all__ = ["MODEL_SIZES", "SEMANTIC", "SYSTEMS", "StageEntry", "find_stage", "thumbnail_side"]
+__all__ = ["MODEL_SIZES", "SEMANTIC", "SYSTEMS", "StageEntry", "find_stage"]
 
 SEMANTIC = "semantic"  # the kind of checkpoint that only models with a semantic code need
 MODEL_SIZES = {  # the names in CONFIGS of `core.models`
@@ -43,18 +42,18 @@ class StageEntry:
 
 SYSTEMS: dict[str, dict[str, StageEntry]] = {
     "dtpm": {
-        "semantic": StageEntry(".dtpm.semantic:SEMANTIC_STAGE", tasked=False),
-        "predictor": StageEntry(".dtpm.predictor:PREDICTOR_STAGE"),
+        "semantic": StageEntry(".dtpm.prior:SEMANTIC_STAGE", tasked=False),
+        "predictor": StageEntry(".dtpm.task:PREDICTOR_STAGE"),
         "prior": StageEntry(".dtpm.prior:PRIOR_STAGE", (SEMANTIC,), structures=True, tasked=False),
-        "adapters": StageEntry(".dtpm.adapters:ADAPTERS_STAGE", (SEMANTIC, "prior", "predictor")),
-        "finish": StageEntry(".dtpm.adapters:FINISH_STAGE", (SEMANTIC, "dtpm")),
-        "delta": StageEntry(".dtpm.predictor:DELTA_STAGE", ("dtpm",)),
+        "adapters": StageEntry(".dtpm.task:ADAPTERS_STAGE", (SEMANTIC, "prior", "predictor")),
+        "finish": StageEntry(".dtpm.task:FINISH_STAGE", (SEMANTIC, "dtpm")),
+        "delta": StageEntry(".dtpm.task:DELTA_STAGE", ("dtpm",)),
     },
     "diffir": {
-        "pretrain": StageEntry(".diffir.regression:PRETRAIN_STAGE"),
-        "warmup": StageEntry(".diffir.regression:WARMUP_STAGE", ("diffir-pretrain",)),
-        "joint": StageEntry(".diffir.regression:JOINT_STAGE", ("diffir-pretrain", "diffir-warmup")),
-        "adversarial": StageEntry(".diffir.adversarial:ADVERSARIAL_STAGE", ("diffir-pretrain", "diffir")),
+        "pretrain": StageEntry(".diffir.phases:PRETRAIN_STAGE"),
+        "warmup": StageEntry(".diffir.phases:WARMUP_STAGE", ("diffir-pretrain",)),
+        "joint": StageEntry(".diffir.phases:JOINT_STAGE", ("diffir-pretrain", "diffir-warmup")),
+        "adversarial": StageEntry(".diffir.phases:ADVERSARIAL_STAGE", ("diffir-pretrain", "diffir")),
     },
     "gen2res": {
         "base": StageEntry(".gen2res.base:BASE_STAGE", tasked=False),
@@ -70,9 +69,3 @@ def find_stage(system: str, stage: str) -> StageEntry:
     if stage not in SYSTEMS[system]:
         raise UnknownNameError(f"stage of {system}", stage, SYSTEMS[system])
     return SYSTEMS[system][stage]
-
-
-def thumbnail_side(recipe: Recipe) -> int:
-    """Side of the thumbnails that the semantic encoder takes, pixels; 0 for a model without one."""
-    semantic = getattr(getattr(recipe, "model", None), "semantic", None)
-    return semantic.size if semantic else 0

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Distil, reporting on stderr, also when texture is being lost. Ctrl-C saves and says how to resume."""
-    from ...core.training.loop.resume import interrupted
+    from ...core.training.loop.run_folder import interrupted
     from ..distillation import LOST, distill, distill_recipe
 
     recipe = distill_recipe(args.method, args.recipe, sampling_steps=args.steps, task=args.task, settings=args.set)

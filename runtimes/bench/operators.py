@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ...core.markdown import table
 from ...core.pack.manifest import Manifest
-from .graph_speed import inputs
+from .speed import inputs
 
 __all__ = ["OperatorTime", "operator_table", "operator_times"]
 

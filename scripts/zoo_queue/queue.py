@@ -28,7 +28,7 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.pack.json import decode
 from pocketprior.core.training.data.sources import file_hash
 from pocketprior.core.training.loop.recipe import Recipe
-from pocketprior.core.training.loop.resume import COOLED_PREFIX, STATE_NAME, cooled_copies, is_finished, steps_done
+from pocketprior.core.training.loop.run_folder import COOLED_PREFIX, STATE_NAME, cooled_copies, is_finished, steps_done
 
 __all__ = ["Place", "Status", "ZooModel", "ZooStage", "advance", "keep", "read_models", "status", "work"]
 

@@ -12,9 +12,9 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.core.training.evaluation.score import MethodFigures
 from pocketprior.distill import students
-from pocketprior.distill.distill_stage import DistillRecipe
 from pocketprior.distill.distillation import open_system
 from pocketprior.distill.students import StudentFigures, best, collected, cpu_seconds
+from pocketprior.distill.system import DistillRecipe
 from support.small_models import CONFIG, small_model
 
 FACTS = {"task": "cleanup", "method": "trajectory", "step": 9}

@@ -17,7 +17,7 @@ import torch
 from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.models import checkpoints
-from pocketprior.core.training.loop.resume import is_finished
+from pocketprior.core.training.loop.run_folder import is_finished
 from support.toy_training import RECIPE, ToyConfig, record
 from zoo_queue import command
 from zoo_queue import queue as zoo_queue

@@ -14,9 +14,8 @@ from pocketprior.core.models.checkpoints import Checkpoint
 from pocketprior.core.models.dtpm import DenoiserConfig, Dtpm, DtpmConfig, Predictor, PredictorConfig, TextureDenoiser
 from pocketprior.core.models.semantic_code import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from pocketprior.core.training.data.photos import Pool
-from pocketprior.core.training.dtpm.adapters import ADAPTERS_STAGE, FINISH_STAGE
-from pocketprior.core.training.dtpm.predictor import PREDICTOR_STAGE
 from pocketprior.core.training.dtpm.prior import PRIOR_STAGE
+from pocketprior.core.training.dtpm.task import ADAPTERS_STAGE, FINISH_STAGE, PREDICTOR_STAGE
 from pocketprior.core.training.loop.stage import StageDefinition, TrainingStage, stacked
 
 SEMANTIC = SemanticConfig(size=16, code=6, widths=(8, 8))

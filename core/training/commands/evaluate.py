@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure every system whose checkpoint is there and write the page."""
-    from ..evaluation.results import evaluate
+    from ..runs import evaluate
 
     count = evaluate(args.data, args.out, runs=args.checkpoints, work=args.work, side=args.side, task=args.task)
     print(f"{args.out}: {count} tables")

@@ -68,28 +68,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, reporting on stderr; Ctrl-C saves and says how to resume."""
-    from ..loop.resume import interrupted
+    from ..loop.run_folder import interrupted
     from ..runs import read_recipe, train
 
     given = {kind: getattr(args, kind.replace("-", "_")) for kind in SYSTEMS[args.system][args.stage].earlier}
+    earlier = {kind: path for kind, path in given.items() if path is not None}
     size, task = getattr(args, "size", None), getattr(args, "task", None)
     recipe = read_recipe(args.system, args.stage, args.recipe, size=size, task=task, settings=args.set)
+    names = ("system", "stage", "data", "out", "val", "use", "start", "workers", "minutes", "threads")
+    options = {name: getattr(args, name) for name in names}
     try:
-        for _ in train(
-            recipe,
-            system=args.system,
-            stage=args.stage,
-            data=args.data,
-            out=args.out,
-            val=args.val,
-            use=args.use,
-            earlier={kind: path for kind, path in given.items() if path is not None},
-            start=args.start,
-            cool_steps=args.cool,
-            workers=args.workers,
-            minutes=args.minutes,
-            threads=args.threads,
-        ):
+        for _ in train(recipe, earlier=earlier, cool_steps=args.cool, **options):
             pass
     except KeyboardInterrupt:
         return interrupted(args.out)

@@ -108,8 +108,7 @@ def find_pairs(folder: Path, split: str, *, use: PairUse = "any", whole: bool = 
 
 def is_paired(folder: Path) -> bool:
     """Whether `folder` holds pairs in one of the `CONVENTIONS`, even if some photos have no partner."""
-    folders = [path for path in (folder, *folder.rglob("*")) if path.is_dir()]
-    return any(any(_pairs_in(place, convention)) for convention in CONVENTIONS for place in folders)
+    return _layout(folder) is not None
 
 
 def _as_given(path: Path, folder: Path) -> Path:
@@ -144,14 +143,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def _by_convention(folder: Path, split: str, whole: bool) -> list[PhotoPair]:
+def _layout(folder: Path) -> tuple[Convention, list[Path]] | None:
+    """The first convention that finds pairs under `folder`, and the folders that they stand in."""
     folders = sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir())
     for convention in CONVENTIONS:
         places = [place for place in folders if any(_pairs_in(place, convention))]
         if places:
-            return _part(folder, places, convention, split, whole)
-    tried = "; ".join(map(str, CONVENTIONS))
-    raise UsageError(f"'{folder}' holds no pairs of photos in a layout known here; arrange it as one of: {tried}")
+            return convention, places
+    return None
 
 
 def _photos(folder: Path) -> list[Path]:
@@ -167,13 +166,18 @@ def _pairs_in(place: Path, convention: Convention) -> Iterator[PhotoPair]:
             yield PhotoPair(path, clean[partner])
 
 
-def _part(folder: Path, places: Sequence[Path], convention: Convention, split: str, whole: bool) -> list[PhotoPair]:
+def _by_convention(folder: Path, split: str, whole: bool) -> list[PhotoPair]:
     """The pairs of one split, from its own folders or held back from the training pairs."""
+    found = _layout(folder)
+    if found is None:
+        tried = "; ".join(map(str, CONVENTIONS))
+        raise UsageError(f"'{folder}' holds no pairs of photos in a layout known here; arrange it as one of: {tried}")
+    convention, places = found
     own = {name: [place for place in places if _is_part(place.relative_to(folder), name)] for name in SPLITS}
     parted = any(own.values())
     sources = own[split] or (own["train"] if parted and split == "val" else [] if parted else places)
     if not sources:
-        there = ", ".join(name for name, found in own.items() if found)
+        there = ", ".join(name for name, having in own.items() if having)
         raise UsageError(f"'{folder}' has folders for {there}, but none for '{split}'; choose one that it has")
     pairs = _complete(folder, sources, convention)
     if split == "test" or own["val"] or (whole and (split == "train" or not parted)):
@@ -212,12 +216,12 @@ def _some(names: Sequence[str]) -> str:
 
 def _check_sizes(pairs: Iterable[PhotoPair]) -> None:
     """Raise TrainingError unless the photos of each pair have equal sizes; reads only the headers of the files."""
-    unequal = [
-        f"{pair.damaged} ({width} x {height}) and {pair.clean.name} ({clean_width} x {clean_height})"
-        for pair in pairs
-        for (width, height), (clean_width, clean_height) in [(_size(pair.damaged), _size(pair.clean))]
-        if (width, height) != (clean_width, clean_height)
-    ]
+    unequal = []
+    for pair in pairs:
+        (width, height), (clean_width, clean_height) = map(_size, pair)
+        if (width, height) != (clean_width, clean_height):
+            clean = f"{pair.clean.name} ({clean_width} x {clean_height})"
+            unequal.append(f"{pair.damaged} ({width} x {height}) and {clean}")
     if unequal:
         raise TrainingError(f"the photos of {len(unequal)} pairs differ in size: {_some(unequal)}; crop them alike")
 

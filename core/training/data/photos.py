@@ -20,7 +20,7 @@ from ...degradations.filters import structure
 from ...errors import TrainingError
 from ...photo.io import read
 from ...photo.resize import thumbnail
-from ..loop.log import bar
+from ..loop.run_folder import bar
 
 __all__ = [
     "CONTEXTS",
@@ -93,7 +93,8 @@ class Pool:
         elif task is not None:
             clean = replace(clean, grey=rng.random() < GREY)
             damaged = tasks[task].damage(clean, rng)
-            damaged = _grey(damaged) if clean.grey else damaged
+            if clean.grey:  # damage without colour as well: one channel, repeated, so that noise keeps its strength
+                damaged = np.repeat(damaged[..., 1:2], 3, axis=2)
         smooth = window(self.structures[index]).pixels() if self.structures else EMPTY
         return Crop(clean.pixels(), smooth, damaged, self.contexts[row])
 
@@ -118,11 +119,6 @@ class TrainingData:
     val: Pool
 
 
-def _grey(damaged: FloatImage) -> FloatImage:
-    """Damage of a greyscale photo without colour: one channel, repeated, so that noise keeps its strength."""
-    return np.repeat(damaged[..., 1:2], 3, axis=2)
-
-
 def planar(image: FloatImage) -> FloatImage:
     """(H, W, 3) -> (3, H, W), contiguous."""
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
@@ -133,23 +129,17 @@ def val_pairs(pool: Pool, task: str, size: int = 256) -> tuple[Tensor, Tensor]:
 
     The whole photos are damaged, each with a seed of its own that never changes.
     """
-    pairs = [
-        (_centre(_damaged(pool, i, task), size), _centre(Window.whole(photo).pixels(), size))
-        for i, photo in enumerate(pool.photos)
-    ]
-    damaged, clean = (torch.from_numpy(np.stack([planar(p) for p in side])) for side in zip(*pairs, strict=True))
-    return damaged, clean
-
-
-def _damaged(pool: Pool, index: int, task: str) -> FloatImage:
-    if pool.damaged:
-        return Window.whole(pool.damaged[index]).pixels()
-    return TASKS[task].damage(Window.whole(pool.photos[index]), np.random.default_rng(index))
-
-
-def _centre(image: FloatImage, size: int) -> FloatImage:
-    y, x = ((side - size) // 2 for side in image.shape[:2])
-    return image[y : y + size, x : x + size]
+    damaged, clean = [], []
+    for i, photo in enumerate(pool.photos):
+        whole = Window.whole(photo)
+        if pool.damaged:
+            worse = Window.whole(pool.damaged[i]).pixels()
+        else:
+            worse = TASKS[task].damage(whole, np.random.default_rng(i))
+        y, x = ((side - size) // 2 for side in photo.shape[:2])
+        for crops, image in ((damaged, worse), (clean, whole.pixels())):
+            crops.append(planar(image[y : y + size, x : x + size]))
+    return torch.from_numpy(np.stack(damaged)), torch.from_numpy(np.stack(clean))
 
 
 def load(
@@ -182,17 +172,11 @@ def load(
 def gather(
     photos: Sequence[Pixels], damaged: Sequence[Pixels] = (), *, minimum: int, side: int, structures: bool
 ) -> Pool:
-    """A pool of decoded photos, without those that have a side below `minimum` pixels.
+    """A pool of decoded photos (H, W, 3), without those that have a side below `minimum` pixels.
 
-    Args:
-        photos: (H, W, 3).
-        damaged: Empty, or one photo for each of `photos`.
-        minimum: Pixels.
-        side: Of the context thumbnails, 0 for none.
-        structures: Whether to compute the structure layers (about 0.3 s per megapixel).
-
-    Raises:
-        TrainingError: If no photo is large enough.
+    damaged: empty, or one photo for each of `photos`. side: of the context thumbnails, pixels, 0 for none. structures:
+    whether to compute the structure layers (about 0.3 s per megapixel). Raises TrainingError if no photo is large
+    enough.
     """
     kept = [i for i, photo in enumerate(photos) if min(photo.shape[:2]) >= minimum]
     if not kept:

@@ -12,39 +12,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.random import Generator
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...arrays import FloatImage
+from ...arrays import FloatImage, Floats
 from ...degradations import SHRINKS, TASKS, Thickness, brush_mask
 from ...errors import TrainingError, UnknownNameError, UsageError
 from ...models.checkpoints import Checkpoint, from_dict
 from ...models.diffir import CONFIGS, CpenS1, Diffir, DiffirConfig, composed
-from ..data.photos import Pool, planar, val_pairs
+from ..data.photos import Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import device_of
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, Validation, stacked
+from ..loop.stage import Arrays, BaseStage, Validation, stacked
 from ..losses import mix
 
 __all__ = [
     "DiffirRecipe",
-    "Priors",
+    "DiffirStage",
     "Student",
-    "check_config",
     "draw_pair",
-    "frozen_target",
     "held_back",
     "restored_psnr",
     "standardise",
     "starting_pairs",
     "strip",
-    "trained_model",
     "validation",
 ]
 
@@ -92,7 +88,7 @@ def draw_pair(pool: Pool, crop: int, recipe: DiffirRecipe, rng: Generator) -> Ar
     return {"image": planar(square.damaged), "clean": planar(square.clean)}
 
 
-def _masked(clean: FloatImage, thickness: Thickness, rng: Generator) -> NDArray[np.float32]:
+def _masked(clean: FloatImage, thickness: Thickness, rng: Generator) -> Floats:
     """(4, H, W): the image, zero where it is masked, and the mask, 1 there."""
     height, width = clean.shape[:2]
     mask = brush_mask(height, width, thickness, rng).astype(np.float32)[:, :, np.newaxis]
@@ -128,13 +124,8 @@ def validation(
 ) -> Validation:
     """PSNR in dB of held-back photos under three priors: each photo's own, the next photo's, the mean of all.
 
-    Args:
-        pairs: (image, clean) of each photo.
-        priors: The prior of each photo, (1, ipr).
-        restore: (image, prior) -> restored image.
-
-    Returns:
-        The figures, and a strip of the first photo.
+    pairs: (image, clean) of each photo. priors: of each photo, (1, ipr). restore: (image, prior) -> restored image.
+    Shows a strip of the first photo.
     """
     mean = torch.cat(list(priors)).mean(dim=0, keepdim=True)
     given = {"val_psnr": priors, "val_psnr_other": [*priors[1:], priors[0]], "val_psnr_mean": [mean] * len(priors)}
@@ -176,45 +167,59 @@ def standardise(network: nn.Module, *inputs: Tensor) -> None:
         hook.remove()
 
 
-class Priors(NamedTuple):
-    """Prior vectors of a batch, (N, ipr)."""
+class DiffirStage(BaseStage):
+    """A stage of DiffIR on pairs."""
 
-    target: Tensor  # Z, of the frozen CPEN_S1
-    estimate: Tensor  # Z^, at the end of the reverse chain
-
-
-class Student:
-    """Stage 2: a `Diffir` that learns the priors of a frozen CPEN_S1; a phase adds the trained parts and the loss."""
-
-    def __init__(self, recipe: DiffirRecipe, model: Diffir, target: CpenS1, val: Pool) -> None:
+    def __init__(self, recipe: DiffirRecipe, model: nn.Module, data: TrainingData, *frozen: nn.Module) -> None:
+        super().__init__(recipe.model, model, *frozen, task=recipe.task)
         self.recipe = recipe
-        self.config = model.config
-        self.diffir = model
-        self.model: nn.Module = model
-        self.target = target
-        self.frozen = nn.ModuleList([target])
-        self.pairs = held_back(val, recipe)
+        self.pairs = held_back(data.val, recipe)
+
+    def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
+        """Draw "image" and "clean"; see `draw_pair`."""
+        return draw_pair(pool, crop, self.recipe, rng)
+
+    def pairs_for(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """The held-back pairs, on the device of `model`."""
+        device = device_of(model)
+        return [(image.to(device), clean.to(device)) for image, clean in self.pairs]
+
+
+class Student(DiffirStage):
+    """Stage 2: a `Diffir` that learns the priors of a frozen CPEN_S1; a phase adds the trained parts and the loss.
+
+    Raises UsageError if an earlier stage trained another model.
+    """
+
+    def __init__(self, recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> None:
+        for checkpoint in earlier.values():
+            _check_config(recipe, checkpoint)
+        self.diffir, self.target = Diffir(recipe.model), CpenS1(recipe.model)
+        earlier["diffir-pretrain"].fill(self.target, "cpen")
+        super().__init__(recipe, self.diffir, data, self.target.eval().requires_grad_(False))
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """Draw "image", "clean", and the "noise" (ipr,) for the target's prior."""
-        noise = rng.standard_normal(self.config.ipr, dtype=np.float32)
-        return {**draw_pair(pool, crop, self.recipe, rng), "noise": noise}
+        noise = rng.standard_normal(self.recipe.model.ipr, dtype=np.float32)
+        return {**super().draw(pool, crop, rng), "noise": noise}
 
-    def priors(self, image: Tensor, batch: dict[str, Tensor]) -> Priors:
-        """Z, and Z^ by all T steps from Z at the last level; only the end of the chain is supervised."""
+    def priors(self, image: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Prior vectors, (N, ipr): Z of the frozen CPEN_S1, and Z^ by all T steps from Z at the last level.
+
+        Only the end of the chain is supervised.
+        """
         with torch.no_grad():
             target = self.target(image, batch["clean"]).float()
         alpha_bar = target.new_full((len(target),), self.diffir.levels[0])
         start = mix(target, batch["noise"], alpha_bar)
-        return Priors(target, self.diffir.prior(self.diffir.condition(image), start).float())
+        return target, self.diffir.prior(self.diffir.condition(image), start).float()
 
     def validate(self, model: nn.Module) -> Validation:
         """PSNR in dB as deployed, under another photo's prior and the mean; error of the prior, and of a constant."""
         assert isinstance(model, Diffir)
-        device = device_of(model)
-        pairs = [(image.to(device), clean.to(device)) for image, clean in self.pairs]
+        pairs = self.pairs_for(model)
         random = torch.Generator().manual_seed(0)
-        noises = [torch.randn(1, self.config.ipr, generator=random).to(device) for _ in pairs]
+        noises = [torch.randn(1, model.config.ipr, generator=random).to(image.device) for image, _ in pairs]
         priors = [model.prior(model.condition(image), z) for (image, _), z in zip(pairs, noises, strict=True)]
         targets = torch.cat([self.target(*pair) for pair in pairs])
         found = validation(pairs, priors, model.restore)
@@ -224,32 +229,9 @@ class Student:
         }
         return Validation(found.figures | {name: float(value) for name, value in errors.items()}, found.images)
 
-    def facts(self) -> dict[str, Any]:
-        """The task it was trained for."""
-        return {"task": self.recipe.task}
 
-
-def frozen_target(pretrained: Checkpoint) -> CpenS1:
-    """The CPEN_S1 of a checkpoint of stage 1."""
-    target = CpenS1(from_dict(DiffirConfig, pretrained.config))
-    pretrained.fill(target, "cpen")
-    return target.eval().requires_grad_(False)
-
-
-def trained_model(recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], kind: str) -> Diffir:
-    """The whole model of the earlier stage `kind`. Raises UsageError if an earlier stage trained another model."""
-    for checkpoint in earlier.values():
-        check_config(recipe, checkpoint)
-    model = Diffir(recipe.model)
-    earlier[kind].fill(model)
-    return model
-
-
-def check_config(recipe: DiffirRecipe, checkpoint: Checkpoint) -> None:
-    """Raise UsageError if a checkpoint of an earlier stage holds another model than the recipe.
-
-    The number of diffusion steps is not part of stage 1.
-    """
+def _check_config(recipe: DiffirRecipe, checkpoint: Checkpoint) -> None:
+    """Raise UsageError for the checkpoint of another model; the number of diffusion steps is not part of stage 1."""
     given = from_dict(DiffirConfig, checkpoint.config)
     wanted = recipe.model
     if checkpoint.kind == "diffir-pretrain":

@@ -1,13 +1,17 @@
-"""What the stages of DTPM share: the models they start from, the stage-II base class, the held-back photos."""
+"""What the stages of DTPM share: the models they start from, codes, the stage-II base class, the held-back photos.
+
+The stages with a code see few photos and many crops: `draw_code` therefore makes the codes noisy, and drops some.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor, nn
@@ -17,14 +21,25 @@ from ...models.checkpoints import Checkpoint, from_dict
 from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
 from ...models.semantic_code import NO_SEMANTIC, NoEncoder, encoder_of
 from ...sampling.schedule import SCHEDULES, trailing
-from ..data.photos import CONTEXTS, Pool, TrainingData, planar, val_pairs
+from ..data.photos import CONTEXTS, Pixels, Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, Validation
-from .semantic import CODE_DROP, CODE_NOISE, draw_code
+from ..loop.stage import Arrays, BaseStage, Validation
 
-__all__ = ["HeldBackPairs", "TaskRecipe", "TaskStage", "calibration", "check_model", "frozen_encoder", "trained_parts"]
+__all__ = [
+    "CODE_DROP",
+    "CODE_NOISE",
+    "TaskRecipe",
+    "TaskStage",
+    "calibration",
+    "check_model",
+    "draw_code",
+    "frozen_encoder",
+    "noisy_code",
+]
 
+CODE_DROP = 0.1  # share of crops trained without a code
+CODE_NOISE = 0.3  # standard deviation of noise on the (unit variance) codes
 GAINS = (0, 0.5, 1)
 DEVIATION_STEPS = (1, 2, 4, 8, 50)  # for which the deviation of the samples is measured
 DEVIATION_PHOTOS = 8
@@ -41,21 +56,6 @@ def check_model(kind: str, checkpoint: Checkpoint, model: DtpmConfig, *names: st
     """Raise UsageError, with the settings that fit, unless the checkpoint's model has the same fields `names`."""
     theirs = from_dict(DtpmConfig, checkpoint.config)
     _check(kind, {name: getattr(theirs, name) for name in names}, model)
-
-
-def trained_parts(dtpm: Dtpm, predictor_rate: float) -> dict[str, float]:
-    """The parts of a DTPM that stage II trains, with their shares of the rate: the adapters, and the predictor.
-
-    Raises UsageError if a calibrated predictor would learn: its sigma would no longer be that of its errors.
-    """
-    if predictor_rate == 0:
-        return {"adapters": 1.0}
-    if dtpm.predictor.calibrated:
-        raise UsageError(
-            f"a calibrated predictor is frozen in stage II; expected predictor_rate=0, got {predictor_rate:g}; give "
-            "--set predictor_rate=0"
-        )
-    return {"adapters": 1.0, **dict.fromkeys(dtpm.predictor_parts(), predictor_rate)}
 
 
 def _check(kind: str, theirs: Mapping[str, Any], model: DtpmConfig) -> None:
@@ -78,6 +78,23 @@ def _settings(name: str, theirs: Any, ours: Any) -> Iterator[str]:
         yield f"{name}={','.join(map(str, theirs)) if isinstance(theirs, tuple) else theirs}"
 
 
+def draw_code(thumbnail: Pixels, length: int, drop: float, noise: float, rng: Generator) -> Arrays:
+    """Draw "code_noise" float32 (length,) and "code_kept" float32 (), 0 or 1, for the "thumbnail" uint8 (3, S, S)."""
+    return {
+        "thumbnail": thumbnail,
+        "code_noise": np.float32(noise) * rng.standard_normal(length, dtype=np.float32),
+        "code_kept": np.array(rng.random() >= drop, np.float32),
+    }
+
+
+def noisy_code(encode: Callable[[Tensor], Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+    """The codes of a batch of what `draw_code` drew, (N, K) float32. encode: thumbnails (N, 3, S, S) -> codes."""
+    thumbnails = batch["thumbnail"].float() / 255
+    with torch.no_grad(), torch.autocast(thumbnails.device.type, enabled=False):
+        code = encode(thumbnails)
+    return (code + batch["code_noise"]) * batch["code_kept"][:, None]
+
+
 @dataclass(frozen=True)
 class TaskRecipe(Recipe):
     """How to train the adapters of a task."""
@@ -92,21 +109,38 @@ class TaskRecipe(Recipe):
 R = TypeVar("R", bound=TaskRecipe)
 
 
-class TaskStage(ABC, Generic[R]):
-    """Stage II: the adapters of one task around the frozen prior of `dtpm`; a subclass adds the noise and the loss."""
+class TaskStage(BaseStage, ABC, Generic[R]):
+    """Stage II: the adapters of one task around the frozen prior of `dtpm`; a subclass adds the noise and the loss.
+
+    steps: of the sampler that is validated. Raises UsageError for another model's encoder, and if a calibrated
+    predictor would learn: its sigma would no longer be that of its errors.
+    """
 
     kind = "dtpm"
 
-    def __init__(self, recipe: R, dtpm: Dtpm, encoder: nn.Module, data: TrainingData, steps: int = 4) -> None:
+    def __init__(
+        self, recipe: R, dtpm: Dtpm, earlier: Mapping[str, Checkpoint], data: TrainingData, steps: int = 4
+    ) -> None:
+        encoder = frozen_encoder(earlier, recipe.model)
         recipe.check_crop(dtpm.multiple_of)
-        self.recipe, self.config = recipe, recipe.model
-        self.dtpm = dtpm
-        self.model: nn.Module = dtpm
-        self.encode = partial(dtpm.encode, encoder)
-        self.alpha_bars = SCHEDULES[self.config.schedule]()
-        self.held_back = HeldBackPairs(data.val, recipe.task, encoder, self.alpha_bars, steps)
-        self.trained = trained_parts(dtpm, recipe.predictor_rate)
-        self.frozen = nn.ModuleList([encoder])
+        super().__init__(recipe.model, dtpm, encoder)
+        self.recipe, self.dtpm = recipe, dtpm
+        self.encoder, self.encode = encoder, partial(dtpm.encode, encoder)
+        self.alpha_bars = SCHEDULES[recipe.model.schedule]()
+        self.sampling = trailing(steps, self.alpha_bars)
+        self.damaged, self.clean = val_pairs(data.val, recipe.task)
+        self.thumbnails = torch.from_numpy(data.val.contexts[::CONTEXTS].copy()).float() / 255
+        self.noise = torch.randn(self.damaged.shape, generator=torch.Generator().manual_seed(0))
+        self.deviations: dict[str, float] = {}  # of the model that was judged last; see `sampled_deviation`
+        self.trained = {"adapters": 1.0}
+        if recipe.predictor_rate == 0:
+            return
+        if dtpm.predictor.calibrated:
+            raise UsageError(
+                "a calibrated predictor is frozen in stage II; expected predictor_rate=0, got "
+                f"{recipe.predictor_rate:g}; give --set predictor_rate=0"
+            )
+        self.trained |= dict.fromkeys(dtpm.predictor_parts(), recipe.predictor_rate)
 
     @abstractmethod
     def draw_noise(self, shape: Sequence[int], rng: Generator) -> Arrays:
@@ -129,41 +163,8 @@ class TaskStage(ABC, Generic[R]):
         }
 
     def validate(self, model: nn.Module) -> Validation:
-        """PSNR in dB on held-back pairs: of the predictor, and of the sampler at half and at full texture."""
+        """PSNR in dB on held-back pairs at each gain of the texture, 0 for the predictor alone; the `calibration`."""
         assert isinstance(model, Dtpm)
-        return self.held_back.judge(model)
-
-    def facts(self) -> dict[str, Any]:
-        """The task, the scale of its residual, and the deviations of the samples."""
-        return {
-            "task": self.recipe.task,
-            "residual_scale": float(self.dtpm.residual_scale),
-            "deviations": self.held_back.deviations,
-        }
-
-
-def calibration(samples: Tensor, residuals: Tensor) -> float:
-    """Mean absolute logarithm of the standard deviation of a photo's sampled residual over that of its true one.
-
-    samples, residuals: (N, 3, H, W), in the same unit. 0 is a sampler that knows how much each photo has lost.
-    """
-    sampled, true = (x.flatten(1).std(dim=1).clamp_min(1e-6) for x in (samples, residuals))
-    return float((sampled / true).log().abs().mean())
-
-
-class HeldBackPairs:
-    """Damaged and clean pairs of held-back photos, with a code for each, on which a whole DTPM is judged."""
-
-    def __init__(self, pool: Pool, task: str, encoder: nn.Module, alpha_bars: list[float], steps: int = 4) -> None:
-        self.damaged, self.clean = val_pairs(pool, task)
-        self.thumbnails = torch.from_numpy(pool.contexts[::CONTEXTS].copy()).float() / 255
-        self.noise = torch.randn(self.damaged.shape, generator=torch.Generator().manual_seed(0))
-        self.encoder, self.alpha_bars = encoder, alpha_bars
-        self.sampling = trailing(steps, alpha_bars)
-        self.deviations: dict[str, float] = {}  # of the model that was judged last; see `sampled_deviation`
-
-    def judge(self, model: Dtpm) -> Validation:
-        """PSNR in dB at each gain of the texture (0 is the predictor alone), and the `calibration` of the samples."""
 
         def sample(damaged: Tensor, noise: Tensor, thumbnail: Tensor) -> Tensor:
             base, scale = model.predict(damaged)
@@ -190,3 +191,20 @@ class HeldBackPairs:
         code = model.encode(self.encoder, thumbnail)
         sampling = trailing(steps, self.alpha_bars)
         return float(model.residual(damaged, base, code, noise, *sampling).square().mean().sqrt())
+
+    def facts(self) -> dict[str, Any]:
+        """The task, the scale of its residual, and the deviations of the samples."""
+        return {
+            "task": self.recipe.task,
+            "residual_scale": float(self.dtpm.residual_scale),
+            "deviations": self.deviations,
+        }
+
+
+def calibration(samples: Tensor, residuals: Tensor) -> float:
+    """Mean absolute logarithm of the standard deviation of a photo's sampled residual over that of its true one.
+
+    samples, residuals: (N, 3, H, W), in the same unit. 0 is a sampler that knows how much each photo has lost.
+    """
+    sampled, true = (x.flatten(1).std(dim=1).clamp_min(1e-6) for x in (samples, residuals))
+    return float((sampled / true).log().abs().mean())

@@ -1,8 +1,14 @@
-"""Stage I: the texture prior, learnt from clean photos.
+"""Stage I, on clean photos: the semantic encoder, without labels, and the texture prior.
 
-x_0 - y_s, the photo minus its structure, is scaled to unit variance and diffused; the denoiser sees the structure and
-the photo's semantic code. Stage II divides the residual by the sigma of a calibrated predictor, pixel by pixel; the
-prior of such a model therefore learns residuals that are divided by their own local deviation.
+The encoder learns by VICReg (Bardes, Ponce and LeCun, ICLR 2022): two random views of one photo should get the same
+code (invariance), while the codes of a batch keep their variance and stay uncorrelated. Views differ in window,
+mirroring, colour and damage, so that the code says what a photo shows and not how noisy it is. Variance and covariance
+are those of the part of a batch that one process computes at once: with several processes or `accumulate`, keep that
+part large (64 or more).
+
+The prior: x_0 - y_s, the photo minus its structure, is scaled to unit variance and diffused; the denoiser sees the
+structure and the photo's semantic code. Stage II divides the residual by the sigma of a calibrated predictor, pixel by
+pixel; the prior of such a model therefore learns residuals that are divided by their own local deviation.
 """
 
 from __future__ import annotations
@@ -10,33 +16,121 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from ...arrays import FloatImage
+from ...arrays import FloatImage, Floats
 from ...degradations import gaussian_blur, gaussian_noise
 from ...degradations.filters import blend
+from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
 from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
+from ...models.semantic_code import SemanticEncoder
 from ...sampling.samplers import ddim
 from ...sampling.schedule import SCHEDULES, trailing
-from ..data.photos import Crop, Pool, TrainingData, planar
+from ..data.photos import CONTEXTS, Crop, Pixels, Pool, TrainingData, planar
 from ..evaluation.score import device_of, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
 from ..losses import diffusion_loss, draw_level, local_deviation, mix
-from .dtpm_stage import frozen_encoder
-from .semantic import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from .dtpm_stage import CODE_DROP, CODE_NOISE, draw_code, frozen_encoder, noisy_code
 
-__all__ = ["PRIOR_STAGE", "PriorRecipe", "PriorStage", "residual_scale"]
+__all__ = ["PRIOR_STAGE", "SEMANTIC_STAGE", "PriorRecipe", "PriorStage", "SemanticStage", "residual_scale", "vicreg"]
 
+EXPANDED = 512  # length of the vectors in the variance and covariance terms of VICReg
 VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32
 WINDOWS = (5, 9, 17, 33)  # pixels over which local deviations are taken
 SAMPLING_STEPS = 4  # of the image that validation shows
+
+
+@dataclass(frozen=True)
+class SemanticRecipe(Recipe):
+    """How to train the encoder of a DTPM."""
+
+    model: DtpmConfig = field(default_factory=DtpmConfig)
+
+
+def vicreg(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """Eqs. 1-6 with the paper's weights 25, 25, 1. a, b: (N, D) vectors of two views of the same photos."""
+    invariance = F.mse_loss(a, b)
+    variance = sum(F.relu(1 - torch.sqrt(v.var(dim=0) + 1e-4)).mean() for v in (a, b)) / 2
+    covariance = sum(_off_diagonal(v).square().sum() / v.shape[1] for v in (a, b))
+    loss = 25 * invariance + 25 * variance + covariance
+    return {"loss": loss, "invariance": invariance, "covariance": torch.as_tensor(covariance)}
+
+
+def _off_diagonal(v: Tensor) -> Tensor:
+    centred = v - v.mean(dim=0)
+    covariance = centred.T @ centred / (len(v) - 1)
+    return covariance - torch.diag(torch.diag(covariance))
+
+
+class SemanticStage(BaseStage):
+    """Trains a `SemanticEncoder` through an expander that is thrown away.
+
+    Raises UsageError for a model without a semantic code.
+    """
+
+    kind = "semantic"
+
+    def __init__(self, recipe: SemanticRecipe, _earlier: Mapping[str, Checkpoint], data: TrainingData) -> None:
+        config = recipe.model.semantic
+        if not config.code:
+            raise UsageError(
+                "this model has no semantic code, so it needs no encoder: train its prior without --semantic, or "
+                "choose a model that has one (--size base, or --set model.semantic.code=... with size and widths)"
+            )
+        self.contexts = data.train.at(0).contexts
+        self.val = data.val
+        self.encoder = SemanticEncoder(config)
+        self.expander = nn.Sequential(nn.Linear(config.code, EXPANDED), nn.ReLU(), nn.Linear(EXPANDED, EXPANDED))
+        super().__init__(config, nn.ModuleDict({"encoder": self.encoder, "expander": self.expander}))
+
+    def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
+        """Two damaged views, a and b (3, size, size), of one photo."""
+        del crop  # the encoder looks at whole photos
+        photo = int(rng.integers(len(pool.photos)))
+        return {name: _view(pool.contexts[photo * CONTEXTS + int(rng.integers(CONTEXTS))], rng) for name in "ab"}
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """VICReg on both views, in float32 (covariances lose too much in bf16)."""
+        codes = self.encoder(torch.cat([batch["a"], batch["b"]])).float()
+        with torch.autocast(codes.device.type, enabled=False):
+            return vicreg(*self.expander(codes).chunk(2))
+
+    def validate(self, model: nn.Module) -> Validation:
+        """Standardise the codes; share of held-back views whose nearest neighbour by code shows the same photo."""
+        encoder = model.get_submodule("encoder")
+        assert isinstance(encoder, SemanticEncoder)
+        device = encoder.mean.device
+        encoder.standardize(_thumbnails(self.contexts, device))
+        codes = F.normalize(encoder(_thumbnails(self.val.contexts, device)))
+        nearest = (codes @ codes.T - 2 * torch.eye(len(codes), device=device)).argmax(dim=1)
+        same = nearest // CONTEXTS == torch.arange(len(codes), device=device) // CONTEXTS
+        return Validation({"val_same_photo": float(same.float().mean())}, {})
+
+
+def _view(context: Pixels, rng: Generator) -> Floats:
+    view = context.astype(np.float32) / np.float32(255)
+    if rng.random() < 0.5:
+        view = view[:, :, ::-1]
+    gain = (rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, (3, 1, 1))).astype(np.float32)
+    noise = np.float32(rng.uniform(0, 0.06)) * rng.standard_normal(view.shape, dtype=np.float32)
+    bent = view ** np.float32(rng.uniform(0.7, 1.4))
+    return np.clip(bent * gain + noise, 0, 1, dtype=np.float32)
+
+
+def _thumbnails(contexts: Pixels, device: torch.device) -> Tensor:
+    return torch.from_numpy(contexts).to(device).float() / 255
+
+
+SEMANTIC_STAGE = StageDefinition(
+    SemanticRecipe(steps=2500, batch=96, rate=1e-3, warmup=200, decay=1e-4, ema=0.99, save_every=500), SemanticStage
+)
 
 
 @dataclass(frozen=True)
@@ -59,21 +153,19 @@ def residual_scale(pool: Pool) -> float:
     return float(np.sqrt(squares / count) / 255)
 
 
-class PriorStage:
+class PriorStage(BaseStage):
     """Trains the denoiser f_theta; the semantic encoder is frozen."""
 
     kind = "prior"
 
-    def __init__(self, recipe: PriorRecipe, encoder: nn.Module, data: TrainingData) -> None:
-        self.recipe, self.config = recipe, recipe.model
-        self.encoder = encoder
+    def __init__(self, recipe: PriorRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> None:
+        self.recipe = recipe
+        self.encoder = frozen_encoder(earlier, recipe.model)
         self.scale = residual_scale(data.train.at(0))
-        self.alpha_bars = SCHEDULES[self.config.schedule]()
-        denoiser = TextureDenoiser(self.config.denoiser, self.config.semantic.code)
+        self.alpha_bars = SCHEDULES[recipe.model.schedule]()
+        denoiser = TextureDenoiser(recipe.model.denoiser, recipe.model.semantic.code)
         recipe.check_crop(denoiser.unet.multiple_of)
-        self.model: nn.Module = denoiser
-        self.trained = {"": 1.0}
-        self.frozen = nn.ModuleList([encoder])
+        super().__init__(recipe.model, denoiser, self.encoder, residual_scale=self.scale)
         self.val = data.val
 
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
@@ -114,21 +206,20 @@ class PriorStage:
 
     def validate(self, model: nn.Module) -> Validation:
         """The same loss on fixed crops, times and noise of held-back photos, with and without the code."""
-        errors = torch.tensor([self._errors(model, batch) for batch in self._held_back])
-        with_code, without = errors.mean(dim=0).tolist()
+        errors = []
+        for held_back in self._held_back:
+            batch = {name: tensor.to(device_of(model)) for name, tensor in held_back.items()}
+            code = noisy_code(self.encoder, batch)
+            errors.append([float(self._error(model, batch, c)) for c in (code, torch.zeros_like(code))])
+        with_code, without = torch.tensor(errors).mean(dim=0).tolist()
         figures = {"val_loss": with_code}
         if self.config.semantic.code:
             figures["val_loss_without_code"] = without
-        return Validation(figures, self._images(model, self._held_back[0]))
+        return Validation(figures, {"structure_textured_clean": self._image(model)})
 
-    def _errors(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[float]:
-        batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
-        code = noisy_code(self.encoder, batch)
-        return [float(self._error(model, batch, c)) for c in (code, torch.zeros_like(code))]
-
-    def _images(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _image(self, model: nn.Module) -> Tensor:
         """One held-back crop: its structure, the same with sampled texture, and the crop itself."""
-        one = {name: tensor[:1].to(device_of(model)) for name, tensor in batch.items()}
+        one = {name: tensor[:1].to(device_of(model)) for name, tensor in self._held_back[0].items()}
         levels, times = trailing(SAMPLING_STEPS, self.alpha_bars)
         code = noisy_code(self.encoder, one)
 
@@ -136,8 +227,7 @@ class PriorStage:
             return model(x, one["structure"], code, x.new_full((1,), times[step]))
 
         texture = self.scale * ddim(denoise, one["noise"], levels, self.config.prediction)
-        row = side_by_side(one["structure"], one["structure"] + texture, one["clean"])
-        return {"structure_textured_clean": row}
+        return side_by_side(one["structure"], one["structure"] + texture, one["clean"])
 
     @cached_property
     def _held_back(self) -> list[dict[str, Tensor]]:
@@ -145,10 +235,6 @@ class PriorStage:
         cuts = [self.val.crop(VAL_SIDE, rng) for _ in range(VAL_CROPS)]
         samples = [self._sample(cut, cut.smooth, 0, 0, rng) for cut in cuts]
         return [stacked(samples[i : i + VAL_BATCH]) for i in range(0, VAL_CROPS, VAL_BATCH)]
-
-    def facts(self) -> dict[str, Any]:
-        """The scale s of the residual."""
-        return {"residual_scale": self.scale}
 
 
 def _imperfect(crop: Crop, rng: Generator) -> FloatImage:
@@ -164,8 +250,4 @@ def _imperfect(crop: Crop, rng: Generator) -> FloatImage:
     return smooth
 
 
-def _build(recipe: PriorRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PriorStage:
-    return PriorStage(recipe, frozen_encoder(earlier, recipe.model), data)
-
-
-PRIOR_STAGE = StageDefinition(PriorRecipe(steps=60_000, rate=1.5e-3, ema=0.9995), _build)
+PRIOR_STAGE = StageDefinition(PriorRecipe(steps=60_000, rate=1.5e-3, ema=0.9995), PriorStage)

@@ -7,11 +7,13 @@ V1, the ablation of the paper, is a model that was trained without diffusion: it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...arrays import Image
 from ...errors import CheckpointError
@@ -23,6 +25,8 @@ from .dtpm import INPUT_ROW
 from .score import EvaluationCase, MethodFigures, RestoreMethod, ResultTable, cases, measure
 
 __all__ = ["evaluate"]
+
+M = TypeVar("M", bound=nn.Module)
 
 OWN, OTHER, MEAN = "its own prior", "another photo's prior", "the mean prior"
 STUDENT, TEACHER, V1 = "stage 2", "stage 1", "V1, trained without diffusion"
@@ -39,10 +43,15 @@ def evaluate(
     checkpoint = checkpoints.load(model_path, "diffir")
     task = checkpoint.facts["task"]
     found = cases(photos, task)
-    model, teacher = _student(checkpoint), _teacher(pretrain_path)
+    model, teacher = _filled(Diffir, checkpoint), _filled(Teacher, checkpoints.load(pretrain_path, "diffir-pretrain"))
     rows = [measure(INPUT_ROW, lambda case: case.image, found)]
     if v1_path is not None:
-        plain = _v1(v1_path)
+        plain = _filled(Diffir, checkpoints.load(v1_path, "diffir"))
+        if plain.config.steps:
+            raise CheckpointError(
+                f"{v1_path} was trained with {plain.config.steps} diffusion steps; V1 is trained with "
+                "--set model.steps=0"
+            )
         rows.append(measure(V1, lambda case: plain.restore(case.image, plain.condition(case.image)), found))
     noise = torch.from_numpy(normal_vector(0, 0, model.config.ipr))
     with torch.inference_mode():
@@ -50,28 +59,17 @@ def evaluate(
         true = [teacher.cpen(case.image, case.clean) for case in found]
     rows += _under_priors(STUDENT, model.dirformer, found, estimated)
     rows += _under_priors(TEACHER, teacher.dirformer, found, true)
-    return ResultTable(f"DiffIR, task `{task}`", rows, _comparisons(ResultTable("", rows, ())))
+    table = ResultTable(f"DiffIR, task `{task}`", rows)
+    own = _row(STUDENT, OWN)
+    pairs = [(own, INPUT_ROW)] + ([(own, V1)] if v1_path is not None else [])
+    pairs += [(_row(name, OWN), _row(name, kind)) for name in (STUDENT, TEACHER) for kind in (OTHER, MEAN)]
+    pairs.append((_row(TEACHER, OWN), own))
+    return replace(table, verdicts=[table.compared("PSNR", of, over) for of, over in pairs])
 
 
-def _student(checkpoint: checkpoints.Checkpoint) -> Diffir:
-    model = Diffir(checkpoints.from_dict(DiffirConfig, checkpoint.config)).eval()
+def _filled(network: Callable[[DiffirConfig], M], checkpoint: checkpoints.Checkpoint) -> M:
+    model = network(checkpoints.from_dict(DiffirConfig, checkpoint.config)).eval()
     checkpoint.fill(model)
-    return model
-
-
-def _teacher(path: Path) -> Teacher:
-    checkpoint = checkpoints.load(path, "diffir-pretrain")
-    teacher = Teacher(checkpoints.from_dict(DiffirConfig, checkpoint.config)).eval()
-    checkpoint.fill(teacher)
-    return teacher
-
-
-def _v1(path: Path) -> Diffir:
-    model = _student(checkpoints.load(path, "diffir"))
-    if model.config.steps:
-        raise CheckpointError(
-            f"{path} was trained with {model.config.steps} diffusion steps; V1 is trained with --set model.steps=0"
-        )
     return model
 
 
@@ -82,20 +80,11 @@ def _under_priors(
     given = {OWN: priors, OTHER: [*priors[1:], priors[0]], MEAN: [mean] * len(priors)}
 
     def under(chosen: Sequence[Tensor]) -> RestoreMethod:
-        prior_of = {id(case): prior for case, prior in zip(found, chosen, strict=True)}
-        return lambda case: restore(case.image, prior_of[id(case)])
+        prior_of = dict(zip(found, chosen, strict=True))
+        return lambda case: restore(case.image, prior_of[case])
 
     return [measure(_row(name, kind), under(chosen), found) for kind, chosen in given.items()]
 
 
 def _row(name: str, kind: str) -> str:
     return f"{name}, {kind}"
-
-
-def _comparisons(table: ResultTable) -> list[str]:
-    pairs = [(_row(STUDENT, OWN), INPUT_ROW)]
-    if V1 in {row.method for row in table.rows}:
-        pairs.append((_row(STUDENT, OWN), V1))
-    pairs += [(_row(name, OWN), _row(name, kind)) for name in (STUDENT, TEACHER) for kind in (OTHER, MEAN)]
-    pairs.append((_row(TEACHER, OWN), _row(STUDENT, OWN)))
-    return [table.compared("PSNR", of, over) for of, over in pairs]

@@ -6,8 +6,10 @@ A few-step student is sampled with its own steps instead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -46,19 +48,16 @@ def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image
     found = cases(photos, task)
     rows = [measure(INPUT_ROW, lambda case: case.image, found)]
     rows += [measure(PREDICTOR_ROW, lambda case: model.predictor(case.image), found)]
-    chains = _chains(model, own_steps(checkpoint.facts))
-    for steps in chains:
-        gain = GAIN / sampled_deviation(checkpoint.facts, steps.step_count)
-        method = partial(restore, model, encode, steps, gain=gain)
+    own, alpha_bars = own_steps(checkpoint.facts), SCHEDULES[model.config.schedule]()
+    calibrations = []
+    for steps in [own] if own else [Steps.of(*trailing(count, alpha_bars)) for count in (4, 50)]:
+        deviation = sampled_deviation(checkpoint.facts, steps.step_count)
+        method = partial(restore, model, encode, steps, gain=GAIN / deviation)
         rows += [measure(f"DTPM, {steps.step_count} steps, gain {GAIN:g}", method, found)]
+        calibrations.append(_calibration(model, encode, steps, deviation, found))
     rows[2:2] = _null_rows(model, found, rows[2])
-    errors = [(steps.step_count, _log_errors(model, encode, steps, found, checkpoint)) for steps in chains]
-    return ResultTable(f"DTPM, task `{task}`", rows, [*_verdicts(ResultTable("", rows, ())), *_calibrations(errors)])
-
-
-def _chains(model: Dtpm, own: Steps | None) -> list[Steps]:
-    alpha_bars = SCHEDULES[model.config.schedule]()
-    return [own] if own else [Steps.of(*trailing(count, alpha_bars)) for count in (4, 50)]
+    table = ResultTable(f"DTPM, task `{task}`", rows)
+    return replace(table, verdicts=[*_verdicts(table), *calibrations])
 
 
 def restore(model: Dtpm, encoder: nn.Module, steps: Steps, case: EvaluationCase, gain: float = GAIN) -> Tensor:
@@ -83,29 +82,23 @@ def _null_rows(model: Dtpm, found: Sequence[EvaluationCase], ours: MethodFigures
         bases = [to_image(model.predictor(case.image).clamp(0, 1).numpy(), np.uint8) for case in found]
     for name, texture in NULLS.items():
         result = null_result(texture, bases, [case.true for case in found], psnr, ours.values["PSNR"])
-        made = {id(case): image for case, image in zip(found, result.images, strict=True)}
-        yield measure(name, lambda case, made=made: torch.from_numpy(to_batch(made[id(case)])), found)
+        made = dict(zip(found, result.images, strict=True))
+        yield measure(name, lambda case, made=made: torch.from_numpy(to_batch(made[case])), found)
 
 
 @torch.inference_mode()
-def _log_errors(
-    model: Dtpm, encoder: nn.Module, steps: Steps, found: Sequence[EvaluationCase], checkpoint: checkpoints.Checkpoint
-) -> list[float]:
-    """Per photo the logarithm of the deviation of the sampled residual over that of the true one."""
+def _calibration(
+    model: Dtpm, encoder: nn.Module, steps: Steps, deviation: float, found: Sequence[EvaluationCase]
+) -> str:
+    """By how much the logarithm of the deviation of a photo's sampled residual differs from that of its true one."""
     errors = []
     for case in found:
         image, noise, code = _conditions(model, encoder, case)
         base, scale = model.predict(image)
-        deviation = sampled_deviation(checkpoint.facts, steps.step_count)
         sampled = scale * model.residual(image, base, code, noise, *steps) / deviation
-        errors.append(float((sampled.std() / (case.clean.to(base) - base).std()).log()))
-    return errors
-
-
-def _calibrations(errors: Sequence[tuple[int, Sequence[float]]]) -> Iterator[str]:
-    for steps, logs in errors:
-        mean = float(np.mean(np.abs(logs)))
-        yield f"Calibration, {steps} steps: the deviation of a photo's samples is off by {mean:.2f} in its logarithm."
+        errors.append(abs(float((sampled.std() / (case.clean.to(base) - base).std()).log())))
+    off = f"the deviation of a photo's samples is off by {fmean(errors):.2f} in its logarithm."
+    return f"Calibration, {steps.step_count} steps: {off}"
 
 
 def _verdicts(table: ResultTable) -> Iterator[str]:

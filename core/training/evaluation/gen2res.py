@@ -1,8 +1,4 @@
-"""Gen2Res on plain noise, with BM3D, and on albums: one photo of each is held out, the rest constrain the base.
-
-Whether an album keeps identity is not judged: that needs features of a network that was not trained on the same photos
-as the base, and the package includes none.
-"""
+"""Gen2Res on plain noise, with BM3D, and on albums: one photo of each is held out, the rest constrain the base."""
 
 from __future__ import annotations
 
@@ -36,17 +32,14 @@ from ..loop.loop import CHECKPOINT_NAME, train
 from .dtpm import INPUT_ROW
 from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square
 
-__all__ = ["NOISE_SIGMAS", "evaluate", "fitted", "noise_of", "noise_table", "overall"]
+__all__ = ["NOISE_SIGMAS", "evaluate", "noise_of", "noise_table", "overall"]
 
 NOISE_SIGMAS = (15, 25, 50)  # of plain noise, grey levels
 PAPER_LEVEL = 200  # K of 1000
 DRAWS = 4  # of the damage to the held-out photo
 FREE, CONSTRAINED, REGRESSOR, TRUTH = "no album", "Gen2Res, album", "regressor alone", "the true photo"
-ESTIMATED, GIVEN, NOT_COUNTED = (
-    "Gen2Res, noise estimated",
-    "Gen2Res, sigma given",
-    "Gen2Res, K = 200, noise not counted",
-)
+ESTIMATED, GIVEN = "Gen2Res, noise estimated", "Gen2Res, sigma given"
+NOT_COUNTED = "Gen2Res, K = 200, noise not counted"
 BM3D_GIVEN, BM3D_ESTIMATED = "BM3D, sigma given", "BM3D, noise estimated"
 BM3D_UNCLIPPED = "BM3D, noise estimated, clipped values replaced"
 
@@ -74,7 +67,7 @@ def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Resu
         measure(BM3D_GIVEN, lambda case: _batch(bm3d(case.damaged, sigma)), found),
         measure(BM3D_UNCLIPPED, unclipped_bm3d, found),
     ]
-    table = ResultTable(f"Gen2Res, noise of sigma {sigma}", rows, ())
+    table = ResultTable(f"Gen2Res, noise of sigma {sigma}", rows)
     estimates = ", ".join(f"{estimate:.1f}" for estimate in estimated.values())
     verdicts = [
         f"The noise is estimated at {estimates}.",
@@ -111,7 +104,7 @@ def noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
     return lambda step: torch.from_numpy(np.ascontiguousarray(normal(0, step, (0, height), (0, width))))
 
 
-def fitted(path: Path, side: int) -> Pixels:
+def _fitted(path: Path, side: int) -> Pixels:
     """The photo at `path` shrunk until its shorter side is `side`, its centre square: (side, side, 3) uint8."""
     pixels = to_8_bits(read(path).pixels, halve=False)
     height, width = pixels.shape[:2]
@@ -123,8 +116,8 @@ def fitted(path: Path, side: int) -> Pixels:
 def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, task: str, side: int) -> ResultTable:
     """One album: the first photo, damaged by `task`, restored with and without the others. `work`: for the run."""
     held, *others = sorted(path for path in album.iterdir() if is_photo(path))
-    found = cases([fitted(held, side)] * DRAWS, task)
-    photos = [fitted(path, side) for path in others]
+    found = cases([_fitted(held, side)] * DRAWS, task)
+    photos = [_fitted(path, side) for path in others]
     base = checkpoints.load(base_path, "gen2res")
     inputs = {"gen2res": file_hash(base_path), "album": sha256(np.stack(photos).tobytes()).hexdigest()}
     free, constrained = build(base), build(_constrained(base, photos, work, inputs))
@@ -135,7 +128,7 @@ def evaluate(album: Path, base_path: Path, predictor: Predictor, work: Path, *, 
         measure(CONSTRAINED, lambda case: _restored(constrained, case, noise_sigma(case.damaged)), found),
         measure(TRUTH, lambda case: case.clean, found),
     ]
-    return ResultTable(f"Gen2Res, album `{album.name}`, task `{task}`", rows, ())
+    return ResultTable(f"Gen2Res, album `{album.name}`, task `{task}`", rows)
 
 
 def _constrained(base: Checkpoint, photos: Sequence[Pixels], run: Path, inputs: Mapping[str, str]) -> Checkpoint:
@@ -154,15 +147,11 @@ def overall(tables: Sequence[ResultTable]) -> ResultTable:
         MethodFigures(row.method, {metric: fmean(t.value(row.method, metric) for t in tables) for metric in row.values})
         for row in tables[0].rows
     ]
-    table = ResultTable(f"Gen2Res, mean of the {len(tables)} albums", rows, ())
-    changes = ", ".join(
-        f"{metric} {table.change(metric, CONSTRAINED, FREE):+.3f}" for metric in ("PSNR", "NIQE", "SWD")
-    )
-    return replace(
-        table,
-        verdicts=[
-            f"The album's part, over the unconstrained base: {changes}.",
-            "Whether the album keeps identity is not judged. It would take features that know the subject and were not "
-            "trained on the same photos as the base; the semantic encoder of this project was, and none comes with it.",
-        ],
-    )
+    table = ResultTable(f"Gen2Res, mean of the {len(tables)} albums", rows)
+    changes = [f"{metric} {table.change(metric, CONSTRAINED, FREE):+.3f}" for metric in ("PSNR", "NIQE", "SWD")]
+    verdicts = [
+        f"The album's part, over the unconstrained base: {', '.join(changes)}.",
+        "Whether the album keeps identity is not judged. It would take features that know the subject and were not "
+        "trained on the same photos as the base; the semantic encoder of this project was, and none comes with it.",
+    ]
+    return replace(table, verdicts=verdicts)

@@ -87,7 +87,7 @@ class ResultTable:
 
     title: str
     rows: Sequence[MethodFigures]
-    verdicts: Sequence[str]
+    verdicts: Sequence[str] = ()
 
     def value(self, method: str, metric: str) -> float:
         """One figure. Raises KeyError for an unknown method or metric."""

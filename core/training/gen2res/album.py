@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from ...sampling.schedule import ddpm, strided
 from ..data.photos import planar, to_8_bits
 from ..data.sources import file_hash
 
-__all__ = ["ALBUM_NAME", "Album", "album_images", "draw", "draw_album", "guided_steps", "is_generated", "nudge"]
+__all__ = ["Album", "album_images", "draw", "draw_album", "guided_steps", "is_generated", "nudge"]
 
 ALPHA_BARS = ddpm()
 ALBUM_NAME = "album.json"  # in the folder: what its images were made from
@@ -85,8 +86,7 @@ def guided_steps(album: Album) -> set[int]:
 def nudge(denoiser: Denoiser, x: Tensor, photo: Tensor, level: float, time: float, scale: float) -> Tensor:
     """Return x - scale * the gradient by x of the distance between the photo and the estimate of x0.
 
-    x: (N, 3, H, W) state; photo: (1, 3, H, W) in [-1, 1]. The distance is the L2 norm of all values of a image,
-    each image on its own.
+    x: (N, 3, H, W) state; photo: (1, 3, H, W) in [-1, 1]. The distance is the L2 norm over each image.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -127,14 +127,13 @@ def album_images(
     An image depends only on its own number and the album's seed, not (except for rounding) on the rest of the batch.
     """
     rows, cols = (0, photo.shape[2]), (0, photo.shape[3])
+
+    def noise_of(numbers: list[int], step: int) -> Tensor:
+        return torch.from_numpy(np.concatenate([normal(album.seed + n, step, rows, cols) for n in numbers]))
+
     for first in range(0, len(wanted), batch):
         numbers = wanted[first : first + batch]
-
-        def noise(step: int, numbers: list[int] = numbers) -> Tensor:
-            fields = [normal(album.seed + number, step, rows, cols) for number in numbers]
-            return torch.from_numpy(np.concatenate(fields))
-
-        made = draw(denoiser, photo, album, noise).permute(0, 2, 3, 1).numpy()
+        made = draw(denoiser, photo, album, partial(noise_of, numbers)).permute(0, 2, 3, 1).numpy()
         for number, image in zip(numbers, made, strict=True):
             yield number, np.round(image * 255).astype(np.uint8)
 
@@ -142,13 +141,9 @@ def album_images(
 def draw_album(photo: Path, folder: Path, album: Album, *, base: Path | None = None, side: int, batch: int) -> None:
     """Draw the images of an album that are missing in `folder`: 00.png, 01.png, ... and album.json.
 
-    Args:
-        photo: The damaged photo.
-        folder: A new or empty folder, or an unfinished album of the same photo and settings.
-        album: How it is made.
-        base: Checkpoint of the base model; None for the included one.
-        side: Longer side that the photo is scaled to, pixels.
-        batch: Images drawn at a time.
+    photo: the damaged one. folder: new or empty, or an unfinished album of the same photo and settings. base:
+    checkpoint of the base model, None for the included one. side: longer side that the photo is scaled to, pixels.
+    batch: images drawn at a time.
 
     Raises:
         UsageError: For a batch below 1, a photo that is too small, or a folder with other content.

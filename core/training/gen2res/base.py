@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,21 +32,10 @@ from ...sampling.schedule import ddpm, strided
 from ..data.photos import Pool, TrainingData, planar
 from ..evaluation.score import device_of
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
 from ..losses import draw_level, mix
 
-__all__ = [
-    "BASE_STAGE",
-    "CONSTRAIN_METHODS",
-    "CONSTRAIN_STAGE",
-    "BaseRecipe",
-    "ConstrainRecipe",
-    "ConstrainStage",
-    "DenoiserStage",
-    "draw_square",
-    "hybrid_loss",
-    "variational_bound",
-]
+__all__ = ["BASE_STAGE", "CONSTRAIN_STAGE", "VAL_CROP", "ConstrainRecipe", "hybrid_loss", "variational_bound"]
 
 CONSTRAIN_METHODS = ("lora", "full")
 
@@ -86,29 +74,18 @@ def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random
     return mean[:, ::-1] if mirror and rng.integers(2) else mean
 
 
-class DenoiserStage:
-    """Trains parts of a denoiser with the hybrid objective: a fresh one, or one that is being constrained.
+class DenoiserStage(BaseStage):
+    """Trains a denoiser with the hybrid objective: a fresh one, or one that is being constrained.
 
-    trained: as in `TrainingStage`. shrink, mirror: as in `draw_square`. noisiest: the last of the 1000 times that are
-    drawn.
+    shrink, mirror: as in `draw_square`. noisiest: the last of the 1000 times that are drawn. facts: of the checkpoints.
     """
 
     kind = "gen2res"
 
     def __init__(
-        self,
-        model: Denoiser,
-        trained: Mapping[str, float],
-        val: Pool,
-        *,
-        shrink: int,
-        mirror: bool,
-        noisiest: int = len(ALPHA_BARS),
+        self, model: Denoiser, val: Pool, *, shrink: int, mirror: bool, noisiest: int = len(ALPHA_BARS), **facts: bool
     ) -> None:
-        self.config = model.config
-        self.model: nn.Module = model
-        self.trained = dict(trained)
-        self.frozen = nn.ModuleList()
+        super().__init__(model.config, model, **facts)
         self.shrink, self.mirror, self.noisiest = shrink, mirror, noisiest
         self.val = stacked([self.draw(val, VAL_CROP, np.random.default_rng(i)) for i in range(VAL_CROPS)])
 
@@ -148,10 +125,6 @@ class DenoiserStage:
         figures = {f"val_{name}": float(value) for name, value in self._loss(model, batch).items()}
         assert isinstance(model, Denoiser)
         return Validation(figures, {"restored": _sampled(model, batch["clean"][:4], batch["noise"][:4])})
-
-    def facts(self) -> dict[str, Any]:
-        """Nothing is measured."""
-        return {}
 
 
 def _sampled(model: Denoiser, clean: Tensor, noise: Tensor) -> Tensor:
@@ -211,12 +184,11 @@ def _log_grey_level(clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor
     return (upper - lower).clamp_min(LEAST).log()
 
 
-def _build_base(recipe: BaseRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:
-    """Every parameter of a fresh denoiser."""
-    del earlier
+def _build_base(recipe: BaseRecipe, _earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:
+    """A fresh denoiser."""
     model = Denoiser(recipe.model)
     recipe.check_crop(model.multiple_of)
-    return DenoiserStage(model, {"": 1.0}, data.val, shrink=recipe.shrink, mirror=True)
+    return DenoiserStage(model, data.val, shrink=recipe.shrink, mirror=True)
 
 
 BASE_STAGE = StageDefinition(BaseRecipe(steps=60_000, batch=32, crop=64, rate=1e-3, ema=0.9995), _build_base)
@@ -241,34 +213,21 @@ class ConstrainRecipe(Recipe):
         self.at_least_one("rank", "shrink")
 
 
-class ConstrainStage(DenoiserStage):
-    """Trains a denoiser on an album; its checkpoints say so."""
-
-    def facts(self) -> dict[str, Any]:
-        """A note for those who share the model."""
-        return {"constrained": True}
-
-
-def _build_constraint(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> ConstrainStage:
+def _build_constraint(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:
     """All weights of a trained denoiser, or low-rank factors of them.
 
     Factors of an earlier constraint are multiplied in first. The weights of the last step are kept as they are (`ema`
-    is 0), as the paper does: the rate ends at 0.
+    is 0), as the paper does: the rate ends at 0. "constrained" is a note for those who share the model.
     """
-    plain = build_denoiser(earlier["gen2res"])
-    recipe.check_crop(plain.multiple_of)
-    model = _with_factors(plain, recipe.rank) if recipe.method == "lora" else plain
-    trained = dict.fromkeys(factor_names(model), 1.0) or {"": 1.0}
-    return ConstrainStage(
-        model.train(), trained, data.val, shrink=recipe.shrink, mirror=recipe.mirror, noisiest=recipe.noisiest
-    )
-
-
-def _with_factors(plain: Denoiser, rank: int) -> Denoiser:
-    model = Denoiser(replace(plain.config, lora=rank))
-    factors = {name: value for name, value in model.state_dict().items() if ".factors." in name}
-    model.load_state_dict({**plain.state_dict(), **factors})
-    return model
+    model = build_denoiser(earlier["gen2res"])
+    recipe.check_crop(model.multiple_of)
+    if recipe.method == "lora":
+        plain, model = model, Denoiser(replace(model.config, lora=recipe.rank))
+        model.load_state_dict(plain.state_dict(), strict=False)  # the factors keep their initial values
+    crops = {"shrink": recipe.shrink, "mirror": recipe.mirror, "noisiest": recipe.noisiest}
+    stage = DenoiserStage(model.train(), data.val, **crops, constrained=True)
+    stage.trained = dict.fromkeys(factor_names(model), 1.0) or stage.trained
+    return stage
 
 
 CONSTRAIN_STAGE = StageDefinition(

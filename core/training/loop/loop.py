@@ -9,13 +9,14 @@ unchanged.
 from __future__ import annotations
 
 import copy
+import math
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,13 @@ from torch import Tensor, nn
 from ...errors import TrainingError
 from ...models import checkpoints
 from ..data.photos import TrainingData
-from ..data.stream import batches, share_of
-from .log import Log, Progress
+from ..data.sources import batches, share_of
 from .optimizers import TrainedWeights, optimizers
-from .processes import Guard, Interrupt
+from .processes import Guard, Interrupt, Threads, resolve
 from .processes import processes as start_processes
 from .recipe import Recipe
-from .resume import STATE_NAME, check_run, claim_run, clear_errors, load_state, save_state
-from .stage import TrainingStage, WithAuxiliary
-from .threads import Threads, resolve
+from .run_folder import STATE_NAME, Report, check_run, claim_run, clear_errors, load_state, save_state
+from .stage import Auxiliary, TrainingStage
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,7 +71,7 @@ def train(
     Args:
         stage: What is trained.
         data: Photos to train on, and held-back ones.
-        recipe: How; a run is resumed only with the recipe it was started with.
+        recipe: A run is resumed only with the recipe it was started with.
         run: The run folder.
         inputs: Hashes of what the run is made from; a resume with others is refused.
         workers: Processes that draw batches; 0 to draw in this one.
@@ -108,63 +107,38 @@ def train(
     with ExitStack() as stack:
         parts = batches(stage, data.train, recipe, start=first, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
-        report = stack.enter_context(_Report(run, first, recipe)) if accelerator.is_main_process else None
-        progress = report.progress if report else None
+        report = stack.enter_context(closing(Report(run, first, recipe))) if accelerator.is_main_process else None
         interrupt = stack.enter_context(Interrupt())
         used = threads.adjust() if threads else torch.get_num_threads()
-        clock = _Clock(minutes)
-        if progress:
-            progress.begin(f"{stage.kind}: {trainer.described()}, threads: {used}", clock.end)
-        for step in range(first, recipe.steps):
-            trainer.step(step, parts)
-            done = step + 1
-            if progress:
-                progress.step()
-            saving = done % recipe.save_every == 0 or done == recipe.steps
-            alone = processes == 1 and (interrupt.wanted or clock.over() or clock.look_is_due())
-            if not (saving or done % CHECK_EVERY == 0 or alone):
+        looked = time.monotonic()
+        end = math.inf if minutes is None else looked + 60 * minutes
+        if report:
+            report.begin(f"{stage.kind}: {trainer.described()}, threads: {used}", end)
+        while trainer.done < recipe.steps:
+            trainer.step(parts)
+            if report:
+                report.step()
+            now = time.monotonic()
+            saving = trainer.done % recipe.save_every == 0 or trainer.done == recipe.steps
+            alone = processes == 1 and (interrupt.wanted or now >= end or now - looked >= LOOK_AFTER)
+            if not (saving or trainer.done % CHECK_EVERY == 0 or alone):
                 continue
-            clock.looked()
-            look = trainer.look(interrupt.wanted, clock.over())
+            looked = now
+            loss, interrupted, over = trainer.look(interrupt.wanted, now >= end)
             if saving:
-                yield trainer.save(run, done, report)
-            elif look.interrupted or look.over:
-                trainer.save_state(run, done)
-            if look.interrupted:
+                yield trainer.save(run, report)
+            elif interrupted or over:
+                trainer.save_state(run)
+            if interrupted:
                 raise KeyboardInterrupt
-            if look.over:
-                if progress:
-                    progress.say(f"time is up at step {done}; run the same command to resume")
+            if over:
+                if report:
+                    report.say(f"time is up at step {trainer.done}; run the same command to resume")
                 return
-            if progress:
-                progress.show(done, look.loss, trainer.waited)
+            if report:
+                report.show(trainer.done, loss, trainer.waited)
             if threads:
                 threads.adjust()
-
-
-class _Clock:
-    """The time limit of a run, and when it last looked at its losses."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self._looked = time.monotonic()
-        self.end = None if minutes is None else self._looked + 60 * minutes
-
-    def over(self) -> bool:
-        return self.end is not None and time.monotonic() >= self.end
-
-    def look_is_due(self) -> bool:
-        return time.monotonic() - self._looked >= LOOK_AFTER
-
-    def looked(self) -> None:
-        self._looked = time.monotonic()
-
-
-class _Look(NamedTuple):
-    """What all processes agreed on: the mean loss of the last steps, and whether to stop."""
-
-    loss: float
-    interrupted: bool
-    over: bool
 
 
 class _Loss(nn.Module):
@@ -189,13 +163,12 @@ class _Trainer:
         self.stage, self.recipe, self.accelerator = stage, recipe, accelerator
         self.bf16 = resolve(recipe.precision, accelerator.device) == "bf16"
         made = optimizers(stage, recipe, bf16=self.bf16)
-        self.copy = copy.deepcopy(stage.model) if accelerator.is_main_process else None
-        if self.copy is not None:
-            self.copy.to(accelerator.device).eval().requires_grad_(False)
-        stage.frozen.to(accelerator.device).eval().requires_grad_(False)
-        self.auxiliary = stage.auxiliary if isinstance(stage, WithAuxiliary) else None
+        device, main = accelerator.device, accelerator.is_main_process
+        self.copy = copy.deepcopy(stage.model).to(device).eval().requires_grad_(False) if main else None
+        stage.frozen.to(device).eval().requires_grad_(False)
+        self.auxiliary: Auxiliary | None = getattr(stage, "auxiliary", None)
         if self.auxiliary is not None:
-            self.auxiliary.networks.to(accelerator.device)
+            self.auxiliary.networks.to(device)
         self.module, *prepared = accelerator.prepare(_Loss(stage, self.bf16), *made)
         self.optimizers: list[torch.optim.Optimizer] = [wrapped.optimizer for wrapped in prepared]
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
@@ -203,7 +176,7 @@ class _Trainer:
         self.guard = Guard()
         self.done = 0
         self.first = 0  # step that the optimiser started at
-        self.pending: list[Tensor] = []  # figures of the steps since the last look, one vector each
+        self.pending: list[dict[str, Tensor]] = []  # figures of the steps since the last look
         self.names: list[str] = []
         self.totals: dict[str, float] = {}  # sums over the steps since the last save
         self.count = 0
@@ -243,57 +216,49 @@ class _Trainer:
             before, now = ("fp32", "bf16") if self.bf16 else ("bf16", "fp32")
             print(f"{run} was trained in {before} so far; this machine continues in {now}", file=sys.stderr)
 
-    def step(self, step: int, parts: Iterator[dict[str, Tensor]]) -> None:
+    def step(self, parts: Iterator[dict[str, Tensor]]) -> None:
         """One step of the optimiser."""
-        share = self.recipe.share_of_rate(step, self.first)
+        share = self.recipe.share_of_rate(self.done, self.first)
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
             optimizer.zero_grad(set_to_none=True)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
-        rows: list[Tensor] = []
+        found: list[dict[str, Tensor]] = []  # figures of each part of the batch
         batches: list[dict[str, Tensor]] = []  # that the auxiliary networks still need
         for i in range(self.recipe.accumulate):
-            batch = self._moved(self._next(parts))
-            rows.append(self._part(batch, last=i == self.recipe.accumulate - 1))
+            since = time.monotonic()
+            part = next(parts)
+            self.waited += time.monotonic() - since
+            batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in part.items()}
+            found.append(self._part(batch, last=i == self.recipe.accumulate - 1))
             batches += [batch] if self.auxiliary else []
         norm = self.weights.clip(self.recipe.clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        self.weights.follow(min(self.recipe.ema, (1 + step) / (10 + step)))
-        found = [torch.stack(rows).mean(0), norm.detach().reshape(1)]
-        if batches:
-            found.append(torch.stack([self._auxiliary_step(step, batch) for batch in batches]).mean(0))
-        self.pending.append(torch.cat(found))
-        self.done = step + 1
+        self.weights.follow(min(self.recipe.ema, (1 + self.done) / (10 + self.done)))
+        others = [self._auxiliary_step(batch) for batch in batches]
+        self.pending.append({**_means(found), "gradient": norm.detach(), **_means(others)})
+        self.done += 1
 
-    def _next(self, parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
-        since = time.monotonic()
-        batch = next(parts)
-        self.waited += time.monotonic() - since
-        return batch
-
-    def _moved(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
-
-    def _part(self, batch: dict[str, Tensor], *, last: bool) -> Tensor:
+    def _part(self, batch: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
         with nullcontext() if last else self.accelerator.no_sync(self.module):
             figures = self.module(batch)
             (figures["loss"] / self.recipe.accumulate).backward()
-        self.names = [*figures, "gradient"]
-        return torch.stack([value.detach().float() for value in figures.values()])
+        return figures
 
-    def _auxiliary_step(self, step: int, batch: dict[str, Tensor]) -> Tensor:
+    def _auxiliary_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the auxiliary networks on a part of the batch: their figures."""
         assert self.auxiliary is not None
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            figures = self.auxiliary.step(step, batch, lambda tensor: self._reduced(tensor, "mean"))
-        self.names += [name for name in figures if name not in self.names]
-        values = [value.detach().float().reshape(1) for value in figures.values()]
-        return torch.cat(values) if values else torch.empty(0, device=self.accelerator.device)
+            return self.auxiliary.step(self.done, batch, lambda tensor: self._reduced(tensor, "mean"))
 
-    def look(self, interrupted: bool, over: bool) -> _Look:
-        """Check and add up the last steps, averaged over processes; a process that wants to stop stops them all."""
-        rows = torch.stack(self.pending)
+    def look(self, interrupted: bool, over: bool) -> tuple[float, bool, bool]:
+        """Check and add up the last steps, averaged over processes; a process that wants to stop stops them all.
+
+        Returns their mean loss, and whether any process was interrupted or has no time left.
+        """
+        self.names = list(self.pending[0])
+        rows = torch.stack([torch.stack(list(figures.values())) for figures in self.pending])
         self.pending = []
         flags = rows.new_zeros(1, rows.shape[1])
         flags[0, 0], flags[0, 1] = float(interrupted), float(over)  # rows hold a loss and a gradient, at least
@@ -305,11 +270,12 @@ class _Trainer:
                 self.totals[name] = self.totals.get(name, 0.0) + value
         self.count += len(shared)
         loss = self.names.index("loss")
-        return _Look(sum(values[loss] for values in shared) / len(shared), flagged[0] > 0, flagged[1] > 0)
+        return sum(values[loss] for values in shared) / len(shared), flagged[0] > 0, flagged[1] > 0
 
-    def save(self, run: Path, done: int, report: _Report | None) -> SavedStep:
+    def save(self, run: Path, report: Report | None) -> SavedStep:
         """Validate the averaged weights, write checkpoint, log and state, and reset the means."""
-        self._check_weights(done)
+        self._check_weights()
+        done = self.done
         means = {name: self.totals[name] / self.count for name in self.names}  # restored totals have no order
         self.totals, self.count = {}, 0
         hours = (time.monotonic() - self.began) / 3600
@@ -324,14 +290,14 @@ class _Trainer:
                 facts = {**self.stage.facts(), "step": done}
                 state = self.copy.state_dict()
                 checkpoints.save(run / CHECKPOINT_NAME, self.stage.kind, self.stage.config, state, facts)
-                report.write(saved, found.images)
-        self.save_state(run, done)
+                report.save(done, saved.figures, found.images)
+        self.save_state(run)
         return saved
 
-    def save_state(self, run: Path, done: int) -> None:
+    def save_state(self, run: Path) -> None:
         """Write all that the next step depends on."""
-        self._check_weights(done)
-        numbers = {"done": done, "count": self.count, "bf16": self.bf16}
+        self._check_weights()
+        numbers = {"done": self.done, "count": self.count, "bf16": self.bf16}
         numbers |= {"first": self.first} if self.first else {}
         tensors = {name: torch.tensor(value) for name, value in numbers.items()}
         tensors["seconds"] = torch.tensor(time.monotonic() - self.began, dtype=torch.float64)
@@ -344,11 +310,11 @@ class _Trainer:
         if self.accelerator.is_main_process:
             save_state(run, tensors)
 
-    def _check_weights(self, done: int) -> None:
+    def _check_weights(self) -> None:
         unfit = int(self._reduced(self.weights.unfit(), "sum"))
         if unfit:
             raise TrainingError(
-                f"{unfit} weights are not finite after step {done}; the last good state is saved: start again in "
+                f"{unfit} weights are not finite after step {self.done}; the last good state is saved: start again in "
                 "a new --out folder with a lower rate (--set rate=...)"
             )
 
@@ -358,21 +324,7 @@ class _Trainer:
         return reduced
 
 
-class _Report:
-    """The log and the progress of a run, for the main process."""
-
-    def __init__(self, run: Path, start: int, recipe: Recipe) -> None:
-        with clear_errors(run):
-            self.log = Log(run, start)
-        self.progress = Progress(start, recipe)
-
-    def __enter__(self) -> _Report:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.close()
-        self.log.close()
-
-    def write(self, saved: SavedStep, images: Mapping[str, Tensor]) -> None:
-        self.log.write(saved.step, saved.figures, images)
-        self.progress.report(saved.step, saved.figures)
+def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each figure over the parts of a batch."""
+    names = parts[0] if parts else ()
+    return {name: torch.stack([part[name].detach().float() for part in parts]).mean(0) for name in names}

@@ -12,7 +12,7 @@ checkpoint does not depend on the number of processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,8 +45,9 @@ def optimizers(stage: TrainingStage, recipe: Recipe, *, bf16: bool) -> list[torc
     for part, share in stage.trained.items():
         named = dict(stage.model.get_submodule(part).requires_grad_(True).named_parameters(prefix=part))
         hidden = {n: p for n, p in named.items() if recipe.optimizer == "muon" and is_hidden_kernel(n, p)}
-        plain += _group((p for n, p in named.items() if n not in hidden), recipe.rate * share)
-        kernels += _group(hidden.values(), recipe.muon_rate * share)
+        plain.append({"params": [p for n, p in named.items() if n not in hidden], "lr": recipe.rate * share})
+        kernels.append({"params": list(hidden.values()), "lr": recipe.muon_rate * share})
+    plain, kernels = ([group for group in groups if group["params"]] for groups in (plain, kernels))
     made: list[torch.optim.Optimizer] = []
     if plain:
         made.append(torch.optim.AdamW(plain, lr=recipe.rate, weight_decay=recipe.decay, fused=True))
@@ -54,12 +55,6 @@ def optimizers(stage: TrainingStage, recipe: Recipe, *, bf16: bool) -> list[torc
         dtype = torch.bfloat16 if bf16 else torch.float32
         made.append(Muon(kernels, recipe.muon_rate, weight_decay=recipe.decay, dtype=dtype))
     return made
-
-
-def _group(parameters: Iterable[nn.Parameter], rate: float) -> list[dict[str, Any]]:
-    """One group, or none if there is nothing to train."""
-    chosen = list(parameters)
-    return [{"params": chosen, "lr": rate}] if chosen else []
 
 
 def is_hidden_kernel(name: str, parameter: Tensor) -> bool:
@@ -134,8 +129,7 @@ class TrainedWeights:
         self.model = model
         self.trained = {_plain(n): p for n, p in model.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
-        states = {p: optimizer.state for optimizer in optimizers for g in optimizer.param_groups for p in g["params"]}
-        self._states: dict[Tensor, MutableMapping[Any, Any]] = {p: states[p] for p in self.trained.values()}
+        self._states = {p: made.state for made in optimizers for group in made.param_groups for p in group["params"]}
         self._averages = [_local(a) for a in self.average.values()]
         self._currents = [_local(p.detach()) for p in self.trained.values()]
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from ...errors import TrainingError, UsageError
 from ...pack.json import decode
-from .threads import RECIPE_PRECISIONS
 
 __all__ = ["Recipe"]
 
+PRECISIONS = ("auto", "bf16", "fp32")
 OPTIMIZERS = ("adamw", "muon")
 
 
@@ -52,7 +51,7 @@ class Recipe:
     save_every: int = 1000  # steps between validation, log line and resume state
 
     def __post_init__(self) -> None:
-        for name, known in (("precision", RECIPE_PRECISIONS), ("optimizer", OPTIMIZERS)):
+        for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} must be one of {', '.join(known)}; got '{getattr(self, name)}'")
         for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
@@ -65,15 +64,14 @@ class Recipe:
             if getattr(self, name) > 1:
                 raise UsageError(f"recipe field '{name}' must be at most 1, got {getattr(self, name)}")
         self.at_least_one("steps", "batch", "accumulate", "crop", "grow_every", "save_every")
-        if any(a >= b for a, b in pairwise((self.crop, *self.grown))):
+        if any(a >= b for a, b in pairwise(self.sides)):
             raise UsageError(f"crops must grow: expected sizes that rise from crop={self.crop}, got grown={self.grown}")
 
     def megapixels(self, steps: int) -> float:
         """Millions of pixels in the crops of `steps` steps."""
-        starts = [min(steps, i * self.grow_every) for i in range(len(self.grown) + 1)]
+        starts = [min(steps, i * self.grow_every) for i in range(len(self.sides))]
         counts = [last - first for first, last in pairwise([*starts, steps])]
-        sides = (self.crop, *self.grown)
-        return sum(count * self.batch * side**2 for count, side in zip(counts, sides, strict=True)) / 1e6
+        return sum(count * self.batch * side**2 for count, side in zip(counts, self.sides, strict=True)) / 1e6
 
     def at_least_one(self, *names: str) -> None:
         """Raise UsageError if one of the fields `names` is below 1."""
@@ -83,25 +81,28 @@ class Recipe:
 
     def check_crop(self, multiple: int) -> None:
         """Raise UsageError unless the sides of all crops are multiples of `multiple`, as the model needs."""
-        for side in (self.crop, *self.grown):
+        for side in self.sides:
             if side % multiple:
                 raise UsageError(f"crop is {side}, this model needs a multiple of {multiple}; give --set crop=...")
 
-    def crop_at(self, step: int) -> int:
-        """Side of the crops of a step, pixels."""
-        return (self.crop, *self.grown)[min(step // self.grow_every, len(self.grown))]
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of the crops, pixels, in the order of the run."""
+        return (self.crop, *self.grown)
 
     @property
     def largest_crop(self) -> int:
         """Side of the largest crop of any step, pixels: photos must be at least as large."""
-        return (self.crop, *self.grown)[-1]
+        return self.sides[-1]
+
+    def crop_at(self, step: int) -> int:
+        """Side of the crops of a step, pixels."""
+        return self.sides[min(step // self.grow_every, len(self.grown))]
 
     def share_of_rate(self, step: int, start: int = 0) -> float:
         """The factor in (0, 1] by which the schedule multiplies the peak rates at a step, counted from 0.
 
-        Args:
-            step: The step.
-            start: The step at which this optimiser started, if the run began from trained weights.
+        start: the step at which this optimiser started, if the run began from trained weights.
         """
         cooling = round(self.cooldown * (self.steps - self.warmup))
         return min(1.0, (step + 1 - start) / max(1, self.warmup), (self.steps - step) / max(1, cooling))
@@ -110,10 +111,7 @@ class Recipe:
         """Return a copy changed by `name=value` texts, in order.
 
         A dotted name reaches into a nested dataclass (model.denoiser.blocks=1,2); a tuple is a comma list, a bool is
-        true or false.
-
-        Raises:
-            UsageError: For an unknown name or a value of another type.
+        true or false. Raises UsageError for an unknown name or a value of another type.
         """
         recipe = self
         for setting in settings:
@@ -179,39 +177,15 @@ def _changed(holder: Any, path: list[str], text: str, setting: str) -> Any:
 
 def _parsed(hint: Any, text: str) -> Any:
     """`text` as a value of the type `hint`; ValueError when it is none."""
-    options = _options(hint)
-    if type(None) in options:
-        return None if text == "none" else _parsed(_first(options), text)
     if get_origin(hint) is tuple:
-        parts = text.split(",") if text else []
-        return tuple(_parsed(kind, part) for kind, part in zip(_kinds(hint, len(parts)), parts, strict=True))
-    if hint is bool:
-        return {"true": True, "false": False}[text] if text in ("true", "false") else _refuse(text)
-    return hint(text)
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
-
-
-def _first(options: tuple[Any, ...]) -> Any:
-    return next(option for option in options if option is not type(None))
-
-
-def _kinds(hint: Any, count: int) -> tuple[Any, ...]:
-    """The types of the `count` entries of a tuple of type `hint`."""
-    kinds = get_args(hint)
-    return kinds[:1] * count if kinds[1:] == (...,) else kinds
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(text)
+        parts, kinds = text.split(",") if text else [], get_args(hint)
+        kinds = kinds[:1] * len(parts) if kinds[1:] == (...,) else kinds
+        return tuple(_parsed(kind, part) for kind, part in zip(kinds, parts, strict=True))
+    return bool(("false", "true").index(text)) if hint is bool else hint(text)
 
 
 def _described(hint: Any) -> str:
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
         return f"a comma list of {kinds[0].__name__}" + ("" if kinds[1:] == (...,) else f", {len(kinds)} of them")
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(
-        hint, str(getattr(hint, "__name__", hint))
-    )
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__)

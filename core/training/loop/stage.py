@@ -1,14 +1,11 @@
-"""What a stage of training brings to the loop, and how it is declared.
-
-`AuxiliaryNetworks` are networks that a stage learns next to its model, with optimisers of their own.
-"""
+"""What a stage of training brings to the loop, and how it is declared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +20,10 @@ __all__ = [
     "Arrays",
     "Auxiliary",
     "AuxiliaryNetworks",
+    "BaseStage",
     "StageDefinition",
     "TrainingStage",
     "Validation",
-    "WithAuxiliary",
     "fixed",
     "stacked",
 ]
@@ -52,6 +49,8 @@ class TrainingStage(Protocol):
     and reaches `loss` as an array of the batch: the result does not depend on the number of processes, on accumulation
     or on the device. `loss` runs inside a module that DDP or FSDP wraps: every trained parameter takes part in every
     loss, and tensors stay on the device of the batch.
+
+    A stage that learns more than its model has an `auxiliary` as well; see `Auxiliary`.
     """
 
     kind: str  # of the checkpoints it writes
@@ -77,14 +76,27 @@ class TrainingStage(Protocol):
         ...
 
 
+class BaseStage:
+    """A stage that trains all of its model, unless a subclass sets `trained`; see `TrainingStage`."""
+
+    def __init__(self, config: Any, model: nn.Module, *frozen: nn.Module, **facts: Any) -> None:
+        self.config, self.model = config, model
+        self.trained = {"": 1.0}
+        self.frozen = nn.ModuleList(frozen)
+        self._facts = facts
+
+    def facts(self) -> dict[str, Any]:
+        """As in `TrainingStage`."""
+        return self._facts
+
+
 @dataclass(frozen=True)
 class StageDefinition(Generic[R]):
     """How a stage is trained by default, and how it is built."""
 
     recipe: R  # for a model of size mobile
-    build: Callable[
-        [R, Mapping[str, Checkpoint], TrainingData], TrainingStage
-    ]  # from earlier checkpoints by kind, and photos
+    # from a recipe, earlier checkpoints by kind, and photos
+    build: Callable[[R, Mapping[str, Checkpoint], TrainingData], TrainingStage]
 
 
 class Auxiliary(Protocol):
@@ -111,13 +123,6 @@ class Auxiliary(Protocol):
         ...
 
 
-@runtime_checkable
-class WithAuxiliary(Protocol):
-    """A stage with an `Auxiliary`."""
-
-    auxiliary: Auxiliary
-
-
 def stacked(samples: Sequence[Arrays]) -> dict[str, Tensor]:
     """Samples as a batch: each array with a new first axis."""
     return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
@@ -126,14 +131,11 @@ def stacked(samples: Sequence[Arrays]) -> dict[str, Tensor]:
 @contextmanager
 def fixed(*modules: nn.Module) -> Generator[None]:
     """Within, gradients pass through the modules but do not reach their parameters."""
-    parameters = [p for module in modules for p in module.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
+    networks = nn.ModuleList(modules).requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        networks.requires_grad_(True)
 
 
 class AuxiliaryNetworks:

@@ -14,7 +14,8 @@ from pocketprior.core.models import checkpoints
 from pocketprior.core.models.diffir import CONFIGS, CpenConfig, Diffir, Teacher
 from pocketprior.core.models.dtpm import Predictor
 from pocketprior.core.models.gen2res import Denoiser, Gen2ResConfig
-from pocketprior.core.training.evaluation import gen2res, results
+from pocketprior.core.training import runs
+from pocketprior.core.training.evaluation import gen2res
 from pocketprior.core.training.gen2res.base import CONSTRAIN_STAGE
 from support.small_models import CONFIG, save_small
 
@@ -52,7 +53,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, name in zip(save_small(tmp_path), ("cleanup", "semantic"), strict=True):
         (tmp_path / name).mkdir()
         path.rename(tmp_path / name / "model.safetensors")
-    monkeypatch.setattr(results, "SHIPPED_BASE", tmp_path / "gen2res" / "model.safetensors")
+    monkeypatch.setattr(runs, "SHIPPED_BASE", tmp_path / "gen2res" / "model.safetensors")
     quick = replace(CONSTRAIN_STAGE.recipe, steps=1, batch=1, crop=16, rank=2, save_every=1, precision="fp32")
     monkeypatch.setattr(gen2res, "CONSTRAIN_STAGE", replace(CONSTRAIN_STAGE, recipe=quick))
     return tmp_path

@@ -21,7 +21,7 @@ from pocketprior.core.models.lora import is_factor
 from pocketprior.core.photo.io import read, write
 from pocketprior.core.training import read_recipe
 from pocketprior.core.training import runs as public
-from pocketprior.core.training.dtpm.predictor import PredictorRecipe
+from pocketprior.core.training.dtpm.task import PredictorRecipe
 from pocketprior.core.training.stages import MODEL_SIZES, SYSTEMS, find_stage
 from pocketprior.export.writer.multitask import check_prior
 

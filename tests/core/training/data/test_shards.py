@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from PIL import Image
 from pocketprior.core.cli import main
 from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.training.data import sources
-from pocketprior.core.training.data.sources import Shards, expand, is_shards
+from pocketprior.core.training.data.photos import Pool, gather
+from pocketprior.core.training.data.sources import expand, is_shards, read_shard
 
 
 def png(level: int, size: tuple[int, int] = (40, 48)) -> bytes:
@@ -29,11 +32,14 @@ def write_shards(folder: Path, entries: list[dict[str, bytes]], count: int) -> s
     return f"{folder}/photos-{{000..{(len(entries) - 1) // count:03d}}}.tar"
 
 
-def source(urls: list[str], seed: int = 0) -> Shards:
-    return Shards(urls, seed, minimum=32, side=8, structures=False)
+Read = Callable[[int], Pool]
 
 
-def levels(read: Shards, place: int) -> list[int]:
+def source(urls: list[str], seed: int = 0) -> Read:
+    return partial(read_shard, urls, seed, partial(gather, minimum=32, side=8, structures=False))
+
+
+def levels(read: Read, place: int) -> list[int]:
     return [int(photo[0, 0, 0]) for photo in read(place).photos]
 
 

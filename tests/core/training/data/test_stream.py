@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pocketprior.core.training.data import stream
-from pocketprior.core.training.data.photos import PhotoSource, Pool, TrainingData
-from pocketprior.core.training.data.sources import open_data
-from pocketprior.core.training.data.stream import GROUPS, Folder, Stream, batches, group_of, shuffled
+from pocketprior.core.training.data import sources
+from pocketprior.core.training.data.photos import PhotoSource, Pool, TrainingData, load
+from pocketprior.core.training.data.sources import GROUPS, Stream, batches, group_of, open_data, read_files, shuffled
 from support.toy_training import RECIPE, ToyStage
 
 COUNT, EACH, SAMPLES = 40, 3, 16  # photos of the folder, of a group, and samples of a window
@@ -21,8 +22,8 @@ COUNT, EACH, SAMPLES = 40, 3, 16  # photos of the folder, of a group, and sample
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "GROUP_PHOTOS", EACH)
-    monkeypatch.setattr(stream, "WINDOW_SAMPLES", SAMPLES)
+    monkeypatch.setattr(sources, "GROUP_PHOTOS", EACH)
+    monkeypatch.setattr(sources, "WINDOW_SAMPLES", SAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,9 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def folder(paths: list[Path], seed: int = 0) -> Folder:
-    return Folder(paths, (), seed, minimum=16, side=0, structures=False)
+def folder(paths: list[Path], seed: int = 0) -> Callable[[int], Pool]:
+    load_in = partial(load, minimum=16, side=0, structures=False, quiet=True)
+    return partial(read_files, paths, (), seed, load_in)
 
 
 def greys(pool: Pool) -> list[int]:
@@ -145,8 +147,6 @@ def test_one_of_eight_processes_holds_64_of_55_000_photos(paths: list[Path], mon
 
 
 def test_a_few_held_back_photos_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pocketprior.core.training.data import sources
-
     for i in range(7):
         Image.new("RGB", (256, 256), (i, i, i)).save(tmp_path / f"{i}.png")
     monkeypatch.setattr(sources, "VAL_PHOTOS", 3)
@@ -155,8 +155,6 @@ def test_a_few_held_back_photos_are_enough(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_large_folder_streams_and_a_small_one_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pocketprior.core.training.data import sources
-
     for i in range(9):
         Image.new("RGB", (256, 256), (i, i, i)).save(tmp_path / f"{i}.png")
     options = {"use": "any", "seed": 0, "crop": 32, "side": 0, "structures": False}

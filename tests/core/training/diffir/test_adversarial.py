@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from pocketprior.core.training.data.photos import Pool, TrainingData
-from pocketprior.core.training.diffir.adversarial import AdversarialStage, Discriminator, real_loss
+from pocketprior.core.training.diffir.phases import AdversarialStage, Discriminator, real_loss
 from pocketprior.core.training.loop.loop import train
-from pocketprior.core.training.loop.stage import TrainingStage, WithAuxiliary
+from pocketprior.core.training.loop.stage import TrainingStage
 from pocketprior.core.training.losses import detail_loss
 from support.small_checkpoints import batch_of
 from support.toy_training import record
@@ -95,7 +95,6 @@ def test_resumed_run_walks_the_same_path(build: Build, pool: Pool, tmp_path: Pat
     for run, parts in ((tmp_path / "whole", 1), (tmp_path / "resumed", 2)):
         for part in range(parts):
             stage = adversarial(build, **changes)
-            assert isinstance(stage, WithAuxiliary)
             steps = train(stage, TrainingData(pool, pool), stage.recipe, run, workers=0)
             if part < parts - 1:
                 assert next(steps).step == 2

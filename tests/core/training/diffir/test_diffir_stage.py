@@ -10,7 +10,7 @@ import torch
 from pocketprior.core.errors import UnknownNameError, UsageError
 from pocketprior.core.training.data.photos import Pool, val_pairs
 from pocketprior.core.training.diffir.diffir_stage import draw_pair, held_back, restored_psnr, strip
-from pocketprior.core.training.diffir.regression import PRETRAIN_STAGE
+from pocketprior.core.training.diffir.phases import PRETRAIN_STAGE
 from pocketprior.core.training.loop.stage import TrainingStage
 
 from .conftest import MODEL

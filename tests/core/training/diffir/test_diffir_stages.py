@@ -88,9 +88,9 @@ def test_chain_starts_from_the_noised_target(build: Build, pool: Pool) -> None:
     seen = []
     stage.diffir.denoiser.register_forward_hook(lambda _module, given, _result: seen.append(given[2]))
     with torch.no_grad():
-        priors = stage.priors(batch["image"], batch)
+        target, _ = stage.priors(batch["image"], batch)
     last = diffir()[-1]
-    torch.testing.assert_close(seen[0], last**0.5 * priors.target + (1 - last) ** 0.5 * batch["noise"])
+    torch.testing.assert_close(seen[0], last**0.5 * target + (1 - last) ** 0.5 * batch["noise"])
     assert len(seen) == 4
 
 
@@ -100,9 +100,9 @@ def test_joint_loss_adds_picture_and_prior(build: Build, pool: Pool) -> None:
     batch = batch_of(stage, pool)
     with torch.no_grad():
         figures = stage.loss(batch)
-        priors = stage.priors(batch["image"], batch)
-        restored = stage.diffir.restore(batch["image"], priors.estimate)
-    torch.testing.assert_close(figures["prior"], F.l1_loss(priors.estimate, priors.target))
+        target, estimate = stage.priors(batch["image"], batch)
+        restored = stage.diffir.restore(batch["image"], estimate)
+    torch.testing.assert_close(figures["prior"], F.l1_loss(estimate, target))
     torch.testing.assert_close(figures["content"], F.l1_loss(restored, batch["clean"]))
     torch.testing.assert_close(figures["loss"], figures["content"] + 0.25 * figures["prior"])
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pocketprior.core.models.diffir import CpenS1
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.diffir.diffir_stage import standardise, starting_pairs
-from pocketprior.core.training.diffir.regression import PRETRAIN_STAGE, PretrainStage, WarmupStage
+from pocketprior.core.training.diffir.phases import PRETRAIN_STAGE, PretrainStage, WarmupStage
 from pocketprior.core.training.loop.stage import TrainingStage
 
 from .conftest import MODEL

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pocketprior.core.training.dtpm.semantic import draw_code, noisy_code
+from pocketprior.core.training.dtpm.dtpm_stage import draw_code, noisy_code
 
 
 def encode(thumbnails: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pocketprior.core.models.checkpoints import Checkpoint, from_dict
 from pocketprior.core.models.dtpm import Dtpm, DtpmConfig, Predictor
 from pocketprior.core.models.lora import is_factor
 from pocketprior.core.training.data.photos import Pool, TrainingData
-from pocketprior.core.training.dtpm.predictor import DELTA_STAGE
+from pocketprior.core.training.dtpm.task import DELTA_STAGE
 from pocketprior.core.training.loop.stage import TrainingStage
 from support.small_checkpoints import MODELS, Build, batch_of, checkpoint, earlier, randomize
 

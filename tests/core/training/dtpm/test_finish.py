@@ -9,7 +9,7 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import Dtpm
 from pocketprior.core.sampling.schedule import cosine, trailing
 from pocketprior.core.training.data.photos import Pool, TrainingData
-from pocketprior.core.training.dtpm.adapters import FINISH_STAGE
+from pocketprior.core.training.dtpm.task import FINISH_STAGE
 from support.small_checkpoints import MODELS, Build, batch_of, earlier
 
 

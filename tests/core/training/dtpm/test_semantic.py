@@ -10,7 +10,7 @@ from pocketprior.core.errors import UsageError
 from pocketprior.core.models.dtpm import MOBILE, DtpmConfig
 from pocketprior.core.models.semantic_code import SemanticConfig, SemanticEncoder
 from pocketprior.core.training.data.photos import CONTEXTS, TrainingData, gather
-from pocketprior.core.training.dtpm.semantic import SEMANTIC_STAGE, SemanticStage, vicreg
+from pocketprior.core.training.dtpm.prior import SEMANTIC_STAGE, SemanticStage, vicreg
 from pocketprior.core.training.loop.loop import train
 
 MODEL = DtpmConfig(semantic=SemanticConfig(size=16, code=6, widths=(8, 8)))

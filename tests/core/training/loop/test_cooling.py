@@ -15,7 +15,7 @@ from pocketprior.core.errors import TrainingError, UsageError
 from pocketprior.core.training.data.photos import Pool
 from pocketprior.core.training.loop.loop import SavedStep, train
 from pocketprior.core.training.loop.recipe import Recipe
-from pocketprior.core.training.loop.resume import cooled_copies
+from pocketprior.core.training.loop.run_folder import cooled_copies
 from pocketprior.core.training.loop.stage import Arrays
 from pocketprior.core.training.runs import cool
 from support.toy_training import RECIPE, ToyStage, record, toy_data, train_toy

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocketprior.core.training.loop.threads import LIMITS, resolve
+from pocketprior.core.training.loop.processes import LIMITS, resolve
 
 CPU = torch.device("cpu")
 PROGRAM = Path(__file__).parents[3] / "support" / "toy_training.py"

@@ -29,7 +29,7 @@ class Model:
 
     part: Part = field(default_factory=Part)
     name: str = "plain"
-    limit: float | None = 0.5
+    limit: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,10 @@ def test_settings_reach_into_groups() -> None:
             "model.part.widths=1,2,3",
             "model.part.deep=false",
             "model.name=x=y",
-            "model.limit=none",
             "model.part.ends=1,2",
         ]
     )
-    assert changed.model == Model(Part((1, 2, 3), (1.0, 2.0), False), "x=y", None)
+    assert changed.model == Model(Part((1, 2, 3), (1.0, 2.0), False), "x=y")
     assert changed.with_settings(["model.limit=2"]).model.limit == 2.0
     assert FULL.with_settings(["model.part.widths="]).model.part.widths == ()
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pocketprior.core.errors import UsageError
-from pocketprior.core.training.loop import threads
-from pocketprior.core.training.loop.threads import Threads, idle_cores, parse_threads
+from pocketprior.core.training.loop import processes
+from pocketprior.core.training.loop.processes import Threads, idle_cores, parse_threads
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +53,13 @@ def test_number_is_set_and_the_file_replaces_it(tmp_path: Path) -> None:
 
 def test_auto_looks_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     others = 0.0
-    monkeypatch.setattr(threads, "_cores", lambda: 2)
-    monkeypatch.setattr(threads._Load, "of_others", lambda *_: others)
+    monkeypatch.setattr(processes, "_cores", lambda: 2)
+    monkeypatch.setattr(Threads, "load_of_others", lambda *_: others)
     found = Threads(None, tmp_path)
     assert found.adjust() == 2
     others = 1.0
     assert found.adjust() == 2  # the next look is in half a minute
-    monkeypatch.setattr(threads, "EVERY", 0.0)
+    monkeypatch.setattr(processes, "EVERY", 0.0)
     found = Threads(None, tmp_path)
     assert found.adjust() == 1
     others = 0.0
@@ -67,18 +67,18 @@ def test_auto_looks_again_after_a_while(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux")
-def test_busy_process_is_noticed_and_this_one_is_not_counted() -> None:
-    cores = threads._cores()
+def test_busy_process_is_noticed_and_this_one_is_not_counted(tmp_path: Path) -> None:
+    cores = processes._cores()
     with subprocess.Popen(
         [sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        load = threads._Load()
+        load = Threads(None, tmp_path)
         since, ours = time.monotonic(), os.times()
         while time.monotonic() - since < 0.8:
             sum(range(1000))
         used = sum(os.times()[:2]) - sum(ours[:2])
-        found = load.of_others(0.8)
+        found = load.load_of_others(0.8)
         other.kill()
     assert 0.2 < found <= cores - used / (time.monotonic() - since) + 0.3
