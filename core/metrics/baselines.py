@@ -59,14 +59,10 @@ class NullResult(NamedTuple):
 def null_result(
     texture: Texture, bases: Sequence[Image], truths: Sequence[Image], psnr: Measure, target: float
 ) -> NullResult:
-    """A null texture on the results of the predictor, at the gain whose mean PSNR is `target` dB.
+    """One of NULLS on `bases`, results of the predictor, (H, W, 3) uint8, at the gain whose mean PSNR is `target` dB.
 
-    Args:
-        texture: One of NULLS, what is added.
-        bases: Results of the predictor, (H, W, 3) uint8.
-        truths: The true photo of each.
-        psnr: Of a result and the truth, as the tables have it.
-        target: Mean PSNR of the whole model. Where the predictor's is no better, the gain is 0.
+    truths: the true photo of each; psnr: of a result and the truth, as the tables have it; target: mean PSNR of the
+    whole model. Where the predictor's is no better, the gain is 0.
     """
     textures = [texture(base) for base in bases]
 

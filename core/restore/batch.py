@@ -62,18 +62,13 @@ class Outcome:
 
 
 def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[FileJob], list[Path]]:
-    """What to restore, and which earlier results were left out.
+    """What to restore, and which earlier results were left out, as they are unless nothing else was named.
 
-    Args:
-        arguments: Files, folders (searched recursively, except for `out`) and patterns. Results of earlier calls are
-            left out unless nothing else was named.
-        out: None: next to each photo. A folder if it is one, ends with a separator, or there is more than one photo;
-            otherwise a file.
+    arguments: files, folders (searched recursively, except for `out`) and patterns; out: None: next to each photo. A
+    folder if it is one, ends with a separator, or there is more than one photo; otherwise a file.
 
-    Raises:
-        UsageError: Nothing is found, a result has no suffix that can be written, or two results, or a result and a
-            photo, would be one file.
-        PhotoReadError: A folder cannot be searched.
+    Raises UsageError where nothing is found, a result has no suffix that can be written, or two results, or a result
+    and a photo, would be one file; PhotoReadError where a folder cannot be searched.
     """
     avoid = os.path.realpath(out) if out else ""
     named = [f for argument in arguments for f in _find(argument, avoid)]
@@ -94,12 +89,8 @@ def restore_files(
 ) -> Iterator[Outcome]:
     """Restore photo after photo, and yield what became of each.
 
-    Args:
-        restorer: The open model.
-        jobs: Photos and the files for their results, as `plan_jobs` finds them.
-        options: As for `Restorer.__call__`, `progress` excepted. `noise` is the standard deviation of each channel.
-        files: How files are read and written.
-        progress: Called with a job, the tiles done and the tiles in all.
+    options: as for `Restorer.__call__`, `progress` excepted; `noise` is the standard deviation of each channel.
+    progress: called with a job, the tiles done and the tiles in all.
     """
     for job in jobs:
         try:

@@ -88,10 +88,8 @@ class Restorer:
             arithmetic: "fp32", "bf16" or "fp16"; None for what the pack says.
             task: Whose graphs are opened, where tasks have graphs of their own; None for the first.
 
-        Raises:
-            PackError: The pack cannot be used.
-            UnknownNameError: Another runtime, task or word for `graphs`.
-            UsageError: The runtime does not have an option.
+        Raises PackError for a pack that cannot be used, UnknownNameError for another runtime, task or word for
+        `graphs`, UsageError for an option that the runtime does not have.
         """
         folder = default_pack() if path is None else Path(path)
         manifest = Manifest.load(folder).of(task)
@@ -115,7 +113,7 @@ class Restorer:
         max_memory: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Image:
-        """Restore a photo of any size.
+        """Restore a photo of any size: an image of the same shape and dtype. Tile and memory change only rounding.
 
         Args:
             image: (H, W, 3) uint8 or uint16.
@@ -130,12 +128,8 @@ class Restorer:
             max_memory: Bytes of the whole process, which decide the tile; None: 1 GiB, more for photos that need more.
             progress: Called with (tiles done, tiles in all), also at the start.
 
-        Returns:
-            The restored image, of the shape and dtype of `image`. It depends on tile and memory only by rounding.
-
-        Raises:
-            UsageError: Another array, or an option out of its range.
-            GraphError: A graph fails or returns NaN.
+        Raises UsageError for another array or an option out of its range, GraphError for a graph that fails or returns
+        NaN.
         """
         check_pixels(image)
         self.check(
