@@ -116,7 +116,7 @@ def jpeg_file(photo: Photo, quality: int) -> bytes:
         "xmp": jpeg.with_gain_map_length(photo.xmp, kept) if kept else photo.xmp,
         "dpi": photo.dpi,
         "comment": dict(photo.text).get("Comment", "").encode(),
-        "extra": (jpeg.iptc_segment(photo.iptc) if photo.iptc else b"") + (jpeg.iso_segment(kept) if kept else b""),
+        "extra": jpeg.extra_segments(photo.iptc, kept),
     }
     data = _encoded(_image(photo), "JPEG", options)
     return jpeg.attach(data, kept) if kept else data

@@ -171,7 +171,16 @@ class Restorer:
             raise UnknownNameError("task", task, self.manifest.tasks)
         if not 0 <= strength <= 1:
             raise UsageError(f"expected a strength from 0 (no texture) to 1, got {strength}")
-        self._check_amount(amount)
+        if not 0 <= amount <= LARGEST_AMOUNT:
+            raise UsageError(
+                f"expected an amount from 0 (the photo itself) through 1 (what the model estimates) to "
+                f"{LARGEST_AMOUNT} (more), got {amount}"
+            )
+        if amount > 1 and not self.manifest.takes_amount:
+            raise UsageError(
+                f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' "
+                "does not estimate the damage, so it cannot remove more of it"
+            )
         noise = options.get("noise")
         if noise is not None and self.manifest.start_level is None:
             raise UsageError(
@@ -186,18 +195,6 @@ class Restorer:
             raise UsageError("got both a tile and a memory limit; give one of them: the memory decides the tile")
         if tile is not None:
             self._check_tile(tile, tiled_graphs(self.manifest, self.graphs, strength, amount))
-
-    def _check_amount(self, amount: float) -> None:
-        if not 0 <= amount <= LARGEST_AMOUNT:
-            raise UsageError(
-                f"expected an amount from 0 (the photo itself) through 1 (what the model estimates) to "
-                f"{LARGEST_AMOUNT} (more), got {amount}"
-            )
-        if amount > 1 and not self.manifest.takes_amount:
-            raise UsageError(
-                f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' "
-                "does not estimate the damage, so it cannot remove more of it"
-            )
 
     def _check_tile(self, tile: int, stages: Sequence[str]) -> None:
         window = self.manifest.window(stages)
