@@ -198,17 +198,14 @@ def _find(argument: str, avoid: str) -> list[_Found]:
 
 
 def _in_folder(folder: Path, avoid: str) -> list[_Found]:
-    photos = sorted(path for path in _walk(folder, avoid) if is_photo(path))
-    if not photos:
-        raise UsageError(f"the folder '{folder}' has no photos in it; expected files with {', '.join(SUFFIXES)}")
-    return [_Found(path, path.relative_to(folder)) for path in photos]
-
-
-def _walk(folder: Path, avoid: str) -> Iterator[Path]:
-    """All files below a folder, except those in hidden folders and in the folder `avoid`."""
+    """All photos below a folder, except those in hidden folders and in the folder `avoid`."""
+    photos: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if name[0] != "." and os.path.realpath(Path(parent, name)) != avoid]
-        yield from (Path(parent, name) for name in files)
+        photos += [Path(parent, name) for name in files if is_photo(name)]
+    if not photos:
+        raise UsageError(f"the folder '{folder}' has no photos in it; expected files with {', '.join(SUFFIXES)}")
+    return [_Found(path, path.relative_to(folder)) for path in sorted(photos)]
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -194,17 +194,14 @@ class Restorer:
         if tile is not None and options.get("max_memory") is not None:
             raise UsageError("got both a tile and a memory limit; give one of them: the memory decides the tile")
         if tile is not None:
-            self._check_tile(tile, tiled_graphs(self.manifest, self.graphs, strength, amount))
-
-    def _check_tile(self, tile: int, stages: Sequence[str]) -> None:
-        window = self.manifest.window(stages)
-        if window is not None:
-            raise UsageError(
-                f"got a tile of {tile} pixels, but the pack '{self.manifest.name}' runs only on tiles of {window.edge} "
-                "pixels; leave the option out"
-            )
-        size = self.manifest.size
-        plan(1, 1, tile, self.manifest.radius(stages), size.multiple_of, size.minimum)
+            stages, size = tiled_graphs(self.manifest, self.graphs, strength, amount), self.manifest.size
+            window = self.manifest.window(stages)
+            if window is not None:
+                raise UsageError(
+                    f"got a tile of {tile} pixels, but the pack '{self.manifest.name}' runs only on tiles of "
+                    f"{window.edge} pixels; leave the option out"
+                )
+            plan(1, 1, tile, self.manifest.radius(stages), size.multiple_of, size.minimum)
 
     def _layout(self, image: Image, stages: Sequence[str], tile: int | None, max_memory: int | None) -> TilePlan:
         """Tiles that overlap by the receptive field of `stages`, or as their window says."""

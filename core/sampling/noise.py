@@ -122,9 +122,7 @@ def normal_of_bits(bits: _Words) -> NDArray[np.float32]:
     return z.astype(np.float32)
 
 
-def normal(
-    seed: int, step: int, rows: tuple[int, int], cols: tuple[int, int], channels: int = 3
-) -> NDArray[np.float32]:
+def normal(seed: int, step: int, rows: tuple[int, int], cols: tuple[int, int], channels: int = 3) -> State:
     """The noise field over a rectangle of the photo: (1, channels, y1 - y0, x1 - x0), standard normal.
 
     seed: in [0, 2^64); step: in [0, 2^32), distinguishes the draws for one photo; rows, cols: pixels [y0, y1) and

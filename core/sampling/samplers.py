@@ -131,7 +131,5 @@ def posterior_mean(denoise: Callable[[AnyArray, int], AnyArray], x: AnyArray, le
 
 def _posterior(x: AnyArray, clean: AnyArray, level: float, following: float) -> AnyArray:
     """The mean of q(x_{t-1} | x_t, x0), from `level` to `following` (Ho et al. 2020, Eq. 7)."""
-    alpha = level / following
-    return (
-        math.sqrt(following) * (1 - alpha) / (1 - level) * clean + math.sqrt(alpha) * (1 - following) / (1 - level) * x
-    )
+    alpha, variance = level / following, 1 - level
+    return math.sqrt(following) * (1 - alpha) / variance * clean + math.sqrt(alpha) * (1 - following) / variance * x
