@@ -80,10 +80,7 @@ def _detail(image: Image) -> NDArray[np.float32]:
 
 
 def _shaped_noise(image: Image) -> NDArray[np.float32]:
-    """Grey noise as strong as the finest detail of the image where it is, (H, W, 3) in grey levels.
-
-    The image seeds the noise, so that a repeated run draws the same.
-    """
+    """Grey noise as strong as the finest detail where it is, (H, W, 3) in grey levels; always the same for an image."""
     seed = int.from_bytes(hashlib.sha256(f"shaped noise {image_digest(image)}".encode()).digest()[:8], "big")
     noise = np.random.default_rng(seed).standard_normal(image.shape[:2], dtype=np.float32)
     return np.repeat((noise * np.abs(_detail(image)).mean(axis=2))[..., np.newaxis], 3, axis=2)

@@ -128,8 +128,7 @@ class Restorer:
             max_memory: Bytes of the whole process, which decide the tile; None: 1 GiB, more for photos that need more.
             progress: Called with (tiles done, tiles in all), also at the start.
 
-        Raises UsageError for another array or an option out of its range, GraphError for a graph that fails or returns
-        NaN.
+        Raises UsageError for another array or an option out of its range, GraphError if a graph fails or returns NaN.
         """
         check_pixels(image)
         self.check(
