@@ -148,7 +148,8 @@ def profile(primaries: Primaries | None, gamma: float | None = None) -> bytes:
         b"cprt": _text_tag("No copyright"),
         b"wtpt": _xyz_tag(_D50),
     }
-    curve = _curve_tag(gamma)
+    kind, numbers = (3, _SRGB_CURVE) if gamma is None else (0, (gamma,))
+    curve = b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + _fixed(numbers)
     if primaries is None:
         return _packed({**tags, b"kTRC": curve}, b"GRAY")
     for letter, column in zip((b"r", b"g", b"b"), _colorants(primaries).T, strict=True):
@@ -211,11 +212,6 @@ def _xyz_tag(xyz: Iterable[float]) -> bytes:
 
 def _text_tag(text: str) -> bytes:
     return b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", 2 * len(text), 28) + text.encode("utf-16-be")
-
-
-def _curve_tag(gamma: float | None) -> bytes:
-    kind, numbers = (3, _SRGB_CURVE) if gamma is None else (0, (gamma,))
-    return b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + _fixed(numbers)
 
 
 def _packed(tags: dict[bytes, bytes], space: bytes) -> bytes:
