@@ -1,10 +1,9 @@
 """The command line: a table of commands, each imported only when it is asked for.
 
-A command is a module with `add_arguments(parser)` and `run(args) -> exit code`. A command of two words, such as
-`bench students`, is listed by the help of its first word, whose own module returns its sub-parsers from
-`add_arguments`; so a layer can add to a command of a layer below it, which knows nothing of that. Exit codes: 0 done,
-1 a job or a check failed, 2 the call is wrong, 130 interrupted. Logs go to stderr, what a program reads (--json) to
-stdout.
+A command is a module with `add_arguments(parser)` and `run(args) -> exit code`. A command of two words, such as `bench
+students`, is listed by the help of its first word, whose own module returns its sub-parsers from `add_arguments`; so a
+layer can add to a command of a layer below it, which knows nothing of that. Exit codes: 0 done, 1 a job or a check
+failed, 2 the call is wrong, 130 interrupted. Logs go to stderr, what a program reads (--json) to stdout.
 """
 
 from __future__ import annotations

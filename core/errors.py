@@ -42,7 +42,6 @@ class UnknownNameError(UsageError):
     """A task, runtime, model ... that does not exist; the message lists those that do."""
 
     def __init__(self, kind: str, given: str, valid: Iterable[str]) -> None:
-        """Name the kind of thing, what was given and what is valid."""
         super().__init__(f"unknown {kind} '{given}'; choose one of: {', '.join(valid)}")
 
 
@@ -50,7 +49,6 @@ class MissingExtraError(UsageError):
     """An optional dependency is not installed; the message names the extra that adds it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        """Name the package, the extra that installs it, and what needs it."""
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed; "
             f"install it with: pip install 'pocketprior[{extra}]'"

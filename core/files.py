@@ -53,13 +53,11 @@ def write_text(path: Path, text: str) -> None:
 def atomic_output(path: str | Path, *, overwrite: bool = False) -> Generator[Path]:
     """Yield the path of a temporary file that becomes `path` when the block ends well.
 
-    The block writes the yielded file, which is next to `path` (the same disk, so that the rename is atomic),
-    exists and is empty, and has the suffix of `path` for writers that look at it. At the end it is flushed to
-    disk and renamed: `path` has either its old content or all of the new one. After any exception, Ctrl-C
-    included, the temporary file is gone and `path` untouched. A link is followed: the link stays, what it
-    points at is replaced.
-
-    Raises OSError as the system does (EEXIST without `overwrite`); `failure_reason` turns it into advice.
+    The block writes the yielded file, which is next to `path` (the same disk, so that the rename is atomic), exists and
+    is empty, and has the suffix of `path` for writers that look at it. At the end it is flushed to disk and renamed:
+    `path` has either its old content or all of the new one. After any exception, Ctrl-C included, the temporary file is
+    gone and `path` untouched. A link is followed: the link stays, what it points at is replaced. Raises OSError as the
+    system does (EEXIST without `overwrite`); `failure_reason` turns it into advice.
     """
     target = Path(os.path.realpath(path))
     _check_target(target, overwrite)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 __all__ = ["Panel", "Point", "scatter", "table"]
 
-
 _WIDTH, _HEIGHT = 380, 330  # of a panel with its axes, pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 34, 46  # from the edges of a panel to its axes
 _LEGEND = 30  # height of the line with the series

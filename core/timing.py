@@ -32,10 +32,8 @@ Name = TypeVar("Name", bound=Hashable)
 def interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, list[float]]:
     """Time every call once a round, in turn, so that a busy moment of the machine hits all of them.
 
-    Each round starts with another call; before the first one every call is made once, untimed.
-
-    Returns:
-        The seconds of CPU time of every call, round by round; other programs do not add to them.
+    Each round starts with another call; before the first one every call is made once, untimed. Returns the seconds of
+    CPU time of every call, round by round; other programs do not add to them.
     """
     for call in calls.values():
         call()

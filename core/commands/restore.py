@@ -104,7 +104,6 @@ class _Bar:
 
 
 def _print(outcome: Outcome) -> None:
-    """One photo, in sentences."""
     for notice in outcome.notices:
         _log(f"note: '{outcome.photo}': {notice}")
     if outcome.state == "failed":

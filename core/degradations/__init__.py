@@ -5,23 +5,10 @@ randomness is drawn from the `numpy.random.Generator` that is passed in: the sam
 damage. Light is mixed as linear light (`srgb_to_linear` and `linear_to_srgb` convert).
 """
 
-from .cleanup import mixed_v1
-from .filters import gaussian_blur, quantize
+from .filters import gaussian_blur
 from .grain import gaussian_noise
-from .masks import Thickness, brush_mask
+from .masks import brush_mask
 from .tasks import SHRINKS, TASKS
 from .window import ShrinkTask, Task, Window
 
-__all__ = [
-    "SHRINKS",
-    "TASKS",
-    "ShrinkTask",
-    "Task",
-    "Thickness",
-    "Window",
-    "brush_mask",
-    "gaussian_blur",
-    "gaussian_noise",
-    "mixed_v1",
-    "quantize",
-]
+__all__ = ["SHRINKS", "TASKS", "ShrinkTask", "Task", "Window", "brush_mask", "gaussian_blur", "gaussian_noise"]

@@ -24,17 +24,7 @@ from ..degradations.fixed import image_digest
 from ..errors import MissingExtraError
 from ..limits import FEWEST_PHOTOS
 
-__all__ = [
-    "NULLS",
-    "NullResult",
-    "PairedDifference",
-    "bm3d",
-    "bm3d_version",
-    "detail",
-    "null_result",
-    "paired",
-    "shaped_noise",
-]
+__all__ = ["NULLS", "NullResult", "PairedDifference", "bm3d", "bm3d_version", "null_result", "paired"]
 
 _LARGEST_GAIN = 8.0
 _BISECTIONS = 24  # more than any gain needs
@@ -59,14 +49,10 @@ class NullResult(NamedTuple):
 def null_result(
     texture: Texture, bases: Sequence[Image], truths: Sequence[Image], psnr: Measure, target: float
 ) -> NullResult:
-    """A null texture on the results of the predictor, at the gain whose mean PSNR is `target` dB.
+    """One of NULLS on `bases`, results of the predictor, (H, W, 3) uint8, at the gain whose mean PSNR is `target` dB.
 
-    Args:
-        texture: One of NULLS, what is added.
-        bases: Results of the predictor, (H, W, 3) uint8.
-        truths: The true photo of each.
-        psnr: Of a result and the truth, as the tables have it.
-        target: Mean PSNR of the whole model. Where the predictor's is no better, the gain is 0.
+    truths: the true photo of each; psnr: of a result and the truth, as the tables have it; target: mean PSNR of the
+    whole model. Where the predictor's is no better, the gain is 0.
     """
     textures = [texture(base) for base in bases]
 
@@ -87,20 +73,17 @@ def null_result(
     return result
 
 
-def detail(image: Image) -> NDArray[np.float32]:
+def _detail(image: Image) -> NDArray[np.float32]:
     """The finest Laplacian band of an image, (H, W, 3) uint8, in grey levels."""
     floats = image.astype(np.float32)
     return floats - gaussian_blur(floats, _DETAIL_SIGMA)
 
 
-def shaped_noise(image: Image) -> NDArray[np.float32]:
-    """Grey noise as strong as the finest detail of the image where it is, (H, W, 3) in grey levels.
-
-    The image seeds the noise, so that a repeated run draws the same.
-    """
+def _shaped_noise(image: Image) -> NDArray[np.float32]:
+    """Grey noise as strong as the finest detail where it is, (H, W, 3) in grey levels; always the same for an image."""
     seed = int.from_bytes(hashlib.sha256(f"shaped noise {image_digest(image)}".encode()).digest()[:8], "big")
     noise = np.random.default_rng(seed).standard_normal(image.shape[:2], dtype=np.float32)
-    return np.repeat((noise * np.abs(detail(image)).mean(axis=2))[..., np.newaxis], 3, axis=2)
+    return np.repeat((noise * np.abs(_detail(image)).mean(axis=2))[..., np.newaxis], 3, axis=2)
 
 
 class PairedDifference(NamedTuple):
@@ -158,4 +141,4 @@ def _bm3d() -> Any:
         raise MissingExtraError("bm3d", "bench", "BM3D") from error
 
 
-NULLS: dict[str, Texture] = {"unsharp mask": detail, "shaped noise": shaped_noise}
+NULLS: dict[str, Texture] = {"unsharp mask": _detail, "shaped noise": _shaped_noise}

@@ -87,9 +87,7 @@ def _pyramid(field: Field) -> list[Field]:
         coarse = _blur(field)[:, ::2, ::2]
         spread = np.zeros(field.shape)
         spread[:, ::2, ::2] = coarse
-        octaves.append(
-            field - 4 * _blur(spread)
-        )  # enlarged: zeros between the samples, the blur at four times the weight
+        octaves.append(field - 4 * _blur(spread))  # enlarged: zeros between samples, the blur at four times the weight
         field = coarse
     return octaves
 

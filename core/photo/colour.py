@@ -33,6 +33,7 @@ __all__ = ["BT2020", "DISPLAY_P3", "SRGB", "checked", "chosen", "from_code_point
 
 Primaries: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 Convert: TypeAlias = Callable[[Image.Image], Image.Image]
+Kept: TypeAlias = tuple[bytes | None, tuple[str, ...]]  # the profile, None for sRGB, and notices
 
 # CIE xy of red, green, blue, white (ITU-T H.273, table 2: codes 1, 12, 9)
 SRGB: Primaries = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), (0.3127, 0.3290))
@@ -50,7 +51,7 @@ _MID_GREY = 128
 _MID_GREY_LIGHTNESS = 53.6  # L* of sRGB 128
 
 
-def checked(icc: bytes | None, *, grey: bool) -> tuple[bytes | None, tuple[str, ...]]:
+def checked(icc: bytes | None, *, grey: bool) -> Kept:
     """The profile to keep for a photo with RGB or grey samples, and notices.
 
     A profile that is damaged or belongs to another kind of samples is dropped with a notice.
@@ -91,9 +92,7 @@ def to_srgb(icc: bytes | None, mode: str) -> tuple[Convert, str]:
     return convert, f"{mode} was converted to sRGB through its profile"
 
 
-def chosen(
-    embedded: bytes | None, codes: tuple[int, int] | None, *, grey: bool
-) -> tuple[bytes | None, tuple[str, ...]]:
+def chosen(embedded: bytes | None, codes: tuple[int, int] | None, *, grey: bool) -> Kept:
     """The profile of a photo and notices: the embedded one, else one built from H.273 codes; None for sRGB.
 
     Raises PhotoUnsupportedError where the codes say HDR.
@@ -105,7 +104,7 @@ def chosen(
     return icc, notices + curve_notices
 
 
-def from_code_points(primaries: int, transfer: int) -> tuple[bytes | None, tuple[str, ...]]:
+def from_code_points(primaries: int, transfer: int) -> Kept:
     """The profile for colour described by ITU-T H.273 code points (None: sRGB), and notices.
 
     Raises PhotoUnsupportedError for HDR curves: their result would need an HDR file, which is not written here.
@@ -149,7 +148,8 @@ def profile(primaries: Primaries | None, gamma: float | None = None) -> bytes:
         b"cprt": _text_tag("No copyright"),
         b"wtpt": _xyz_tag(_D50),
     }
-    curve = _curve_tag(gamma)
+    kind, numbers = (3, _SRGB_CURVE) if gamma is None else (0, (gamma,))
+    curve = b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + _fixed(numbers)
     if primaries is None:
         return _packed({**tags, b"kTRC": curve}, b"GRAY")
     for letter, column in zip((b"r", b"g", b"b"), _colorants(primaries).T, strict=True):
@@ -212,11 +212,6 @@ def _xyz_tag(xyz: Iterable[float]) -> bytes:
 
 def _text_tag(text: str) -> bytes:
     return b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", 2 * len(text), 28) + text.encode("utf-16-be")
-
-
-def _curve_tag(gamma: float | None) -> bytes:
-    kind, numbers = (3, _SRGB_CURVE) if gamma is None else (0, (gamma,))
-    return b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + _fixed(numbers)
 
 
 def _packed(tags: dict[bytes, bytes], space: bytes) -> bytes:

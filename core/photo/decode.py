@@ -214,9 +214,7 @@ def _samples(band: Pillow.Image) -> NDArray[Any]:
     return array if array.ndim == 3 else array[..., np.newaxis]
 
 
-def _profile(
-    file: IO[bytes], image: ImageFile, facts: heif.HeifFacts, *, grey: bool
-) -> tuple[bytes | None, tuple[str, ...]]:
+def _profile(file: IO[bytes], image: ImageFile, facts: heif.HeifFacts, *, grey: bool) -> colour.Kept:
     """The profile and notices. PNG's order: cICP, iCCP, sRGB, then gAMA with cHRM (W3C PNG, third edition, 4.3)."""
     codes, embedded = facts.code_points, metadata.icc(image)
     if isinstance(image, PngImageFile):
@@ -233,7 +231,12 @@ def _profile(
 def _check_png_data(file: IO[bytes]) -> None:
     """Compare the checksums of the image data, which Pillow does not; ValueError where one is wrong."""
     for kind, length in _chunks(file):
-        if kind == b"IDAT" and _checksum(file, kind, length) != file.read(4):
+        if kind != b"IDAT":
+            continue
+        checksum = zlib.crc32(kind)
+        while length and (part := file.read(min(length, _READ_BYTES))):
+            checksum, length = zlib.crc32(part, checksum), length - len(part)
+        if struct.pack(">I", checksum) != file.read(4):
             raise ValueError("the checksum of the image data is wrong")
 
 
@@ -246,13 +249,6 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
         yield kind, length
         at += 8 + length + 4
         file.seek(at)
-
-
-def _checksum(file: IO[bytes], kind: bytes, length: int) -> bytes:
-    checksum = zlib.crc32(kind)
-    while length and (part := file.read(min(length, _READ_BYTES))):
-        checksum, length = zlib.crc32(part, checksum), length - len(part)
-    return struct.pack(">I", checksum)
 
 
 def _colour_key(image: ImageFile, how: _Layout) -> NDArray[np.int64] | None:

@@ -116,9 +116,9 @@ def jpeg_file(photo: Photo, quality: int) -> bytes:
         "xmp": jpeg.with_gain_map_length(photo.xmp, kept) if kept else photo.xmp,
         "dpi": photo.dpi,
         "comment": dict(photo.text).get("Comment", "").encode(),
-        "extra": (jpeg.iptc_segment(photo.iptc) if photo.iptc else b"") + (jpeg.iso_segment(kept) if kept else b""),
+        "extra": jpeg.extra_segments(photo.iptc, kept),
     }
-    data = _encoded(_image(photo), "JPEG", options)
+    data = _encoded(photo, "JPEG", options)
     return jpeg.attach(data, kept) if kept else data
 
 
@@ -126,7 +126,7 @@ def webp(photo: Photo, quality: int) -> bytes:
     """Lossy WebP. The format halves chroma resolution and has neither grey nor 16 bits."""
     photo = _rgb(photo)
     options = {"quality": quality, "icc_profile": photo.icc, "exif": photo.exif, "xmp": photo.xmp}
-    return _encoded(_image(photo), "WEBP", options)
+    return _encoded(photo, "WEBP", options)
 
 
 def avif(photo: Photo, quality: int) -> bytes:
@@ -139,7 +139,7 @@ def avif(photo: Photo, quality: int) -> bytes:
         "exif": metadata.without_orientation(photo.exif) if photo.exif else None,
         "xmp": photo.xmp,
     }
-    return _encoded(_image(photo), "AVIF", options)
+    return _encoded(photo, "AVIF", options)
 
 
 def png(photo: Photo, file: IO[bytes]) -> None:
@@ -178,8 +178,8 @@ def tiff(photo: Photo, file: IO[bytes]) -> None:
     file.write(struct.pack(order + "I", at))
 
 
-def _image(photo: Photo) -> Pillow.Image:
-    """A Pillow image with 8-bit samples: L, RGB or RGBA."""
+def _encoded(photo: Photo, format: str, options: dict[str, Any]) -> bytes:
+    """Of 8-bit samples. To memory first: Pillow's own writing to files overlooks short writes on a full disk."""
     height, width = photo.size
     mode = ("L" if photo.grey else "RGB") + ("A" if photo.alpha is not None else "")
     image = Pillow.new(mode, (width, height))
@@ -187,11 +187,6 @@ def _image(photo: Photo) -> Pillow.Image:
         samples = interleaved(photo, rows, dtype=np.uint8)
         band = Pillow.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
         image.paste(band, (0, rows.start))
-    return image
-
-
-def _encoded(image: Pillow.Image, format: str, options: dict[str, Any]) -> bytes:
-    """To memory first: Pillow's own writing to files overlooks short writes on a full disk."""
     buffer = io.BytesIO()
     image.save(buffer, format, **{name: value for name, value in options.items() if value})
     return buffer.getvalue()

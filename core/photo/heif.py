@@ -201,6 +201,4 @@ def _bits(own: list[_Box]) -> int | None:
 
 def _monochrome(own: list[_Box]) -> bool:
     """By the AV1 or HEVC configuration (ISO/IEC 14496-15, 8.3.2: chroma format 0)."""
-    return any(
-        (kind == b"av1C" and body[2] & 0x10 > 0) or (kind == b"hvcC" and body[16] & 3 == 0) for kind, body in own
-    )
+    return any((kind == b"av1C" and body[2] & 0x10) or (kind == b"hvcC" and body[16] & 3 == 0) for kind, body in own)

@@ -18,15 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from .metadata import IPTC_RESOURCE
 from .photo import TRANSPOSES, GainMap
 
-__all__ = [
-    "LARGEST_SEGMENT",
-    "attach",
-    "gain_map",
-    "iptc_segment",
-    "iso_segment",
-    "settled_xmp",
-    "with_gain_map_length",
-]
+__all__ = ["LARGEST_SEGMENT", "attach", "extra_segments", "gain_map", "settled_xmp", "with_gain_map_length"]
 
 LARGEST_SEGMENT = 65533  # bytes of payload
 
@@ -83,15 +75,13 @@ def with_gain_map_length(xmp: bytes | None, kept: GainMap) -> bytes | None:
     return _GAIN_MAP_ITEM.sub(patch, xmp) if xmp else None
 
 
-def iso_segment(kept: GainMap) -> bytes:
-    """The APP2 segment by which ISO 21496-1 readers know that a gain map follows; empty where the source had none."""
-    return _segment(_APP2, kept.marker) if kept.marker else b""
-
-
-def iptc_segment(records: bytes) -> bytes:
-    """An APP13 segment with IPTC-IIM records."""
-    resource = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(records)) + records + bytes(len(records) % 2)
-    return _segment(_APP13, _PHOTOSHOP + resource)
+def extra_segments(iptc: bytes | None, kept: GainMap | None) -> bytes:
+    """APP13 with IPTC-IIM records, and APP2, by which ISO 21496-1 readers know that a gain map follows; where given."""
+    segments = b""
+    if iptc:
+        resource = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+        segments += _segment(_APP13, _PHOTOSHOP + resource)
+    return segments + (_segment(_APP2, kept.marker) if kept and kept.marker else b"")
 
 
 def settled_xmp(xmp: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:

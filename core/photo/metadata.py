@@ -107,7 +107,10 @@ def text(image: Image.Image) -> tuple[tuple[str, str], ...]:
     """PNG text and the JPEG comment as (keyword, text)."""
     comment = _bytes(image.info.get("comment"))
     if comment is not None:
-        return (("Comment", _decoded(comment)),)
+        try:
+            return (("Comment", comment.decode()),)
+        except UnicodeDecodeError:
+            return (("Comment", comment.decode("latin-1")),)
     if not isinstance(image, PngImageFile):
         return ()
     skip = (_PNG_XMP, _RAW_PROFILE)
@@ -200,13 +203,6 @@ def _png_raw_exif(image: PngImageFile) -> bytes | None:
     """EXIF that ImageMagick wrote as text: name, length, then lines of hexadecimal digits."""
     lines = str(image.info.get(_RAW_PROFILE + "exif", "")).strip().split("\n")
     return bytes.fromhex("".join(lines[2:])) if len(lines) > 2 else None
-
-
-def _decoded(comment: bytes) -> str:
-    try:
-        return comment.decode()
-    except UnicodeDecodeError:
-        return comment.decode("latin-1")
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,7 @@ class Photo:
     text: tuple[tuple[str, str], ...] = ()  # (keyword, text): PNG text, or ("Comment", ...) of a JPEG
     dpi: tuple[float, float] | None = None  # pixels per inch, horizontal and vertical
     gain_map: GainMap | None = None  # HDR gain map of a JPEG
-    format: str | None = (
-        None  # of the file it came from, a name of `encode.FILE_FORMATS`; None for a photo made in memory
-    )
+    format: str | None = None  # of its file, a name of `encode.FILE_FORMATS`; None for a photo made in memory
     source: Path | None = None  # the file it came from, which `io.write` never overwrites
     notices: tuple[str, ...] = ()  # what could not be kept or may surprise: sentences for the user, never to be dropped
 

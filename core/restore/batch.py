@@ -62,27 +62,22 @@ class Outcome:
 
 
 def plan_jobs(arguments: Sequence[str], out: str | None) -> tuple[list[FileJob], list[Path]]:
-    """What to restore, and which earlier results were left out.
+    """What to restore, and which earlier results were left out, as they are unless nothing else was named.
 
-    Args:
-        arguments: Files, folders (searched recursively, except for `out`) and patterns. Results of earlier calls are
-            left out unless nothing else was named.
-        out: None: next to each photo. A folder if it is one, ends with a separator, or there is more than one photo;
-            otherwise a file.
+    arguments: files, folders (searched recursively, except for `out`) and patterns; out: None: next to each photo. A
+    folder if it is one, ends with a separator, or there is more than one photo; otherwise a file.
 
-    Raises:
-        UsageError: Nothing is found, a result has no suffix that can be written, or two results, or a result and a
-            photo, would be one file.
-        PhotoReadError: A folder cannot be searched.
+    Raises UsageError where nothing is found, a result has no suffix that can be written, or two results, or a result
+    and a photo, would be one file; PhotoReadError where a folder cannot be searched.
     """
     avoid = os.path.realpath(out) if out else ""
-    named = [f for argument in arguments for f in _find(argument, avoid)]
-    found = list({os.path.realpath(f.path): f for f in named}.values())
-    photos = [f for f in found if not f.path.stem.endswith((RESTORED, COMPARE))] or found
-    many = len(found) > 1 or any(os.path.isdir(argument) for argument in arguments)
-    jobs = [FileJob(f.path, _output(f, out, many)) for f in photos]
+    named = [found for argument in arguments for found in _find(argument, avoid)]
+    places = dict({os.path.realpath(path): (path, place) for path, place in named}.values())
+    photos = [path for path in places if not path.stem.endswith((RESTORED, COMPARE))] or list(places)
+    many = len(places) > 1 or any(os.path.isdir(argument) for argument in arguments)
+    jobs = [FileJob(path, _output(path, places[path], out, many)) for path in photos]
     _check_outputs(jobs)
-    return jobs, [f.path for f in found if f not in photos]
+    return jobs, [path for path in places if path not in photos]
 
 
 def restore_files(
@@ -94,12 +89,8 @@ def restore_files(
 ) -> Iterator[Outcome]:
     """Restore photo after photo, and yield what became of each.
 
-    Args:
-        restorer: The open model.
-        jobs: Photos and the files for their results, as `plan_jobs` finds them.
-        options: As for `Restorer.__call__`, `progress` excepted. `noise` is the standard deviation of each channel.
-        files: How files are read and written.
-        progress: Called with a job, the tiles done and the tiles in all.
+    options: as for `Restorer.__call__`, `progress` excepted; `noise` is the standard deviation of each channel.
+    progress: called with a job, the tiles done and the tiles in all.
     """
     for job in jobs:
         try:
@@ -115,14 +106,6 @@ def restore_files(
 def compare_path(output: Path) -> Path:
     """The file of the before/after image, next to the result."""
     return output.with_name(f"{output.stem.removesuffix(RESTORED)}{COMPARE}{output.suffix}")
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A photo, and its path below the folder that was named (only its name where none was)."""
-
-    path: Path
-    place: Path
 
 
 def _kept(job: FileJob) -> Outcome:
@@ -194,44 +177,42 @@ def _check_place(path: Path, overwrite: bool) -> None:
         raise PhotoWriteError(f"'{path}' cannot be written: you may not write to '{folder}'; choose another -o")
 
 
-def _find(argument: str, avoid: str) -> list[_Found]:
+def _find(argument: str, avoid: str) -> list[tuple[Path, Path]]:
+    """Photos, each with its path below the folder that was named (only its name where none was)."""
     path = Path(argument)
     if path.is_dir():
         return _in_folder(path, avoid)
     if os.path.lexists(path) or not glob.has_magic(argument):
-        return [_Found(path, Path(path.name))]
+        return [(path, Path(path.name))]
     matches = sorted(glob.glob(argument, recursive=True))
     if not matches:
         raise UsageError(f"no file fits the pattern '{argument}'; check it, or name the files")
-    return [f for match in matches for f in _find(match, avoid)]
+    return [found for match in matches for found in _find(match, avoid)]
 
 
-def _in_folder(folder: Path, avoid: str) -> list[_Found]:
-    photos = sorted(path for path in _walk(folder, avoid) if is_photo(path))
-    if not photos:
-        raise UsageError(f"the folder '{folder}' has no photos in it; expected files with {', '.join(SUFFIXES)}")
-    return [_Found(path, path.relative_to(folder)) for path in photos]
-
-
-def _walk(folder: Path, avoid: str) -> Iterator[Path]:
-    """All files below a folder, except those in hidden folders and in the folder `avoid`."""
+def _in_folder(folder: Path, avoid: str) -> list[tuple[Path, Path]]:
+    """All photos below a folder, except those in hidden folders and in the folder `avoid`."""
+    photos: list[Path] = []
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if name[0] != "." and os.path.realpath(Path(parent, name)) != avoid]
-        yield from (Path(parent, name) for name in files)
+        photos += [Path(parent, name) for name in files if is_photo(name)]
+    if not photos:
+        raise UsageError(f"the folder '{folder}' has no photos in it; expected files with {', '.join(SUFFIXES)}")
+    return [(path, path.relative_to(folder)) for path in sorted(photos)]
 
 
 def _unreadable(error: OSError) -> NoReturn:
     raise PhotoReadError(f"the folder '{error.filename}' cannot be searched: {error.strerror}; make it readable")
 
 
-def _output(found: _Found, out: str | None, many: bool) -> Path:
+def _output(photo: Path, place: Path, out: str | None, many: bool) -> Path:
     if out is None:
-        return found.path.with_name(f"{found.path.stem}{RESTORED}{found.path.suffix}")
+        return photo.with_name(f"{photo.stem}{RESTORED}{photo.suffix}")
     if not many and not out.endswith(("/", os.sep)) and not os.path.isdir(out):
         return Path(out)
     if os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"'{out}' is a file, but several photos were given; name a folder with -o")
-    return Path(out) / found.place
+    return Path(out) / place
 
 
 def _check_outputs(jobs: Sequence[FileJob]) -> None:

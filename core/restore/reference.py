@@ -159,10 +159,8 @@ class ReferenceWriter:
 def load(path: Path) -> ParityReference:
     """Read and check a reference.
 
-    Raises:
-        PackError: The file is no reference, or damaged.
-        PackVersionError: It has another format.
-        PackTamperedError: It was changed.
+    Raises PackError for no reference or a damaged one, PackVersionError for another format, PackTamperedError for a
+    file that was changed.
     """
     arrays = read_arrays(path)
     if not {ABOUT, SEAL} <= set(arrays):

@@ -88,10 +88,8 @@ class Restorer:
             arithmetic: "fp32", "bf16" or "fp16"; None for what the pack says.
             task: Whose graphs are opened, where tasks have graphs of their own; None for the first.
 
-        Raises:
-            PackError: The pack cannot be used.
-            UnknownNameError: Another runtime, task or word for `graphs`.
-            UsageError: The runtime does not have an option.
+        Raises PackError for a pack that cannot be used, UnknownNameError for another runtime, task or word for
+        `graphs`, UsageError for an option that the runtime does not have.
         """
         folder = default_pack() if path is None else Path(path)
         manifest = Manifest.load(folder).of(task)
@@ -115,7 +113,7 @@ class Restorer:
         max_memory: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Image:
-        """Restore a photo of any size.
+        """Restore a photo of any size: an image of the same shape and dtype. Tile and memory change only rounding.
 
         Args:
             image: (H, W, 3) uint8 or uint16.
@@ -130,12 +128,7 @@ class Restorer:
             max_memory: Bytes of the whole process, which decide the tile; None: 1 GiB, more for photos that need more.
             progress: Called with (tiles done, tiles in all), also at the start.
 
-        Returns:
-            The restored image, of the shape and dtype of `image`. It depends on tile and memory only by rounding.
-
-        Raises:
-            UsageError: Another array, or an option out of its range.
-            GraphError: A graph fails or returns NaN.
+        Raises UsageError for another array or an option out of its range, GraphError if a graph fails or returns NaN.
         """
         check_pixels(image)
         self.check(
@@ -177,7 +170,16 @@ class Restorer:
             raise UnknownNameError("task", task, self.manifest.tasks)
         if not 0 <= strength <= 1:
             raise UsageError(f"expected a strength from 0 (no texture) to 1, got {strength}")
-        self._check_amount(amount)
+        if not 0 <= amount <= LARGEST_AMOUNT:
+            raise UsageError(
+                f"expected an amount from 0 (the photo itself) through 1 (what the model estimates) to "
+                f"{LARGEST_AMOUNT} (more), got {amount}"
+            )
+        if amount > 1 and not self.manifest.takes_amount:
+            raise UsageError(
+                f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' "
+                "does not estimate the damage, so it cannot remove more of it"
+            )
         noise = options.get("noise")
         if noise is not None and self.manifest.start_level is None:
             raise UsageError(
@@ -191,29 +193,14 @@ class Restorer:
         if tile is not None and options.get("max_memory") is not None:
             raise UsageError("got both a tile and a memory limit; give one of them: the memory decides the tile")
         if tile is not None:
-            self._check_tile(tile, tiled_graphs(self.manifest, self.graphs, strength, amount))
-
-    def _check_amount(self, amount: float) -> None:
-        if not 0 <= amount <= LARGEST_AMOUNT:
-            raise UsageError(
-                f"expected an amount from 0 (the photo itself) through 1 (what the model estimates) to "
-                f"{LARGEST_AMOUNT} (more), got {amount}"
-            )
-        if amount > 1 and not self.manifest.takes_amount:
-            raise UsageError(
-                f"expected an amount from 0 (the photo itself) to 1, got {amount}: the pack '{self.manifest.name}' "
-                "does not estimate the damage, so it cannot remove more of it"
-            )
-
-    def _check_tile(self, tile: int, stages: Sequence[str]) -> None:
-        window = self.manifest.window(stages)
-        if window is not None:
-            raise UsageError(
-                f"got a tile of {tile} pixels, but the pack '{self.manifest.name}' runs only on tiles of {window.edge} "
-                "pixels; leave the option out"
-            )
-        size = self.manifest.size
-        plan(1, 1, tile, self.manifest.radius(stages), size.multiple_of, size.minimum)
+            stages, size = tiled_graphs(self.manifest, self.graphs, strength, amount), self.manifest.size
+            window = self.manifest.window(stages)
+            if window is not None:
+                raise UsageError(
+                    f"got a tile of {tile} pixels, but the pack '{self.manifest.name}' runs only on tiles of "
+                    f"{window.edge} pixels; leave the option out"
+                )
+            plan(1, 1, tile, self.manifest.radius(stages), size.multiple_of, size.minimum)
 
     def _layout(self, image: Image, stages: Sequence[str], tile: int | None, max_memory: int | None) -> TilePlan:
         """Tiles that overlap by the receptive field of `stages`, or as their window says."""

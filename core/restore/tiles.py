@@ -91,14 +91,8 @@ class TilePlan:
 def plan(height: int, width: int, tile: int, overlap: int, multiple: int, minimum: int = 0) -> TilePlan:
     """Tiles for a photo of `height` x `width` pixels.
 
-    Args:
-        height: Of the photo.
-        width: Of the photo.
-        tile: Edge of the tiles, rounded down to a multiple of `multiple`.
-        overlap: At least the receptive field's radius.
-        multiple: Of the heights and widths that the graphs take.
-        minimum: The smallest height and width that the graphs take, a multiple too.
-
+    tile: edge of the tiles, rounded down to a multiple; overlap: at least the receptive field's radius; multiple: of
+    the heights and widths that the graphs take; minimum: the smallest of these, a multiple too.
     Raises UsageError for sizes below 1 and for a tile below `smallest_tile` or `minimum`.
     """
     if min(height, width, multiple) < 1 or overlap < 0:

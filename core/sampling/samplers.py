@@ -68,15 +68,9 @@ def ddim(
 
     With predicts "v" there is no division, so pure noise (alpha_bar = 0) is an ordinary first level.
 
-    Args:
-        denoise: (x, step index) -> the prediction, of the shape of x.
-        x: the state at levels[0].
-        levels: alpha_bar per step, then 1.0.
-        predicts: what `denoise` predicts, a name of PREDICTIONS.
-        clip: limits x0; eps then follows from the limited x0, so that the state stays on the path of the two.
-
-    Returns:
-        x0 after the last step.
+    denoise: (x, step index) -> the prediction of what `predicts`, a name of PREDICTIONS, says, of the shape of x.
+    x: the state at levels[0]. levels: alpha_bar per step, then 1.0. clip: limits x0; eps then follows from the limited
+    x0, so that the state stays on the path of the two. Returns x0 after the last step.
     """
     split = PREDICTIONS[predicts]
     for i, (level, following) in enumerate(pairwise(levels)):
@@ -97,22 +91,14 @@ def ancestral(
     clip: Callable[[AnyArray], AnyArray] | None = None,
     guide: Callable[[AnyArray, int], AnyArray] | None = None,
 ) -> AnyArray:
-    """Ancestral sampling (Ho et al. 2020, Algorithm 2), over any subset of the training steps.
+    """Ancestral sampling (Ho et al. 2020, Algorithm 2), over any subset of the training steps; x0 after the last step.
 
-    Args:
-        denoise: (x, step index) -> the prediction; with variance "learned" a pair of it and the share s of the
-            variance's range, -1 .. 1.
-        x: the state at levels[0].
-        levels: alpha_bar per step, then 1.0.
-        noise: step index -> standard normal values of the shape of x; called in every step but the last.
-        predicts: what `denoise` predicts, a name of PREDICTIONS.
-        variance: "small" is beta~, that of q(x_{t-1} | x_t, x0); "large" is beta; "learned" lies between:
-            exp(v log beta + (1 - v) log beta~), v = (s + 1) / 2 (Nichol and Dhariwal 2021, Eq. 15).
-        clip: limits x0.
-        guide: (x, step index) -> the state that the step starts from instead of x.
+    x, levels and predicts are as in `ddim`; clip: limits x0; guide: (x, step index) -> the state that the step starts
+    from instead of x; noise: step index -> standard normal values of the shape of x, called in every step but the last.
 
-    Returns:
-        x0 after the last step.
+    variance: "small" is beta~, that of q(x_{t-1} | x_t, x0); "large" is beta; "learned" lies between, where denoise
+    returns a pair of the prediction and the share s of the variance's range, -1 .. 1:
+    exp(v log beta + (1 - v) log beta~), v = (s + 1) / 2 (Nichol and Dhariwal 2021, Eq. 15).
     """
     split = PREDICTIONS[predicts]
     last = len(levels) - 2
@@ -145,7 +131,5 @@ def posterior_mean(denoise: Callable[[AnyArray, int], AnyArray], x: AnyArray, le
 
 def _posterior(x: AnyArray, clean: AnyArray, level: float, following: float) -> AnyArray:
     """The mean of q(x_{t-1} | x_t, x0), from `level` to `following` (Ho et al. 2020, Eq. 7)."""
-    alpha = level / following
-    return (
-        math.sqrt(following) * (1 - alpha) / (1 - level) * clean + math.sqrt(alpha) * (1 - following) / (1 - level) * x
-    )
+    alpha, variance = level / following, 1 - level
+    return math.sqrt(following) * (1 - alpha) / variance * clean + math.sqrt(alpha) * (1 - following) / variance * x

@@ -47,9 +47,8 @@ def trailing(sampling_steps: int, alpha_bars: list[float]) -> tuple[list[float],
     """Levels and times for `sampling_steps` of the training steps, whose alpha_bars run from nearly clean to noisy.
 
     Trailing spacing: the first step starts from pure noise (4 of 1000: 1000, 750, 500, 250). Levels have one number
-    more than times and end in 1.0; times are in (0, 1].
-
-    Raises ValueError unless 1 <= sampling_steps <= len(alpha_bars).
+    more than times and end in 1.0; times are in (0, 1]. Raises ValueError unless 1 <= sampling_steps <=
+    len(alpha_bars).
     """
     return strided(sampling_steps, alpha_bars, len(alpha_bars))
 

@@ -111,12 +111,9 @@ def enter(levels: Sequence[float], times: Sequence[float], start_level: float | 
     Between two levels of the chain the time is linear in sqrt(-log alpha_bar), which in the linear-beta schedule of
     DDPM is nearly proportional to it. If the photo is noisier than levels[0], the excess is not counted.
 
-    Args:
-        levels: alpha_bar per step, then 1.0.
-        times: One per step.
-        start_level: alpha_bar in [levels[0], 1]; 1.0 is clean, so that only the photo's own noise counts. None:
-            levels[0], ignoring the photo's own noise.
-        sigma: standard deviation of the photo's own noise in [-1, 1] units (2 / 255 per grey level), 0 or more.
+    levels: alpha_bar per step, then 1.0; times: one per step; start_level: alpha_bar in [levels[0], 1], 1.0 is clean,
+    so that only the photo's own noise counts, None: levels[0], ignoring the photo's own noise; sigma: standard
+    deviation of the photo's own noise in [-1, 1] units (2 / 255 per grey level), 0 or more.
     """
     if start_level is None:
         return EnteredChain(tuple(levels), tuple(times), math.sqrt(1 - levels[0]), exact=False)
@@ -146,10 +143,8 @@ def unclipped(photo: AnyArray, clean: AnyArray, sigma: float) -> AnyArray:
     expected at sigma phi(d / sigma) / Phi(-d / sigma) from the clean value; by Boyd's bound on the ratio (1959), within
     4 %, that is (sqrt(d^2 + 2 pi sigma^2) - d) / pi beyond the bound.
 
-    Args:
-        photo: a state in [-1, 1].
-        clean: an estimate of the photo without its noise, same shape.
-        sigma: standard deviation of the normal noise, in [-1, 1] units.
+    photo: a state in [-1, 1]; clean: an estimate of it without its noise, same shape; sigma: standard deviation of the
+    normal noise, in [-1, 1] units.
     """
 
     def beyond(distance: AnyArray) -> AnyArray:

@@ -93,7 +93,8 @@ def test_split_loop_gives_what_the_fused_graph_gives() -> None:
 
 
 def test_restoring_helps_a_photo_with_known_truth(restorer: Restorer) -> None:
-    from pocketprior.core.degradations import gaussian_noise, quantize
+    from pocketprior.core.degradations.filters import quantize
+    from pocketprior.core.degradations.grain import gaussian_noise
 
     clean = np.ascontiguousarray(PHOTO[::3, ::3])  # shrunk, the example's own noise matters less
     noisy = quantize(gaussian_noise(clean.astype(np.float32) / 255, 25, np.random.default_rng(0)))

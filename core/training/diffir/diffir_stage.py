@@ -21,7 +21,8 @@ from numpy.random import Generator
 from torch import Tensor, nn
 
 from ...arrays import FloatImage, Floats
-from ...degradations import SHRINKS, TASKS, Thickness, brush_mask
+from ...degradations import SHRINKS, TASKS, brush_mask
+from ...degradations.masks import Thickness
 from ...errors import TrainingError, UnknownNameError, UsageError
 from ...models.checkpoints import Checkpoint, from_dict
 from ...models.diffir import CONFIGS, CpenS1, Diffir, DiffirConfig, composed

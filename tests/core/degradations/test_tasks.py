@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprior.core.degradations import SHRINKS, TASKS, mixed_v1
+from pocketprior.core.degradations import SHRINKS, TASKS
+from pocketprior.core.degradations.cleanup import mixed_v1
 from pocketprior.core.degradations.filters import srgb_to_linear
 
 NAMES = (

@@ -167,7 +167,7 @@ def test_preview_behind_the_photo_is_no_loss(tmp_path: Path, rgb: Bytes) -> None
 
 def test_iptc(tmp_path: Path, rgb: Bytes) -> None:
     records = b"\x1c\x02\x78\x00\x07caption"
-    (tmp_path / "in.jpg").write_bytes(plain(rgb, extra=jpeg.iptc_segment(records)))
+    (tmp_path / "in.jpg").write_bytes(plain(rgb, extra=jpeg.extra_segments(records, None)))
     for source, target in (("in.jpg", "a.jpg"), ("a.jpg", "b.tif"), ("b.tif", "c.jpg")):
         photo = read(tmp_path / source)
         assert photo.iptc == records
