@@ -24,25 +24,11 @@ from torch import Tensor, nn
 from ..errors import UnknownNameError, UsageError
 from ..sampling.samplers import ddim
 from ..sampling.schedule import SCHEDULES
-from .initial_predictor import DamageEstimator, Predictor, PredictorConfig
+from .initial_predictor import Predictor, PredictorConfig
 from .semantic_code import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from .texture_prior import Adapters, DenoiserConfig, SharedAdapters, TextureDenoiser
 
-__all__ = [
-    "CONFIGS",
-    "FIRST_MOBILE",
-    "MOBILE",
-    "Adapters",
-    "Composed",
-    "DamageEstimator",
-    "DenoiserConfig",
-    "Dtpm",
-    "DtpmConfig",
-    "Predictor",
-    "PredictorConfig",
-    "TextureDenoiser",
-    "cost_parts",
-]
+__all__ = ["CONFIGS", "FIRST_MOBILE", "MOBILE", "Composed", "Dtpm", "DtpmConfig", "cost_parts"]
 
 
 @dataclass(frozen=True)

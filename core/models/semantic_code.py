@@ -31,7 +31,6 @@ __all__ = [
     "NoEncoder",
     "SemanticConfig",
     "SemanticEncoder",
-    "TimmEncoder",
     "encoder_of",
     "open_semantic",
     "semantic_file",

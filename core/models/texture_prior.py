@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from ...kernels import guidance_adapter
 from .blocks import Unet, UnetConfig, conv3x3, sinusoid, weights, zero_
 
-__all__ = [
-    "Adapters",
-    "DenoiserConfig",
-    "GuidanceAdapter",
-    "SharedAdapter",
-    "SharedAdapters",
-    "TextureDenoiser",
-]
+__all__ = ["Adapters", "DenoiserConfig", "GuidanceAdapter", "SharedAdapter", "SharedAdapters", "TextureDenoiser"]
 
 
 @dataclass(frozen=True)

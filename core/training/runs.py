@@ -16,8 +16,9 @@ from ..degradations import TASKS
 from ..errors import UnknownNameError, UsageError
 from ..files import write_text
 from ..models import checkpoints
-from ..models.dtpm import DtpmConfig, Predictor
+from ..models.dtpm import DtpmConfig
 from ..models.gen2res import SHIPPED_BASE, build, load_base
+from ..models.initial_predictor import Predictor
 from ..models.semantic_code import encoder_of, open_semantic, semantic_file
 from ..photo.io import read
 from ..photo.listing import clean_photos

@@ -24,7 +24,8 @@ from ...core.errors import UsageError
 from ...core.metrics import psnr
 from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
-from ...core.models.dtpm import DtpmConfig, Predictor
+from ...core.models.dtpm import DtpmConfig
+from ...core.models.initial_predictor import Predictor
 from ...core.pack.manifest import FEATHER
 from ...core.pack.systems import IMAGE
 from ...core.timing import interleaved

@@ -28,21 +28,10 @@ from ...models.diffir import CONFIGS, CpenS1, Diffir, DiffirConfig, composed
 from ..data.photos import Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import device_of
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, Validation, stacked
+from ..loop.stage import Arrays, TrainingStage, Validation, stacked
 from ..losses import mix
 
-__all__ = [
-    "DiffirRecipe",
-    "DiffirStage",
-    "Student",
-    "draw_pair",
-    "held_back",
-    "restored_psnr",
-    "standardise",
-    "starting_pairs",
-    "strip",
-    "validation",
-]
+__all__ = ["DiffirRecipe", "DiffirStage", "Student", "draw_pair", "standardise", "starting_pairs", "validation"]
 
 THICKNESSES: tuple[Thickness, ...] = ("thin", "medium", "thick")
 VAL_SIDE = 256  # of the crops that validation restores, pixels
@@ -167,7 +156,7 @@ def standardise(network: nn.Module, *inputs: Tensor) -> None:
         hook.remove()
 
 
-class DiffirStage(BaseStage):
+class DiffirStage(TrainingStage):
     """A stage of DiffIR on pairs."""
 
     def __init__(self, recipe: DiffirRecipe, model: nn.Module, data: TrainingData, *frozen: nn.Module) -> None:

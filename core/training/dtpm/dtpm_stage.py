@@ -5,7 +5,7 @@ The stages with a code see few photos and many crops: `draw_code` therefore make
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
@@ -24,14 +24,13 @@ from ...sampling.schedule import SCHEDULES, trailing
 from ..data.photos import CONTEXTS, Pixels, Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, Validation
+from ..loop.stage import Arrays, TrainingStage, Validation
 
 __all__ = [
     "CODE_DROP",
     "CODE_NOISE",
     "TaskRecipe",
     "TaskStage",
-    "calibration",
     "check_model",
     "draw_code",
     "frozen_encoder",
@@ -109,7 +108,7 @@ class TaskRecipe(Recipe):
 R = TypeVar("R", bound=TaskRecipe)
 
 
-class TaskStage(BaseStage, ABC, Generic[R]):
+class TaskStage(TrainingStage, Generic[R]):
     """Stage II: the adapters of one task around the frozen prior of `dtpm`; a subclass adds the noise and the loss.
 
     steps: of the sampler that is validated. Raises UsageError for another model's encoder, and if a calibrated

@@ -28,14 +28,15 @@ from ...degradations import gaussian_blur, gaussian_noise
 from ...degradations.filters import blend
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
+from ...models.dtpm import MOBILE, DtpmConfig
 from ...models.semantic_code import SemanticEncoder
+from ...models.texture_prior import TextureDenoiser
 from ...sampling.samplers import ddim
 from ...sampling.schedule import SCHEDULES, trailing
 from ..data.photos import CONTEXTS, Crop, Pixels, Pool, TrainingData, planar
 from ..evaluation.score import device_of, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import diffusion_loss, draw_level, local_deviation, mix
 from .dtpm_stage import CODE_DROP, CODE_NOISE, draw_code, frozen_encoder, noisy_code
 
@@ -69,7 +70,7 @@ def _off_diagonal(v: Tensor) -> Tensor:
     return covariance - torch.diag(torch.diag(covariance))
 
 
-class SemanticStage(BaseStage):
+class SemanticStage(TrainingStage):
     """Trains a `SemanticEncoder` through an expander that is thrown away.
 
     Raises UsageError for a model without a semantic code.
@@ -153,7 +154,7 @@ def residual_scale(pool: Pool) -> float:
     return float(np.sqrt(squares / count) / 255)
 
 
-class PriorStage(BaseStage):
+class PriorStage(TrainingStage):
     """Trains the denoiser f_theta; the semantic encoder is frozen."""
 
     kind = "prior"

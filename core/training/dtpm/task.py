@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import MOBILE, DamageEstimator, Dtpm, DtpmConfig, Predictor
+from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
+from ...models.initial_predictor import DamageEstimator, Predictor
 from ...sampling.schedule import TRAINING_STEPS
 from ..data.photos import Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import damage_loss, detail_loss, diffusion_loss, draw_level, local_damage, mix, psnr_loss, sigma_loss
 from .dtpm_stage import TaskRecipe, TaskStage, check_model, noisy_code
 
@@ -57,7 +58,7 @@ class PredictorRecipe(Recipe):
     blind: float = 0.5
 
 
-class PredictorStage(BaseStage):
+class PredictorStage(TrainingStage):
     """Trains E, or its factors if the rest is another task's, to restore as well as regression can."""
 
     kind = "predictor"

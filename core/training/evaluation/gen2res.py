@@ -17,8 +17,8 @@ from ...arrays import Image, to_batch
 from ...metrics.baselines import bm3d
 from ...models import checkpoints
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import Predictor
 from ...models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
+from ...models.initial_predictor import Predictor
 from ...photo.io import is_photo, read
 from ...photo.resize import shrink
 from ...restore.noise_sigma import noise_sigma

@@ -24,7 +24,6 @@ from ...metrics.baselines import PairedDifference, paired
 from ..losses import psnr_loss
 
 __all__ = [
-    "METRICS",
     "EvaluationCase",
     "MethodFigures",
     "RestoreMethod",

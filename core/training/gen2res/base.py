@@ -32,7 +32,7 @@ from ...sampling.schedule import ddpm, strided
 from ..data.photos import Pool, TrainingData, planar
 from ..evaluation.score import device_of
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import draw_level, mix
 
 __all__ = ["BASE_STAGE", "CONSTRAIN_STAGE", "VAL_CROP", "ConstrainRecipe", "hybrid_loss", "variational_bound"]
@@ -74,7 +74,7 @@ def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random
     return mean[:, ::-1] if mirror and rng.integers(2) else mean
 
 
-class DenoiserStage(BaseStage):
+class DenoiserStage(TrainingStage):
     """Trains a denoiser with the hybrid objective: a fresh one, or one that is being constrained.
 
     shrink, mirror: as in `draw_square`. noisiest: the last of the 1000 times that are drawn. facts: of the checkpoints.
