@@ -119,8 +119,7 @@ def _header(text: str | None) -> dict[str, Any]:
 def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
     """Build the (nested, frozen) dataclass `cls` from its `asdict` form; fields that came later may be missing.
 
-    Raises:
-        CheckpointError: For an unknown field or a value of another type.
+    Raises CheckpointError for an unknown field or a value of another type.
     """
     advice = "train it again with this version"
     return decode(cls, dict(values), cls.__name__, error=CheckpointError, advice=advice)

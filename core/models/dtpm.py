@@ -128,11 +128,9 @@ class Composed(nn.Module):
     residual_scale: Tensor
 
     def predict(self, image: Tensor, amount: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y_E (N, 3, H, W), and the scale of the residual: sigma (N, 1, H, W), or one number.
+        """y_E (N, 3, H, W) of y_d, and the scale of the residual: sigma (N, 1, H, W), or one number.
 
-        Args:
-            image: y_d, (N, 3, H, W) in [0, 1].
-            amount: (N,) in 0..2; only a calibrated predictor takes it into account.
+        amount: (N,) in 0..2; only a calibrated predictor takes it into account.
         """
         if not self.predictor.calibrated:
             return self.predictor(image), self.residual_scale

@@ -181,11 +181,8 @@ def cool(
 
     It shows how good a run with a constant rate is by now; the run itself stays as it is. The copy is an ordinary run,
     which resumes after a kill, in the run's folder under the number of steps that the run has done. It draws the
-    samples that follow. Options are those of `loop.train`.
-
-    Raises:
-        UsageError: If the rate of the run is not constant or still rises.
-        TrainingError: If the run has no state.
+    samples that follow. Options are those of `loop.train`. Raises UsageError if the rate of the run is not constant or
+    still rises, TrainingError if the run has no state.
     """
     check_run(run, recipe, inputs or {})
     done = steps_done(run)

@@ -92,11 +92,8 @@ def find_pairs(folder: Path, split: str, *, use: PairUse = "any", whole: bool = 
     Without one: by the first of `CONVENTIONS` that finds pairs. If the set has folders for its splits, these decide;
     otherwise every pair belongs to "train" and to "test". If it has no folder for "val", the last tenth of the
     training pairs (at least one) is held back for it, except with `whole`, for when "train" and "val" come from two
-    folders: then each takes all pairs of its own.
-
-    Raises:
-        UsageError: If no pairs are found.
-        TrainingError: If files have no partner, or sizes differ.
+    folders: then each takes all pairs of its own. Raises UsageError if no pairs are found, TrainingError if files have
+    no partner, or sizes differ.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)

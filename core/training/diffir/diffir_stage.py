@@ -41,10 +41,7 @@ LEAST = 1e-5  # smallest standard deviation that `standardise` divides by: flat 
 
 @dataclass(frozen=True)
 class DiffirRecipe(Recipe):
-    """A recipe of any stage of DiffIR.
-
-    Raises UsageError for a task, mask or crop that does not suit the model.
-    """
+    """A recipe of any stage of DiffIR. Raises UsageError for a task, mask or crop that does not suit the model."""
 
     task: str = "motionblur"  # of TASKS; for super-resolution of SHRINKS
     mask: str = "medium"  # what is missing, for a model for inpainting (which has no task)

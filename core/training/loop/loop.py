@@ -68,17 +68,11 @@ def train(
     Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
     `log.csv`, `tensorboard/` and `pictures/`. Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt.
 
-    Args:
-        stage: What is trained.
-        data: Photos to train on, and held-back ones.
-        recipe: A run is resumed only with the recipe it was started with.
-        run: The run folder.
-        inputs: Hashes of what the run is made from; a resume with others is refused.
-        workers: Processes that draw batches; 0 to draw in this one.
-        start: A checkpoint of this stage from whose weights a new run starts; steps, samples and hours are counted on
-            from there, and the rate warms up again.
-        minutes: Save the state and return after this time, even if steps are left.
-        threads: Sets the number of threads during the run; None leaves it unchanged.
+    A run is resumed only with the recipe and inputs (hashes of what it is made from) that it was started with. workers:
+    processes that draw batches; 0 to draw in this one. start: a checkpoint of this stage from whose weights a new run
+    starts; steps, samples and hours are counted on from there, and the rate warms up again. minutes: save the state and
+    return after this time, even if steps are left. threads: sets the number of threads during the run; None leaves it
+    unchanged.
 
     Raises:
         TrainingError: If the loss is not finite or runs away, if recipe or inputs differ from the run's, or if a file

@@ -59,11 +59,8 @@ ADVICE = (
 def processes() -> Accelerator:
     """Return Accelerate's view of this process: one, DDP or FSDP2, on the GPU if there is one.
 
-    Precision and accumulation come from the recipe, not from the launcher.
-
-    Raises:
-        MissingExtraError: If Accelerate is not installed.
-        UsageError: For FSDP version 1 and for unsupported engines.
+    Precision and accumulation come from the recipe, not from the launcher. Raises MissingExtraError without Accelerate,
+    UsageError for FSDP version 1 and for unsupported engines.
     """
     try:
         from accelerate import Accelerator, utils

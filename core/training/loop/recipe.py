@@ -25,11 +25,8 @@ class Recipe:
     """How to train one stage; a stage with further settings subclasses it.
 
     The rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the last part of the run; a run
-    without that part (`cooldown` 0) can be extended, and a copy of it cooled at any time.
-
-    Raises:
-        UsageError: For an unknown precision or optimiser, a negative or infinite number, a count below 1, a rate of 0
-            or a share above 1.
+    without that part (`cooldown` 0) can be extended, and a copy of it cooled at any time. Raises UsageError for an
+    unknown precision or optimiser, a negative or infinite number, a count below 1, a rate of 0 or a share above 1.
     """
 
     steps: int  # optimiser steps
