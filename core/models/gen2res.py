@@ -340,8 +340,7 @@ def build(checkpoint: Checkpoint) -> Denoiser:
 
     Raises CheckpointError for a configuration of another model, and for tensors that do not fit it.
     """
-    denoiser = Denoiser(from_dict(Gen2ResConfig, checkpoint.config))
-    checkpoint.fill(denoiser)
+    denoiser = checkpoint.fill(Denoiser(from_dict(Gen2ResConfig, checkpoint.config)))
     return merged(denoiser).eval().requires_grad_(False)
 
 

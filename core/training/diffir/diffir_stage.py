@@ -180,8 +180,8 @@ class Student(DiffirStage):
     def __init__(self, recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> None:
         for checkpoint in earlier.values():
             _check_config(recipe, checkpoint)
-        self.diffir, self.target = Diffir(recipe.model), CpenS1(recipe.model)
-        earlier["diffir-pretrain"].fill(self.target, "cpen")
+        self.diffir = Diffir(recipe.model)
+        self.target = earlier["diffir-pretrain"].fill(CpenS1(recipe.model), "cpen")
         super().__init__(recipe, self.diffir, data, self.target.eval().requires_grad_(False))
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:

@@ -141,8 +141,7 @@ def _build_delta(recipe: DeltaRecipe, earlier: Mapping[str, Checkpoint], data: T
         raise UsageError(
             "the 'dtpm' checkpoint shares the predictor of another task; give the checkpoint of that task as --dtpm"
         )
-    base = Predictor(recipe.model.predictor)
-    checkpoint.fill(base, "predictor")
+    base = checkpoint.fill(Predictor(recipe.model.predictor), "predictor")
     model = replace(recipe.model, predictor=replace(recipe.model.predictor, lora=recipe.rank))
     stage = PredictorStage(replace(recipe, model=model), data)
     stage.model.load_state_dict(base.state_dict(), strict=False)  # the factors keep their initial values
@@ -261,9 +260,7 @@ class FinishStage(TaskStage[FinishRecipe]):
         check_model("dtpm", checkpoint, recipe.model, *(DtpmConfig.__dataclass_fields__))
         if checkpoint.facts["task"] != recipe.task:
             raise UsageError(f"the 'dtpm' checkpoint was trained for '{checkpoint.facts['task']}', not '{recipe.task}'")
-        dtpm = Dtpm(recipe.model)
-        checkpoint.fill(dtpm)
-        super().__init__(recipe, dtpm, earlier, data, recipe.sampling_steps)
+        super().__init__(recipe, checkpoint.fill(Dtpm(recipe.model)), earlier, data, recipe.sampling_steps)
 
     def draw_noise(self, shape: Sequence[int], rng: Generator) -> Arrays:
         """The noise that the sampler starts from."""

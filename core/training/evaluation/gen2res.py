@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -22,7 +22,6 @@ from ...models.initial_predictor import Predictor
 from ...photo.io import is_photo, read
 from ...photo.resize import shrink
 from ...restore.noise_sigma import noise_sigma
-from ...sampling.noise import normal
 from ...sampling.schedule import ddpm, quadratic, strided
 from ...sampling.steps import unclipped
 from ..data.photos import Pixels, TrainingData, gather, to_8_bits
@@ -30,9 +29,9 @@ from ..data.sources import file_hash
 from ..gen2res.base import CONSTRAIN_STAGE
 from ..loop.loop import CHECKPOINT_NAME, train
 from .dtpm import INPUT_ROW
-from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square
+from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, noise_of, square
 
-__all__ = ["NOISE_SIGMAS", "evaluate", "noise_of", "noise_table", "overall"]
+__all__ = ["NOISE_SIGMAS", "evaluate", "noise_table", "overall"]
 
 NOISE_SIGMAS = (15, 25, 50)  # of plain noise, grey levels
 PAPER_LEVEL = 200  # K of 1000
@@ -96,12 +95,6 @@ def _restored(denoiser: Denoiser, case: EvaluationCase, sigma: float) -> Tensor:
 def _as_published(denoiser: Denoiser, case: EvaluationCase) -> Tensor:
     """Noised to K whatever its own noise, in the largest number of steps of `_restored`."""
     return restore(denoiser, case.image, noise_of(case), *strided(USUAL_STEPS, ddpm(), PAPER_LEVEL), "ddim")
-
-
-def noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
-    """The `noise` of `restore` for a photo: step -> (1, 3, H, W), seeded."""
-    height, width = case.true.shape[:2]
-    return lambda step: torch.from_numpy(np.ascontiguousarray(normal(0, step, (0, height), (0, width))))
 
 
 def _fitted(path: Path, side: int) -> Pixels:

@@ -21,6 +21,7 @@ from ...degradations import TASKS
 from ...errors import UsageError
 from ...markdown import table
 from ...metrics.baselines import PairedDifference, paired
+from ...sampling.noise import normal
 from ..losses import psnr_loss
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "device_of",
     "in_parts",
     "measure",
+    "noise_of",
     "page",
     "section",
     "side_by_side",
@@ -152,6 +154,12 @@ def measure(
         found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
     each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
     return MethodFigures(name, {metric: fmean(values) for metric, values in each.items()}, each)
+
+
+def noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
+    """The noise of a sampler for a photo: step -> (1, 3, H, W), seeded."""
+    height, width = case.true.shape[:2]
+    return lambda step: torch.from_numpy(np.ascontiguousarray(normal(0, step, (0, height), (0, width))))
 
 
 def device_of(model: nn.Module) -> torch.device:

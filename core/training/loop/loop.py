@@ -26,7 +26,7 @@ from ...models import checkpoints
 from ..data.photos import TrainingData
 from ..data.sources import batches, share_of
 from .optimizers import TrainedWeights, optimizers
-from .processes import Guard, Interrupt, Threads, resolve
+from .processes import Guard, Threads, interrupt, resolve
 from .processes import processes as start_processes
 from .recipe import Recipe
 from .run_folder import STATE_NAME, Report, check_run, claim_run, clear_errors, load_state, save_state
@@ -102,7 +102,7 @@ def train(
         parts = batches(stage, data.train, recipe, start=first, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
         report = stack.enter_context(closing(Report(run, first, recipe))) if accelerator.is_main_process else None
-        interrupt = stack.enter_context(Interrupt())
+        interruption = stack.enter_context(interrupt())
         used = threads.adjust() if threads else torch.get_num_threads()
         looked = time.monotonic()
         end = math.inf if minutes is None else looked + 60 * minutes
@@ -114,11 +114,11 @@ def train(
                 report.step()
             now = time.monotonic()
             saving = trainer.done % recipe.save_every == 0 or trainer.done == recipe.steps
-            alone = processes == 1 and (interrupt.wanted or now >= end or now - looked >= LOOK_AFTER)
+            alone = processes == 1 and (interruption.is_set() or now >= end or now - looked >= LOOK_AFTER)
             if not (saving or trainer.done % CHECK_EVERY == 0 or alone):
                 continue
             looked = now
-            loss, interrupted, over = trainer.look(interrupt.wanted, now >= end)
+            loss, interrupted, over = trainer.look(interruption.is_set(), now >= end)
             if saving:
                 yield trainer.save(run, report)
             elif interrupted or over:
