@@ -215,16 +215,12 @@ class Dtpm(Composed):
         times: Sequence[float],
         amount: Tensor | None = None,
     ) -> Tensor:
-        """Restore images: y_E + strength * amplitude * residual, clipped to [0, 1].
+        """Restore images y_d, (N, 3, H, W) in [0, 1]: y_E + strength * amplitude * residual, clipped to [0, 1].
 
-        Args:
-            image: y_d, (N, 3, H, W) in [0, 1], sides multiples of `multiple_of`.
-            code: (N, K), from `encode`; None for a model without a semantic code.
-            noise: (N, 3, H, W), standard normal.
-            strength: (N,) in [0, 1], the gain of the texture.
-            levels: alpha_bar per step, then 1.0.
-            times: one per step, in [0, 1].
-            amount: (N,) in 0..2, how much of the damage to remove; None for 1.
+        Sides are multiples of `multiple_of`. code: (N, K), from `encode`; None for a model without a semantic code.
+        noise: (N, 3, H, W), standard normal. strength: (N,) in [0, 1], the gain of the texture. levels: alpha_bar per
+        step, then 1.0. times: one per step, in [0, 1]. amount: (N,) in 0..2, how much of the damage to remove; None
+        for 1.
         """
         base, scale = self.predict(image, amount)
         residual = self.residual(image, base, code, noise, levels, times)

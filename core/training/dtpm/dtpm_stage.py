@@ -26,19 +26,8 @@ from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, TrainingStage, Validation
 
-__all__ = [
-    "CODE_DROP",
-    "CODE_NOISE",
-    "TaskRecipe",
-    "TaskStage",
-    "check_model",
-    "draw_code",
-    "frozen_encoder",
-    "noisy_code",
-]
+__all__ = ["TaskRecipe", "TaskStage", "check_model", "draw_code", "frozen_encoder", "noisy_code"]
 
-CODE_DROP = 0.1  # share of crops trained without a code
-CODE_NOISE = 0.3  # standard deviation of noise on the (unit variance) codes
 GAINS = (0, 0.5, 1)
 DEVIATION_STEPS = (1, 2, 4, 8, 50)  # for which the deviation of the samples is measured
 DEVIATION_PHOTOS = 8
@@ -101,8 +90,8 @@ class TaskRecipe(Recipe):
     task: str = "cleanup"
     model: DtpmConfig = field(default_factory=lambda: MOBILE)
     predictor_rate: float = 0.1  # share of the rate at which the predictor learns; 0 freezes it
-    code_drop: float = CODE_DROP
-    code_noise: float = CODE_NOISE
+    code_drop: float = 0.1  # share of crops trained without a code
+    code_noise: float = 0.3  # standard deviation of noise on the (unit variance) codes
 
 
 R = TypeVar("R", bound=TaskRecipe)

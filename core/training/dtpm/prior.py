@@ -38,7 +38,7 @@ from ..evaluation.score import device_of, side_by_side
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import diffusion_loss, draw_level, local_deviation, mix
-from .dtpm_stage import CODE_DROP, CODE_NOISE, draw_code, frozen_encoder, noisy_code
+from .dtpm_stage import TaskRecipe, draw_code, frozen_encoder, noisy_code
 
 __all__ = ["PRIOR_STAGE", "SEMANTIC_STAGE", "PriorRecipe", "PriorStage", "SemanticStage", "residual_scale", "vicreg"]
 
@@ -139,8 +139,8 @@ class PriorRecipe(Recipe):
     """How to train the texture prior of a DTPM."""
 
     model: DtpmConfig = field(default_factory=lambda: MOBILE)
-    code_drop: float = CODE_DROP
-    code_noise: float = CODE_NOISE
+    code_drop: float = TaskRecipe.code_drop
+    code_noise: float = TaskRecipe.code_noise
     snr_cap: float = 0.0  # min-SNR weighting, 0 for none; see `diffusion_loss`
     local: float = 0.75  # share of the crops whose residual is divided by its local deviation, of calibrated models
 

@@ -140,18 +140,12 @@ def _damaged(true: Image, task: str, place: int) -> EvaluationCase:
 
 
 @torch.inference_mode()
-def measure(
-    name: str,
-    method: RestoreMethod,
-    photos: Sequence[EvaluationCase],
-    extra: Mapping[str, Callable[[Image, EvaluationCase], float]] | None = None,
-) -> MethodFigures:
-    """Every metric on each photo, and its mean; `extra` metrics take the result and its case."""
+def measure(name: str, method: RestoreMethod, photos: Sequence[EvaluationCase]) -> MethodFigures:
+    """Every metric on each photo, and its mean."""
     found: list[dict[str, float]] = []
     for case in tqdm(photos, desc=name, unit="photo", disable=None):
         restored = to_image(np.ascontiguousarray(method(case).float().clamp(0, 1).numpy()), np.uint8)
-        values = {metric: measured(restored, case.true) for metric, measured in METRICS.items()}
-        found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
+        found.append({metric: measured(restored, case.true) for metric, measured in METRICS.items()})
     each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
     return MethodFigures(name, {metric: fmean(values) for metric, values in each.items()}, each)
 

@@ -74,11 +74,9 @@ def train(
     return after this time, even if steps are left. threads: sets the number of threads during the run; None leaves it
     unchanged.
 
-    Raises:
-        TrainingError: If the loss is not finite or runs away, if recipe or inputs differ from the run's, or if a file
-            cannot be written.
-        UsageError: If the batch does not divide by processes and accumulation, or the launcher asks for an
-            unsupported engine.
+    Raises TrainingError if the loss is not finite or runs away, if recipe or inputs differ from the run's, or if a file
+    cannot be written; UsageError if the batch does not divide by processes and accumulation, or the launcher asks for
+    an unsupported engine.
     """
     accelerator = start_processes()
     share_of(recipe, accelerator.num_processes)

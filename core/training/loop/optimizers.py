@@ -84,9 +84,7 @@ class Muon(torch.optim.Optimizer):
     Kernels that FSDP has sharded are gathered; every process computes all of them.
     """
 
-    def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, *, weight_decay: float = 0.0, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, params: Iterable[dict[str, Any]], lr: float, *, weight_decay: float, dtype: torch.dtype) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self.dtype = dtype
 
