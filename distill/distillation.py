@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -78,10 +77,6 @@ class DistillStage(TrainingStage):
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """As in `TrainingStage`: a sample of the system."""
         return self.system.draw(pool, crop, rng)
-
-    @abstractmethod
-    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As in `TrainingStage`."""
 
     def validate(self, model: nn.Module) -> Validation:
         """PSNR, NIQE and SWD of student and teacher on held-back photos, and whether texture is being lost (1 or 0)."""

@@ -35,8 +35,7 @@ class DtpmSystem(DistillSystem):
     """A "dtpm" checkpoint and its semantic encoder. Raises UsageError for an encoder that does not fit."""
 
     def __init__(self, checkpoint: Checkpoint, source: str, recipe: DistillRecipe, semantic: Checkpoint | None) -> None:
-        teacher = Dtpm(from_dict(DtpmConfig, checkpoint.config))
-        checkpoint.fill(teacher)
+        teacher = checkpoint.fill(Dtpm(from_dict(DtpmConfig, checkpoint.config)))
         super().__init__(checkpoint, source, teacher, recipe.task or checkpoint.facts["task"])
         self.encoder: Any = encoder_of(semantic) if semantic else NoEncoder()
         if self.encoder.config != self.config.semantic:

@@ -222,7 +222,10 @@ class _Trainer:
             part = next(parts)
             self.waited += time.monotonic() - since
             batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in part.items()}
-            found.append(self._part(batch, last=i == self.recipe.accumulate - 1))
+            last = i == self.recipe.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                found.append(self.module(batch))
+                (found[-1]["loss"] / self.recipe.accumulate).backward()
             batches += [batch] if self.auxiliary else []
         norm = self.weights.clip(self.recipe.clip)
         for optimizer in self.optimizers:
@@ -231,12 +234,6 @@ class _Trainer:
         others = [self._auxiliary_step(batch) for batch in batches]
         self.pending.append({**_means(found), "gradient": norm.detach(), **_means(others)})
         self.done += 1
-
-    def _part(self, batch: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
-        with nullcontext() if last else self.accelerator.no_sync(self.module):
-            figures = self.module(batch)
-            (figures["loss"] / self.recipe.accumulate).backward()
-        return figures
 
     def _auxiliary_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the auxiliary networks on a part of the batch: their figures."""
