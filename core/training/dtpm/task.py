@@ -123,10 +123,7 @@ class DeltaRecipe(PredictorRecipe):
     """How to train the factors; `model` is that of the first task."""
 
     rank: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("rank")
+    counts = (*PredictorRecipe.counts, "rank")
 
 
 def _build_delta(recipe: DeltaRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PredictorStage:

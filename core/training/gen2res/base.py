@@ -54,10 +54,7 @@ class BaseRecipe(Recipe):
 
     shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
     model: Gen2ResConfig = field(default_factory=lambda: CONFIGS["mobile"])
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("shrink")
+    counts = (*Recipe.counts, "shrink")
 
 
 def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random.Generator) -> FloatImage:
@@ -203,6 +200,7 @@ class ConstrainRecipe(Recipe):
     mirror: bool = False  # half of the crops: for generated albums; a person's asymmetry carries identity
     shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
     noisiest: int = len(ALPHA_BARS)  # the last of the 1000 times that are learnt; restoring from K needs those up to K
+    counts = (*Recipe.counts, "rank", "shrink")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,7 +208,6 @@ class ConstrainRecipe(Recipe):
             raise UnknownNameError("method", self.method, CONSTRAIN_METHODS)
         if not 1 <= self.noisiest <= len(ALPHA_BARS):
             raise UsageError(f"recipe field 'noisiest' must be in 1..{len(ALPHA_BARS)}, got {self.noisiest}")
-        self.at_least_one("rank", "shrink")
 
 
 def _build_constraint(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:
