@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
@@ -57,9 +56,10 @@ def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Resu
         state, clean = case.damaged / 127.5 - 1, by_bm3d[case] / 127.5 - 1
         return _batch(bm3d((unclipped(state, clean, estimated[case] / 127.5) + 1) * 127.5, estimated[case]))
 
+    published = strided(USUAL_STEPS, ddpm(), PAPER_LEVEL)  # from K whatever the noise, in the steps of `_restored`
     rows = [
         measure(INPUT_ROW, lambda case: case.image, found),
-        measure(NOT_COUNTED, partial(_as_published, denoiser), found),
+        measure(NOT_COUNTED, lambda case: restore(denoiser, case.image, noise_of(case), *published, "ddim"), found),
         measure(ESTIMATED, lambda case: _restored(denoiser, case, estimated[case]), found),
         measure(GIVEN, lambda case: _restored(denoiser, case, sigma), found),
         measure(BM3D_ESTIMATED, lambda case: _batch(by_bm3d[case]), found),
@@ -90,11 +90,6 @@ def _restored(denoiser: Denoiser, case: EvaluationCase, sigma: float) -> Tensor:
     """Entered at the level of `sigma` grey levels."""
     chain = quadratic(USUAL_STEPS, ddpm(), NOISIEST)
     return restore(denoiser, case.image, noise_of(case), *chain, "ddim", start_level=1.0, sigma=sigma / 255)
-
-
-def _as_published(denoiser: Denoiser, case: EvaluationCase) -> Tensor:
-    """Noised to K whatever its own noise, in the largest number of steps of `_restored`."""
-    return restore(denoiser, case.image, noise_of(case), *strided(USUAL_STEPS, ddpm(), PAPER_LEVEL), "ddim")
 
 
 def _fitted(path: Path, side: int) -> Pixels:
