@@ -80,7 +80,7 @@ def _native(package: MilPackage, function: str, name: str, outputs: list[str], o
         import coremltools as library
     except ModuleNotFoundError as error:
         raise MissingExtraError("coremltools", "coreml", "the runtime 'coreml' on macOS") from error
-    chosen = {"function_name": function} if len(package.functions) > 1 else {}
+    chosen: dict[str, Any] = {"function_name": function} if len(package.functions) > 1 else {}
     units = library.ComputeUnit[_UNITS[options.device]]
     try:
         with warnings.catch_warnings():

@@ -96,4 +96,4 @@ def _runtime() -> Any:
 
 def _arrays(arrays: Sequence[Any]) -> dict[str, ArraySpec]:
     """The inputs or outputs of a session; a type that no pack may use keeps its name, such as "tensor(float16)"."""
-    return {array.name: ArraySpec(_DTYPES.get(array.type, array.type), tuple(array.shape)) for array in arrays}
+    return {array.name: ArraySpec(str(_DTYPES.get(array.type, array.type)), tuple(array.shape)) for array in arrays}

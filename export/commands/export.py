@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import UsageError
 from ...core.pack.manifest import TileWindow
@@ -60,7 +60,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:
     """The options that `add_sampling` declares. Raises UsageError."""
     window = None if args.window is None else TileWindow(*args.window)
-    return SamplingOptions(**given(SamplingOptions, args) | {"window": window})
+    options: dict[str, Any] = {**given(SamplingOptions, args), "window": window}
+    return SamplingOptions(**options)
 
 
 def options_of(args: argparse.Namespace) -> tuple[PackOptions, SamplingOptions]:
@@ -71,7 +72,8 @@ def options_of(args: argparse.Namespace) -> tuple[PackOptions, SamplingOptions]:
         trained_on = args.trained_on.read_text(encoding="utf-8") if args.trained_on else ""
     except (OSError, ValueError) as error:
         raise UsageError(f"--trained-on {args.trained_on} cannot be read ({error}); give a text file") from error
-    return PackOptions(**given(PackOptions, args) | {"trained_on": trained_on}), sampling_options(args)
+    options: dict[str, Any] = {**given(PackOptions, args), "trained_on": trained_on}
+    return PackOptions(**options), sampling_options(args)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -87,8 +87,8 @@ def damaged_photos(paths: Sequence[Path], task: str, side: int) -> list[DamagedP
     found: list[DamagedPhoto] = []
     for seed, path in enumerate(paths):
         pixels = read(path).pixels
-        y, x = (max(0, (edge - side) // 2) for edge in pixels.shape[:2])
-        square = Window(pixels, y, x, *(min(side, edge) for edge in pixels.shape[:2]))
+        (y, height), (x, width) = ((max(0, (edge - side) // 2), min(side, edge)) for edge in pixels.shape[:2])
+        square = Window(pixels, y, x, height, width)
         damaged = TASKS.get(task, TASKS[_ANY_DAMAGE]).damage(square, np.random.default_rng(seed))
         clean, spoilt = (np.round(np.clip(i, 0, 1) * 65535).astype(np.uint16) for i in (square.pixels(), damaged))
         found.append(DamagedPhoto(path.stem, clean, spoilt, seed))

@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,7 +235,8 @@ def measure_graphs(
         key = run.graph, run.runtime, next(iter(seconds)).pack
         floats = {r.arithmetic: own for r, own in medians.items() if (r.graph, r.runtime, r.pack) == key}
         gains = floats["fp32"] / medians[run], min(floats.values()) / medians[run]
-        timings.append(GraphTiming(*astuple(run), *(1e3 * f(values) for f in (median, min, max)), *gains))
+        figures: list[Any] = [*astuple(run), *(1e3 * f(values) for f in (median, min, max)), *gains]
+        timings.append(GraphTiming(*figures))
     return timings
 
 

@@ -285,8 +285,7 @@ def _evaluated(step: MilStep) -> dict[str, Constant]:
 
 def _widened(source: _Source) -> Any:
     """A constant as the ops take it: float16 is how it is stored, float32 what is computed in."""
-    halves = isinstance(source, np.ndarray) and source.dtype == np.float16
-    return source.astype(np.float32) if halves else source
+    return source.astype(np.float32) if isinstance(source, np.ndarray) and source.dtype == np.float16 else source
 
 
 def _with_ends(steps: Sequence[MilStep], kept: Iterable[str]) -> tuple[MilStep, ...]:

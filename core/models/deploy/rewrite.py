@@ -19,6 +19,7 @@ the shift, so a bias would be wrong at the border).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ class FoldedResBlock(nn.Module):
         return self.attention(self.skip(self.resample(x)) + h)
 
 
-def _after_unshuffle(conv: nn.Module, side: int) -> nn.Module:
+def _after_unshuffle(conv: nn.Module, side: int) -> Any:
     """The convolution of x that `conv` of pixel_unshuffle(x, side) is: with a larger kernel, in strides of `side`."""
     if isinstance(conv, LowRank):
         conv.conv, conv.down = _after_unshuffle(conv.conv, side), _after_unshuffle(conv.down, side)
@@ -228,7 +229,7 @@ def _after_unshuffle(conv: nn.Module, side: int) -> nn.Module:
 
 def _before_unshuffle(down: UnshuffleDown) -> nn.Conv2d:
     """The convolution in strides of 2 that a 3x3 and a pixel-unshuffle by 2 are: four shifts of the 3x3 in a 4x4."""
-    weight = down[0].weight
+    (weight,) = down.parameters()
     outputs, inputs = weight.shape[:2]
     kernels = weight.new_zeros(outputs, 2, 2, inputs, 4, 4)
     for row in range(2):

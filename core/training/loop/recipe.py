@@ -182,4 +182,4 @@ def _described(hint: Any) -> str:
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
         return f"a comma list of {kinds[0].__name__}" + ("" if kinds[1:] == (...,) else f", {len(kinds)} of them")
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__)
+    return str({int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__))

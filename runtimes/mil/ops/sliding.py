@@ -63,7 +63,7 @@ class Windows:
         if any(self.before) or any(self.after):
             x = np.pad(x, [(0, 0), (0, 0), *zip(self.before, self.after, strict=True)], constant_values=padding)
         extent = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
-        view = sliding_window_view(x, extent, tuple(range(2, x.ndim)))
+        view = sliding_window_view(x, extent, tuple(range(2, x.ndim)))  # type: ignore[call-overload]
         chosen = (slice(0, (size - 1) * s + 1, s) for size, s in zip(self.sizes, self.strides, strict=True))
         return view[(slice(None), slice(None), *chosen, *(slice(None, None, d) for d in self.dilations))]
 
