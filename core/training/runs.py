@@ -258,8 +258,7 @@ def _with_noise(photos: Sequence[Image]) -> list[ResultTable]:
 
 def _with_albums(folder: Path, albums: Sequence[Path], work: Path, task: str, side: int) -> list[ResultTable]:
     checkpoint = checkpoints.load(folder / "predictor" / CHECKPOINT_NAME, "predictor")
-    predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor).eval()
-    predictor.load_state_dict(checkpoint.tensors)
+    predictor = checkpoint.fill(Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor)).eval()
     tables = [
         gen2res.evaluate(album, SHIPPED_BASE, predictor, work / album.name, task=task, side=side) for album in albums
     ]
