@@ -31,10 +31,10 @@ class ConsistencyRecipe(DistillRecipe):
 
     solver_steps: int = 3  # of the teacher between two levels of the student
     slow: float = 0.98  # decay of the average that the targets come from
+    counts = (*DistillRecipe.counts, "solver_steps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least_one("solver_steps")
         if self.slow > 1:
             raise UsageError(f"recipe field 'slow' must be at most 1, got {self.slow}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,7 +22,7 @@ from ..core.training.data.sources import file_hash, open_data
 from ..core.training.evaluation.score import cases, measure, side_by_side, square
 from ..core.training.loop.loop import CHECKPOINT_NAME, SavedStep, train
 from ..core.training.loop.processes import close, processes
-from ..core.training.loop.stage import Arrays, Validation
+from ..core.training.loop.stage import Arrays, TrainingStage, Validation
 from ..core.training.runs import configured, run_options
 from . import DISTILL_METHODS
 from .diffir import DiffirSystem
@@ -52,7 +51,7 @@ class DistillRun(Generic[R]):
     device: torch.device
 
 
-class DistillStage(ABC):
+class DistillStage(TrainingStage):
     """Trains a student of the system's teacher; see `TrainingStage`.
 
     A method is a subclass in a module of its name, which calls the class METHOD. steps: of the student, if they are not
@@ -78,10 +77,6 @@ class DistillStage(ABC):
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
         """As in `TrainingStage`: a sample of the system."""
         return self.system.draw(pool, crop, rng)
-
-    @abstractmethod
-    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As in `TrainingStage`."""
 
     def validate(self, model: nn.Module) -> Validation:
         """PSNR, NIQE and SWD of student and teacher on held-back photos, and whether texture is being lost (1 or 0)."""

@@ -22,7 +22,7 @@ from ..core.sampling.samplers import ddim
 from ..core.sampling.schedule import SCHEDULES, TRAINING_STEPS, trailing
 from ..core.sampling.steps import GAIN, Steps
 from ..core.training.data.photos import Pool
-from ..core.training.dtpm.dtpm_stage import CODE_DROP, CODE_NOISE, draw_code, noisy_code
+from ..core.training.dtpm.dtpm_stage import TaskRecipe, draw_code, noisy_code
 from ..core.training.evaluation import dtpm as evaluation
 from ..core.training.evaluation.score import EvaluationCase
 from ..core.training.loop.stage import Arrays
@@ -35,8 +35,7 @@ class DtpmSystem(DistillSystem):
     """A "dtpm" checkpoint and its semantic encoder. Raises UsageError for an encoder that does not fit."""
 
     def __init__(self, checkpoint: Checkpoint, source: str, recipe: DistillRecipe, semantic: Checkpoint | None) -> None:
-        teacher = Dtpm(from_dict(DtpmConfig, checkpoint.config))
-        checkpoint.fill(teacher)
+        teacher = checkpoint.fill(Dtpm(from_dict(DtpmConfig, checkpoint.config)))
         super().__init__(checkpoint, source, teacher, recipe.task or checkpoint.facts["task"])
         self.encoder: Any = encoder_of(semantic) if semantic else NoEncoder()
         if self.encoder.config != self.config.semantic:
@@ -57,7 +56,8 @@ class DtpmSystem(DistillSystem):
     def draw(self, pool: Pool, crop: int, rng: Generator) -> Arrays:
         """As in `DistillSystem`: "clean", "damaged" and "noise" (3, crop, crop), and the code."""
         cut, arrays = self.photo(pool, crop, rng)
-        return {**arrays, **draw_code(cut.thumbnail, self.config.semantic.code, CODE_DROP, CODE_NOISE, rng)}
+        drop, noise = TaskRecipe.code_drop, TaskRecipe.code_noise
+        return {**arrays, **draw_code(cut.thumbnail, self.config.semantic.code, drop, noise, rng)}
 
     def problem(self, batch: dict[str, Tensor]) -> Problem:
         """As in `DistillSystem`. The state is the residual divided by its scale; the chain starts in pure noise."""

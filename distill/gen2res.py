@@ -16,8 +16,7 @@ from ..core.models.gen2res import Denoiser, build, merged, predictions, restore
 from ..core.sampling.samplers import clipped, ddim, noised
 from ..core.sampling.schedule import ddpm, strided
 from ..core.sampling.steps import Steps
-from ..core.training.evaluation.gen2res import noise_of
-from ..core.training.evaluation.score import EvaluationCase, device_of
+from ..core.training.evaluation.score import EvaluationCase, device_of, noise_of
 from .system import Denoised, DistillRecipe, DistillSystem, Problem, clean_and_eps
 
 __all__ = ["START", "Gen2ResSystem"]

@@ -48,10 +48,10 @@ class OneStepRecipe(DistillRecipe):
     fake_rate: float = 5e-4  # learning rate of the fake-score model
     patch_rate: float = 5e-4  # learning rate of the patch critic
     patch_width: int = 24  # channels of the patch critic
+    counts = (*DistillRecipe.counts, "updates", "patch_width")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least_one("updates", "patch_width")
         if self.score + self.l1 <= 0:
             raise UsageError("score or l1 must be above 0, or nothing would tie the student to the image")
 

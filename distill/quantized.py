@@ -35,10 +35,7 @@ class QuantizedRecipe(DistillRecipe):
     """How to learn in int8. The teacher samples in the student's steps: `teacher_steps` has no meaning here."""
 
     measured: int = 64  # crops that the clip ranges are measured on
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("measured")
+    counts = (*DistillRecipe.counts, "measured")
 
 
 class QuantizedStage(DistillStage):

@@ -48,10 +48,7 @@ class DistillRecipe(Recipe):
     teacher_steps: int = 0  # of the teacher's sampler; 0: its own, if it is a student itself, else TEACHER_STEPS
     task: str = ""  # what damages the photos; "": the task that the teacher was trained for
     prior_rate: float = 1.0  # DTPM: share of the rate at which the prior learns; 0 keeps it as all tasks share it
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("sampling_steps")
+    counts = (*Recipe.counts, "sampling_steps")
 
 
 class Denoised(NamedTuple):

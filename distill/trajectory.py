@@ -45,10 +45,7 @@ class TrajectoryRecipe(DistillRecipe):
 
     crops: int = 1536  # whose trajectories are kept
     megabytes: int = 512  # limit of the file's size; fewer crops are kept if they do not fit
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("crops", "megabytes")
+    counts = (*DistillRecipe.counts, "crops", "megabytes")
 
 
 class TrajectoryStage(DistillStage):

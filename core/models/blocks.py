@@ -26,10 +26,8 @@ from ...kernels.naf_block import Parameters, gate, naf_block
 from ..errors import UnknownNameError, UsageError
 
 __all__ = [
-    "ConvBlock",
     "Module",
     "NafBlock",
-    "RepBlock",
     "RepConv",
     "Unet",
     "UnetConfig",
@@ -206,21 +204,12 @@ class UnetConfig:
 class Unet(nn.Module):
     """The U-Net of all DTPM networks: pixel-unshuffle by `finest`, blocks of one kind, pixel-shuffle.
 
-    Downs are 2x2 convolutions of stride 2, ups 1x1 convolutions and a pixel shuffle; skips are added.
+    Downs are 2x2 convolutions of stride 2, ups 1x1 convolutions and a pixel shuffle; skips are added. inputs, outputs:
+    channels of the input and output image. embedding: length of the conditioning vectors; None for a network without
+    FiLM. Raises UsageError if the lists of the configuration do not fit one another.
     """
 
     def __init__(self, config: UnetConfig, inputs: int, outputs: int, embedding: int | None = None) -> None:
-        """Build the network.
-
-        Args:
-            config: its sizes.
-            inputs: channels of the input image.
-            outputs: channels of the output image.
-            embedding: length of the conditioning vectors; None for a network without FiLM.
-
-        Raises:
-            UsageError: the lists of the configuration do not fit one another.
-        """
         super().__init__()
         widths, blocks, decoder = config.widths, config.blocks, config.decoder or config.blocks[-2::-1]
         if len(widths) != len(blocks) or len(decoder) != len(blocks) - 1:
@@ -267,18 +256,11 @@ class Unet(nn.Module):
         guidance: Any = None,
         entry: Tensor | None = None,
     ) -> Tensor:
-        """Run the network.
+        """The output image (N, outputs, H, W) of an image (N, inputs, H, W); sides are multiples of `multiple_of`.
 
-        Args:
-            image: (N, inputs, H, W), H and W multiples of `multiple_of`.
-            embedding: conditions the encoder, `activated`.
-            decoder_embedding: conditions the middle and the decoder, `activated`.
-            adapters: one per block; each gets the feature that leaves its block, and `guidance`.
-            guidance: the second argument of every adapter.
-            entry: (N, widths[0], H / finest, W / finest), added to the features that enter the first block.
-
-        Returns:
-            (N, outputs, H, W).
+        `embedding` conditions the encoder, `decoder_embedding` the middle and the decoder; both are `activated`.
+        adapters: one per block; each gets the feature that leaves its block, and `guidance`. entry: (N, widths[0],
+        H / finest, W / finest), added to the features that enter the first block.
         """
         following = iter(adapters or ())
 

@@ -24,6 +24,7 @@ __all__ = ["Checkpoint", "check_finite", "from_dict", "load", "misfits", "save"]
 
 CHECKPOINT_FORMAT = 1
 Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Checkpoint:
         cut = len(prefix) + 1
         return {name[cut:]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")}
 
-    def fill(self, module: nn.Module, prefix: str = "") -> None:
+    def fill(self, module: Network, prefix: str = "") -> Network:
         """Load the tensors, or the `part` of this prefix, into `module`. Raises CheckpointError unless all fit."""
         tensors = self.part(prefix) if prefix else self.tensors
         wrong = misfits(module.state_dict(), tensors)
@@ -50,6 +51,7 @@ class Checkpoint:
                 f"are missing, unknown or of another shape, such as '{wrong[0]}'; train it again with this version"
             )
         module.load_state_dict(tensors)
+        return module
 
 
 def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -119,8 +121,7 @@ def _header(text: str | None) -> dict[str, Any]:
 def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
     """Build the (nested, frozen) dataclass `cls` from its `asdict` form; fields that came later may be missing.
 
-    Raises:
-        CheckpointError: For an unknown field or a value of another type.
+    Raises CheckpointError for an unknown field or a value of another type.
     """
     advice = "train it again with this version"
     return decode(cls, dict(values), cls.__name__, error=CheckpointError, advice=advice)

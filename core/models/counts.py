@@ -24,16 +24,10 @@ class ModelCosts(NamedTuple):
 
 
 def count(model: str) -> ModelCosts:
-    """The costs of a configuration as it is deployed: re-parameterised branches are merged.
+    """The costs of "system:size", such as "dtpm:mobile", as it is deployed: re-parameterised branches are merged.
 
     The input is a 256 x 256 image; for super-resolution that is the small image, for a semantic encoder its thumbnail.
-    Multiply-adds are those of convolutions and matrix products.
-
-    Args:
-        model: "system:size", such as "dtpm:mobile".
-
-    Raises:
-        UnknownNameError: for another system or size.
+    Multiply-adds are those of convolutions and matrix products. Raises UnknownNameError for another system or size.
     """
     system, _, size = model.partition(":")
     if system not in SYSTEMS:

@@ -30,16 +30,12 @@ from .dirformer import Dirformer, DirformerConfig
 
 __all__ = [
     "CONFIGS",
-    "Cpen",
-    "CpenConfig",
     "CpenS1",
     "CpenS2",
     "Diffir",
     "DiffirConfig",
     "PriorDenoiser",
-    "ResidualBlock",
     "Teacher",
-    "UnitRms",
     "completed",
     "composed",
     "cost_parts",

@@ -187,14 +187,9 @@ class Dirformer(nn.Module):
         self.tail = _tail(last, config.unshuffle * scale, config.upsampler)
 
     def forward(self, image: Tensor, ipr: Tensor) -> Tensor:
-        """Restore images under prior vectors.
+        """Restore images (N, inputs, H, W) in [0, 1], sides multiples of `multiple_of`, under prior vectors (N, K).
 
-        Args:
-            image: (N, inputs, H, W) in [0, 1], sides multiples of `multiple_of`.
-            ipr: (N, K).
-
-        Returns:
-            (N, 3, scale H, scale W), not clipped.
+        Returns (N, 3, scale H, scale W), not clipped.
         """
 
         def run(blocks: nn.Module, x: Tensor) -> Tensor:

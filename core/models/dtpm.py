@@ -24,25 +24,11 @@ from torch import Tensor, nn
 from ..errors import UnknownNameError, UsageError
 from ..sampling.samplers import ddim
 from ..sampling.schedule import SCHEDULES
-from .initial_predictor import DamageEstimator, Predictor, PredictorConfig
+from .initial_predictor import Predictor, PredictorConfig
 from .semantic_code import NO_SEMANTIC, SemanticConfig, SemanticEncoder
 from .texture_prior import Adapters, DenoiserConfig, SharedAdapters, TextureDenoiser
 
-__all__ = [
-    "CONFIGS",
-    "FIRST_MOBILE",
-    "MOBILE",
-    "Adapters",
-    "Composed",
-    "DamageEstimator",
-    "DenoiserConfig",
-    "Dtpm",
-    "DtpmConfig",
-    "Predictor",
-    "PredictorConfig",
-    "TextureDenoiser",
-    "cost_parts",
-]
+__all__ = ["CONFIGS", "FIRST_MOBILE", "MOBILE", "Composed", "Dtpm", "DtpmConfig", "cost_parts"]
 
 
 @dataclass(frozen=True)
@@ -142,11 +128,9 @@ class Composed(nn.Module):
     residual_scale: Tensor
 
     def predict(self, image: Tensor, amount: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y_E (N, 3, H, W), and the scale of the residual: sigma (N, 1, H, W), or one number.
+        """y_E (N, 3, H, W) of y_d, and the scale of the residual: sigma (N, 1, H, W), or one number.
 
-        Args:
-            image: y_d, (N, 3, H, W) in [0, 1].
-            amount: (N,) in 0..2; only a calibrated predictor takes it into account.
+        amount: (N,) in 0..2; only a calibrated predictor takes it into account.
         """
         if not self.predictor.calibrated:
             return self.predictor(image), self.residual_scale
@@ -231,16 +215,12 @@ class Dtpm(Composed):
         times: Sequence[float],
         amount: Tensor | None = None,
     ) -> Tensor:
-        """Restore images: y_E + strength * amplitude * residual, clipped to [0, 1].
+        """Restore images y_d, (N, 3, H, W) in [0, 1]: y_E + strength * amplitude * residual, clipped to [0, 1].
 
-        Args:
-            image: y_d, (N, 3, H, W) in [0, 1], sides multiples of `multiple_of`.
-            code: (N, K), from `encode`; None for a model without a semantic code.
-            noise: (N, 3, H, W), standard normal.
-            strength: (N,) in [0, 1], the gain of the texture.
-            levels: alpha_bar per step, then 1.0.
-            times: one per step, in [0, 1].
-            amount: (N,) in 0..2, how much of the damage to remove; None for 1.
+        Sides are multiples of `multiple_of`. code: (N, K), from `encode`; None for a model without a semantic code.
+        noise: (N, 3, H, W), standard normal. strength: (N,) in [0, 1], the gain of the texture. levels: alpha_bar per
+        step, then 1.0. times: one per step, in [0, 1]. amount: (N,) in 0..2, how much of the damage to remove; None
+        for 1.
         """
         base, scale = self.predict(image, amount)
         residual = self.residual(image, base, code, noise, levels, times)

@@ -36,13 +36,9 @@ __all__ = [
     "NOISIEST",
     "SHIPPED_BASE",
     "USUAL_STEPS",
-    "Attention",
     "Denoiser",
-    "Downsample",
     "Gen2ResConfig",
-    "NormSilu",
     "ResBlock",
-    "Upsample",
     "build",
     "cost_parts",
     "load_base",
@@ -195,15 +191,10 @@ class Denoiser(nn.Module):
             add_lora(self, config.lora)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Predict the noise and the variance of the next step.
+        """Predict the noise and the variance of the next step; x: (N, 3, H, W), the state: images in [-1, 1].
 
-        Args:
-            x: (N, 3, H, W), the state: images in [-1, 1].
-            t: (N,) in (0, 1], time / training steps.
-
-        Returns:
-            (N, 6, H, W): the noise eps, then the share s of the variance's range, -1 for beta~ and 1 for beta (Improved
-            DDPM, Eq. 15, with v = (s + 1) / 2).
+        t: (N,) in (0, 1], time / training steps. Returns (N, 6, H, W): the noise eps, then the share s of the
+        variance's range, -1 for beta~ and 1 for beta (Improved DDPM, Eq. 15, with v = (s + 1) / 2).
         """
         time = F.silu(self.time(sinusoid(t, self.config.embedding // 4)))
         x = self.intro(self.unshuffle(x))
@@ -297,25 +288,16 @@ def restore(
     start_level: float | None = None,
     sigma: float = 0.0,
 ) -> Tensor:
-    """Restore images: enter the levels with them, denoise. There is no guidance, as in the paper.
+    """Restore images (N, 3, H, W) in [0, 1], sides multiples of `multiple_of`: enter the levels with them, denoise.
 
-    Args:
-        denoiser: the network.
-        image: (N, 3, H, W) in [0, 1], sides multiples of `multiple_of`.
-        noise: number -> standard normal values of the shape of image; 0 is the start's, i + 1 that of step i; only
-            called where noise is added.
-        levels: alpha_bar per step from level K, then 1.0 (the paper's K is 200 of 1000, in 200 steps).
-        times: one per step, as `schedule.strided` returns them.
-        sampler: "ancestral" with the learned variance (the paper's), or "ddim", which is deterministic but for its
-            start and needs few steps.
-        start_level: as in `steps.enter`; None noises the image to levels[0], as the paper does.
-        sigma: standard deviation of the noise that the images have, in [0, 1] units.
+    There is no guidance, as in the paper. Raises UnknownNameError for another sampler.
 
-    Returns:
-        (N, 3, H, W) in [0, 1].
-
-    Raises:
-        UnknownNameError: for another sampler.
+    noise: number -> standard normal values of the shape of image; 0 is the start's, i + 1 that of step i; only called
+    where noise is added. levels: alpha_bar per step from level K, then 1.0 (the paper's K is 200 of 1000, in 200
+    steps). times: one per step, as `schedule.strided` returns them. sampler: "ancestral" with the learned variance (the
+    paper's), or "ddim", which is deterministic but for its start and needs few steps. start_level: as in `steps.enter`;
+    None noises the image to levels[0], as the paper does. sigma: standard deviation of the noise that the images have,
+    in [0, 1] units.
     """
     valid = SYSTEMS["gen2res"].samplers
     if sampler not in valid:
@@ -358,8 +340,7 @@ def build(checkpoint: Checkpoint) -> Denoiser:
 
     Raises CheckpointError for a configuration of another model, and for tensors that do not fit it.
     """
-    denoiser = Denoiser(from_dict(Gen2ResConfig, checkpoint.config))
-    checkpoint.fill(denoiser)
+    denoiser = checkpoint.fill(Denoiser(from_dict(Gen2ResConfig, checkpoint.config)))
     return merged(denoiser).eval().requires_grad_(False)
 
 

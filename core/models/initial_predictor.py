@@ -119,9 +119,7 @@ class Predictor(nn.Module):
     def estimate(self, image: Tensor, amount: Tensor | None = None) -> Estimate:
         """y_E with its sigma and the estimated damage; only for a calibrated predictor.
 
-        Args:
-            image: (N, 3, H, W) in [0, 1], sides multiples of `multiple_of`.
-            amount: (N,) in 0..2; None for 1.
+        image: (N, 3, H, W) in [0, 1], sides multiples of `multiple_of`. amount: (N,) in 0..2; None for 1.
         """
         damage = self.damage(image)
         if amount is None:

@@ -19,17 +19,7 @@ from torch import Tensor, nn
 
 from .blocks import Module, RepConv, replace_parts
 
-__all__ = [
-    "Factors",
-    "LoraConv2d",
-    "LoraLinear",
-    "LoraRepConv",
-    "LowRank",
-    "add_lora",
-    "factor_names",
-    "is_factor",
-    "merge_lora",
-]
+__all__ = ["Factors", "LoraConv2d", "LoraRepConv", "LowRank", "add_lora", "factor_names", "is_factor", "merge_lora"]
 
 
 class Factors(nn.Module):
@@ -155,12 +145,8 @@ def add_lora(module: nn.Module, rank: int) -> None:
     A layer that is thinner than `rank` gets factors of its own full rank; the branches of a re-parameterised
     convolution share one pair. Layers keep their tensors, settings and names.
     """
-    adapted: tuple[tuple[type[nn.Module], Any], ...] = (
-        (nn.Conv2d, LoraConv2d),
-        (nn.Linear, LoraLinear),
-        (RepConv, LoraRepConv),
-    )
-    replace_parts(module, {plain: partial(made, rank=rank) for plain, made in adapted})
+    adapted: dict[type[nn.Module], Any] = {nn.Conv2d: LoraConv2d, nn.Linear: LoraLinear, RepConv: LoraRepConv}
+    replace_parts(module, {plain: partial(made, rank=rank) for plain, made in adapted.items()})
 
 
 def factor_names(module: nn.Module) -> list[str]:
@@ -177,11 +163,6 @@ def merge_lora(module: Module) -> Module:
     """A copy of `module` with the factors multiplied into plain layers (exact but for rounding)."""
     module = copy.deepcopy(module)
     replace_parts(
-        module,
-        {
-            LoraConv2d: LoraConv2d.merged,
-            LoraLinear: LoraLinear.merged,
-            LoraRepConv: LoraRepConv.without_factors,
-        },
+        module, {LoraConv2d: LoraConv2d.merged, LoraLinear: LoraLinear.merged, LoraRepConv: LoraRepConv.without_factors}
     )
     return module

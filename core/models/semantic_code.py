@@ -31,7 +31,6 @@ __all__ = [
     "NoEncoder",
     "SemanticConfig",
     "SemanticEncoder",
-    "TimmEncoder",
     "encoder_of",
     "open_semantic",
     "semantic_file",
@@ -201,5 +200,4 @@ def encoder_of(checkpoint: Checkpoint) -> SemanticEncoder | TimmEncoder:
     """The encoder that a "semantic" checkpoint holds, frozen. Raises CheckpointError when its tensors do not fit."""
     config = checkpoints.from_dict(SemanticConfig, checkpoint.config)
     encoder = TimmEncoder(config.timm) if config.timm else SemanticEncoder(config)
-    checkpoint.fill(encoder, "encoder")
-    return encoder.requires_grad_(False).eval()
+    return checkpoint.fill(encoder, "encoder").requires_grad_(False).eval()

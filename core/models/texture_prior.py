@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from ...kernels import guidance_adapter
 from .blocks import Unet, UnetConfig, conv3x3, sinusoid, weights, zero_
 
-__all__ = [
-    "Adapters",
-    "DenoiserConfig",
-    "GuidanceAdapter",
-    "SharedAdapter",
-    "SharedAdapters",
-    "TextureDenoiser",
-]
+__all__ = ["Adapters", "DenoiserConfig", "GuidanceAdapter", "SharedAdapter", "SharedAdapters", "TextureDenoiser"]
 
 
 @dataclass(frozen=True)
@@ -163,19 +156,11 @@ class TextureDenoiser(nn.Module):
         image: Tensor | None = None,
         base: Tensor | None = None,
     ) -> Tensor:
-        """Predict v or x0 of the scaled residual.
+        """Predict v or x0 of the scaled residual, (N, 3, H, W), from the state x, (N, 3, H, W); t: (N,) in [0, 1].
 
-        Args:
-            x: (N, 3, H, W), the state.
-            structure: (N, 3, H, W), y_s, y_E or y_d.
-            code: (N, K); zeros for "no code", which training drops at random; None for a prior without a code.
-            t: (N,) in [0, 1].
-            adapters: None for stage I.
-            image: y_d for the adapters; None where it is the structure.
-            base: y_E for the adapters; None where it is the structure.
-
-        Returns:
-            (N, 3, H, W).
+        structure: (N, 3, H, W), y_s, y_E or y_d. code: (N, K); zeros for "no code", which training drops at random;
+        None for a prior without a code. adapters: None for stage I. image, base: y_d and y_E for the adapters; None
+        where it is the structure.
         """
         time = self.time(sinusoid(t, self.config.frequencies))
         decoder = time if self.code is None else time + self.code(code)

@@ -16,8 +16,9 @@ from ..degradations import TASKS
 from ..errors import UnknownNameError, UsageError
 from ..files import write_text
 from ..models import checkpoints
-from ..models.dtpm import DtpmConfig, Predictor
+from ..models.dtpm import DtpmConfig
 from ..models.gen2res import SHIPPED_BASE, build, load_base
+from ..models.initial_predictor import Predictor
 from ..models.semantic_code import encoder_of, open_semantic, semantic_file
 from ..photo.io import read
 from ..photo.listing import clean_photos
@@ -180,11 +181,8 @@ def cool(
 
     It shows how good a run with a constant rate is by now; the run itself stays as it is. The copy is an ordinary run,
     which resumes after a kill, in the run's folder under the number of steps that the run has done. It draws the
-    samples that follow. Options are those of `loop.train`.
-
-    Raises:
-        UsageError: If the rate of the run is not constant or still rises.
-        TrainingError: If the run has no state.
+    samples that follow. Options are those of `loop.train`. Raises UsageError if the rate of the run is not constant or
+    still rises, TrainingError if the run has no state.
     """
     check_run(run, recipe, inputs or {})
     done = steps_done(run)
@@ -260,8 +258,7 @@ def _with_noise(photos: Sequence[Image]) -> list[ResultTable]:
 
 def _with_albums(folder: Path, albums: Sequence[Path], work: Path, task: str, side: int) -> list[ResultTable]:
     checkpoint = checkpoints.load(folder / "predictor" / CHECKPOINT_NAME, "predictor")
-    predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor).eval()
-    predictor.load_state_dict(checkpoint.tensors)
+    predictor = checkpoint.fill(Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor)).eval()
     tables = [
         gen2res.evaluate(album, SHIPPED_BASE, predictor, work / album.name, task=task, side=side) for album in albums
     ]

@@ -24,7 +24,8 @@ from ...core.errors import UsageError
 from ...core.metrics import psnr
 from ...core.models import checkpoints
 from ...core.models.deploy.rewrite import rewritten
-from ...core.models.dtpm import DtpmConfig, Predictor
+from ...core.models.dtpm import DtpmConfig
+from ...core.models.initial_predictor import Predictor
 from ...core.pack.manifest import FEATHER
 from ...core.pack.systems import IMAGE
 from ...core.timing import interleaved
@@ -107,8 +108,7 @@ def candidate(name: str, path: Path, folder: Path, calibration: Sequence[Image])
     photos, (H, W, 3) uint8, sides multiples of the network's. Raises CheckpointError for another file.
     """
     checkpoint = checkpoints.load(path, "predictor")
-    predictor = Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor)
-    checkpoint.fill(predictor)
+    predictor = checkpoint.fill(Predictor(checkpoints.from_dict(DtpmConfig, checkpoint.config).predictor))
     multiple = predictor.unet.multiple_of
     graph = ModelGraph(FirstEstimate(rewritten(predictor)).eval(), {"image": IMAGE}, {"base": IMAGE})
     convert_onnx(graph, traced(graph, multiple), folder / "fp32.onnx", metadata={})

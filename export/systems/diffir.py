@@ -103,8 +103,7 @@ class DiffirSource(CheckpointSource):
     def open(self) -> Opened:
         """As in `CheckpointSource`."""
         checkpoint = checkpoints.load(self.model, "diffir")
-        model = Diffir(checkpoints.from_dict(DiffirConfig, checkpoint.config))
-        checkpoint.fill(model)
+        model = checkpoint.fill(Diffir(checkpoints.from_dict(DiffirConfig, checkpoint.config)))
         graphs = diffir_graphs(model, self.gain)
         task = checkpoint.facts["task"]
         steps, multiple = model.config.steps, model.multiple_of

@@ -122,9 +122,7 @@ class DtpmSource(CheckpointSource):
     def open(self) -> Opened:
         """As in `CheckpointSource`."""
         checkpoint = checkpoints.load(self.model, "dtpm")
-        model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))
-        checkpoint.fill(model)
-        model.eval()
+        model = checkpoint.fill(Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))).eval()
         encoder = self._encoder(model.config.semantic)
         sampling = self._sampling(model, checkpoint.facts)
         graphs = dtpm_graphs(model, encoder, sampling)

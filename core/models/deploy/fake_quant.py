@@ -78,14 +78,11 @@ def params_of(values: NDArray[np.float32]) -> QuantParams:
 
 
 def fake_quantize(model: nn.Module, parts: Iterable[str], restore: Callable[[nn.Module], object]) -> None:
-    """Let parts of `model` compute in int8 from now on, in place; copies of the model do so as well.
+    """Let parts of `model`, in float, compute in int8 from now on, in place; copies of the model do so as well.
 
-    Args:
-        model: the model, in float.
-        parts: names of submodules that are called on images; "" for all of it.
-        restore: called once on the model in float, to measure the inputs and outputs of its convolutions. Afterwards
-            each part must be called as often as in this call, or a multiple of that: each step of a sampler has clip
-            ranges of its own.
+    parts: names of submodules that are called on images; "" for all of it. restore: called once on the model in float,
+    to measure the inputs and outputs of its convolutions. Afterwards each part must be called as often as in this call,
+    or a multiple of that: each step of a sampler has clip ranges of its own.
     """
     found: dict[str, list[QuantizedConvolution | None]] = {name: [] for name in parts}
     hooks = [hook for name, calls in found.items() for hook in _within(model.get_submodule(name), _Measured(calls))]

@@ -285,10 +285,7 @@ def rewritten(module: Module) -> Module:
 def eager(module: nn.Module, inputs: Sequence[str], *outputs: str) -> Graph:
     """A function from float32 arrays by name to float32 arrays by name that runs `module` where its parameters are.
 
-    Args:
-        module: its `forward` takes `inputs` by name and returns one tensor, or a tuple of them.
-        inputs: names of the arrays to pass on.
-        outputs: names of the tensors that `forward` returns, in order.
+    `forward` takes the arrays `inputs` by name and returns one tensor, or a tuple of them: the `outputs`, in order.
     """
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 

@@ -19,16 +19,13 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--data", type=Path, required=True, help="folder of photos with a manifest.csv")
-    parser.add_argument(
-        "--checkpoints", type=Path, default=Path("checkpoints"), help="folder of run folders (%(default)s)"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path(".cache/evaluate"), help="folder of the runs for albums (%(default)s)"
-    )
-    parser.add_argument("--side", type=int, default=320, help="side of the centre squares, pixels (%(default)s)")
-    parser.add_argument("--task", choices=TASKS, default="noise", help="damage of the album photos (%(default)s)")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the page, such as docs/results.md")
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of photos with a manifest.csv")
+    add("--checkpoints", type=Path, default=Path("checkpoints"), help="folder of run folders (%(default)s)")
+    add("--work", type=Path, default=Path(".cache/evaluate"), help="folder of the runs for albums (%(default)s)")
+    add("--side", type=int, default=320, help="side of the centre squares, pixels (%(default)s)")
+    add("--task", choices=TASKS, default="noise", help="damage of the album photos (%(default)s)")
+    add("-o", "--out", type=Path, required=True, help="the page, such as docs/results.md")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,44 +26,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _declare(parser: argparse.ArgumentParser, system: str, entry: StageEntry) -> None:
     add_run_arguments(parser)
+    add = parser.add_argument
     for kind in entry.earlier:
         needed = "of a model that has a semantic code" if kind == SEMANTIC else "that this stage starts from"
-        parser.add_argument(f"--{kind}", type=Path, required=kind != SEMANTIC, help=f"'{kind}' checkpoint {needed}")
+        add(f"--{kind}", type=Path, required=kind != SEMANTIC, help=f"'{kind}' checkpoint {needed}")
     if entry.sized:
-        parser.add_argument("--size", choices=MODEL_SIZES[system], help="size of the model")
+        add("--size", choices=MODEL_SIZES[system], help="size of the model")
     if entry.tasked:
-        parser.add_argument("--task", help=f"the damage to restore: {', '.join(TASKS)}")
-    parser.add_argument(
-        "--from",
-        type=Path,
-        dest="start",
-        metavar="FILE",
-        help="start a new run from the weights of this checkpoint of the stage; it counts steps on from there",
-    )
-    parser.add_argument(
-        "--cool",
-        type=int,
-        metavar="STEPS",
-        help="instead: train a copy of the run for STEPS steps while its rate falls to zero, in a folder of --out",
-    )
+        add("--task", help=f"the damage to restore: {', '.join(TASKS)}")
+    help_from = "start a new run from the weights of this checkpoint of the stage; it counts steps on from there"
+    add("--from", type=Path, dest="start", metavar="FILE", help=help_from)
+    help_cool = "instead: train a copy of the run for STEPS steps while its rate falls to zero, in a folder of --out"
+    add("--cool", type=int, metavar="STEPS", help=help_cool)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what every command that trains takes: the photos, the run folder, the recipe, the use of the machine."""
-    parser.add_argument("--data", required=True, help="folder of photos or pairs, or shards (see docs/training.md)")
-    parser.add_argument("--val", help="held-back photos, if they are not a part of --data")
-    parser.add_argument(
-        "--use",
-        choices=get_args(PairUse),
-        default="any",
-        help="pairs to train on: those whose licence allows releasing the weights (default), or research pairs as well",
+    add = parser.add_argument
+    add("--data", required=True, help="folder of photos or pairs, or shards (see docs/training.md)")
+    add("--val", help="held-back photos, if they are not a part of --data")
+    help_use = (
+        "pairs to train on: those whose licence allows releasing the weights (default), or research pairs as well"
     )
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
-    parser.add_argument("--recipe", type=Path, help="recipe file (.toml or .json) instead of the default recipe")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw batches (default 1)")
-    parser.add_argument("--threads", default="auto", help="number of threads; 'auto' (default): one per idle core")
-    parser.add_argument("--minutes", type=float, help="save and stop after this time; the same command resumes")
+    add("--use", choices=get_args(PairUse), default="any", help=help_use)
+    add("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
+    add("--recipe", type=Path, help="recipe file (.toml or .json) instead of the default recipe")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a recipe field")
+    add("--workers", type=int, default=1, help="processes that draw batches (default 1)")
+    add("--threads", default="auto", help="number of threads; 'auto' (default): one per idle core")
+    add("--minutes", type=float, help="save and stop after this time; the same command resumes")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -92,11 +92,8 @@ def find_pairs(folder: Path, split: str, *, use: PairUse = "any", whole: bool = 
     Without one: by the first of `CONVENTIONS` that finds pairs. If the set has folders for its splits, these decide;
     otherwise every pair belongs to "train" and to "test". If it has no folder for "val", the last tenth of the
     training pairs (at least one) is held back for it, except with `whole`, for when "train" and "val" come from two
-    folders: then each takes all pairs of its own.
-
-    Raises:
-        UsageError: If no pairs are found.
-        TrainingError: If files have no partner, or sizes differ.
+    folders: then each takes all pairs of its own. Raises UsageError if no pairs are found, TrainingError if files have
+    no partner, or sizes differ.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
@@ -218,17 +215,16 @@ def _check_sizes(pairs: Iterable[PhotoPair]) -> None:
     """Raise TrainingError unless the photos of each pair have equal sizes; reads only the headers of the files."""
     unequal = []
     for pair in pairs:
-        (width, height), (clean_width, clean_height) = map(_size, pair)
-        if (width, height) != (clean_width, clean_height):
-            clean = f"{pair.clean.name} ({clean_width} x {clean_height})"
-            unequal.append(f"{pair.damaged} ({width} x {height}) and {clean}")
+        size, clean_size = map(_size, pair)
+        if size != clean_size:
+            unequal.append(f"{pair.damaged} ({size}) and {pair.clean.name} ({clean_size})")
     if unequal:
         raise TrainingError(f"the photos of {len(unequal)} pairs differ in size: {_some(unequal)}; crop them alike")
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path) -> str:
     try:
         with Image.open(path) as photo:
-            return photo.size
+            return f"{photo.width} x {photo.height}"
     except OSError as error:
         raise TrainingError(f"'{path}' cannot be read as a photo ({error}); replace or remove the pair") from error

@@ -29,21 +29,10 @@ from ...models.diffir import CONFIGS, CpenS1, Diffir, DiffirConfig, composed
 from ..data.photos import Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import device_of
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, Validation, stacked
+from ..loop.stage import Arrays, TrainingStage, Validation, stacked
 from ..losses import mix
 
-__all__ = [
-    "DiffirRecipe",
-    "DiffirStage",
-    "Student",
-    "draw_pair",
-    "held_back",
-    "restored_psnr",
-    "standardise",
-    "starting_pairs",
-    "strip",
-    "validation",
-]
+__all__ = ["DiffirRecipe", "DiffirStage", "Student", "draw_pair", "standardise", "starting_pairs", "validation"]
 
 THICKNESSES: tuple[Thickness, ...] = ("thin", "medium", "thick")
 VAL_SIDE = 256  # of the crops that validation restores, pixels
@@ -53,10 +42,7 @@ LEAST = 1e-5  # smallest standard deviation that `standardise` divides by: flat 
 
 @dataclass(frozen=True)
 class DiffirRecipe(Recipe):
-    """A recipe of any stage of DiffIR.
-
-    Raises UsageError for a task, mask or crop that does not suit the model.
-    """
+    """A recipe of any stage of DiffIR. Raises UsageError for a task, mask or crop that does not suit the model."""
 
     task: str = "motionblur"  # of TASKS; for super-resolution of SHRINKS
     mask: str = "medium"  # what is missing, for a model for inpainting (which has no task)
@@ -168,7 +154,7 @@ def standardise(network: nn.Module, *inputs: Tensor) -> None:
         hook.remove()
 
 
-class DiffirStage(BaseStage):
+class DiffirStage(TrainingStage):
     """A stage of DiffIR on pairs."""
 
     def __init__(self, recipe: DiffirRecipe, model: nn.Module, data: TrainingData, *frozen: nn.Module) -> None:
@@ -195,8 +181,8 @@ class Student(DiffirStage):
     def __init__(self, recipe: DiffirRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> None:
         for checkpoint in earlier.values():
             _check_config(recipe, checkpoint)
-        self.diffir, self.target = Diffir(recipe.model), CpenS1(recipe.model)
-        earlier["diffir-pretrain"].fill(self.target, "cpen")
+        self.diffir = Diffir(recipe.model)
+        self.target = earlier["diffir-pretrain"].fill(CpenS1(recipe.model), "cpen")
         super().__init__(recipe, self.diffir, data, self.target.eval().requires_grad_(False))
 
     def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:

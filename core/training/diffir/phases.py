@@ -140,10 +140,7 @@ class AdversarialRecipe(JointRecipe):
     adversarial: float = 0.01  # weight of the discriminator's loss
     discriminator_rate: float = 1e-4
     discriminator_width: int = 16  # channels at full size
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("discriminator_width")
+    counts = (*JointRecipe.counts, "discriminator_width")
 
 
 class AdversarialStage(JointStage):

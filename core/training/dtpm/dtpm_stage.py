@@ -5,7 +5,7 @@ The stages with a code see few photos and many crops: `draw_code` therefore make
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
@@ -24,22 +24,10 @@ from ...sampling.schedule import SCHEDULES, trailing
 from ..data.photos import CONTEXTS, Pixels, Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, Validation
+from ..loop.stage import Arrays, TrainingStage, Validation
 
-__all__ = [
-    "CODE_DROP",
-    "CODE_NOISE",
-    "TaskRecipe",
-    "TaskStage",
-    "calibration",
-    "check_model",
-    "draw_code",
-    "frozen_encoder",
-    "noisy_code",
-]
+__all__ = ["TaskRecipe", "TaskStage", "check_model", "draw_code", "frozen_encoder", "noisy_code"]
 
-CODE_DROP = 0.1  # share of crops trained without a code
-CODE_NOISE = 0.3  # standard deviation of noise on the (unit variance) codes
 GAINS = (0, 0.5, 1)
 DEVIATION_STEPS = (1, 2, 4, 8, 50)  # for which the deviation of the samples is measured
 DEVIATION_PHOTOS = 8
@@ -102,14 +90,14 @@ class TaskRecipe(Recipe):
     task: str = "cleanup"
     model: DtpmConfig = field(default_factory=lambda: MOBILE)
     predictor_rate: float = 0.1  # share of the rate at which the predictor learns; 0 freezes it
-    code_drop: float = CODE_DROP
-    code_noise: float = CODE_NOISE
+    code_drop: float = 0.1  # share of crops trained without a code
+    code_noise: float = 0.3  # standard deviation of noise on the (unit variance) codes
 
 
 R = TypeVar("R", bound=TaskRecipe)
 
 
-class TaskStage(BaseStage, ABC, Generic[R]):
+class TaskStage(TrainingStage, Generic[R]):
     """Stage II: the adapters of one task around the frozen prior of `dtpm`; a subclass adds the noise and the loss.
 
     steps: of the sampler that is validated. Raises UsageError for another model's encoder, and if a calibrated

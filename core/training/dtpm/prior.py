@@ -28,16 +28,17 @@ from ...degradations import gaussian_blur, gaussian_noise
 from ...degradations.filters import blend
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import MOBILE, DtpmConfig, TextureDenoiser
+from ...models.dtpm import MOBILE, DtpmConfig
 from ...models.semantic_code import SemanticEncoder
+from ...models.texture_prior import TextureDenoiser
 from ...sampling.samplers import ddim
 from ...sampling.schedule import SCHEDULES, trailing
 from ..data.photos import CONTEXTS, Crop, Pixels, Pool, TrainingData, planar
 from ..evaluation.score import device_of, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import diffusion_loss, draw_level, local_deviation, mix
-from .dtpm_stage import CODE_DROP, CODE_NOISE, draw_code, frozen_encoder, noisy_code
+from .dtpm_stage import TaskRecipe, draw_code, frozen_encoder, noisy_code
 
 __all__ = ["PRIOR_STAGE", "SEMANTIC_STAGE", "PriorRecipe", "PriorStage", "SemanticStage", "residual_scale", "vicreg"]
 
@@ -69,7 +70,7 @@ def _off_diagonal(v: Tensor) -> Tensor:
     return covariance - torch.diag(torch.diag(covariance))
 
 
-class SemanticStage(BaseStage):
+class SemanticStage(TrainingStage):
     """Trains a `SemanticEncoder` through an expander that is thrown away.
 
     Raises UsageError for a model without a semantic code.
@@ -138,8 +139,8 @@ class PriorRecipe(Recipe):
     """How to train the texture prior of a DTPM."""
 
     model: DtpmConfig = field(default_factory=lambda: MOBILE)
-    code_drop: float = CODE_DROP
-    code_noise: float = CODE_NOISE
+    code_drop: float = TaskRecipe.code_drop
+    code_noise: float = TaskRecipe.code_noise
     snr_cap: float = 0.0  # min-SNR weighting, 0 for none; see `diffusion_loss`
     local: float = 0.75  # share of the crops whose residual is divided by its local deviation, of calibrated models
 
@@ -153,7 +154,7 @@ def residual_scale(pool: Pool) -> float:
     return float(np.sqrt(squares / count) / 255)
 
 
-class PriorStage(BaseStage):
+class PriorStage(TrainingStage):
     """Trains the denoiser f_theta; the semantic encoder is frozen."""
 
     kind = "prior"

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import MOBILE, DamageEstimator, Dtpm, DtpmConfig, Predictor
+from ...models.dtpm import MOBILE, Dtpm, DtpmConfig
+from ...models.initial_predictor import DamageEstimator, Predictor
 from ...sampling.schedule import TRAINING_STEPS
 from ..data.photos import Pool, TrainingData, planar, val_pairs
 from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import damage_loss, detail_loss, diffusion_loss, draw_level, local_damage, mix, psnr_loss, sigma_loss
 from .dtpm_stage import TaskRecipe, TaskStage, check_model, noisy_code
 
@@ -57,7 +58,7 @@ class PredictorRecipe(Recipe):
     blind: float = 0.5
 
 
-class PredictorStage(BaseStage):
+class PredictorStage(TrainingStage):
     """Trains E, or its factors if the rest is another task's, to restore as well as regression can."""
 
     kind = "predictor"
@@ -122,10 +123,7 @@ class DeltaRecipe(PredictorRecipe):
     """How to train the factors; `model` is that of the first task."""
 
     rank: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("rank")
+    counts = (*PredictorRecipe.counts, "rank")
 
 
 def _build_delta(recipe: DeltaRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> PredictorStage:
@@ -140,8 +138,7 @@ def _build_delta(recipe: DeltaRecipe, earlier: Mapping[str, Checkpoint], data: T
         raise UsageError(
             "the 'dtpm' checkpoint shares the predictor of another task; give the checkpoint of that task as --dtpm"
         )
-    base = Predictor(recipe.model.predictor)
-    checkpoint.fill(base, "predictor")
+    base = checkpoint.fill(Predictor(recipe.model.predictor), "predictor")
     model = replace(recipe.model, predictor=replace(recipe.model.predictor, lora=recipe.rank))
     stage = PredictorStage(replace(recipe, model=model), data)
     stage.model.load_state_dict(base.state_dict(), strict=False)  # the factors keep their initial values
@@ -260,9 +257,7 @@ class FinishStage(TaskStage[FinishRecipe]):
         check_model("dtpm", checkpoint, recipe.model, *(DtpmConfig.__dataclass_fields__))
         if checkpoint.facts["task"] != recipe.task:
             raise UsageError(f"the 'dtpm' checkpoint was trained for '{checkpoint.facts['task']}', not '{recipe.task}'")
-        dtpm = Dtpm(recipe.model)
-        checkpoint.fill(dtpm)
-        super().__init__(recipe, dtpm, earlier, data, recipe.sampling_steps)
+        super().__init__(recipe, checkpoint.fill(Dtpm(recipe.model)), earlier, data, recipe.sampling_steps)
 
     def draw_noise(self, shape: Sequence[int], rng: Generator) -> Arrays:
         """The noise that the sampler starts from."""

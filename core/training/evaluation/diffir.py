@@ -68,9 +68,7 @@ def evaluate(
 
 
 def _filled(network: Callable[[DiffirConfig], M], checkpoint: checkpoints.Checkpoint) -> M:
-    model = network(checkpoints.from_dict(DiffirConfig, checkpoint.config)).eval()
-    checkpoint.fill(model)
-    return model
+    return checkpoint.fill(network(checkpoints.from_dict(DiffirConfig, checkpoint.config))).eval()
 
 
 def _under_priors(

@@ -22,10 +22,9 @@ from ...models import checkpoints
 from ...models.dtpm import Dtpm, DtpmConfig
 from ...models.semantic_code import NoEncoder
 from ...photo.resize import thumbnail
-from ...sampling.noise import normal
 from ...sampling.schedule import SCHEDULES, trailing
 from ...sampling.steps import GAIN, Steps, own_steps, sampled_deviation
-from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure
+from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, noise_of
 
 __all__ = ["INPUT_ROW", "PREDICTOR_ROW", "evaluate", "restore"]
 
@@ -41,8 +40,7 @@ def evaluate(model_path: Path, encoder: nn.Module | None, photos: Sequence[Image
     chain. Raises CheckpointError.
     """
     checkpoint = checkpoints.load(model_path, "dtpm")
-    model = Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config)).eval()
-    checkpoint.fill(model)
+    model = checkpoint.fill(Dtpm(checkpoints.from_dict(DtpmConfig, checkpoint.config))).eval()
     encode = encoder if encoder is not None and model.config.semantic.code else NoEncoder()
     task = checkpoint.facts["task"]
     found = cases(photos, task)
@@ -68,11 +66,9 @@ def restore(model: Dtpm, encoder: nn.Module, steps: Steps, case: EvaluationCase,
 
 def _conditions(model: Dtpm, encoder: nn.Module, case: EvaluationCase) -> tuple[Tensor, Tensor, Tensor]:
     """The damaged image, noise of its size and the semantic code, on the model's device."""
-    height, width = case.true.shape[:2]
     size = model.config.semantic.size
     small = torch.from_numpy(thumbnail(case.damaged, size)) if size else torch.empty(1, 3, 0, 0)
-    noise = torch.from_numpy(np.ascontiguousarray(normal(0, 0, (0, height), (0, width))))
-    image, small, noise = (x.to(model.residual_scale.device) for x in (case.image, small, noise))
+    image, small, noise = (x.to(model.residual_scale.device) for x in (case.image, small, noise_of(case)(0)))
     return image, noise, model.encode(encoder, small)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
@@ -17,12 +16,11 @@ from ...arrays import Image, to_batch
 from ...metrics.baselines import bm3d
 from ...models import checkpoints
 from ...models.checkpoints import Checkpoint
-from ...models.dtpm import Predictor
 from ...models.gen2res import NOISIEST, USUAL_STEPS, Denoiser, build, restore
+from ...models.initial_predictor import Predictor
 from ...photo.io import is_photo, read
 from ...photo.resize import shrink
 from ...restore.noise_sigma import noise_sigma
-from ...sampling.noise import normal
 from ...sampling.schedule import ddpm, quadratic, strided
 from ...sampling.steps import unclipped
 from ..data.photos import Pixels, TrainingData, gather, to_8_bits
@@ -30,9 +28,9 @@ from ..data.sources import file_hash
 from ..gen2res.base import CONSTRAIN_STAGE
 from ..loop.loop import CHECKPOINT_NAME, train
 from .dtpm import INPUT_ROW
-from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, square
+from .score import EvaluationCase, MethodFigures, ResultTable, cases, measure, noise_of, square
 
-__all__ = ["NOISE_SIGMAS", "evaluate", "noise_of", "noise_table", "overall"]
+__all__ = ["NOISE_SIGMAS", "evaluate", "noise_table", "overall"]
 
 NOISE_SIGMAS = (15, 25, 50)  # of plain noise, grey levels
 PAPER_LEVEL = 200  # K of 1000
@@ -58,9 +56,10 @@ def noise_table(denoiser: Denoiser, photos: Sequence[Image], sigma: int) -> Resu
         state, clean = case.damaged / 127.5 - 1, by_bm3d[case] / 127.5 - 1
         return _batch(bm3d((unclipped(state, clean, estimated[case] / 127.5) + 1) * 127.5, estimated[case]))
 
+    published = strided(USUAL_STEPS, ddpm(), PAPER_LEVEL)  # from K whatever the noise, in the steps of `_restored`
     rows = [
         measure(INPUT_ROW, lambda case: case.image, found),
-        measure(NOT_COUNTED, partial(_as_published, denoiser), found),
+        measure(NOT_COUNTED, lambda case: restore(denoiser, case.image, noise_of(case), *published, "ddim"), found),
         measure(ESTIMATED, lambda case: _restored(denoiser, case, estimated[case]), found),
         measure(GIVEN, lambda case: _restored(denoiser, case, sigma), found),
         measure(BM3D_ESTIMATED, lambda case: _batch(by_bm3d[case]), found),
@@ -91,17 +90,6 @@ def _restored(denoiser: Denoiser, case: EvaluationCase, sigma: float) -> Tensor:
     """Entered at the level of `sigma` grey levels."""
     chain = quadratic(USUAL_STEPS, ddpm(), NOISIEST)
     return restore(denoiser, case.image, noise_of(case), *chain, "ddim", start_level=1.0, sigma=sigma / 255)
-
-
-def _as_published(denoiser: Denoiser, case: EvaluationCase) -> Tensor:
-    """Noised to K whatever its own noise, in the largest number of steps of `_restored`."""
-    return restore(denoiser, case.image, noise_of(case), *strided(USUAL_STEPS, ddpm(), PAPER_LEVEL), "ddim")
-
-
-def noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
-    """The `noise` of `restore` for a photo: step -> (1, 3, H, W), seeded."""
-    height, width = case.true.shape[:2]
-    return lambda step: torch.from_numpy(np.ascontiguousarray(normal(0, step, (0, height), (0, width))))
 
 
 def _fitted(path: Path, side: int) -> Pixels:

@@ -21,10 +21,10 @@ from ...degradations import TASKS
 from ...errors import UsageError
 from ...markdown import table
 from ...metrics.baselines import PairedDifference, paired
+from ...sampling.noise import normal
 from ..losses import psnr_loss
 
 __all__ = [
-    "METRICS",
     "EvaluationCase",
     "MethodFigures",
     "RestoreMethod",
@@ -34,6 +34,7 @@ __all__ = [
     "device_of",
     "in_parts",
     "measure",
+    "noise_of",
     "page",
     "section",
     "side_by_side",
@@ -139,20 +140,20 @@ def _damaged(true: Image, task: str, place: int) -> EvaluationCase:
 
 
 @torch.inference_mode()
-def measure(
-    name: str,
-    method: RestoreMethod,
-    photos: Sequence[EvaluationCase],
-    extra: Mapping[str, Callable[[Image, EvaluationCase], float]] | None = None,
-) -> MethodFigures:
-    """Every metric on each photo, and its mean; `extra` metrics take the result and its case."""
+def measure(name: str, method: RestoreMethod, photos: Sequence[EvaluationCase]) -> MethodFigures:
+    """Every metric on each photo, and its mean."""
     found: list[dict[str, float]] = []
     for case in tqdm(photos, desc=name, unit="photo", disable=None):
         restored = to_image(np.ascontiguousarray(method(case).float().clamp(0, 1).numpy()), np.uint8)
-        values = {metric: measured(restored, case.true) for metric, measured in METRICS.items()}
-        found.append(values | {metric: look(restored, case) for metric, look in (extra or {}).items()})
+        found.append({metric: measured(restored, case.true) for metric, measured in METRICS.items()})
     each = {metric: tuple(values[metric] for values in found) for metric in found[0]}
     return MethodFigures(name, {metric: fmean(values) for metric, values in each.items()}, each)
+
+
+def noise_of(case: EvaluationCase) -> Callable[[int], Tensor]:
+    """The noise of a sampler for a photo: step -> (1, 3, H, W), seeded."""
+    height, width = case.true.shape[:2]
+    return lambda step: torch.from_numpy(np.ascontiguousarray(normal(0, step, (0, height), (0, width))))
 
 
 def device_of(model: nn.Module) -> torch.device:

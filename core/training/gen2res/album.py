@@ -43,10 +43,7 @@ ALBUM_NAME = "album.json"  # in the folder: what its images were made from
 
 @dataclass(frozen=True)
 class Album:
-    """How an album is made.
-
-    Raises UsageError for numbers out of range.
-    """
+    """How an album is made. Raises UsageError for numbers out of range."""
 
     count: int = 16  # images
     start: int = 300  # level K of 1000 at which the noised photo is entered; 0 for pure noise and all 1000 levels
@@ -143,11 +140,8 @@ def draw_album(photo: Path, folder: Path, album: Album, *, base: Path | None = N
 
     photo: the damaged one. folder: new or empty, or an unfinished album of the same photo and settings. base:
     checkpoint of the base model, None for the included one. side: longer side that the photo is scaled to, pixels.
-    batch: images drawn at a time.
-
-    Raises:
-        UsageError: For a batch below 1, a photo that is too small, or a folder with other content.
-        PhotoReadError, PhotoWriteError: If a file cannot be read or written.
+    batch: images drawn at a time. Raises UsageError for a batch below 1, a photo that is too small, or a folder with
+    other content; PhotoReadError and PhotoWriteError.
     """
     if batch < 1:
         raise UsageError(f"expected a batch of at least 1, got {batch}")

@@ -32,7 +32,7 @@ from ...sampling.schedule import ddpm, strided
 from ..data.photos import Pool, TrainingData, planar
 from ..evaluation.score import device_of
 from ..loop.recipe import Recipe
-from ..loop.stage import Arrays, BaseStage, StageDefinition, Validation, stacked
+from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import draw_level, mix
 
 __all__ = ["BASE_STAGE", "CONSTRAIN_STAGE", "VAL_CROP", "ConstrainRecipe", "hybrid_loss", "variational_bound"]
@@ -54,10 +54,7 @@ class BaseRecipe(Recipe):
 
     shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
     model: Gen2ResConfig = field(default_factory=lambda: CONFIGS["mobile"])
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.at_least_one("shrink")
+    counts = (*Recipe.counts, "shrink")
 
 
 def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random.Generator) -> FloatImage:
@@ -74,7 +71,7 @@ def draw_square(pool: Pool, size: int, shrink: int, mirror: bool, rng: np.random
     return mean[:, ::-1] if mirror and rng.integers(2) else mean
 
 
-class DenoiserStage(BaseStage):
+class DenoiserStage(TrainingStage):
     """Trains a denoiser with the hybrid objective: a fresh one, or one that is being constrained.
 
     shrink, mirror: as in `draw_square`. noisiest: the last of the 1000 times that are drawn. facts: of the checkpoints.
@@ -203,6 +200,7 @@ class ConstrainRecipe(Recipe):
     mirror: bool = False  # half of the crops: for generated albums; a person's asymmetry carries identity
     shrink: int = 3  # crops are averaged over 1 to `shrink` pixels a side
     noisiest: int = len(ALPHA_BARS)  # the last of the 1000 times that are learnt; restoring from K needs those up to K
+    counts = (*Recipe.counts, "rank", "shrink")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,7 +208,6 @@ class ConstrainRecipe(Recipe):
             raise UnknownNameError("method", self.method, CONSTRAIN_METHODS)
         if not 1 <= self.noisiest <= len(ALPHA_BARS):
             raise UsageError(f"recipe field 'noisiest' must be in 1..{len(ALPHA_BARS)}, got {self.noisiest}")
-        self.at_least_one("rank", "shrink")
 
 
 def _build_constraint(recipe: ConstrainRecipe, earlier: Mapping[str, Checkpoint], data: TrainingData) -> DenoiserStage:

@@ -26,7 +26,7 @@ from ...models import checkpoints
 from ..data.photos import TrainingData
 from ..data.sources import batches, share_of
 from .optimizers import TrainedWeights, optimizers
-from .processes import Guard, Interrupt, Threads, resolve
+from .processes import Guard, Threads, interrupt, resolve
 from .processes import processes as start_processes
 from .recipe import Recipe
 from .run_folder import STATE_NAME, Report, check_run, claim_run, clear_errors, load_state, save_state
@@ -68,23 +68,15 @@ def train(
     Writes `run/model.safetensors` (the averaged weights), `resume.safetensors`, `recipe.toml`, `inputs.json`,
     `log.csv`, `tensorboard/` and `pictures/`. Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt.
 
-    Args:
-        stage: What is trained.
-        data: Photos to train on, and held-back ones.
-        recipe: A run is resumed only with the recipe it was started with.
-        run: The run folder.
-        inputs: Hashes of what the run is made from; a resume with others is refused.
-        workers: Processes that draw batches; 0 to draw in this one.
-        start: A checkpoint of this stage from whose weights a new run starts; steps, samples and hours are counted on
-            from there, and the rate warms up again.
-        minutes: Save the state and return after this time, even if steps are left.
-        threads: Sets the number of threads during the run; None leaves it unchanged.
+    A run is resumed only with the recipe and inputs (hashes of what it is made from) that it was started with. workers:
+    processes that draw batches; 0 to draw in this one. start: a checkpoint of this stage from whose weights a new run
+    starts; steps, samples and hours are counted on from there, and the rate warms up again. minutes: save the state and
+    return after this time, even if steps are left. threads: sets the number of threads during the run; None leaves it
+    unchanged.
 
-    Raises:
-        TrainingError: If the loss is not finite or runs away, if recipe or inputs differ from the run's, or if a file
-            cannot be written.
-        UsageError: If the batch does not divide by processes and accumulation, or the launcher asks for an
-            unsupported engine.
+    Raises TrainingError if the loss is not finite or runs away, if recipe or inputs differ from the run's, or if a file
+    cannot be written; UsageError if the batch does not divide by processes and accumulation, or the launcher asks for
+    an unsupported engine.
     """
     accelerator = start_processes()
     share_of(recipe, accelerator.num_processes)
@@ -108,7 +100,7 @@ def train(
         parts = batches(stage, data.train, recipe, start=first, rank=rank, processes=processes, workers=workers)
         stack.enter_context(closing(parts))  # the workers ignore signals: an exception must not leave them behind
         report = stack.enter_context(closing(Report(run, first, recipe))) if accelerator.is_main_process else None
-        interrupt = stack.enter_context(Interrupt())
+        interruption = stack.enter_context(interrupt())
         used = threads.adjust() if threads else torch.get_num_threads()
         looked = time.monotonic()
         end = math.inf if minutes is None else looked + 60 * minutes
@@ -120,11 +112,11 @@ def train(
                 report.step()
             now = time.monotonic()
             saving = trainer.done % recipe.save_every == 0 or trainer.done == recipe.steps
-            alone = processes == 1 and (interrupt.wanted or now >= end or now - looked >= LOOK_AFTER)
+            alone = processes == 1 and (interruption.is_set() or now >= end or now - looked >= LOOK_AFTER)
             if not (saving or trainer.done % CHECK_EVERY == 0 or alone):
                 continue
             looked = now
-            loss, interrupted, over = trainer.look(interrupt.wanted, now >= end)
+            loss, interrupted, over = trainer.look(interruption.is_set(), now >= end)
             if saving:
                 yield trainer.save(run, report)
             elif interrupted or over:
@@ -230,7 +222,10 @@ class _Trainer:
             part = next(parts)
             self.waited += time.monotonic() - since
             batch = {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in part.items()}
-            found.append(self._part(batch, last=i == self.recipe.accumulate - 1))
+            last = i == self.recipe.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                found.append(self.module(batch))
+                (found[-1]["loss"] / self.recipe.accumulate).backward()
             batches += [batch] if self.auxiliary else []
         norm = self.weights.clip(self.recipe.clip)
         for optimizer in self.optimizers:
@@ -239,12 +234,6 @@ class _Trainer:
         others = [self._auxiliary_step(batch) for batch in batches]
         self.pending.append({**_means(found), "gradient": norm.detach(), **_means(others)})
         self.done += 1
-
-    def _part(self, batch: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:
-        with nullcontext() if last else self.accelerator.no_sync(self.module):
-            figures = self.module(batch)
-            (figures["loss"] / self.recipe.accumulate).backward()
-        return figures
 
     def _auxiliary_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One step of the auxiliary networks on a part of the batch: their figures."""

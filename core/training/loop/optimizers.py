@@ -84,9 +84,7 @@ class Muon(torch.optim.Optimizer):
     Kernels that FSDP has sharded are gathered; every process computes all of them.
     """
 
-    def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, *, weight_decay: float = 0.0, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, params: Iterable[dict[str, Any]], lr: float, *, weight_decay: float, dtype: torch.dtype) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self.dtype = dtype
 
@@ -182,14 +180,11 @@ class TrainedWeights:
     @torch.no_grad()
     def averaged(self, copy: nn.Module | None) -> None:
         """Copy the average and the buffers into `copy`, a plain model of the same kind; None on the other processes."""
-        parameters = dict(copy.named_parameters()) if copy is not None else {}
-        for name, average in self.average.items():
-            whole = _whole(average)
-            if copy is not None:
-                parameters[name].copy_(whole)
+        whole = {name: _whole(average) for name, average in self.average.items()} | self._buffers()
         if copy is not None:
-            for name, buffer in copy.named_buffers():
-                buffer.copy_(self._buffers()[name])
+            for name, tensor in (*copy.named_parameters(), *copy.named_buffers()):
+                if name in whole:
+                    tensor.copy_(whole[name])
 
     def _buffers(self) -> dict[str, Tensor]:
         return {_plain(name): buffer for name, buffer in self.model.named_buffers()}

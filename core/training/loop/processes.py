@@ -20,12 +20,12 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,7 +34,7 @@ from ...errors import MissingExtraError, TrainingError, UsageError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Guard", "Interrupt", "Threads", "close", "idle_cores", "parse_threads", "processes", "resolve"]
+__all__ = ["Guard", "Threads", "close", "idle_cores", "interrupt", "parse_threads", "processes", "resolve"]
 
 PATIENCE = timedelta(hours=2)  # for which processes wait while only the main one validates
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -59,11 +59,8 @@ ADVICE = (
 def processes() -> Accelerator:
     """Return Accelerate's view of this process: one, DDP or FSDP2, on the GPU if there is one.
 
-    Precision and accumulation come from the recipe, not from the launcher.
-
-    Raises:
-        MissingExtraError: If Accelerate is not installed.
-        UsageError: For FSDP version 1 and for unsupported engines.
+    Precision and accumulation come from the recipe, not from the launcher. Raises MissingExtraError without Accelerate,
+    UsageError for FSDP version 1 and for unsupported engines.
     """
     try:
         from accelerate import Accelerator, utils
@@ -96,27 +93,25 @@ def close() -> None:
         torch.distributed.destroy_process_group()
 
 
-class Interrupt:
-    """Within its context, the first signal sets `wanted`; the second has its usual effect."""
+@contextmanager
+def interrupt() -> Generator[threading.Event]:
+    """Within, the first signal sets the event that is yielded; the second has its usual effect."""
+    wanted, before = threading.Event(), dict[signal.Signals, Any]()
 
-    def __init__(self) -> None:
-        self.wanted = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids handlers
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+    def put_back() -> None:
+        for number, handler in before.items():
             signal.signal(number, handler)
-        self._before = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.wanted = True
-        self.__exit__()
+    def note(*_: object) -> None:
+        wanted.set()
+        put_back()
+
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids handlers
+        before |= {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield wanted
+    finally:
+        put_back()
 
 
 def parse_threads(text: str) -> int | None:

@@ -25,11 +25,8 @@ class Recipe:
     """How to train one stage; a stage with further settings subclasses it.
 
     The rate rises linearly over `warmup` steps, stays, and falls linearly to zero over the last part of the run; a run
-    without that part (`cooldown` 0) can be extended, and a copy of it cooled at any time.
-
-    Raises:
-        UsageError: For an unknown precision or optimiser, a negative or infinite number, a count below 1, a rate of 0
-            or a share above 1.
+    without that part (`cooldown` 0) can be extended, and a copy of it cooled at any time. Raises UsageError for an
+    unknown precision or optimiser, a negative or infinite number, a count below 1, a rate of 0 or a share above 1.
     """
 
     steps: int  # optimiser steps
@@ -49,6 +46,7 @@ class Recipe:
     precision: str = "auto"  # of the forward pass: "bf16", "fp32", or "auto", the one that is native to the machine
     seed: int = 0
     save_every: int = 1000  # steps between validation, log line and resume state
+    counts = ("steps", "batch", "accumulate", "crop", "grow_every", "save_every")  # fields that are at least 1
 
     def __post_init__(self) -> None:
         for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
@@ -63,7 +61,9 @@ class Recipe:
         for name in ("ema", "cooldown"):
             if getattr(self, name) > 1:
                 raise UsageError(f"recipe field '{name}' must be at most 1, got {getattr(self, name)}")
-        self.at_least_one("steps", "batch", "accumulate", "crop", "grow_every", "save_every")
+        for name in self.counts:
+            if getattr(self, name) < 1:
+                raise UsageError(f"recipe field '{name}' must be at least 1, got {getattr(self, name)}")
         if any(a >= b for a, b in pairwise(self.sides)):
             raise UsageError(f"crops must grow: expected sizes that rise from crop={self.crop}, got grown={self.grown}")
 
@@ -72,12 +72,6 @@ class Recipe:
         starts = [min(steps, i * self.grow_every) for i in range(len(self.sides))]
         counts = [last - first for first, last in pairwise([*starts, steps])]
         return sum(count * self.batch * side**2 for count, side in zip(counts, self.sides, strict=True)) / 1e6
-
-    def at_least_one(self, *names: str) -> None:
-        """Raise UsageError if one of the fields `names` is below 1."""
-        for name in names:
-            if getattr(self, name) < 1:
-                raise UsageError(f"recipe field '{name}' must be at least 1, got {getattr(self, name)}")
 
     def check_crop(self, multiple: int) -> None:
         """Raise UsageError unless the sides of all crops are multiples of `multiple`, as the model needs."""

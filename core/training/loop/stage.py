@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ __all__ = [
     "Arrays",
     "Auxiliary",
     "AuxiliaryNetworks",
-    "BaseStage",
     "StageDefinition",
     "TrainingStage",
     "Validation",
@@ -42,8 +42,8 @@ class Validation(NamedTuple):
     images: dict[str, Tensor]  # (3, H, W) in [0, 1] by name; written as PNG and to TensorBoard
 
 
-class TrainingStage(Protocol):
-    """One stage of one system.
+class TrainingStage(ABC):
+    """One stage of one system; it trains all of its model, unless a subclass sets `trained`.
 
     Every random number (crop, damage, time, noise, dropped code) is drawn in `draw`, with the sample's own generator,
     and reaches `loss` as an array of the batch: the result does not depend on the number of processes, on accumulation
@@ -59,34 +59,26 @@ class TrainingStage(Protocol):
     trained: dict[str, float]  # submodule of `model` ("" = all) -> share of the learning rate; the rest is frozen
     frozen: nn.ModuleList  # used, but neither trained nor saved; the loop moves it to the device
 
-    def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
-        """One sample, without a batch axis, from `rng` alone; called in a worker process. The loop stacks samples."""
-        ...
-
-    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars by name, means over the batch; the one called "loss" is minimised."""
-        ...
-
-    def validate(self, model: nn.Module) -> Validation:
-        """Judge `model`, a copy with the averaged weights on the loop's device; no gradients, main process only."""
-        ...
-
-    def facts(self) -> dict[str, Any]:
-        """Measurements that a checkpoint should carry."""
-        ...
-
-
-class BaseStage:
-    """A stage that trains all of its model, unless a subclass sets `trained`; see `TrainingStage`."""
-
     def __init__(self, config: Any, model: nn.Module, *frozen: nn.Module, **facts: Any) -> None:
         self.config, self.model = config, model
         self.trained = {"": 1.0}
         self.frozen = nn.ModuleList(frozen)
         self._facts = facts
 
+    @abstractmethod
+    def draw(self, pool: Pool, crop: int, rng: np.random.Generator) -> Arrays:
+        """One sample, without a batch axis, from `rng` alone; called in a worker process. The loop stacks samples."""
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars by name, means over the batch; the one called "loss" is minimised."""
+
+    @abstractmethod
+    def validate(self, model: nn.Module) -> Validation:
+        """Judge `model`, a copy with the averaged weights on the loop's device; no gradients, main process only."""
+
     def facts(self) -> dict[str, Any]:
-        """As in `TrainingStage`."""
+        """Measurements that a checkpoint should carry."""
         return self._facts
 
 
