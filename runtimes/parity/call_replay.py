@@ -51,10 +51,8 @@ def replay(
 ) -> tuple[list[ErrorSource], dict[str, Site]]:
     """Compare every variant with the one before it, and the first with the reference; by the limits of `known`.
 
-    A variant that cannot be opened ends the replay: there is nothing to compare the next one with.
-
-    Returns:
-        The error sources that were measured; and by the name of a source the first call over its limit.
+    A variant that cannot be opened ends the replay: there is nothing to compare the next one with. Returns the error
+    sources that were measured; and by the name of a source the first call over its limit.
     """
     places = {_id(site.call): site for site in sites(reference) if site.call.graph in known.graphs}
     units = scales(reference)
@@ -185,7 +183,8 @@ def pipeline_source(manifest: Manifest, reference: ParityReference, limit: Parit
     restored: dict[tuple[str, str], Image] = {}
     for case in reference.about.cases:
         for form in (form for form in forms_of(manifest) if form in case.calls):
-            image = _replayed_host(manifest, reference, case, form, limit, checks)
+            image, made = _replayed_host(manifest, reference, case, form, limit)
+            checks += made
             if image is not None:
                 expected = reference.arrays[case.pictures[form]]
                 checks.append(compare_images(image, expected, limit, f"picture, {form}, {case.name}"))
@@ -194,15 +193,10 @@ def pipeline_source(manifest: Manifest, reference: ParityReference, limit: Parit
 
 
 def _replayed_host(
-    manifest: Manifest,
-    reference: ParityReference,
-    case: ReferenceCase,
-    form: str,
-    limit: ParityLimit,
-    checks: list[Check],
-) -> Image | None:
-    """The image that the recorded outputs lead to, with the checks of all calls on the way; None after other calls."""
-    where = f"{form}, {case.name}"
+    manifest: Manifest, reference: ParityReference, case: ReferenceCase, form: str, limit: ParityLimit
+) -> tuple[Image | None, list[Check]]:
+    """The image that the recorded outputs lead to, None after other calls; and the checks of all calls on the way."""
+    where, checks = f"{form}, {case.name}", list[Check]()
     queues: dict[str, list[ReferenceCall]] = {}
     for call in case.calls[form]:
         queues.setdefault(call.graph, []).append(call)
@@ -222,12 +216,11 @@ def _replayed_host(
     try:
         image = restorer(reference.arrays[case.photo], **case.settings, tile=case.tile)
     except GraphError as error:
-        checks.append(Check("", where, str(error)))
-        return None
+        return None, [*checks, Check("", where, str(error))]
     for graph, left in queues.items():
         if left:
             checks.append(Check(graph, where, f"{len(left)} of the {totals[graph]} recorded calls were not made"))
-    return image
+    return image, checks
 
 
 def _compared_inputs(

@@ -35,20 +35,8 @@ __all__ = [
 
 # Causes before effects: the first error source over its limit is where to look.
 ORDER = (
-    "files",
-    "facts",
-    "kernel",
-    "conversion",
-    "runtime",
-    "precision",
-    "quantization",
-    "tiling",
-    "pipeline",
-    "forms",
-    "picture",
-    "task",
-    "golden",
-    "steps",
+    *("files", "facts", "kernel", "conversion", "runtime", "precision", "quantization"),  # of files and of graph calls
+    *("tiling", "pipeline", "forms", "picture", "task", "golden", "steps"),  # of whole restorations
 )
 
 
@@ -98,6 +86,11 @@ class ErrorSource:
         if not self.checks:
             return "not measured"
         return "BREACH" if self.broken else "held"
+
+    @property
+    def allowed(self) -> str:
+        """The least PSNR of the limit, in words; "" without a limit."""
+        return "" if self.limit is None else f">= {self.limit.psnr_db:g} dB"
 
     @property
     def worst(self) -> tuple[Check, ArrayDifference] | None:

@@ -20,23 +20,11 @@ from ...core.markdown import table
 from ...core.pack.manifest import Manifest
 from ...core.restore.reference import REPLAY, load
 from .. import RUNTIMES, target_for
-from ..limits import ParityLimit
 from .comparison import CompareOptions, compare
 from .findings import Check, ErrorSource, LayerDifference, ParityReport
 from .variants import ERROR_SOURCES, FP32, described
 
-__all__ = [
-    "TableRow",
-    "allowed",
-    "as_json",
-    "as_junit",
-    "as_text",
-    "decibels",
-    "fill",
-    "measured",
-    "table_text",
-    "verdict",
-]
+__all__ = ["TableRow", "as_json", "as_junit", "as_text", "decibels", "fill", "measured", "table_text", "verdict"]
 
 TABLE_MARKS = "<!-- table -->", "<!-- /table -->"
 NOT_RUN = (REPLAY,)  # runtimes that compute nothing
@@ -81,11 +69,6 @@ def decibels(value: float) -> str:
     return f"{value:.1f} dB"
 
 
-def allowed(limit: ParityLimit | None) -> str:
-    """The least PSNR of a limit, in words; '' for None."""
-    return "" if limit is None else f">= {limit.psnr_db:g} dB"
-
-
 def _source_lines(source: ErrorSource) -> list[str]:
     if not source.checks:
         return [f"{source.name:<13}not measured: {source.reason}"]
@@ -94,7 +77,7 @@ def _source_lines(source: ErrorSource) -> list[str]:
     if source.worst is not None:
         check, found = source.worst
         detail = f"{decibels(found.psnr_db):>10}  at {check}"
-    head = f"{source.name:<13}{source.status:<8}{len(source.checks):>5}  {allowed(source.limit):<10}{detail}".rstrip()
+    head = f"{source.name:<13}{source.status:<8}{len(source.checks):>5}  {source.allowed:<10}{detail}".rstrip()
     failed = [f"    {check}: {check.problem}" for check in source.broken[:FAILED_SHOWN]]
     left = len(source.broken) - len(failed)
     return [head, *failed, *([f"    and {left} more"] if left else [])]

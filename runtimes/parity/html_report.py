@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 
 from ...core.arrays import Image
 from .findings import Check, ErrorBudget, ErrorSource, ImageResult, ParityReport, as_unit
-from .formats import allowed, decibels, verdict
+from .formats import decibels, verdict
 
 __all__ = ["Spot", "as_html", "distance", "embedded", "heat_map", "histogram", "waterfall", "worst_spots"]
 
@@ -81,7 +81,7 @@ def _source_row(source: ErrorSource) -> Sequence[str]:
     largest = "" if source.worst is None else f"{decibels(source.worst[1].psnr_db)} at {source.worst[0]}"
     why = source.reason or ("" if source.limit is None else source.limit.reason)
     status = _Html(f'<span class="{kind}">{source.status}</span>')
-    return source.name, status, str(len(source.checks)), allowed(source.limit), largest, why
+    return source.name, status, str(len(source.checks)), source.allowed, largest, why
 
 
 def _broken(source: ErrorSource) -> str:

@@ -56,10 +56,6 @@ def _reduce(function: Callable[..., Any]) -> Op:
     return op
 
 
-def _l2_norm(x: MilArray, axis: Ints | None, keepdims: bool) -> MilArray:
-    return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
-
-
 def _batch_norm(
     x: MilArray,
     mean: MilArray,
@@ -101,7 +97,7 @@ REDUCTIONS: dict[str, Op] = {
     "layer_norm": _layer_norm,
     "linear": _linear,
     "matmul": _matmul,
-    "reduce_l2_norm": _reduce(_l2_norm),
+    "reduce_l2_norm": _reduce(lambda x, **over: np.sqrt(np.sum(np.square(x), **over))),
     "reduce_max": _reduce(np.max),
     "reduce_mean": _reduce(np.mean),
     "reduce_sum": _reduce(np.sum),

@@ -75,7 +75,6 @@ def _reshape(x: MilArray, shape: Ints) -> MilArray:
 
 
 def _shape(x: MilArray) -> MilArray:
-    """The size of each dimension."""
     return np.array(x.shape, np.int32)
 
 
@@ -129,17 +128,14 @@ def _squeeze(x: MilArray, axes: Ints | None = None) -> MilArray:
 
 
 def _stack(values: ArrayTuple, axis: int) -> MilArray:
-    """The arrays along a new dimension."""
     return np.stack(values, axis)
 
 
 def _tile(x: MilArray, reps: Ints) -> MilArray:
-    """x repeated along each dimension."""
     return np.tile(x, reps)
 
 
 def _transpose(x: MilArray, perm: Ints) -> MilArray:
-    """The dimensions in another order."""
     return x.transpose(perm)
 
 
