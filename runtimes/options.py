@@ -28,9 +28,11 @@ DEFAULT_OPTIONS = RuntimeOptions()
 
 
 def arithmetic_of(precision: str, target: str) -> str:
-    """What a graph file of a target is computed in, other than integers: one of ARITHMETIC.
+    """What a graph file is computed in, other than integers: one of ARITHMETIC.
 
-    precision: Of the file, as the manifest labels it: "fp32", "int8", "int8+bf16" ...
+    Args:
+        precision: Of the file, as the manifest labels it: "fp32", "int8", "int8+bf16" ...
+        target: The target that the file is for.
     """
     _, plus, suffix = precision.rpartition("+")
     # Without a plus, float16 is only how weights are stored, unless the file declares it for each of its values.

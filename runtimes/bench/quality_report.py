@@ -10,7 +10,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -234,7 +234,10 @@ def measure_quality(options: QualityOptions) -> QualityReport:
         others = [method_for(network, trial, judge.cache) for network in networks]
         return [*classical, *filter(None, others), *ours]
 
-    results = run(_trials(options, photos, validation, damages), methods_for, judge, len(damages))
+    synthetic = damages_named(damage for damage in damages if damage != REAL_NOISE)
+    real = [bench_photos.real_trial(options.data, options.limit)] if options.data and REAL_NOISE in damages else []
+    trials = chain(bench_photos.trials(photos, validation, synthetic), real)
+    results = run(trials, methods_for, judge, len(damages))
     if options.plot is not None:
         first = next(iter(results.methods.values()))
         speeds = rates([method for method in first if method.only is None])
@@ -270,15 +273,6 @@ def _photos(options: QualityOptions) -> tuple[list[BenchPhoto], list[BenchPhoto]
     paths = evenly(bench_photos.bench_set(options.data), options.limit), bench_photos.validation_set(options.data)
     photos, validation = ([bench_photos.load(path) for path in some] for some in paths)
     return photos, validation
-
-
-def _trials(
-    options: QualityOptions, photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Sequence[str]
-) -> Iterator[Trial]:
-    made = bench_photos.trials(photos, validation, damages_named(name for name in damages if name != REAL_NOISE))
-    if options.data is None or REAL_NOISE not in damages:
-        return made
-    return chain(made, [bench_photos.real_trial(options.data, options.limit)])
 
 
 def _facts(options: QualityOptions, folder: Path, photos: Sequence[BenchPhoto]) -> dict[str, str | int]:

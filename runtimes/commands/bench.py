@@ -17,9 +17,6 @@ from ..options import ARITHMETIC, CPU_RUNTIMES
 
 __all__ = ["add_arguments", "run"]
 
-BASELINE = "FFDNet=ffdnet.onnx:sigma=25"
-VARIANT = "int8=PACK:runtime=openvino"
-
 
 def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
     """Declare the benchmarks and their options; returns the sub-parsers, to which others may be added."""
@@ -50,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
         kind.add_argument("pack", type=Path, nargs="?", help="folder of a pack (default: the embedded one)")
         kind.add_argument(
             "--baseline",
-            type=named_path("sigma", BASELINE),
+            type=named_path("sigma", "FFDNet=ffdnet.onnx:sigma=25"),
             action="append",
             default=[],
             dest="baselines",
@@ -59,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
         )
         kind.add_argument(
             "--variant",
-            type=named_path("runtime", VARIANT),
+            type=named_path("runtime", "int8=PACK:runtime=openvino"),
             action="append",
             default=[],
             dest="variants",

@@ -149,14 +149,8 @@ def _shares(known: Manifest, reference: ParityReference) -> Mapping[tuple[str, s
     if SYSTEMS[known.model].vector:
         return {}
     # The largest root mean square, over cases, of the map that scales the residual per pixel; 1 without a map.
-    maps = (
-        [
-            reference.arrays[call.outputs["amplitude"]]
-            for call in case.calls.get("split", ())
-            if "amplitude" in call.outputs
-        ]
-        for case in reference.about.cases
-    )
+    outputs = ([call.outputs for call in case.calls.get("split", ())] for case in reference.about.cases)
+    maps = ([reference.arrays[keys["amplitude"]] for keys in some if "amplitude" in keys] for some in outputs)
     amplitude = max((scale_of(*found, least=1e-6) for found in maps if found), default=1.0)
     scale = known.residual_scale * known.gain * amplitude
     return {
@@ -207,7 +201,8 @@ def _replayed_host(
             if not queues[graph]:
                 raise GraphError(f"expected {totals[graph]} calls of the graph '{graph}' as recorded, got one more")
             number, recorded = totals[graph] - len(queues[graph]), queues[graph].pop(0)
-            checks.extend(_compared_inputs(graph, number, where, inputs, reference.named(recorded.inputs), limit))
+            site = Site(recorded, case.name, form, number)
+            checks.extend(_compared_inputs(site, inputs, reference.named(recorded.inputs), limit))
             return {name: array.copy() for name, array in reference.named(recorded.outputs).items()}
 
         return call
@@ -223,16 +218,13 @@ def _replayed_host(
     return image, checks
 
 
-def _compared_inputs(
-    graph: str, number: int, where: str, given: _Arrays, expected: _Arrays, limit: ParityLimit
-) -> Iterator[Check]:
+def _compared_inputs(site: Site, given: _Arrays, expected: _Arrays, limit: ParityLimit) -> Iterator[Check]:
     """A check of each input of a call; GraphError for inputs of other names or shapes."""
+    graph = site.call.graph
     if set(given) != set(expected):
-        raise GraphError(f"{graph}, call {number}: expected {sorted(expected)} as recorded, got {sorted(given)}")
+        raise GraphError(f"{graph}, call {site.number}: expected {sorted(expected)} as recorded, got {sorted(given)}")
     for name, array in expected.items():
-        place = f"call {number}, input {name}, {where}"
-        if given[name].shape != array.shape:
-            raise GraphError(
-                f"{graph}, {place}: expected {list(array.shape)} as recorded, got {list(given[name].shape)}"
-            )
+        place, shape = site.place(f"input {name}"), given[name].shape
+        if shape != array.shape:
+            raise GraphError(f"{graph}, {place}: expected {list(array.shape)} as recorded, got {list(shape)}")
         yield compare_arrays((graph, place), given[name], array, limit, scale_of(array), image=False)

@@ -31,9 +31,7 @@ NO_REFERENCE = "no reference was given (--against)"
 def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport:
     """Compare the pack in `folder` with its reference; `report.ok` says whether all that was compared passed.
 
-    Args:
-        folder: The pack.
-        options: How to run it and what to compare it with; None for the defaults.
+    options: How to run it and what to compare it with; None for the defaults.
 
     Raises:
         PackError: The manifest or the reference cannot be used.

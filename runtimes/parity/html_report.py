@@ -144,9 +144,15 @@ def waterfall(budget: ErrorBudget) -> str:
         for (source, _), a, b in zip(squares.items(), ends, ends[1:], strict=False)
     ]
     rows.append(("in all", 0.0, budget.total**2, f"{budget.total:.3g}"))
-    scale = (WIDTH - LABEL - 90) / largest
-    bars = [_bar(i, *row, scale) for i, row in enumerate(rows)]
-    return _svg(WIDTH, len(rows) * (BAR + GAP), "".join(bars))
+    scale, bars = (WIDTH - LABEL - 90) / largest, ""
+    for i, (name, start, end, label) in enumerate(rows):
+        y, x, width = i * (BAR + GAP), LABEL + start * scale, max(1.0, (end - start) * scale)
+        bars += (
+            f'<text x="0" y="{y + 16}">{escape(name)}</text>'
+            f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" class="bar"/>'
+            f'<text x="{x + width + 6:.1f}" y="{y + 16}">{escape(label)}</text>'
+        )
+    return _svg(WIDTH, len(rows) * (BAR + GAP), bars)
 
 
 def histogram(distances: NDArray[np.float64]) -> str:
@@ -166,15 +172,6 @@ def histogram(distances: NDArray[np.float64]) -> str:
     first = f'<text x="0" y="104">{edges[0]:.2g}</text>'
     last = f'<text x="320" y="104" text-anchor="end">{edges[-1]:.2g} grey levels</text>'
     return _svg(320, 110, bars + first + last)
-
-
-def _bar(number: int, name: str, start: float, end: float, label: str, scale: float) -> str:
-    y, x, width = number * (BAR + GAP), LABEL + start * scale, max(1.0, (end - start) * scale)
-    return (
-        f'<text x="0" y="{y + 16}">{escape(name)}</text>'
-        f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" class="bar"/>'
-        f'<text x="{x + width + 6:.1f}" y="{y + 16}">{escape(label)}</text>'
-    )
 
 
 def _svg(width: int, height: int, content: str) -> str:

@@ -18,7 +18,7 @@ PHOTO = packs.photo(64, 72)
 NOISE, JPEG = DAMAGES[1], DAMAGES[4]
 
 
-def offset(picture, _):
+def offset(picture, **_):
     return picture + np.float32(40 / 255)
 
 
