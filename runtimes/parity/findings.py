@@ -107,6 +107,13 @@ class ErrorBudget:
     total: float  # of what is shipped, compared with the reference
     rest: float  # signed root of the squares that the sources do not add up to; positive if errors point the same way
 
+    def __str__(self) -> str:
+        shares = ", ".join(f"{source} {error:.2g}" for source, error in self.sources.items())
+        return (
+            f"error of the final images, root mean square in grey levels of 255: {self.total:.2g} in all; "
+            f"{shares}; unexplained rest {self.rest:+.2g}"
+        )
+
 
 @dataclass(frozen=True)
 class ImageResult:

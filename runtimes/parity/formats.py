@@ -44,7 +44,7 @@ def as_text(report: ParityReport) -> str:
         "",
         *(line for source in report.sources for line in _source_lines(source)),
         "",
-        *_budget_lines(report),
+        *([] if report.budget is None else [str(report.budget)]),
         *map(_layer_line, report.layers),
         *report.notes,
         verdict(report),
@@ -81,16 +81,6 @@ def _source_lines(source: ErrorSource) -> list[str]:
     failed = [f"    {check}: {check.problem}" for check in source.broken[:FAILED_SHOWN]]
     left = len(source.broken) - len(failed)
     return [head, *failed, *([f"    and {left} more"] if left else [])]
-
-
-def _budget_lines(report: ParityReport) -> list[str]:
-    if report.budget is None:
-        return []
-    shares = ", ".join(f"{source} {error:.2g}" for source, error in report.budget.sources.items())
-    return [
-        f"error of the final images, root mean square in grey levels of 255: {report.budget.total:.2g} in all; "
-        f"{shares}; unexplained rest {report.budget.rest:+.2g}"
-    ]
 
 
 def _layer_line(layer: LayerDifference) -> str:
@@ -258,11 +248,8 @@ def _line(row: TableRow) -> tuple[str, ...]:
     names, report = row[:4], row.report
     if report is None:
         return (*names, "", "", "", "", "", "not run")
-    lowest: dict[str, float] = {}
-    for source in report.sources:
-        for check in source.checks:
-            if check.found is not None:
-                lowest[source.name] = min(check.found.psnr_db, lowest.get(source.name, math.inf))
+    found = {s.name: [check.found.psnr_db for check in s.checks if check.found is not None] for s in report.sources}
+    lowest = {name: min(values) for name, values in found.items() if values}
     graphs = [lowest[name] for name in ERROR_SOURCES if name in lowest]
     figures = [min(graphs, default=None), lowest.get("forms"), lowest.get("picture")]
     # The mean change of the PSNR to the clean photos, of the form that lost most.
