@@ -53,17 +53,11 @@ def open_graphs(
 ) -> dict[str, Graph]:
     """Open graphs of the pack in `folder`; every call is checked against the manifest.
 
-    Args:
-        manifest: Of the pack.
-        folder: Of the pack.
-        runtime: One of RUNTIMES.
-        names: The graphs; None for all.
-        threads: For one graph call; None for the runtime's own choice.
-        device: A name that the runtime knows.
-        arithmetic: One of ARITHMETIC; None for what the pack says of each graph.
+    names: The graphs; None for all. threads: For one graph call; None for the runtime's own choice. device: A name that
+    the runtime knows. arithmetic: One of ARITHMETIC; None for what the pack says of each graph.
 
     Raises:
-        UnknownNameError: There is no such runtime or arithmetic.
+        UnknownNameError: `runtime` is none of RUNTIMES, or there is no such arithmetic.
         UsageError: The runtime does not have an option.
         PackError: The pack has no files for the runtime.
         PackTamperedError: A file was changed.

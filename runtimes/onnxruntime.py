@@ -61,10 +61,8 @@ def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAU
 def open_session(graph: Path | bytes, threads: int | None = None, *, basic: bool = False) -> Any:
     """A session of ONNX Runtime on the CPU, whose errors are raised but not logged; one of `failures()` if it fails.
 
-    Args:
-        graph: An ONNX file, or its content.
-        threads: For one call; None for ONNX Runtime's own choice.
-        basic: Whether to leave out the optimizations that fuse nodes, so that every array between them is there.
+    graph: An ONNX file, or its content. threads: For one call; None for ONNX Runtime's own choice. basic: Whether to
+    leave out the optimizations that fuse nodes, so that every array between them is there.
     """
     runtime = _runtime()
     options = runtime.SessionOptions()

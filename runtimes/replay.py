@@ -30,7 +30,12 @@ _Arrays = dict[str, NDArray[np.float32]]
 
 def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAULT_OPTIONS) -> Graph:  # noqa: ARG001
     """The calls of the graph `name` recorded in `path`; `options` are ignored. Other inputs are a GraphError."""
-    answers = {_digest(inputs): outputs for inputs, outputs in _calls(path, name)}
+    calls: dict[str, tuple[_Arrays, _Arrays]] = {}
+    for key, array in read_arrays(path).items():
+        owner, number, kind, argument = [*key.split("/"), "", "", ""][:4]
+        if owner == name and kind in ("in", "out"):
+            calls.setdefault(number, ({}, {}))[kind == "out"][argument] = array
+    answers = {_digest(inputs): outputs for inputs, outputs in calls.values()}
     if not answers:
         raise PackError(f"{path} holds no call of the graph '{name}'; record it again")
 
@@ -45,15 +50,6 @@ def open(path: Path, name: str, spec: GraphSpec, options: RuntimeOptions = DEFAU
         return {n: array.copy() for n, array in answers[key].items()}
 
     return call
-
-
-def _calls(path: Path, graph: str) -> list[tuple[_Arrays, _Arrays]]:
-    calls: dict[str, tuple[_Arrays, _Arrays]] = {}
-    for key, array in read_arrays(path).items():
-        owner, number, kind, name = [*key.split("/"), "", "", ""][:4]
-        if owner == graph and kind in ("in", "out"):
-            calls.setdefault(number, ({}, {}))[kind == "out"][name] = array
-    return list(calls.values())
 
 
 def _digest(arrays: Mapping[str, Array]) -> str:

@@ -14,7 +14,7 @@ from ..pack.manifest import Golden, Manifest, PackedFile
 from ..pack.store import check_file, packed_file, read_arrays, write_arrays
 from .restorer import GoldenSettings, Restorer
 
-__all__ = ["FileCheck", "GoldenCheck", "VerifyReport", "read_golden", "verify", "write_golden"]
+__all__ = ["FileCheck", "GoldenCheck", "VerifyReport", "file_check", "read_golden", "verify", "write_golden"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def verify(folder: Path, runtime: str = "onnxruntime") -> VerifyReport:
     Raises PackError where the manifest itself is wrong, GraphError where a graph fails.
     """
     manifest = Manifest.load(folder)
-    files = tuple(_check(folder, packed) for packed in manifest.files())
+    files = tuple(file_check(folder, packed) for packed in manifest.files())
     if any(check.problem for check in files):
         return VerifyReport(runtime, files, ())
     goldens: list[GoldenCheck] = []
@@ -109,7 +109,8 @@ def read_golden(folder: Path, golden: Golden) -> tuple[Image, Image, GoldenSetti
     return photo, restored, GoldenSettings(seed=int(arrays["seed"]), strength=float(arrays["strength"]), amount=amount)
 
 
-def _check(folder: Path, packed: PackedFile) -> FileCheck:
+def file_check(folder: Path, packed: PackedFile) -> FileCheck:
+    """Whether a file of the pack in `folder` is the one that was packed."""
     try:
         check_file(folder, packed)
     except PackTamperedError as error:

@@ -58,9 +58,8 @@ class BaselineNetwork:
 def opened(given: NamedPath, runtime: str = "onnxruntime") -> BaselineNetwork:
     """Open a file in a runtime on one thread; the value of `given` says where sigma comes from ("": "estimated").
 
-    Raises:
-        UsageError: The file is no such network, or the value does not fit it.
-        PackError: The runtime cannot open the file.
+    Raises UsageError for a file that is no such network or a value that does not fit it, PackError where the runtime
+    cannot open the file.
     """
     inputs, output = _interface(given.path)
     if "sigma" not in inputs and given.value:

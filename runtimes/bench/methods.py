@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
@@ -40,8 +41,7 @@ __all__ = [
     "opencv_version",
     "our_methods",
     "predictor_of",
-    "tuned_bm3d_sigma",
-    "tuned_nl_means",
+    "versions",
 ]
 
 INPUT = "input"
@@ -149,16 +149,25 @@ def predictor_of(name: str) -> str:
 
 
 def nl_means_method(trial: Trial, cache: ResultCache) -> BenchMethod:
-    """OpenCV's fastNlMeans with the best settings for the trial."""
-    best = tuned_nl_means(trial, cache)
+    """OpenCV's fastNlMeans with the settings of the best mean PSNR on the tuning photos."""
+    pairs, version = centres(trial.tuning, NLM_TUNING), opencv_version()
+    rows = ([Nlm(strength, *windows) for strength in NLM_STRENGTHS] for windows in NLM_WINDOWS)
+    _, best = max(best_setting(row, fast_nl_means, pairs, cache, f"fastNlMeans {version}") for row in rows)
     settings = f"h = hColor = {best.strength:g}, template {best.template}, search {best.search}"
-    return BenchMethod(NLM, partial(fast_nl_means, settings=best), settings, opencv_version())
+    return BenchMethod(NLM, partial(fast_nl_means, settings=best), settings, version)
 
 
 def bm3d_method(trial: Trial, cache: ResultCache, only: Collection[str]) -> BenchMethod:
-    """BM3D with the best sigma for the trial, for some photos: it takes 100 s per megapixel."""
-    sigma = tuned_bm3d_sigma(trial, cache)
-    return BenchMethod(BM3D, partial(bm3d, sigma=sigma), f"sigma {sigma:g}", bm3d_version(), only)
+    """BM3D for some photos: it takes 100 s per megapixel.
+
+    It gets the true sigma of plain noise; for other damage the one with the best mean PSNR on some tuning photos.
+    """
+    sigma, version = trial.sigma, bm3d_version()
+    if sigma is None:
+        count, side = BM3D_TUNING
+        pairs = centres(evenly(trial.tuning, count), side)
+        _, sigma = best_setting(BM3D_SIGMAS, bm3d, pairs, cache, f"BM3D {version}")
+    return BenchMethod(BM3D, partial(bm3d, sigma=sigma), f"sigma {sigma:g}", version, only)
 
 
 class Nlm(NamedTuple):
@@ -191,17 +200,7 @@ def opencv_version() -> str:
     return str(_cv2().__version__)
 
 
-def tuned_nl_means(trial: Trial, cache: ResultCache) -> Nlm:
-    """The settings of fastNlMeans with the best mean PSNR on the tuning photos."""
-    pairs, version = centres(trial.tuning, NLM_TUNING), f"fastNlMeans {opencv_version()}"
-    rows = ([Nlm(strength, *windows) for strength in NLM_STRENGTHS] for windows in NLM_WINDOWS)
-    return max(best_setting(row, fast_nl_means, pairs, cache, version) for row in rows)[1]
-
-
-def tuned_bm3d_sigma(trial: Trial, cache: ResultCache) -> float:
-    """The true sigma of plain noise; for other damage the one with the best mean PSNR on some tuning photos."""
-    if trial.sigma is not None:
-        return trial.sigma
-    count, side = BM3D_TUNING
-    pairs = centres(evenly(trial.tuning, count), side)
-    return best_setting(BM3D_SIGMAS, bm3d, pairs, cache, f"BM3D {bm3d_version()}")[1]
+def versions() -> str:
+    """The versions of all that the numbers depend on."""
+    ours = [f"{package} {metadata.version(package)}" for package in ("pocketprior", "numpy", "onnxruntime", "pillow")]
+    return ", ".join([*ours, f"OpenCV {opencv_version()}", f"bm3d {bm3d_version()}"])

@@ -31,11 +31,7 @@ class OperatorTime(NamedTuple):
 def operator_times(folder: Path, graph: str, *, side: int, rounds: int) -> list[OperatorTime]:
     """Profile a graph of a pack in float32 in one thread, the slowest operator first.
 
-    Args:
-        folder: The pack.
-        graph: Name of the graph.
-        side: Pixels of images whose size is free.
-        rounds: Profiled calls, after one that warms up.
+    side: Pixels of images whose size is free. rounds: Profiled calls, after one that warms up.
     """
     import onnxruntime
 

@@ -10,9 +10,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -22,37 +21,19 @@ from ...core.errors import UnknownNameError, UsageError
 from ...core.files import write_text
 from ...core.limits import FEWEST_PHOTOS
 from ...core.markdown import Panel, Point, scatter, table
-from ...core.metrics.baselines import NULLS, PairedDifference, bm3d_version
+from ...core.metrics.baselines import NULLS, PairedDifference
 from ...core.pack.manifest import FILE, Manifest
 from ...core.pack.store import default_pack
 from ...core.restore.restorer import Restorer
 from ...core.timing import instruction_sets, processor
 from . import trials as bench_photos
 from .baseline import method_for, opened
-from .methods import (
-    BM3D,
-    DTPM,
-    NLM,
-    BenchMethod,
-    ResultCache,
-    bm3d_method,
-    nl_means_method,
-    opencv_version,
-    our_methods,
-)
+from .methods import BM3D, DTPM, NLM, BenchMethod, ResultCache, bm3d_method, nl_means_method, our_methods, versions
 from .quality import BETTER, CAP, Gate, Judge, Measurement, QualityResults, compared, gates, mean, run
 from .speed import rates
 from .trials import REAL_NOISE, BenchPhoto, Trial, evenly
 
-__all__ = [
-    "QualityOptions",
-    "QualityReport",
-    "describe",
-    "machine",
-    "measure_quality",
-    "quality_speed_plot",
-    "versions",
-]
+__all__ = ["QualityOptions", "QualityReport", "describe", "machine", "measure_quality", "quality_speed_plot"]
 
 TABLE_DECIMALS = {"PSNR": 2, "SSIM": 4, "HaarPSI": 4, "NIQE": 2, "SWD": 4, "LPIPS": 4}
 MEAN = "mean of damages"
@@ -98,12 +79,6 @@ def machine() -> str:
     """The processor and what it can do, without the name of the computer."""
     known = f" ({sets})" if (sets := instruction_sets()) else ""
     return f"{processor()}{known}; {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def versions() -> str:
-    """The versions of all that the numbers depend on."""
-    ours = [f"{package} {version(package)}" for package in ("pocketprior", "numpy", "onnxruntime", "pillow")]
-    return ", ".join([*ours, f"OpenCV {opencv_version()}", f"bm3d {bm3d_version()}"])
 
 
 def describe(photos: Sequence[BenchPhoto]) -> str:
@@ -158,19 +133,14 @@ def _table(measurements: Sequence[Measurement]) -> str:
     damages = list(dict.fromkeys(m.damage for m in measurements))
     methods = list(dict.fromkeys(m.method for m in measurements))
     known = {(m.damage, m.method) for m in measurements}
-    rows = [["damage", "method", *columns]]
-    for damage in damages:
-        for method in (name for name in methods if (damage, name) in known):
-            rows.append([damage, method, *(_value(measurements, c, method, [damage]) for c in columns)])
     damaged = [damage for damage in damages if damage != CLEAN]
-    for method in methods if len(damaged) > 1 else []:
-        if all((damage, method) in known for damage in damaged):
-            rows.append([MEAN, method, *(_value(measurements, c, method, damaged) for c in columns)])
+    averaged = [(MEAN, damaged)] if len(damaged) > 1 else []
+    rows = [["damage", "method", *columns]]
+    for head, some in [*((damage, [damage]) for damage in damages), *averaged]:
+        for method in (name for name in methods if all((damage, name) in known for damage in some)):
+            means = ((mean(measurements, metric, method, some), TABLE_DECIMALS[metric]) for metric in columns)
+            rows.append([head, method, *(f"{value:.{digits}f}" for value, digits in means)])
     return table(rows, left=2)
-
-
-def _value(measurements: Sequence[Measurement], metric: str, method: str, damages: Collection[str]) -> str:
-    return f"{mean(measurements, metric, method, damages):.{TABLE_DECIMALS[metric]}f}"
 
 
 def _null_table(results: QualityResults) -> str:
@@ -243,9 +213,7 @@ class QualityOptions:
 def measure_quality(options: QualityOptions) -> QualityReport:
     """Restore, measure and judge; write the plot where `options.plot` names a file.
 
-    Raises:
-        UsageError: Options do not fit together.
-        UnknownNameError: A kind of damage that does not exist.
+    Raises UsageError for options that do not fit together, UnknownNameError for a damage that does not exist.
     """
     _check_names(options)
     judge = Judge.open(ResultCache(options.cache), options.lpips, quick=options.quick)
@@ -266,7 +234,10 @@ def measure_quality(options: QualityOptions) -> QualityReport:
         others = [method_for(network, trial, judge.cache) for network in networks]
         return [*classical, *filter(None, others), *ours]
 
-    results = run(_trials(options, photos, validation, damages), methods_for, judge, len(damages))
+    synthetic = damages_named(damage for damage in damages if damage != REAL_NOISE)
+    real = [bench_photos.real_trial(options.data, options.limit)] if options.data and REAL_NOISE in damages else []
+    trials = chain(bench_photos.trials(photos, validation, synthetic), real)
+    results = run(trials, methods_for, judge, len(damages))
     if options.plot is not None:
         first = next(iter(results.methods.values()))
         speeds = rates([method for method in first if method.only is None])
@@ -302,15 +273,6 @@ def _photos(options: QualityOptions) -> tuple[list[BenchPhoto], list[BenchPhoto]
     paths = evenly(bench_photos.bench_set(options.data), options.limit), bench_photos.validation_set(options.data)
     photos, validation = ([bench_photos.load(path) for path in some] for some in paths)
     return photos, validation
-
-
-def _trials(
-    options: QualityOptions, photos: Sequence[BenchPhoto], validation: Sequence[BenchPhoto], damages: Sequence[str]
-) -> Iterator[Trial]:
-    made = bench_photos.trials(photos, validation, damages_named(name for name in damages if name != REAL_NOISE))
-    if options.data is None or REAL_NOISE not in damages:
-        return made
-    return chain(made, [bench_photos.real_trial(options.data, options.limit)])
 
 
 def _facts(options: QualityOptions, folder: Path, photos: Sequence[BenchPhoto]) -> dict[str, str | int]:

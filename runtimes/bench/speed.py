@@ -156,16 +156,10 @@ def measure_speed(
     megapixels: float = 1.0,
     rounds: int = 5,
 ) -> list[SpeedTiming]:
-    """Time restorations of a made-up photo of `megapixels`, every method once per round.
+    """Time restorations of a made-up photo of `megapixels`, every method once per round, in each of the runtimes.
 
-    Args:
-        pack: Folder of a pack; None for the embedded one.
-        variants: Further packs.
-        networks: Networks of others, as ONNX files.
-        runtimes: What runs each of them.
-        arithmetic: Of the packs, other than integers; None for what each says.
-        megapixels: Size of the photo.
-        rounds: How often each method is timed.
+    pack: Folder of a pack; None for the embedded one. variants: Further packs. networks: Networks of others, as ONNX
+    files. arithmetic: Of the packs, other than integers; None for what each says.
 
     Raises:
         UsageError: A variant names a runtime, or a file is no such network.
@@ -218,15 +212,10 @@ def measure_graphs(
 ) -> list[GraphTiming]:
     """Time graphs of packs in every runtime and arithmetic, one thread, every call once per round.
 
-    Args:
-        folders: Packs of one model; the first is the float one.
-        runtimes: What runs them. 16 bits are left out on a processor without them.
-        side: Pixels of images whose size is free.
-        rounds: How often each call is timed.
-        only: Names of the graphs; None for all.
+    16 bits are left out on a processor without them. folders: Packs of one model; the first is the float one. side:
+    Pixels of images whose size is free. only: Names of the graphs; None for all.
 
-    Raises:
-        UsageError: The packs do not have the same graphs.
+    Raises UsageError for packs that do not have the same graphs.
     """
     seconds = interleaved(_graph_calls(folders, runtimes, side, only), rounds)
     medians = {run: median(values) for run, values in seconds.items()}

@@ -17,15 +17,28 @@ from ..options import ARITHMETIC, CPU_RUNTIMES
 
 __all__ = ["add_arguments", "run"]
 
-BASELINE = "FFDNet=ffdnet.onnx:sigma=25"
-VARIANT = "int8=PACK:runtime=openvino"
-
 
 def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
     """Declare the benchmarks and their options; returns the sub-parsers, to which others may be added."""
     kinds = parser.add_subparsers(dest="kind", metavar="BENCHMARK", required=True)
     quality = kinds.add_parser("quality", help="restore damaged test photos, with baselines", allow_abbrev=False)
-    _add_quality(quality)
+    quality.set_defaults(measure=_quality)
+    source = quality.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="a data folder with a manifest.csv: its test photos and real pairs")
+    source.add_argument("--photos", type=Path, help="a folder of clean photos, which baselines are tuned on as well")
+    quality.add_argument("--limit", type=whole_number, help="measure only this many of the photos, evenly spaced")
+    quality.add_argument("--damages", type=_names, default=(), metavar="NAME,...", help="only these kinds of damage")
+    quality.add_argument(
+        "--bm3d", type=natural_number, default=6, help="photos that BM3D is run on (100 s each; default: 6)"
+    )
+    quality.add_argument("--quick", action="store_true", help="no classical methods; only PSNR, HaarPSI and SWD")
+    quality.add_argument("--lpips", type=Path, help="weights for LPIPS (.safetensors or .npz), if you have them")
+    quality.add_argument(
+        "--cache", type=Path, default=Path(".cache/bench"), help="results of baselines (default: %(default)s)"
+    )
+    quality.add_argument("--plot", type=Path, help="time every method too, and draw quality against speed there (SVG)")
+    quality.add_argument("--out", type=Path, help="write the page there (Markdown), replacing it")
+    quality.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
     speed = kinds.add_parser("speed", help="time restoration on one thread, with baselines", allow_abbrev=False)
     speed.set_defaults(measure=_speed)
     speed.add_argument("--megapixels", type=float, default=1.0, help="size of the image (default: %(default)s)")
@@ -34,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
         kind.add_argument("pack", type=Path, nargs="?", help="folder of a pack (default: the embedded one)")
         kind.add_argument(
             "--baseline",
-            type=named_path("sigma", BASELINE),
+            type=named_path("sigma", "FFDNet=ffdnet.onnx:sigma=25"),
             action="append",
             default=[],
             dest="baselines",
@@ -43,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
         )
         kind.add_argument(
             "--variant",
-            type=named_path("runtime", VARIANT),
+            type=named_path("runtime", "int8=PACK:runtime=openvino"),
             action="append",
             default=[],
             dest="variants",
@@ -62,26 +75,6 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
     for kind in (quality, speed, graphs):
         kind.add_argument("--json", action="store_true", help="write the result to stdout as JSON")
     return kinds
-
-
-def _add_quality(parser: ArgumentParser) -> None:
-    parser.set_defaults(measure=_quality)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, help="a data folder with a manifest.csv: its test photos and real pairs")
-    source.add_argument("--photos", type=Path, help="a folder of clean photos, which baselines are tuned on as well")
-    parser.add_argument("--limit", type=whole_number, help="measure only this many of the photos, evenly spaced")
-    parser.add_argument("--damages", type=_names, default=(), metavar="NAME,...", help="only these kinds of damage")
-    parser.add_argument(
-        "--bm3d", type=natural_number, default=6, help="photos that BM3D is run on (100 s each; default: 6)"
-    )
-    parser.add_argument("--quick", action="store_true", help="no classical methods; only PSNR, HaarPSI and SWD")
-    parser.add_argument("--lpips", type=Path, help="weights for LPIPS (.safetensors or .npz), if you have them")
-    parser.add_argument(
-        "--cache", type=Path, default=Path(".cache/bench"), help="results of baselines (default: %(default)s)"
-    )
-    parser.add_argument("--plot", type=Path, help="time every method too, and draw quality against speed there (SVG)")
-    parser.add_argument("--out", type=Path, help="write the page there (Markdown), replacing it")
-    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="what runs the pack (%(default)s)")
 
 
 def _names(text: str) -> tuple[str, ...]:

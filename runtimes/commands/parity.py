@@ -15,17 +15,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
     """Declare the commands and their options; returns the sub-parsers, to which others may be added."""
     kinds = parser.add_subparsers(metavar="run | record | table", required=True)
-    _add_run(kinds.add_parser("run", help="compare a pack with a reference", allow_abbrev=False))
-    _add_table(kinds.add_parser("table", help="packs in all runtimes and precisions, on a page", allow_abbrev=False))
-    return kinds
-
-
-def run(args: Namespace) -> int:
-    """Run the chosen command: 0, or 1 where a pack exceeds a limit."""
-    return int(args.act(args))
-
-
-def _add_run(parser: ArgumentParser) -> None:
+    parser = kinds.add_parser("run", help="compare a pack with a reference", allow_abbrev=False)
     parser.set_defaults(act=_run)
     add_pack(parser)
     parser.add_argument("--task", help="one of a pack whose tasks have graphs of their own (the first)")
@@ -41,14 +31,18 @@ def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page with images")
-
-
-def _add_table(parser: ArgumentParser) -> None:
+    parser = kinds.add_parser("table", help="packs in all runtimes and precisions, on a page", allow_abbrev=False)
     parser.set_defaults(act=_table)
     parser.add_argument("packs", type=Path, nargs="+", metavar="PACK", help="folders of packs")
     parser.add_argument("--against", type=Path, nargs="+", default=[], metavar="REFERENCE", help="of their checkpoints")
     parser.add_argument("--threads", type=whole_number, help="for one graph call (the runtime's own choice)")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="PAGE", help="page with marks for the table")
+    return kinds
+
+
+def run(args: Namespace) -> int:
+    """Run the chosen command: 0, or 1 where a pack exceeds a limit."""
+    return int(args.act(args))
 
 
 def _run(args: Namespace) -> int:

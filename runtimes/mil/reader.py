@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -17,14 +17,10 @@ from .interpreter import MilProgram, block_of
 from .schema import Model
 from .values import Feature, FindWeights, WeightFile, read_feature, tensor_type
 
-__all__ = ["Features", "MilPackage", "read_package"]
+__all__ = ["MilPackage", "read_package"]
 
 
-class Features(NamedTuple):
-    """The inputs and outputs of a function."""
-
-    inputs: Mapping[str, Feature]
-    outputs: Mapping[str, Feature]
+_Features = tuple[Mapping[str, Feature], Mapping[str, Feature]]  # the inputs and the outputs of a function
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class MilPackage:
     """A package; its programs and their weights are read at the first request."""
 
     path: Path
-    functions: Mapping[str, Features]  # by the name of the function
+    functions: Mapping[str, _Features]  # by the name of the function
     metadata: Mapping[str, str]  # what the author wrote into the package
     messages: Mapping[str, Any]
     find: FindWeights
@@ -87,7 +83,7 @@ def read_package(path: Path) -> MilPackage:
     return MilPackage(path, functions, dict(model.description.metadata.userDefined), messages, find)
 
 
-def _interface(description: Any, function: Any, where: str) -> Features:
+def _interface(description: Any, function: Any, where: str) -> _Features:
     """Where the description of an output says nothing of its shape, the program does."""
     block = block_of(function, where)
     types = {value.name: value.type for op in block.operations for value in op.outputs if value.name in block.outputs}
@@ -98,7 +94,7 @@ def _interface(description: Any, function: Any, where: str) -> Features:
     for name, feature in outputs.items():
         if not feature.shapes and name in types:
             outputs[name] = feature.shaped(tensor_type(types[name], where))
-    return Features(inputs, outputs)
+    return inputs, outputs
 
 
 def _specification(path: Path) -> Path:

@@ -62,16 +62,11 @@ Bytes: values=1:bytes
 """
 
 
-def _messages() -> dict[str, dict[str, tuple[int, str]]]:
-    """Message -> field -> (number, type)."""
-    messages: dict[str, dict[str, tuple[int, str]]] = {}
-    for name, fields in re.findall(r"(\w+):((?:\s+\w+=\S+)+)", _TABLE):
-        parsed = (re.fullmatch(r"(\w+)=(\d+):(\S+)", field) for field in fields.split())
-        messages[name] = {field[1]: (int(field[2]), field[3]) for field in parsed if field}
-    return messages
-
-
-MESSAGES = _messages()
+# Message -> field -> (number, type).
+MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
+    name: {field: (int(number), kind) for field, number, kind in re.findall(r"(\w+)=(\d+):(\S+)", fields)}
+    for name, fields in re.findall(r"(\w+):((?:\s+\w+=\S+)+)", _TABLE)
+}
 
 
 def _model() -> Any:

@@ -51,10 +51,8 @@ def replay(
 ) -> tuple[list[ErrorSource], dict[str, Site]]:
     """Compare every variant with the one before it, and the first with the reference; by the limits of `known`.
 
-    A variant that cannot be opened ends the replay: there is nothing to compare the next one with.
-
-    Returns:
-        The error sources that were measured; and by the name of a source the first call over its limit.
+    A variant that cannot be opened ends the replay: there is nothing to compare the next one with. Returns the error
+    sources that were measured; and by the name of a source the first call over its limit.
     """
     places = {_id(site.call): site for site in sites(reference) if site.call.graph in known.graphs}
     units = scales(reference)
@@ -151,14 +149,8 @@ def _shares(known: Manifest, reference: ParityReference) -> Mapping[tuple[str, s
     if SYSTEMS[known.model].vector:
         return {}
     # The largest root mean square, over cases, of the map that scales the residual per pixel; 1 without a map.
-    maps = (
-        [
-            reference.arrays[call.outputs["amplitude"]]
-            for call in case.calls.get("split", ())
-            if "amplitude" in call.outputs
-        ]
-        for case in reference.about.cases
-    )
+    outputs = ([call.outputs for call in case.calls.get("split", ())] for case in reference.about.cases)
+    maps = ([reference.arrays[keys["amplitude"]] for keys in some if "amplitude" in keys] for some in outputs)
     amplitude = max((scale_of(*found, least=1e-6) for found in maps if found), default=1.0)
     scale = known.residual_scale * known.gain * amplitude
     return {
@@ -185,7 +177,8 @@ def pipeline_source(manifest: Manifest, reference: ParityReference, limit: Parit
     restored: dict[tuple[str, str], Image] = {}
     for case in reference.about.cases:
         for form in (form for form in forms_of(manifest) if form in case.calls):
-            image = _replayed_host(manifest, reference, case, form, limit, checks)
+            image, made = _replayed_host(manifest, reference, case, form, limit)
+            checks += made
             if image is not None:
                 expected = reference.arrays[case.pictures[form]]
                 checks.append(compare_images(image, expected, limit, f"picture, {form}, {case.name}"))
@@ -194,15 +187,10 @@ def pipeline_source(manifest: Manifest, reference: ParityReference, limit: Parit
 
 
 def _replayed_host(
-    manifest: Manifest,
-    reference: ParityReference,
-    case: ReferenceCase,
-    form: str,
-    limit: ParityLimit,
-    checks: list[Check],
-) -> Image | None:
-    """The image that the recorded outputs lead to, with the checks of all calls on the way; None after other calls."""
-    where = f"{form}, {case.name}"
+    manifest: Manifest, reference: ParityReference, case: ReferenceCase, form: str, limit: ParityLimit
+) -> tuple[Image | None, list[Check]]:
+    """The image that the recorded outputs lead to, None after other calls; and the checks of all calls on the way."""
+    where, checks = f"{form}, {case.name}", list[Check]()
     queues: dict[str, list[ReferenceCall]] = {}
     for call in case.calls[form]:
         queues.setdefault(call.graph, []).append(call)
@@ -213,7 +201,8 @@ def _replayed_host(
             if not queues[graph]:
                 raise GraphError(f"expected {totals[graph]} calls of the graph '{graph}' as recorded, got one more")
             number, recorded = totals[graph] - len(queues[graph]), queues[graph].pop(0)
-            checks.extend(_compared_inputs(graph, number, where, inputs, reference.named(recorded.inputs), limit))
+            site = Site(recorded, case.name, form, number)
+            checks.extend(_compared_inputs(site, inputs, reference.named(recorded.inputs), limit))
             return {name: array.copy() for name, array in reference.named(recorded.outputs).items()}
 
         return call
@@ -222,24 +211,20 @@ def _replayed_host(
     try:
         image = restorer(reference.arrays[case.photo], **case.settings, tile=case.tile)
     except GraphError as error:
-        checks.append(Check("", where, str(error)))
-        return None
+        return None, [*checks, Check("", where, str(error))]
     for graph, left in queues.items():
         if left:
             checks.append(Check(graph, where, f"{len(left)} of the {totals[graph]} recorded calls were not made"))
-    return image
+    return image, checks
 
 
-def _compared_inputs(
-    graph: str, number: int, where: str, given: _Arrays, expected: _Arrays, limit: ParityLimit
-) -> Iterator[Check]:
+def _compared_inputs(site: Site, given: _Arrays, expected: _Arrays, limit: ParityLimit) -> Iterator[Check]:
     """A check of each input of a call; GraphError for inputs of other names or shapes."""
+    graph = site.call.graph
     if set(given) != set(expected):
-        raise GraphError(f"{graph}, call {number}: expected {sorted(expected)} as recorded, got {sorted(given)}")
+        raise GraphError(f"{graph}, call {site.number}: expected {sorted(expected)} as recorded, got {sorted(given)}")
     for name, array in expected.items():
-        place = f"call {number}, input {name}, {where}"
-        if given[name].shape != array.shape:
-            raise GraphError(
-                f"{graph}, {place}: expected {list(array.shape)} as recorded, got {list(given[name].shape)}"
-            )
+        place, shape = site.place(f"input {name}"), given[name].shape
+        if shape != array.shape:
+            raise GraphError(f"{graph}, {place}: expected {list(array.shape)} as recorded, got {list(shape)}")
         yield compare_arrays((graph, place), given[name], array, limit, scale_of(array), image=False)

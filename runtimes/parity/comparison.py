@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import GraphError, PackError, PackTamperedError
+from ...core.errors import GraphError, PackError
 from ...core.pack.manifest import Manifest
-from ...core.pack.store import check_file
 from ...core.restore.reference import ParityReference, facts_of, load
+from ...core.restore.selftest import file_check
 from ..limits import doubled, limit_of, task_drop_db
 from . import images
 from .call_replay import kernel_source, pipeline_source, replay, rounding
@@ -31,9 +31,7 @@ NO_REFERENCE = "no reference was given (--against)"
 def compare(folder: Path, options: CompareOptions | None = None) -> ParityReport:
     """Compare the pack in `folder` with its reference; `report.ok` says whether all that was compared passed.
 
-    Args:
-        folder: The pack.
-        options: How to run it and what to compare it with; None for the defaults.
+    options: How to run it and what to compare it with; None for the defaults.
 
     Raises:
         PackError: The manifest or the reference cannot be used.
@@ -161,14 +159,8 @@ def _report(
 
 
 def _files_source(pack: PackFolder) -> ErrorSource:
-    checks: list[Check] = []
-    for packed in pack.manifest.files():
-        try:
-            check_file(pack.folder, packed)
-            checks.append(Check("", packed.file, ""))
-        except PackTamperedError as error:
-            checks.append(Check("", packed.file, str(error)))
-    return ErrorSource("files", checks)
+    checks = [file_check(pack.folder, packed) for packed in pack.manifest.files()]
+    return ErrorSource("files", [Check("", check.file, check.problem) for check in checks])
 
 
 def _facts_source(manifest: Manifest, reference: ParityReference) -> ErrorSource:

@@ -35,20 +35,8 @@ __all__ = [
 
 # Causes before effects: the first error source over its limit is where to look.
 ORDER = (
-    "files",
-    "facts",
-    "kernel",
-    "conversion",
-    "runtime",
-    "precision",
-    "quantization",
-    "tiling",
-    "pipeline",
-    "forms",
-    "picture",
-    "task",
-    "golden",
-    "steps",
+    *("files", "facts", "kernel", "conversion", "runtime", "precision", "quantization"),  # of files and of graph calls
+    *("tiling", "pipeline", "forms", "picture", "task", "golden", "steps"),  # of whole restorations
 )
 
 
@@ -100,6 +88,11 @@ class ErrorSource:
         return "BREACH" if self.broken else "held"
 
     @property
+    def allowed(self) -> str:
+        """The least PSNR of the limit, in words; "" without a limit."""
+        return "" if self.limit is None else f">= {self.limit.psnr_db:g} dB"
+
+    @property
     def worst(self) -> tuple[Check, ArrayDifference] | None:
         """The check with the largest difference; of those that failed, if any did."""
         found = [(check, check.found) for check in self.broken or self.checks if check.found is not None]
@@ -113,6 +106,13 @@ class ErrorBudget:
     sources: Mapping[str, float]
     total: float  # of what is shipped, compared with the reference
     rest: float  # signed root of the squares that the sources do not add up to; positive if errors point the same way
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"{source} {error:.2g}" for source, error in self.sources.items())
+        return (
+            f"error of the final images, root mean square in grey levels of 255: {self.total:.2g} in all; "
+            f"{shares}; unexplained rest {self.rest:+.2g}"
+        )
 
 
 @dataclass(frozen=True)

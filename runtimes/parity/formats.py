@@ -20,23 +20,11 @@ from ...core.markdown import table
 from ...core.pack.manifest import Manifest
 from ...core.restore.reference import REPLAY, load
 from .. import RUNTIMES, target_for
-from ..limits import ParityLimit
 from .comparison import CompareOptions, compare
 from .findings import Check, ErrorSource, LayerDifference, ParityReport
 from .variants import ERROR_SOURCES, FP32, described
 
-__all__ = [
-    "TableRow",
-    "allowed",
-    "as_json",
-    "as_junit",
-    "as_text",
-    "decibels",
-    "fill",
-    "measured",
-    "table_text",
-    "verdict",
-]
+__all__ = ["TableRow", "as_json", "as_junit", "as_text", "decibels", "fill", "measured", "table_text", "verdict"]
 
 TABLE_MARKS = "<!-- table -->", "<!-- /table -->"
 NOT_RUN = (REPLAY,)  # runtimes that compute nothing
@@ -56,7 +44,7 @@ def as_text(report: ParityReport) -> str:
         "",
         *(line for source in report.sources for line in _source_lines(source)),
         "",
-        *_budget_lines(report),
+        *([] if report.budget is None else [str(report.budget)]),
         *map(_layer_line, report.layers),
         *report.notes,
         verdict(report),
@@ -81,11 +69,6 @@ def decibels(value: float) -> str:
     return f"{value:.1f} dB"
 
 
-def allowed(limit: ParityLimit | None) -> str:
-    """The least PSNR of a limit, in words; '' for None."""
-    return "" if limit is None else f">= {limit.psnr_db:g} dB"
-
-
 def _source_lines(source: ErrorSource) -> list[str]:
     if not source.checks:
         return [f"{source.name:<13}not measured: {source.reason}"]
@@ -94,20 +77,10 @@ def _source_lines(source: ErrorSource) -> list[str]:
     if source.worst is not None:
         check, found = source.worst
         detail = f"{decibels(found.psnr_db):>10}  at {check}"
-    head = f"{source.name:<13}{source.status:<8}{len(source.checks):>5}  {allowed(source.limit):<10}{detail}".rstrip()
+    head = f"{source.name:<13}{source.status:<8}{len(source.checks):>5}  {source.allowed:<10}{detail}".rstrip()
     failed = [f"    {check}: {check.problem}" for check in source.broken[:FAILED_SHOWN]]
     left = len(source.broken) - len(failed)
     return [head, *failed, *([f"    and {left} more"] if left else [])]
-
-
-def _budget_lines(report: ParityReport) -> list[str]:
-    if report.budget is None:
-        return []
-    shares = ", ".join(f"{source} {error:.2g}" for source, error in report.budget.sources.items())
-    return [
-        f"error of the final images, root mean square in grey levels of 255: {report.budget.total:.2g} in all; "
-        f"{shares}; unexplained rest {report.budget.rest:+.2g}"
-    ]
 
 
 def _layer_line(layer: LayerDifference) -> str:
@@ -275,11 +248,8 @@ def _line(row: TableRow) -> tuple[str, ...]:
     names, report = row[:4], row.report
     if report is None:
         return (*names, "", "", "", "", "", "not run")
-    lowest: dict[str, float] = {}
-    for source in report.sources:
-        for check in source.checks:
-            if check.found is not None:
-                lowest[source.name] = min(check.found.psnr_db, lowest.get(source.name, math.inf))
+    found = {s.name: [check.found.psnr_db for check in s.checks if check.found is not None] for s in report.sources}
+    lowest = {name: min(values) for name, values in found.items() if values}
     graphs = [lowest[name] for name in ERROR_SOURCES if name in lowest]
     figures = [min(graphs, default=None), lowest.get("forms"), lowest.get("picture")]
     # The mean change of the PSNR to the clean photos, of the form that lost most.

@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 
 from ...core.arrays import Image
 from .findings import Check, ErrorBudget, ErrorSource, ImageResult, ParityReport, as_unit
-from .formats import allowed, decibels, verdict
+from .formats import decibels, verdict
 
 __all__ = ["Spot", "as_html", "distance", "embedded", "heat_map", "histogram", "waterfall", "worst_spots"]
 
@@ -81,7 +81,7 @@ def _source_row(source: ErrorSource) -> Sequence[str]:
     largest = "" if source.worst is None else f"{decibels(source.worst[1].psnr_db)} at {source.worst[0]}"
     why = source.reason or ("" if source.limit is None else source.limit.reason)
     status = _Html(f'<span class="{kind}">{source.status}</span>')
-    return source.name, status, str(len(source.checks)), allowed(source.limit), largest, why
+    return source.name, status, str(len(source.checks)), source.allowed, largest, why
 
 
 def _broken(source: ErrorSource) -> str:
@@ -144,9 +144,15 @@ def waterfall(budget: ErrorBudget) -> str:
         for (source, _), a, b in zip(squares.items(), ends, ends[1:], strict=False)
     ]
     rows.append(("in all", 0.0, budget.total**2, f"{budget.total:.3g}"))
-    scale = (WIDTH - LABEL - 90) / largest
-    bars = [_bar(i, *row, scale) for i, row in enumerate(rows)]
-    return _svg(WIDTH, len(rows) * (BAR + GAP), "".join(bars))
+    scale, bars = (WIDTH - LABEL - 90) / largest, ""
+    for i, (name, start, end, label) in enumerate(rows):
+        y, x, width = i * (BAR + GAP), LABEL + start * scale, max(1.0, (end - start) * scale)
+        bars += (
+            f'<text x="0" y="{y + 16}">{escape(name)}</text>'
+            f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" class="bar"/>'
+            f'<text x="{x + width + 6:.1f}" y="{y + 16}">{escape(label)}</text>'
+        )
+    return _svg(WIDTH, len(rows) * (BAR + GAP), bars)
 
 
 def histogram(distances: NDArray[np.float64]) -> str:
@@ -166,15 +172,6 @@ def histogram(distances: NDArray[np.float64]) -> str:
     first = f'<text x="0" y="104">{edges[0]:.2g}</text>'
     last = f'<text x="320" y="104" text-anchor="end">{edges[-1]:.2g} grey levels</text>'
     return _svg(320, 110, bars + first + last)
-
-
-def _bar(number: int, name: str, start: float, end: float, label: str, scale: float) -> str:
-    y, x, width = number * (BAR + GAP), LABEL + start * scale, max(1.0, (end - start) * scale)
-    return (
-        f'<text x="0" y="{y + 16}">{escape(name)}</text>'
-        f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" class="bar"/>'
-        f'<text x="{x + width + 6:.1f}" y="{y + 16}">{escape(label)}</text>'
-    )
 
 
 def _svg(width: int, height: int, content: str) -> str:

@@ -53,10 +53,8 @@ def layer_differences(
     Raises MissingExtraError without the package that looks inside a graph, UsageError for a runtime that does not show
     its layers.
     """
-    looked: list[tuple[Variant, Variant, Site]] = []
-    for before, after in zip([floats, *variants], variants, strict=False):
-        if after.source in broken and before is not None and not looked:
-            looked.append((before, after, broken[after.source]))
+    pairs = zip([floats, *variants], variants, strict=False)
+    looked = [(a, b, broken[b.source]) for a, b in pairs if a is not None and b.source in broken][:1]
     if broken and not looked:
         return [], (
             "layers were not compared: the reference only has the outputs of graphs; a float pack of the same model "

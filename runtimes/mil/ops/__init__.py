@@ -12,8 +12,7 @@ from .elementwise import ELEMENTWISE
 from .quantization import QUANTIZATION
 from .reduction import REDUCTIONS
 from .shaping import SHAPING
-from .sliding import WINDOWED
 
 __all__ = ["MIL_OPS"]
 
-MIL_OPS: dict[str, Op] = {**ELEMENTWISE, **QUANTIZATION, **REDUCTIONS, **SHAPING, **WINDOWED}
+MIL_OPS: dict[str, Op] = {**ELEMENTWISE, **QUANTIZATION, **REDUCTIONS, **SHAPING}

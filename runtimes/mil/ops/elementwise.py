@@ -71,17 +71,14 @@ def _cast(x: MilArray, dtype: str) -> MilArray:
 
 
 def _clip(x: MilArray, alpha: float, beta: float) -> MilArray:
-    """x, but not below alpha nor above beta."""
     return np.clip(x, x.dtype.type(alpha), x.dtype.type(beta))
 
 
 def _log(x: MilArray, epsilon: float = 1e-45) -> MilArray:
-    """log(x + epsilon)."""
     return np.log(x + epsilon)
 
 
 def _rsqrt(x: MilArray, epsilon: float = 1e-12) -> MilArray:
-    """1 / sqrt(x + epsilon)."""
     return 1 / np.sqrt(x + epsilon)
 
 
@@ -125,26 +122,20 @@ def _gelu(x: MilArray, mode: str = "EXACT") -> MilArray:
 
 
 def _leaky_relu(x: MilArray, alpha: float) -> MilArray:
-    """x where x >= 0, elsewhere alpha * x."""
     return np.where(x >= 0, x, np.float32(alpha) * x)
 
 
 ELEMENTWISE: dict[str, Op] = {
-    "abs": _unary(np.abs),
-    "add": _binary(np.add),
+    # NumPy has these under the same names.
+    **{name: _unary(getattr(np, name)) for name in ("abs", "cos", "exp", "floor", "sin", "sqrt", "square", "tanh")},
+    **{name: _binary(getattr(np, name)) for name in ("add", "greater", "maximum", "minimum")},
     "cast": _cast,
     "clip": _clip,
-    "cos": _unary(np.cos),
-    "exp": _unary(np.exp),
-    "floor": _unary(np.floor),
     "floor_div": _binary(np.floor_divide),
     "gelu": _gelu,
-    "greater": _binary(np.greater),
     "identity": _unary(np.asarray),
     "leaky_relu": _leaky_relu,
     "log": _log,
-    "maximum": _binary(np.maximum),
-    "minimum": _binary(np.minimum),
     "mul": _binary(np.multiply),
     "pow": _binary(np.power),
     "real_div": _binary(np.divide),
@@ -153,10 +144,6 @@ ELEMENTWISE: dict[str, Op] = {
     "rsqrt": _rsqrt,
     "sigmoid": _unary(_in_blocks(lambda x: 1 / (1 + np.exp(-x)))),
     "silu": _unary(_in_blocks(lambda x: x / (1 + np.exp(-x)))),
-    "sin": _unary(np.sin),
     "softplus": _unary(_in_blocks(lambda x: np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0))),  # exp cannot overflow
-    "sqrt": _unary(np.sqrt),
-    "square": _unary(np.square),
     "sub": _binary(np.subtract),
-    "tanh": _unary(np.tanh),
 }

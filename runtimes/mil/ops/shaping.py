@@ -56,15 +56,13 @@ def _pad(x: MilArray, pad: Ints, mode: str = "constant", constant_val: float = 0
 
 def _pixel_shuffle(x: MilArray, upscale_factor: int) -> MilArray:
     """Channels (channel, block row, block column) to blocks of pixels."""
-    n, c, h, w = x.shape
-    f = upscale_factor
+    (n, c, h, w), f = x.shape, upscale_factor
     return x.reshape(n, -1, f, f, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, c // f**2, h * f, w * f)
 
 
 def _pixel_unshuffle(x: MilArray, downscale_factor: int) -> MilArray:
     """Blocks of pixels to channels (channel, block row, block column)."""
-    n, c, h, w = x.shape
-    f = downscale_factor
+    (n, c, h, w), f = x.shape, downscale_factor
     return x.reshape(n, c, h // f, f, w // f, f).transpose(0, 1, 3, 5, 2, 4).reshape(n, c * f**2, h // f, w // f)
 
 
@@ -75,7 +73,6 @@ def _reshape(x: MilArray, shape: Ints) -> MilArray:
 
 
 def _shape(x: MilArray) -> MilArray:
-    """The size of each dimension."""
     return np.array(x.shape, np.int32)
 
 
@@ -129,17 +126,14 @@ def _squeeze(x: MilArray, axes: Ints | None = None) -> MilArray:
 
 
 def _stack(values: ArrayTuple, axis: int) -> MilArray:
-    """The arrays along a new dimension."""
     return np.stack(values, axis)
 
 
 def _tile(x: MilArray, reps: Ints) -> MilArray:
-    """x repeated along each dimension."""
     return np.tile(x, reps)
 
 
 def _transpose(x: MilArray, perm: Ints) -> MilArray:
-    """The dimensions in another order."""
     return x.transpose(perm)
 
 

@@ -18,7 +18,7 @@ PHOTO = packs.photo(64, 72)
 NOISE, JPEG = DAMAGES[1], DAMAGES[4]
 
 
-def offset(picture, _):
+def offset(picture, **_):
     return picture + np.float32(40 / 255)
 
 
@@ -54,12 +54,12 @@ def test_fast_nl_means_is_tuned_over_strengths_and_windows(monkeypatch, cache):
         return dark + np.uint8(1 + abs(settings.strength - 4) + (settings.search != 11))
 
     monkeypatch.setattr(methods, "fast_nl_means", denoise)
-    best = methods.tuned_nl_means(Trial("any", None, [], [BenchPair("a", dark, dark)]), cache)
-    assert (best.strength, best.search) == (4, 11)
+    best = methods.nl_means_method(Trial("any", None, [], [BenchPair("a", dark, dark)]), cache)
+    assert (best.settings[:15], best.settings[-11:]) == ("h = hColor = 4,", ", search 11")
 
 
 def test_bm3d_gets_the_true_sigma_and_is_tuned_for_the_rest(monkeypatch, cache):
-    assert methods.tuned_bm3d_sigma(Trial("noise 25", 25, [], []), cache) == 25
+    assert methods.bm3d_method(Trial("noise 25", 25, [], []), cache, ()).settings == "sigma 25"
     seen = []
 
     def denoise(image, sigma):
@@ -67,7 +67,7 @@ def test_bm3d_gets_the_true_sigma_and_is_tuned_for_the_rest(monkeypatch, cache):
         return np.clip(image.astype(int) + int(abs(sigma - 7)), 0, 255).astype(np.uint8)
 
     monkeypatch.setattr(methods, "bm3d", denoise)
-    assert methods.tuned_bm3d_sigma(trial(JPEG, 7), cache) == 7
+    assert methods.bm3d_method(trial(JPEG, 7), cache, ()).settings == "sigma 7"
     assert set(seen) == {(128, 128, 3)}
     assert len(seen) % 5 == 0
 
@@ -77,8 +77,8 @@ def test_settings_are_not_shared_between_damages(monkeypatch, cache):
     monkeypatch.setattr(methods, "NLM_STRENGTHS", (1, 30))
     photos = [BenchPhoto("a", PHOTO)]
     brighter, noisy = trials(photos, photos, [FixedDamage("brighter", offset), NOISE])
-    assert methods.tuned_nl_means(brighter, cache).strength == 1
-    assert methods.tuned_nl_means(noisy, cache).strength == 30
+    assert methods.nl_means_method(brighter, cache).settings.startswith("h = hColor = 1,")
+    assert methods.nl_means_method(noisy, cache).settings.startswith("h = hColor = 30,")
 
 
 @pytest.mark.parametrize(("package", "call"), [("cv2", methods.opencv_version), ("bm3d", bm3d_version)])

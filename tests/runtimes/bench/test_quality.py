@@ -39,8 +39,8 @@ def test_our_methods_are_the_predictor_and_the_whole_model(fused):
 
 
 def test_classical_methods_restore_with_the_settings_they_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(methods, "tuned_nl_means", lambda *_: methods.Nlm(9, 3, 7))
-    monkeypatch.setattr(methods, "tuned_bm3d_sigma", lambda *_: 12.5)
+    chosen = {methods.fast_nl_means: methods.Nlm(9, 3, 7), methods.bm3d: 12.5}
+    monkeypatch.setattr(methods, "best_setting", lambda _, method, *__: (0.0, chosen[method]))
     trial = Trial("any", None, [], [])
     means, slow = nl_means_method(trial, ResultCache(tmp_path)), bm3d_method(trial, ResultCache(tmp_path), {"set/1"})
     assert (means.name, means.settings) == (NLM, "h = hColor = 9, template 3, search 7")

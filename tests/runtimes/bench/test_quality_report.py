@@ -7,9 +7,9 @@ import pytest
 
 from pocketprior.core.degradations.fixed import DAMAGES
 from pocketprior.core.metrics.baselines import NULLS
-from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, BenchMethod
+from pocketprior.runtimes.bench.methods import BM3D, DTPM, INPUT, NLM, PREDICTOR, BenchMethod, versions
 from pocketprior.runtimes.bench.quality import Gate, Measurement, QualityResults
-from pocketprior.runtimes.bench.quality_report import QualityReport, describe, machine, versions
+from pocketprior.runtimes.bench.quality_report import QualityReport, describe, machine
 from pocketprior.runtimes.bench.trials import BenchPhoto
 
 FACTS = {

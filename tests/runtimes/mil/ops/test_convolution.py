@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketprior.runtimes.mil.ops import MIL_OPS, sliding
+from pocketprior.runtimes.mil.ops import MIL_OPS, reduction
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.standard_normal((2, 4, 9, 7), np.float32)
@@ -111,8 +111,8 @@ def test_any_convolution_is_pytorchs(data: st.DataObject) -> None:
 @pytest.mark.parametrize("groups", [1, 2, 32])
 def test_an_image_that_is_multiplied_in_parts(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = RNG.standard_normal((1, 32, 17, 20), np.float32)
-    monkeypatch.setattr(sliding, "_BYTES", 5 * 9 * x[:, :, 0].nbytes)  # parts of 5 lines, the last one of 2
-    monkeypatch.setattr(sliding, "_ELEMENTS", 7 * x[0, 0].size)  # parts of 7 channels, the last one of 4
+    monkeypatch.setattr(reduction, "_BYTES", 5 * 9 * x[:, :, 0].nbytes)  # parts of 5 lines, the last one of 2
+    monkeypatch.setattr(reduction, "_ELEMENTS", 7 * x[0, 0].size)  # parts of 7 channels, the last one of 4
     weight = weights(32, 32 // groups, 3, 3)
     expected = F.conv2d(*map(torch.from_numpy, (x, weight)), padding=1, groups=groups)
     found = MIL_OPS["conv"](x, weight, pad_type="same", groups=groups)

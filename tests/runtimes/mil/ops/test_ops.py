@@ -10,7 +10,6 @@ from pocketprior.runtimes.mil.ops.elementwise import ELEMENTWISE
 from pocketprior.runtimes.mil.ops.quantization import CONSTEXPR, QUANTIZATION
 from pocketprior.runtimes.mil.ops.reduction import REDUCTIONS
 from pocketprior.runtimes.mil.ops.shaping import SHAPING
-from pocketprior.runtimes.mil.ops.sliding import WINDOWED
 
 HERE = Path(__file__).parent
 
@@ -36,5 +35,5 @@ def test_every_constant_op_has_a_case() -> None:
 
 
 def test_no_op_is_in_two_tables() -> None:
-    tables = [ELEMENTWISE, QUANTIZATION, REDUCTIONS, SHAPING, WINDOWED]
+    tables = [ELEMENTWISE, QUANTIZATION, REDUCTIONS, SHAPING]
     assert sum(map(len, tables)) == len(MIL_OPS)
