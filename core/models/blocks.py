@@ -26,8 +26,10 @@ from ...kernels.naf_block import Parameters, gate, naf_block
 from ..errors import UnknownNameError, UsageError
 
 __all__ = [
+    "ConvBlock",
     "Module",
     "NafBlock",
+    "RepBlock",
     "RepConv",
     "Unet",
     "UnetConfig",

@@ -30,12 +30,16 @@ from .dirformer import Dirformer, DirformerConfig
 
 __all__ = [
     "CONFIGS",
+    "Cpen",
+    "CpenConfig",
     "CpenS1",
     "CpenS2",
     "Diffir",
     "DiffirConfig",
     "PriorDenoiser",
+    "ResidualBlock",
     "Teacher",
+    "UnitRms",
     "completed",
     "composed",
     "cost_parts",

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from ...kernels import channel_attention, gated_feed_forward, modulated_norm
 from ..errors import UsageError
 
-__all__ = ["ChannelAttention", "Dirformer", "DirformerConfig", "FeedForward", "Modulation", "TransformerBlock"]
+__all__ = [
+    "ChannelAttention",
+    "Dirformer",
+    "DirformerConfig",
+    "FeedForward",
+    "Modulation",
+    "TransformerBlock",
+    "UnshuffleDown",
+]
 
 
 @dataclass(frozen=True)

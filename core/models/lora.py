@@ -19,7 +19,17 @@ from torch import Tensor, nn
 
 from .blocks import Module, RepConv, replace_parts
 
-__all__ = ["Factors", "LoraConv2d", "LoraRepConv", "LowRank", "add_lora", "factor_names", "is_factor", "merge_lora"]
+__all__ = [
+    "Factors",
+    "LoraConv2d",
+    "LoraLinear",
+    "LoraRepConv",
+    "LowRank",
+    "add_lora",
+    "factor_names",
+    "is_factor",
+    "merge_lora",
+]
 
 
 class Factors(nn.Module):

@@ -31,6 +31,7 @@ __all__ = [
     "NoEncoder",
     "SemanticConfig",
     "SemanticEncoder",
+    "TimmEncoder",
     "encoder_of",
     "open_semantic",
     "semantic_file",

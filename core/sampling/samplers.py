@@ -15,7 +15,18 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-__all__ = ["PREDICTIONS", "AnyArray", "ancestral", "clipped", "ddim", "from_noise", "noised", "posterior_mean"]
+__all__ = [
+    "PREDICTIONS",
+    "AnyArray",
+    "ancestral",
+    "clipped",
+    "ddim",
+    "from_clean",
+    "from_noise",
+    "from_v",
+    "noised",
+    "posterior_mean",
+]
 
 AnyArray: TypeAlias = Any  # a NumPy array or a torch tensor: whatever has + - * / ** with floats
 

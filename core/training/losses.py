@@ -24,6 +24,7 @@ __all__ = [
     "mix",
     "psnr_loss",
     "sigma_loss",
+    "v_target",
 ]
 
 WINDOW = 5  # pixels over which local contrast is measured

@@ -44,7 +44,20 @@ from ..loop.stage import TrainingStage, stacked
 from .pairs import PairUse, find_pairs, is_paired
 from .photos import PhotoSource, Pixels, Pool, TrainingData, gather, load, to_8_bits
 
-__all__ = ["GROUPS", "Stream", "batches", "expand", "file_hash", "group_of", "is_shards", "open_data", "share_of"]
+__all__ = [
+    "GROUPS",
+    "Stream",
+    "batches",
+    "expand",
+    "file_hash",
+    "group_of",
+    "is_shards",
+    "open_data",
+    "read_files",
+    "read_shard",
+    "share_of",
+    "shuffled",
+]
 
 VAL_SIDE = 256  # held-back photos are judged on centre crops of this size, at least
 VAL_PHOTOS = 64  # held-back photos that are used, evenly spaced if there are more: every process holds them

@@ -32,7 +32,18 @@ from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, TrainingStage, Validation, stacked
 from ..losses import mix
 
-__all__ = ["DiffirRecipe", "DiffirStage", "Student", "draw_pair", "standardise", "starting_pairs", "validation"]
+__all__ = [
+    "DiffirRecipe",
+    "DiffirStage",
+    "Student",
+    "draw_pair",
+    "held_back",
+    "restored_psnr",
+    "standardise",
+    "starting_pairs",
+    "strip",
+    "validation",
+]
 
 THICKNESSES: tuple[Thickness, ...] = ("thin", "medium", "thick")
 VAL_SIDE = 256  # of the crops that validation restores, pixels

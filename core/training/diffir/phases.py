@@ -40,7 +40,21 @@ from ..loop.stage import AuxiliaryNetworks, StageDefinition, Validation, fixed
 from ..losses import detail_loss
 from .diffir_stage import DiffirRecipe, DiffirStage, Student, standardise, starting_pairs, validation
 
-__all__ = ["ADVERSARIAL_STAGE", "JOINT_STAGE", "PRETRAIN_STAGE", "WARMUP_STAGE", "Discriminator", "real_loss"]
+__all__ = [
+    "ADVERSARIAL_STAGE",
+    "JOINT_STAGE",
+    "PRETRAIN_STAGE",
+    "WARMUP_STAGE",
+    "AdversarialRecipe",
+    "AdversarialStage",
+    "Discriminator",
+    "JointRecipe",
+    "JointStage",
+    "Opponent",
+    "PretrainStage",
+    "WarmupStage",
+    "real_loss",
+]
 
 LEAK = 0.2  # slope of every LeakyReLU
 OCTAVES = 3  # halvings of the image: sides must be 8 pixels or more

@@ -26,7 +26,7 @@ from ..evaluation.score import batch_psnr, device_of, in_parts, side_by_side
 from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, TrainingStage, Validation
 
-__all__ = ["TaskRecipe", "TaskStage", "check_model", "draw_code", "frozen_encoder", "noisy_code"]
+__all__ = ["TaskRecipe", "TaskStage", "calibration", "check_model", "draw_code", "frozen_encoder", "noisy_code"]
 
 GAINS = (0, 0.5, 1)
 DEVIATION_STEPS = (1, 2, 4, 8, 50)  # for which the deviation of the samples is measured

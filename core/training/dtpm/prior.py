@@ -40,7 +40,16 @@ from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, sta
 from ..losses import diffusion_loss, draw_level, local_deviation, mix
 from .dtpm_stage import TaskRecipe, draw_code, frozen_encoder, noisy_code
 
-__all__ = ["PRIOR_STAGE", "SEMANTIC_STAGE", "PriorRecipe", "PriorStage", "SemanticStage", "residual_scale", "vicreg"]
+__all__ = [
+    "PRIOR_STAGE",
+    "SEMANTIC_STAGE",
+    "PriorRecipe",
+    "PriorStage",
+    "SemanticRecipe",
+    "SemanticStage",
+    "residual_scale",
+    "vicreg",
+]
 
 EXPANDED = 512  # length of the vectors in the variance and covariance terms of VICReg
 VAL_SIDE, VAL_CROPS, VAL_BATCH = 96, 256, 32

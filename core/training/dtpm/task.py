@@ -34,7 +34,19 @@ from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, sta
 from ..losses import damage_loss, detail_loss, diffusion_loss, draw_level, local_damage, mix, psnr_loss, sigma_loss
 from .dtpm_stage import TaskRecipe, TaskStage, check_model, noisy_code
 
-__all__ = ["ADAPTERS_STAGE", "DELTA_STAGE", "FINISH_STAGE", "PREDICTOR_STAGE", "PredictorRecipe"]
+__all__ = [
+    "ADAPTERS_STAGE",
+    "DELTA_STAGE",
+    "FINISH_STAGE",
+    "PREDICTOR_STAGE",
+    "AdapterRecipe",
+    "AdapterStage",
+    "DeltaRecipe",
+    "FinishRecipe",
+    "FinishStage",
+    "PredictorRecipe",
+    "PredictorStage",
+]
 
 JITTER = 0.1  # standard deviation of the logarithm of the factor on the true damage
 FLOOR = 1e-4  # mean squared error, 40 dB: crops with hardly any damage must not outweigh the others

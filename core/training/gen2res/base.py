@@ -35,7 +35,17 @@ from ..loop.recipe import Recipe
 from ..loop.stage import Arrays, StageDefinition, TrainingStage, Validation, stacked
 from ..losses import draw_level, mix
 
-__all__ = ["BASE_STAGE", "CONSTRAIN_STAGE", "VAL_CROP", "ConstrainRecipe", "hybrid_loss", "variational_bound"]
+__all__ = [
+    "BASE_STAGE",
+    "CONSTRAIN_STAGE",
+    "VAL_CROP",
+    "BaseRecipe",
+    "ConstrainRecipe",
+    "DenoiserStage",
+    "draw_square",
+    "hybrid_loss",
+    "variational_bound",
+]
 
 CONSTRAIN_METHODS = ("lora", "full")
 

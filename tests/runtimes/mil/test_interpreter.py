@@ -119,7 +119,7 @@ def test_values_end_with_the_last_step_that_takes_them(package: Any) -> None:
         return {"y": mb.add(x=mb.sqrt(x=first, name="second"), y=first), "z": mb.square(x=x)}
 
     program = package(body)
-    ends = {step.outputs[0].name: step.dead for step in program.steps}
+    ends = {next(iter(step.outputs)): step.dead for step in program.steps}
     assert ends == {"first": (), "unused": ("unused",), "second": (), "y": ("first", "second"), "z": ("x",)}
     np.testing.assert_allclose(program.run({"x": X})["z"], X * X)
 
