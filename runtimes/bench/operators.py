@@ -7,10 +7,12 @@ import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from ...core.errors import UsageError
 from ...core.markdown import table
 from ...core.pack.manifest import Manifest
 from .speed import inputs
@@ -31,19 +33,24 @@ class OperatorTime(NamedTuple):
 def operator_times(folder: Path, graph: str, *, side: int, rounds: int) -> list[OperatorTime]:
     """Profile a graph of a pack in float32 in one thread, the slowest operator first.
 
-    side: Pixels of images whose size is free. rounds: Profiled calls, after one that warms up.
+    side: Pixels of images whose size is free. rounds: Profiled calls, after one that warms up. Raises UsageError for a
+    pack without this graph as an ONNX file in float32.
     """
-    import onnxruntime
-
-    spec = Manifest.load(folder).graphs[graph]
+    graphs = Manifest.load(folder).graphs
+    files = graphs[graph].files.get("onnx", {}) if graph in graphs else {}
+    if "fp32" not in files:
+        raise UsageError(
+            f"the pack '{folder}' has no graph '{graph}' for ONNX Runtime in fp32; give a float pack that does"
+        )
+    onnxruntime: Any = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as temporary:
         options.profile_file_prefix = str(Path(temporary) / "profile")
-        path = folder / spec.files["onnx"]["fp32"].file
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        arrays = inputs(spec, side)
+        path = str(folder / files["fp32"].file)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        arrays = inputs(graphs[graph], side)
         for _ in range(rounds + 1):
             session.run(None, arrays)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -6,13 +6,14 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ...core.arguments import named_path, natural_number, whole_number
 from ...core.errors import UsageError
 from ...core.files import write_text
+from ...core.pack.manifest import Manifest
 from ..options import ARITHMETIC, CPU_RUNTIMES
 
 __all__ = ["add_arguments", "run"]
@@ -70,6 +71,7 @@ def add_arguments(parser: ArgumentParser) -> _SubParsersAction[ArgumentParser]:
     graphs.add_argument("--graphs", nargs="+", metavar="NAME", help="only these graphs (all)")
     graphs.add_argument("--side", type=whole_number, default=256, help="pixels of images (default: %(default)s)")
     graphs.add_argument("--rounds", type=whole_number, default=9, help="calls of each graph (default: %(default)s)")
+    graphs.add_argument("--operators", action="store_true", help="the time per operator, in ONNX Runtime in fp32")
     for kind in (speed, graphs):
         kind.add_argument("--runtimes", nargs="+", choices=CPU_RUNTIMES, default=tuple(CPU_RUNTIMES))
     for kind in (quality, speed, graphs):
@@ -114,17 +116,28 @@ def _speed(args: Namespace) -> int:
 
 
 def _graphs(args: Namespace) -> int:
+    from ..bench.operators import operator_table, operator_times
     from ..bench.speed import graph_table, measure_graphs
 
+    if args.operators:
+        for pack in args.packs:
+            for graph in args.graphs or Manifest.load(pack).graphs:
+                times = operator_times(pack, graph, side=args.side, rounds=args.rounds)
+                _show(args, times, f"{pack}, {graph}, {args.side} x {args.side} pixels", operator_table(times))
+        return 0
     timings = measure_graphs(args.packs, args.runtimes, side=args.side, rounds=args.rounds, only=args.graphs)
     return _show(args, timings, f"{args.side} x {args.side} pixels", graph_table(timings))
+
+
+def _record(timing: Any) -> dict[str, Any]:
+    return asdict(timing) if is_dataclass(timing) and not isinstance(timing, type) else timing._asdict()
 
 
 def _show(args: Namespace, timings: Sequence[Any], size: str, table: str) -> int:
     from ..bench.quality_report import machine
 
     if args.json:
-        print(json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=2))
+        print(json.dumps({"machine": machine(), "timings": [_record(timing) for timing in timings]}, indent=2))
     else:
         print(f"{machine()}; one thread, {size}, median of {args.rounds}, CPU time\n\n{table}")
     return 0
