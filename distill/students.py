@@ -56,19 +56,12 @@ def students_page(
     photos: int = 0,
     made_by: str = "students_page",
 ) -> str:
-    """Measure every student and its teacher; the page as Markdown.
+    """Measure every student and its teacher; the page, which names the command `made_by`, as Markdown.
 
-    Args:
-        data: Folder of photos with a manifest.csv; its `val` rows are used.
-        teachers: Folder of the teachers' run folders: `task`, "diffir" and "semantic".
-        students: Folder of the students' run folders.
-        task: The task of the DTPM.
-        side: Of the centre squares that are restored, pixels.
-        photos: How many held-back photos to use; 0 for all.
-        made_by: The command that the page names.
-
-    Raises:
-        CheckpointError: For a damaged checkpoint, or a teacher among the students.
+    `data` is a folder of photos with a manifest.csv; of its `val` rows the first `photos` are used, 0 for all, and of
+    them the centre squares, `side` pixels. `students` holds their run folders, `teachers` those of the teachers:
+    `task`, that of the DTPM, "diffir" and "semantic". Raises CheckpointError for a damaged checkpoint, or a teacher
+    among the students.
     """
     listed = [row for row in clean_photos(data, split="val", use="any") if row.set != "dreambooth"]
     chosen = listed[: photos or len(listed)]

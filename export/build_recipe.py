@@ -49,11 +49,8 @@ __all__ = [
 BUILD_STATE = "build.json"
 _MODEL = "model.safetensors"
 _PHOTOS = 2  # of the reference, unless the recipe names some
-_CHECKED = {
-    "export": export,
-    "quantize": quantize,
-    "parity record": record,
-}  # steps whose options can be checked before
+# Steps whose options can be checked before.
+_CHECKED = {"export": export, "quantize": quantize, "parity record": record}
 
 Execute = Callable[[Sequence[str]], int]  # arguments of `pocketprior` -> exit code
 
@@ -316,14 +313,11 @@ def planned(recipe: Path, folder: Path | None = None) -> list[BuildStep]:
 
 
 def build(recipe: Path, folder: Path | None = None) -> int:
-    """Run a build from photos to proved packs; the same call resumes one that was stopped.
+    """Run a build from photos to proved packs, or resume one; 0, or the exit code of the first step that failed.
 
     Args:
         recipe: A TOML file (docs/build.md).
         folder: Of the build; None for that of the recipe's name, next to it.
-
-    Returns:
-        0, or the exit code of the first step that failed.
 
     Raises:
         UsageError: The recipe, or an option in it, is wrong, or a finished step was made by another recipe.

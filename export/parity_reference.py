@@ -98,10 +98,6 @@ class _Model:
         graphs = {name: _eager(self.graphs[name]) for name in graph_names(self.manifest, form)}
         return Restorer(self.manifest, graphs)
 
-    @property
-    def forms(self) -> tuple[str, ...]:
-        return ("split", "fused") if "fused" in self.graphs else ("split",)
-
 
 def record(
     checkpoint: Path,
@@ -110,7 +106,7 @@ def record(
     options: RecordOptions | None = None,
     sampling: SamplingOptions | None = None,
 ) -> ReferenceHeader:
-    """Record what a checkpoint makes of photos, as the reference for `pocketprior parity run`.
+    """Record what a checkpoint makes of photos, for `pocketprior parity run`; the facts of the file without its arrays.
 
     Args:
         checkpoint: A model.safetensors of any system.
@@ -119,9 +115,6 @@ def record(
         path: The .npz to write.
         options: How to record; None for the defaults.
         sampling: How the model samples, as in `export`.
-
-    Returns:
-        The facts that the file holds, but for its arrays.
 
     Raises:
         UsageError: An option does not fit the model.
@@ -199,7 +192,7 @@ def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
     settings = GoldenSettings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
     calls: dict[str, tuple[ReferenceCall, ...]] = {}
     images: dict[str, str] = {}
-    for form in model.forms:
+    for form in ("split", "fused") if "fused" in model.graphs else ("split",):
         image, made = record_calls(model.restorer(form), shot.photo, **settings, tile=tile)
         keys = ((call.graph, writer.keys(call.inputs), writer.keys(call.outputs)) for call in made)
         calls[form] = tuple(ReferenceCall(*own, {}, {}) for own in keys)

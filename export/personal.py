@@ -47,15 +47,12 @@ class PersonalizeOptions:
 
 
 def personalize(album: Path, folder: Path, options: PersonalizeOptions | None = None) -> Manifest:
-    """Fine-tune on an album of one subject and export a pack; the same call resumes an interrupted one.
+    """Fine-tune on an album and export a pack, whose manifest is returned; the same call resumes an interrupted one.
 
     Args:
-        album: Folder of clean photos; with `around`, the folder in which the album is generated.
+        album: Folder of clean photos of one subject; with `around`, the folder in which the album is generated.
         folder: Of the pack; it must not exist.
         options: How; None for the defaults.
-
-    Returns:
-        The manifest of the pack.
 
     Raises:
         UsageError: Options do not fit, or the album was made from another photo.

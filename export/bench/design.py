@@ -20,6 +20,7 @@ from ...core.files import write_text
 from ...core.markdown import Panel, Point, scatter, table
 from ...core.photo.io import read
 from ...core.photo.listing import released_photos
+from ...core.training.evaluation.score import square
 from ..limits import LARGEST_OVERLAP
 from .candidates import (
     DESIGN_PRECISIONS,
@@ -77,20 +78,12 @@ def design_page(
     tile: int = TIMED_TILE,
     keep: Path | None = None,
 ) -> None:
-    """Measure networks and write a page and its plot; the decision on an older page is kept.
+    """Measure networks and write a page, Markdown, and its plot; the decision on an older page is kept.
 
-    Args:
-        candidates: Names and checkpoints of predictors.
-        baselines: Names and ONNX files of networks that are only timed.
-        data: Folder of photos with a manifest.csv; its val split is taken.
-        out: The page, Markdown.
-        limit: Validation photos, evenly spaced.
-        rounds: Timed runs of each network.
-        tile: Edge of the tiles that are timed, pixels.
-        keep: Folder in which the files of every network are kept; None for no folder.
-
-    Raises:
-        UsageError: Names repeat, or the tile, the photos or the page are not what is needed.
+    Candidates are names and checkpoints of predictors, baselines those of ONNX files that are only timed. `limit`
+    photos, evenly spaced, are taken of the val split of `data`, a folder with a manifest.csv; each network is run
+    `rounds` times on tiles with edges of `tile` pixels. The files of every network are kept in the folder `keep`.
+    Raises UsageError where names repeat, or the tile, the photos or the page are not what is needed.
     """
     names = [name for name, _ in (*candidates, *baselines)]
     if len(set(names)) < len(names):
@@ -101,7 +94,7 @@ def design_page(
     photos = _photos(data, limit)
     damaging = [damage for damage in DAMAGES if damage.name != CLEAN]
     damaged = [damaging[i % len(damaging)](photos[i % len(photos)]) for i in range(_CALIBRATION)]
-    calibration = [_centre(image, _CALIBRATION_SIDE) for image in damaged]
+    calibration = [square(image, _CALIBRATION_SIDE) for image in damaged]
     networks, costs = list[NetworkFiles](), dict[str, DesignCosts]()
     with tempfile.TemporaryDirectory() as temporary:
         for name, path in (*candidates, *baselines):
@@ -132,17 +125,12 @@ def _photos(data: Path, limit: int) -> list[Image]:
     paths = released_photos(data, split="val")
     images = [read(path).pixels for path in paths]
     fitting = (image for image in images if image.dtype == np.uint8 and min(image.shape[:2]) >= _PHOTO_SIDE)
-    large = [_centre(image, _PHOTO_SIDE) for image in fitting]
+    large = [square(image, _PHOTO_SIDE) for image in fitting]
     if not large:
         raise UsageError(
             f"'{data}' has no released validation photo of {_PHOTO_SIDE} x {_PHOTO_SIDE} pixels or more; add one"
         )
     return [large[i * len(large) // limit] for i in range(limit)] if limit < len(large) else large
-
-
-def _centre(image: Image, side: int) -> Image:
-    top, left = ((size - side) // 2 for size in image.shape[:2])
-    return image[top : top + side, left : left + side].copy()
 
 
 def plot(found: MeasuredDesigns) -> str:

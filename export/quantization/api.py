@@ -174,7 +174,7 @@ def _measured(
             try:
                 rows[name] = measure_pack(name, folder, judge, target)
             except UsageError as error:  # a processor without bf16
-                _log(f"{name} was not measured: {error}")
+                print(f"pocketprior: {name} was not measured: {error}", file=sys.stderr)
     return rows
 
 
@@ -183,7 +183,7 @@ def _fastest(target: str, rows: Mapping[str, PackQuality], budget_db: float) -> 
     fitting = {name: row for name, row in rows.items() if row.worst_db >= budget_db}
     best = min(fitting or rows, key=lambda name: rows[name].seconds or 0.0)
     how = " of those that keep the budget" if fitting else "; none keeps the budget"
-    _log(f"{target}: {best} is the fastest here{how}")
+    print(f"pocketprior: {target}: {best} is the fastest here{how}", file=sys.stderr)
     return best
 
 
@@ -229,7 +229,3 @@ def _groups(data: Path, task: str, options: QuantizeOptions) -> _Groups:
         *(damaged_photos(group, task, options.side) for group in (calibration, looked_at, held_back)),
         probe=damaged_photos(looked_at[:photos], task, side),
     )
-
-
-def _log(text: str) -> None:
-    print(f"pocketprior: {text}", file=sys.stderr)

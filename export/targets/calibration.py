@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,11 @@ def open_float(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatPack:
     models = load_graphs(folder, manifest)
     feeds = calls(manifest, folder, photos)
     values = {name: ranges(model, feeds[name]) for name, model in models.items()}
-    layers, counts = layers_of(models, manifest), _operations(manifest, models, values)
-    operations = {layer.name: counts.get(layer.digest, 0) for layer in layers}
+    layers, counts = layers_of(models, manifest), Counter[str]()
+    for name in graph_names(manifest, forms_of(manifest)[0]):
+        if name != "predict" or "fused" not in models:  # it is part of the fused graph
+            counts += multiply_adds(models[name], values[name])
+    operations = {layer.name: counts[layer.digest] for layer in layers}
     return FloatPack(folder, manifest, models, layers, values, feeds, operations)
 
 
@@ -176,15 +180,14 @@ def params_of(values: Range) -> QuantParams:
     return quant_params(values.least, values.largest)
 
 
-def multiply_adds(model: onnx.ModelProto, values: Mapping[str, Range]) -> dict[str, int]:
-    """Multiply-adds of the convolutions by the name of their weights, in the calls that `values` are from."""
-    weights = initializers(model)
-    found: dict[str, int] = {}
+def multiply_adds(model: onnx.ModelProto, values: Mapping[str, Range]) -> Counter[str]:
+    """Multiply-adds of the convolutions by the digest of their weights, in the calls that `values` are from."""
+    weights, found = initializers(model), Counter[str]()
     for node in uses(model):
         if node.op_type == "Conv":
-            shape = weights[node.input[1]].dims
-            positions = values[conv_arrays(model, node)[1]].values // shape[0]
-            found[node.input[1]] = found.get(node.input[1], 0) + positions * math.prod(shape)
+            tensor = weights[node.input[1]]
+            positions = values[conv_arrays(model, node)[1]].values // tensor.dims[0]
+            found[weights_digest(tensor)] += positions * math.prod(tensor.dims)
     return found
 
 
@@ -194,21 +197,6 @@ def conv_arrays(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[str, str]
     results = {value.name for value in model.graph.output}
     rectified = len(following) == 1 and following[0].op_type == "Relu" and node.output[0] not in results
     return node.input[0], following[0].output[0] if rectified else node.output[0]
-
-
-def _operations(
-    manifest: Manifest, models: Mapping[str, onnx.ModelProto], values: Mapping[str, Mapping[str, Range]]
-) -> dict[str, int]:
-    """Multiply-adds by the digest of the weights, in the form in which the pack is run."""
-    found: dict[str, int] = {}
-    for graph in graph_names(manifest, forms_of(manifest)[0]):
-        if graph == "predict" and "fused" in models:
-            continue  # it is part of the fused graph
-        weights = initializers(models[graph])
-        for name, count in multiply_adds(models[graph], values[graph]).items():
-            digest = weights_digest(weights[name])
-            found[digest] = found.get(digest, 0) + count
-    return found
 
 
 def _kept(graph: Graph, feeds: list[GraphInputs]) -> Graph:

@@ -37,7 +37,7 @@ def export(
     options: PackOptions | None = None,
     sampling: SamplingOptions | None = None,
 ) -> Manifest:
-    """Write a pack from trained checkpoints.
+    """Write a pack from trained checkpoints; returns its manifest.
 
     Args:
         checkpoints: A model.safetensors of any system, or those of several DTPMs that share their prior, one per task.
@@ -45,9 +45,6 @@ def export(
         data: Folder of clean photos; of a data folder its `val` photos are taken.
         options: What the pack holds; None for float32 ONNX graphs.
         sampling: How the model samples; None for the defaults of its system.
-
-    Returns:
-        The manifest of the pack.
 
     Raises:
         UsageError: The checkpoints cannot share a pack, or one cannot have these options.

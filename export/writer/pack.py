@@ -144,13 +144,10 @@ class PackOptions:
 def write_pack(
     source: CheckpointSource, folder: Path, photos: Sequence[Path], options: PackOptions | None = None
 ) -> Manifest:
-    """Export one model to `folder`, which appears as a whole or not at all.
+    """Export one model to `folder`, which must not exist, and appears as a whole or not at all; returns the manifest.
 
-    Args:
-        source: The checkpoint, and how it is to sample.
-        folder: Of the pack; it must not exist.
-        photos: Clean ones; the first, damaged, gives the golden restoration, all give 8 bits their ranges.
-        options: What the pack holds; None for float32 ONNX graphs.
+    Photos are clean; the first, damaged, gives the golden restoration, all give 8 bits their ranges. Without options
+    the pack holds float32 ONNX graphs.
 
     Raises:
         UsageError: The model cannot be packed with these options.

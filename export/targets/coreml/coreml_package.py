@@ -27,7 +27,6 @@ from ....core.pack.mlpackage import ALIGNMENT, ELEMENTS, HEADER, MODEL_PATH, REC
 __all__ = [
     "CoremlPackage",
     "bindings",
-    "blocks",
     "constant",
     "copy_of",
     "coremltools",
@@ -178,14 +177,9 @@ def functions(spec: Any) -> Iterator[tuple[Any, Any]]:
         yield function, function.block_specializations[function.opset]
 
 
-def blocks(spec: Any) -> Iterator[Any]:
-    """The block of each function, in the order of their names."""
-    return (block for _, block in functions(spec))
-
-
 def stored_values(spec: Any) -> Iterator[Any]:
     """Every constant that is stored outside the specification, in the order of the program."""
-    for block in blocks(spec):
+    for _, block in functions(spec):
         for op in block.operations:
             values = [op.attributes[name] for name in sorted(op.attributes)]
             for name in sorted(op.inputs):

@@ -23,9 +23,9 @@ from .coreml_package import (
     INT4,
     CoremlPackage,
     bindings,
-    blocks,
     constant,
     copy_of,
+    functions,
     operation,
     packed_bits,
     raise_version,
@@ -76,7 +76,7 @@ def quantized_package(
     result = package.copy()
     raise_version(result.spec, max((NEEDS.get(precision, 0) for precision in precisions.values()), default=0))
     found: set[str] = set()
-    for block in blocks(result.spec):
+    for _, block in functions(result.spec):
         rewriting = _MilRewriting(result, block, uses)
         found |= rewriting.layers.keys() & precisions.keys()
         for digest in sorted(rewriting.layers.keys() & precisions.keys()):

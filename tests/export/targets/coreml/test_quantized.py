@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pocketprior.core.errors import UsageError
 from pocketprior.export.targets.calibration import Range, params_of
-from pocketprior.export.targets.coreml.coreml_package import CoremlPackage, blocks, raise_version, write_package
+from pocketprior.export.targets.coreml.coreml_package import CoremlPackage, functions, raise_version, write_package
 from pocketprior.export.targets.coreml.fp16 import in_fp16
 from pocketprior.export.targets.coreml.quantized_coreml import PALETTES, ConvRanges, palette, quantized_package
 from pocketprior.export.targets.weights import array_digest, bias_shift, dequantize, quantize_weights
@@ -178,5 +178,6 @@ def test_only_what_is_coded_changes(
     made: Made, weights: dict[str, NDArray[np.float32]], uses: dict[str, list[ConvRanges]], tmp_path: Path
 ) -> None:
     write_package(quantized_package(made.package, plan(weights, "fp32"), uses), tmp_path / "same.mlpackage")
-    (before,), (after,) = blocks(made.package.spec), blocks(CoremlPackage.read(tmp_path / "same.mlpackage").spec)
+    same = CoremlPackage.read(tmp_path / "same.mlpackage")
+    ((_, before),), ((_, after),) = functions(made.package.spec), functions(same.spec)
     assert [op.type for op in before.operations] == [op.type for op in after.operations]
