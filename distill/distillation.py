@@ -55,8 +55,7 @@ class DistillRun(Generic[R]):
 class DistillStage(ABC):
     """Trains a student of the system's teacher; see `TrainingStage`.
 
-    A method is a subclass in a module of its name, which calls the class METHOD. steps: of the student, if they are not
-    some of the teacher's.
+    A method is a subclass in a module of its name, called METHOD there. steps: of the student, if not of the teacher's.
     """
 
     method: ClassVar[str]  # the name in the facts of its checkpoints
@@ -220,7 +219,6 @@ def method_of(name: str) -> type[DistillStage]:
 
 
 def _checkpoint_in(place: Path) -> Path:
-    """The checkpoint in a run folder, or the file itself."""
     return place / CHECKPOINT_NAME if place.is_dir() else place
 
 

@@ -134,7 +134,6 @@ class BuildRecipe:
 
 
 def _kind_of(system: str, stage: str) -> str:
-    """The kind of checkpoint that a stage trains."""
     whole = {"dtpm": ("adapters", "finish"), "diffir": ("joint", "adversarial"), "gen2res": ("base", "constrain")}
     if stage in whole.get(system, ()):
         return system
@@ -218,7 +217,6 @@ def check_steps(recipe: BuildRecipe, steps: Sequence[BuildStep]) -> None:
 
 @contextmanager
 def _naming(place: str) -> Iterator[None]:
-    """Let an error name the place in the recipe."""
     try:
         yield
     except PocketPriorError as error:

@@ -40,7 +40,6 @@ from .writer.facts import draft_manifest
 
 __all__ = ["RecordOptions", "Shot", "device_of", "environment", "exact", "record", "record_shots", "shots"]
 
-
 _FOLDER_PHOTOS = 4  # that are taken of a folder
 
 # Strengths and amounts, in turn, so that a graph that ignores one shows; the amount is 1 if graphs take none.
@@ -126,9 +125,7 @@ def record(
     source = source_of(checkpoint, sampling)
     opened = source.open() if options.tile is None else source.open().in_tiles(options.tile)
     chosen = shots(_files(photos), opened, options.side)
-    teacher = None
-    if options.teacher is not None:
-        teacher = source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
+    teacher = options.teacher and source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
     return record_shots(opened, source.digest(), chosen, path, device=options.device, teacher=teacher)
 
 
@@ -181,13 +178,11 @@ def shots(paths: Sequence[Path], opened: Opened, side: int) -> list[Shot]:
 
 
 def _files(given: Sequence[Path]) -> list[Path]:
-    """The photos, and the first few of each folder."""
     several = (released_photos(p, split="val")[:_FOLDER_PHOTOS] if p.is_dir() else [p] for p in given)
     return [path for paths in several for path in paths]
 
 
 def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
-    """One photo in every form."""
     tile = _tile(model.manifest, *shot.photo.shape[:2])
     settings = GoldenSettings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
     calls: dict[str, tuple[ReferenceCall, ...]] = {}

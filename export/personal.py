@@ -1,7 +1,6 @@
 """The public function `personalize`: constrain the base of Gen2Res to an album of one subject and write a pack of it.
 
-The one module that trains and exports. Without an album of the subject, the base model generates one around the damaged
-photo first.
+The one module that trains and exports. Without an album, the base model generates one around the damaged photo first.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +24,8 @@ from ...core.errors import UsageError
 from ...core.pack.int8 import HISTOGRAM_BINS, QuantParams, clip_range, quant_params
 from ...core.pack.manifest import Manifest
 from ...core.photo.io import read
-from ...core.restore.restorer import FORMS, Graph, Restorer, graph_names
+from ...core.restore.reference import record_calls
+from ...core.restore.restorer import FORMS, Restorer, graph_names
 from . import BASE_TARGET
 from .weights import WeightLayer, initializers, layers_of, load_graphs, uses, weights_digest
 
@@ -142,11 +145,10 @@ def calls(manifest: Manifest, folder: Path, photos: Sequence[DamagedPhoto]) -> d
     """The inputs of every graph while the photos are restored: states of real sampling at every noise level."""
     feeds: dict[str, list[GraphInputs]] = {name: [] for name in manifest.graphs}
     for form in forms_of(manifest):
-        opened = Restorer.from_pack(folder, graphs=form, threads=1)
-        restorer = Restorer(manifest, {name: _kept(graph, feeds[name]) for name, graph in opened.graphs.items()})
-        for number, photo in enumerate(photos):
-            amount = _AMOUNTS[number % len(_AMOUNTS)] if manifest.takes_amount else 1.0
-            restorer(photo.damaged, seed=photo.seed, amount=amount)
+        restorer = Restorer.from_pack(folder, graphs=form, threads=1)
+        for photo, amount in zip(photos, cycle(_AMOUNTS if manifest.takes_amount else (1.0,)), strict=False):
+            for call in record_calls(restorer, photo.damaged, seed=photo.seed, amount=amount)[1]:
+                feeds[call.graph].append(call.inputs)
     return feeds
 
 
@@ -199,18 +201,9 @@ def conv_arrays(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[str, str]
     return node.input[0], following[0].output[0] if rectified else node.output[0]
 
 
-def _kept(graph: Graph, feeds: list[GraphInputs]) -> Graph:
-    def call(**inputs: np.ndarray) -> dict[str, np.ndarray]:
-        feeds.append({name: array.copy() for name, array in inputs.items()})
-        return graph(**inputs)
-
-    return call
-
-
 def _session(model: onnx.ModelProto, watched: Sequence[str]) -> onnxruntime.InferenceSession:
     """The graph with the watched arrays among its outputs."""
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
+    probed = deepcopy(model)
     known = {value.name for value in (*model.graph.input, *model.graph.output)}
     probed.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched if name not in known
@@ -225,7 +218,6 @@ def _session(model: onnx.ModelProto, watched: Sequence[str]) -> onnxruntime.Infe
 def _arrays(
     session: onnxruntime.InferenceSession, watched: Sequence[str], feeds: Sequence[GraphInputs]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every watched array of every call."""
     for feed in feeds:
         asked = [name for name in watched if name not in feed]
         made = session.run(asked, dict(feed)) if asked else []

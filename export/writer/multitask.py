@@ -63,8 +63,7 @@ def export(
 def write_tasks(sources: Sequence[DtpmSource], folder: Path, photos: Sequence[Path], options: PackOptions) -> Manifest:
     """Export checkpoints of several tasks around one prior to one pack; as `write_pack`.
 
-    The first checkpoint is the task that is run where none is named. Raises UsageError for checkpoints that do not
-    share what they must.
+    The first checkpoint is the task that is run where none is named. Raises UsageError as `check_prior` and `join` do.
     """
     check_prior([source.model for source in sources])
     options = replace(options, deployment_target=_deployment_target(options), name=options.name or folder.name)

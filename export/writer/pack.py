@@ -76,10 +76,8 @@ def filed(manifest: Manifest, target: str, written: Mapping[str, Written]) -> Ma
     for name, spec in manifest.graphs.items():
         new = written[name]
         files = {**spec.files, target: {**spec.files.get(target, {}), new.label: new.file}}
-        parts = (
-            {**spec.parts, target: {**spec.parts.get(target, {}), new.label: new.parts}} if new.parts else spec.parts
-        )
-        graphs[name] = replace(spec, files=files, parts=parts)
+        parts = {target: {**spec.parts.get(target, {}), new.label: new.parts}} if new.parts else {}
+        graphs[name] = replace(spec, files=files, parts={**spec.parts, **parts})
     first = {name: new.label for name, new in written.items()}
     return replace(manifest, graphs=graphs, precision={target: first, **manifest.precision})
 
@@ -97,10 +95,7 @@ def assembled(source: Path, folder: Path, manifest: Manifest) -> Manifest:
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What a pack holds.
-
-    Raises UnknownNameError and UsageError for what does not exist or does not go together.
-    """
+    """What a pack holds. Raises UnknownNameError and UsageError for what does not exist or does not go together."""
 
     name: str = ""  # of the pack, "" for that of its folder
     targets: Sequence[str] = (BASE_TARGET,)  # of TARGETS
@@ -173,13 +168,11 @@ def write_pack(
 
 
 def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
-    """The model as the options want it. Raises UsageError for what it cannot have."""
     opened = source.open()
     if not options.fused:
         if "fused" not in opened.graphs:
             raise UsageError(f"--split was given; this {opened.facts['model']} has no fused graph: leave it out")
-        fields = _without_fused(opened.facts["receptive_field"])
-        facts = {**opened.facts, "receptive_field": fields}
+        facts = {**opened.facts, "receptive_field": _without_fused(opened.facts["receptive_field"])}
         opened = replace(opened, graphs=_without_fused(opened.graphs), facts=facts)
     opened = opened if options.tile is None else opened.in_tiles(options.tile)
     size: Size = opened.facts["size"]

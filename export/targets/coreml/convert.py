@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import redirect_stderr
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from .coreml_package import (
     CoremlPackage,
     bindings,
     constant,
-    copy_of,
     coremltools,
     functions,
     operation,
@@ -70,12 +70,9 @@ def _side(job: GraphToWrite) -> Any:
 
 def _converted(job: GraphToWrite) -> CoremlPackage:
     tools = coremltools()
-    inputs = [
-        tools.TensorType(
-            name=name, shape=[_side(job) if isinstance(s, str) else s for s in spec.shape], dtype=np.float32
-        )
-        for name, spec in job.graph.inputs.items()
-    ]
+    given = job.graph.inputs.items()
+    shapes = {name: [_side(job) if isinstance(s, str) else s for s in spec.shape] for name, spec in given}
+    inputs = [tools.TensorType(name=name, shape=shape, dtype=np.float32) for name, shape in shapes.items()]
     outputs = [tools.TensorType(name=name, dtype=np.float32) for name in job.graph.outputs]
     pipeline = tools.PassPipeline()
     pipeline.remove_passes(_MERGING)
@@ -123,7 +120,7 @@ def with_image_input(package: CoremlPackage) -> CoremlPackage:
     result = package.copy()
     for described in result.spec.description.input:
         if described.name == _IMAGE:
-            array, image = copy_of(described.type.multiArrayType), described.type.imageType
+            array, image = deepcopy(described.type.multiArrayType), described.type.imageType
             image.colorSpace = _RGB
             image.height, image.width = array.shape[2:]
             if sizes := array.shapeRange.sizeRanges:

@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ __all__ = [
     "CoremlPackage",
     "bindings",
     "constant",
-    "copy_of",
     "coremltools",
     "functions",
     "is_constant",
@@ -62,8 +62,7 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(level)
@@ -119,7 +118,7 @@ class CoremlPackage:
 
     def copy(self) -> CoremlPackage:
         """Another package, equal to this one."""
-        return CoremlPackage(copy_of(self.spec), list(self.blobs))
+        return CoremlPackage(deepcopy(self.spec), list(self.blobs))
 
     def array(self, value: Any) -> NDArray[Any]:
         """The constant as an array, of rank 0 for a number; a string as an array of str."""
@@ -161,13 +160,6 @@ def packed_bits(q: NDArray[np.uint8], bits: int) -> bytes:
     """Numbers of `bits` bits each, without gaps, the lowest bit first."""
     spread = (q.reshape(-1, 1) >> np.arange(bits, dtype=np.uint8)) & 1
     return np.packbits(spread.reshape(-1).astype(np.uint8), bitorder="little").tobytes()
-
-
-def copy_of(message: Any) -> Any:
-    """A protocol buffer equal to this one."""
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
 
 
 def functions(spec: Any) -> Iterator[tuple[Any, Any]]:
@@ -304,7 +296,7 @@ def used(operations: Sequence[Any], results: Iterable[str]) -> list[Any]:
 
 def replace_operations(block: Any, operations: Iterable[Any]) -> None:
     """Put these in the place of a block's operations, of which they may be some."""
-    copies = [copy_of(op) for op in operations]
+    copies = [deepcopy(op) for op in operations]
     del block.operations[:]
     block.operations.extend(copies)
 

@@ -5,6 +5,7 @@ What float16 cannot hold stays in float32: angles, of which sine and cosine are 
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from .coreml_package import (
     CoremlPackage,
     bindings,
     constant,
-    copy_of,
     functions,
     is_constant,
     operation,
@@ -70,7 +70,6 @@ class _Fp16Block:
         replace_operations(self.block, used(self.made, results))
 
     def take(self, op: Any, code: int) -> None:
-        """Let an operation compute in one type."""
         for binding in bindings(op):
             binding.name = self.version(binding.name, code)
         for output in op.outputs:
@@ -105,7 +104,7 @@ class _Fp16Block:
 
     def fp16_constant(self, op: Any, name: str) -> Any:
         """A constant, or what a compressed one is made of, in float16."""
-        copy = copy_of(op)
+        copy = deepcopy(op)
         copy.outputs[0].name = name
         copy.outputs[0].type.tensorType.dataType = FLOAT16
         copy.attributes["name"].immediateValue.tensor.strings.values[0] = name
@@ -116,7 +115,7 @@ class _Fp16Block:
         return copy
 
     def cast(self, name: str, other: str, code: int) -> None:
-        type_ = copy_of(self.described[name])
+        type_ = deepcopy(self.described[name])
         type_.tensorType.dataType = code
         self.made.append(constant(f"{other}__dtype", self.package.value(_NAMES[code])))
         self.made.append(operation("cast", other, type_, {"x": name, "dtype": f"{other}__dtype"}))

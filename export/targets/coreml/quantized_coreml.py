@@ -10,6 +10,7 @@ each weight the index of one of a few values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,6 @@ from .coreml_package import (
     CoremlPackage,
     bindings,
     constant,
-    copy_of,
     functions,
     operation,
     packed_bits,
@@ -115,7 +115,6 @@ def _panter_dite(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64
 
 
 def _lloyd(ordered: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lloyd's iteration on sorted values."""
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     for _ in range(_LLOYD_ROUNDS):
         ends = np.searchsorted(ordered, (table[1:] + table[:-1]) / 2)
@@ -151,7 +150,6 @@ class _MilRewriting:
         return self.package.array(self.constants[name].attributes["val"])
 
     def quantize(self, digest: str, precision: str) -> None:
-        """Put quantized weights in the place of the float ones."""
         if precision == "fp32":
             return
         name, array = f"{self.weights[digest]}__{precision}", self.array(self.weights[digest])
@@ -203,7 +201,6 @@ class _MilRewriting:
         return operation("constexpr_lut_to_dense", name, tensor_type(FLOAT32, shape), inputs)
 
     def constant(self, name: str, value: Any) -> str:
-        """Add a constant; its name."""
         self.start.append(constant(name, value))
         return name
 
@@ -250,10 +247,9 @@ class _MilRewriting:
         replace_operations(self.block, used(operations, self.block.outputs))
 
     def through(self, name: str) -> list[Any]:
-        """8 bits and back."""
         scale, zero_point = params_of(self.rounded[name])
         q, type_ = f"{name}__codes", self.type_of(name)
-        integers = copy_of(type_)
+        integers = deepcopy(type_)
         integers.tensorType.dataType = _UINT8
         facts = {"scale": np.array(scale, np.float32), "zero_point": np.array(zero_point, np.uint8)}
         named = {key: f"{q}__{key}" for key in (*facts, "output_dtype")}
