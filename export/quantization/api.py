@@ -205,7 +205,7 @@ def _write_plan(folder: Path, pack: FloatPack, plan: PrecisionPlan) -> None:
 
 
 def _groups(data: Path, task: str, options: QuantizeOptions) -> list[list[DamagedPhoto]]:
-    """Photos to calibrate on, to search on, to judge a plan by, dealt out in turn; small crops of some of the search."""
+    """Photos to calibrate on, to search on, to judge a plan by, dealt in turn; small crops of some of the search."""
     paths = released_photos(data, split="val")
     if len(paths) < LEAST_PHOTOS:
         raise UsageError(

@@ -142,14 +142,9 @@ def write_pack(
     """Export one model to `folder`, which must not exist, and appears as a whole or not at all; returns the manifest.
 
     Photos are clean; the first, damaged, gives the golden restoration, all give 8 bits their ranges. Without options
-    the pack holds float32 ONNX graphs.
-
-    Raises:
-        UsageError: The model cannot be packed with these options.
-        CheckpointError: The checkpoint cannot be read.
-        PhotoWriteError: `folder` exists or cannot be written.
-        GraphError: The packed graphs do not do what PyTorch does.
-        MissingExtraError: The toolchain of a target is not installed.
+    the pack holds float32 ONNX graphs. Raises UsageError for a model that cannot be packed with these options,
+    CheckpointError for one that cannot be read, PhotoWriteError where `folder` exists or cannot be written, GraphError
+    where the packed graphs do not do what PyTorch does, MissingExtraError without the toolchain of a target.
     """
     options = options or PackOptions()
     check_place(folder)
