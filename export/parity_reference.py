@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def record(
         raise UsageError(f"-o '{path}' is in a folder that does not exist; make it first")
     source = source_of(checkpoint, sampling)
     opened = source.open() if options.tile is None else source.open().in_tiles(options.tile)
-    chosen = shots(_files(photos), opened, options.side)
+    files = (released_photos(p, split="val")[:_FOLDER_PHOTOS] if p.is_dir() else [p] for p in photos)
+    chosen = shots(list(chain.from_iterable(files)), opened, options.side)
     teacher = options.teacher and source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
     return record_shots(opened, source.digest(), chosen, path, device=options.device, teacher=teacher)
 
@@ -175,11 +177,6 @@ def shots(paths: Sequence[Path], opened: Opened, side: int) -> list[Shot]:
         name = f"{photo.name} {photo.seed}"
         found.append(Shot(name, photo.damaged, photo.seed, strength, photo.clean, amount))
     return found
-
-
-def _files(given: Sequence[Path]) -> list[Path]:
-    several = (released_photos(p, split="val")[:_FOLDER_PHOTOS] if p.is_dir() else [p] for p in given)
-    return [path for paths in several for path in paths]
 
 
 def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:

@@ -205,9 +205,8 @@ def _session(model: onnx.ModelProto, watched: Sequence[str]) -> onnxruntime.Infe
     """The graph with the watched arrays among its outputs."""
     probed = deepcopy(model)
     known = {value.name for value in (*model.graph.input, *model.graph.output)}
-    probed.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched if name not in known
-    )
+    added = (name for name in watched if name not in known)
+    probed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in added)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1  # so that sums, and what follows from them, are the same everywhere

@@ -156,9 +156,8 @@ class _OnnxRewriting:
         axis = channel_axis(self.nodes[weights][0], array.ndim)
         self.gone.add(weights)
         if precision == "fp16":
-            self.begin(
-                "Cast", [self.constant(f"{weights}/half", array.astype(np.float16))], weights, to=TensorProto.FLOAT
-            )
+            half = self.constant(f"{weights}/half", array.astype(np.float16))
+            self.begin("Cast", [half], weights, to=TensorProto.FLOAT)
             return
         made = quantize_weights(array, precision, axis)
         self.correct_biases(weights, dequantize(made, array.shape, axis) - array)
@@ -188,10 +187,7 @@ class _OnnxRewriting:
         self.begin("Mul", [self.begin("Cast", [q], f"{weights}/float", to=TensorProto.FLOAT), scale], weights)
 
     def w4(self, weights: str, made: QuantizedWeights, shape: tuple[int, ...], axis: int) -> None:
-        """Two numbers in a byte, the first half in the low bits: -> q + 8 -> float -> * scale of the group.
-
-        The high bits are divided as floats, which is exact: OpenVINO 2026.4 rounds a BitShift to the nearest.
-        """
+        """Two numbers in a byte, the first half in the low bits: -> q + 8 -> float -> * scale of the group."""
         first_half, second_half = np.split((made.q + 8).astype(np.uint8).reshape(-1), 2)
         packed = self.constant(f"{weights}/q", first_half | (second_half << 4))
         low_mask = self.constant("low", np.array(0x0F, np.uint8))
@@ -205,6 +201,7 @@ class _OnnxRewriting:
         first = self.begin("Cast", [low], f"{weights}/first", to=TensorProto.FLOAT)
         high = self.begin("BitwiseAnd", [packed, high_mask], f"{weights}/high")
         second16 = self.begin("Cast", [high], f"{weights}/second16", to=TensorProto.FLOAT)
+        # Division as floats is exact; OpenVINO 2026.4 rounds a BitShift to the nearest.
         second = self.begin("Mul", [second16, sixteenth], f"{weights}/second")
         both = self.begin("Concat", [first, second], f"{weights}/both", axis=0)
         centred = self.begin("Sub", [both, eight], f"{weights}/centred")

@@ -136,7 +136,7 @@ class CoremlPackage:
         if isinstance(array, str):
             return _text(array)
         if array.size >= _IMMEDIATE and array.dtype not in (np.int32, np.uint32):
-            return self._stored(array.tobytes(), _NUMBERS[array.dtype], array.shape)
+            return self.stored(array.tobytes(), _NUMBERS[array.dtype], array.shape)
         made = coremltools().proto.MIL_pb2.Value(type=tensor_type(_NUMBERS[array.dtype], array.shape))
         tensor = made.immediateValue.tensor
         if array.dtype.type in _LISTS:
@@ -145,11 +145,8 @@ class CoremlPackage:
             tensor.bytes.values = array.tobytes()
         return made
 
-    def packed(self, q: NDArray[np.uint8], bits: int, kind: int, shape: tuple[int, ...]) -> Any:
-        """A constant of numbers with fewer than 8 bits, of MIL's DataType `kind`."""
-        return self._stored(packed_bits(q, bits), kind, shape)
-
-    def _stored(self, data: bytes, kind: int, shape: tuple[int, ...]) -> Any:
+    def stored(self, data: bytes, kind: int, shape: tuple[int, ...]) -> Any:
+        """A constant that is stored outside the specification, of MIL's DataType `kind`."""
         made = coremltools().proto.MIL_pb2.Value(type=tensor_type(kind, shape))
         made.blobFileValue.fileName, made.blobFileValue.offset = _BESIDE, len(self.blobs)
         self.blobs.append(data)
@@ -259,7 +256,7 @@ def operation(kind: str, name: str, type_: Any, inputs: Mapping[str, str]) -> An
 
 
 def constant(name: str, value: Any) -> Any:
-    """A constant of that name, whose value `CoremlPackage.value` or `packed` made."""
+    """A constant of that name, whose value `CoremlPackage.value` or `stored` made."""
     made = operation("const", name, value.type, {})
     made.attributes["val"].CopyFrom(value)
     return made

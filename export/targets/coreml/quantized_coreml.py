@@ -169,7 +169,7 @@ class _MilRewriting:
 
     def w4(self, name: str, made: QuantizedWeights, shape: tuple[int, ...]) -> Any:
         """Two numbers in a byte, a scale for each block of input channels."""
-        packed = self.package.packed((made.q & 15).astype(np.uint8), 4, mil.INT4, shape)
+        packed = self.package.stored(mil.packed_bits((made.q & 15).astype(np.uint8), 4), mil.INT4, shape)
         scale = made.scale.reshape(shape[0], -1, *(1 for _ in shape[2:]))
         data = self.constant(f"{name}__codes", packed)
         inputs = {"data": data, "scale": self.constant(f"{name}__scales", self.package.value(scale))}
@@ -181,7 +181,7 @@ class _MilRewriting:
             indices = np.frombuffer(mil.packed_bits(made.indices, bits), np.uint8)
             values = {"indices": indices, "lut": made.table, "shape": np.array(shape, np.uint32)}
             return self.constexpr("constexpr_lut_to_dense", name, shape, values)
-        packed = self.package.packed(made.indices, bits, _UNSIGNED[bits], shape)
+        packed = self.package.stored(mil.packed_bits(made.indices, bits), _UNSIGNED[bits], shape)
         table = made.table.reshape(*(1 for _ in shape), -1, 1)
         indices = self.constant(f"{name}__indices", packed)
         inputs = {"indices": indices, "lut": self.constant(f"{name}__table", self.package.value(table))}

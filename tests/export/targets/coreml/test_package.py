@@ -20,6 +20,7 @@ from pocketprior.export.targets.coreml.coreml_package import (
     constant,
     coremltools,
     functions,
+    packed_bits,
     raise_version,
     write_package,
 )
@@ -99,7 +100,7 @@ def test_constants_come_back(array: np.ndarray) -> None:
 @given(st.lists(st.integers(0, 15), min_size=1, max_size=40))
 def test_four_bits_are_packed_lowest_first(codes: list[int]) -> None:
     package = CoremlPackage(None)
-    value = package.packed(np.array(codes, np.uint8), 4, INT4, (len(codes),))
+    value = package.stored(packed_bits(np.array(codes, np.uint8), 4), INT4, (len(codes),))
     data = package.blobs[value.blobFileValue.offset]
     assert len(data) == -(-len(codes) // 2)
     assert [data[i // 2] >> 4 * (i % 2) & 15 for i in range(len(codes))] == codes
