@@ -20,7 +20,6 @@ from ...core.files import write_text
 from ...core.markdown import Panel, Point, scatter, table
 from ...core.photo.io import read
 from ...core.photo.listing import released_photos
-from ...core.training.evaluation.score import square
 from ..limits import LARGEST_OVERLAP
 from .candidates import (
     DESIGN_PRECISIONS,
@@ -94,7 +93,7 @@ def design_page(
     photos = _photos(data, limit)
     damaging = [damage for damage in DAMAGES if damage.name != CLEAN]
     damaged = [damaging[i % len(damaging)](photos[i % len(photos)]) for i in range(_CALIBRATION)]
-    calibration = [square(image, _CALIBRATION_SIDE) for image in damaged]
+    calibration = [_centre(image, _CALIBRATION_SIDE) for image in damaged]
     networks, costs = list[NetworkFiles](), dict[str, DesignCosts]()
     with tempfile.TemporaryDirectory() as temporary:
         for name, path in (*candidates, *baselines):
@@ -125,12 +124,17 @@ def _photos(data: Path, limit: int) -> list[Image]:
     paths = released_photos(data, split="val")
     images = [read(path).pixels for path in paths]
     fitting = (image for image in images if image.dtype == np.uint8 and min(image.shape[:2]) >= _PHOTO_SIDE)
-    large = [square(image, _PHOTO_SIDE) for image in fitting]
+    large = [_centre(image, _PHOTO_SIDE) for image in fitting]
     if not large:
         raise UsageError(
             f"'{data}' has no released validation photo of {_PHOTO_SIDE} x {_PHOTO_SIDE} pixels or more; add one"
         )
     return [large[i * len(large) // limit] for i in range(limit)] if limit < len(large) else large
+
+
+def _centre(image: Image, side: int) -> Image:
+    top, left = ((size - side) // 2 for size in image.shape[:2])
+    return image[top : top + side, left : left + side].copy()
 
 
 def plot(found: MeasuredDesigns) -> str:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from ...core.errors import UsageError
 from ...core.models import checkpoints
@@ -100,17 +99,14 @@ def check_prior(paths: Sequence[Path]) -> None:
     }
     for path, other in zip(paths[1:], others, strict=True):
         for part in advice:
-            ours, theirs = (_shared_part(checkpoint, part) for checkpoint in (first, other))
+            parts = (checkpoint.part(part) for checkpoint in (first, other))
+            ours, theirs = ({name: own[name] for name in own if not is_factor(name)} for own in parts)
             different = checkpoints.misfits(ours, theirs) or [n for n in ours if not ours[n].equal(theirs[n])]
             if different:
                 raise UsageError(
                     f"{path} and {paths[0]} do not share their {part} (the weight '{different[0]}' differs); "
                     f"{advice[part]}"
                 )
-
-
-def _shared_part(checkpoint: checkpoints.Checkpoint, part: str) -> dict[str, Any]:
-    return {name: tensor for name, tensor in checkpoint.part(part).items() if not is_factor(name)}
 
 
 def join(packs: Sequence[Path], folder: Path, *, name: str) -> Manifest:

@@ -44,12 +44,7 @@ class Palette(NamedTuple):
     """Weights as indices into a table of values."""
 
     indices: NDArray[np.uint8]  # of the shape of the weights
-    table: NDArray[np.float32]  # (2^bits,), ascending
-
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """The float weights that a runtime computes with."""
-        return self.table[self.indices]
+    table: NDArray[np.float32]  # (2^bits,), ascending; a runtime computes with table[indices]
 
 
 def quantized_package(
@@ -146,7 +141,7 @@ class _MilRewriting:
             made = self.constexpr("constexpr_cast", name, array.shape, values)
         elif precision in PALETTES:
             kept = palette(array, PALETTES[precision])
-            made, new = self.palette(name, kept, PALETTES[precision]), kept.weights
+            made, new = self.palette(name, kept, PALETTES[precision]), kept.table[kept.indices]
         else:
             q = quantize_weights(array, precision)
             made, new = (self.w4 if precision == "w4" else self.w8)(name, q, array.shape), dequantize(q, array.shape)
