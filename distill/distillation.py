@@ -54,8 +54,7 @@ class DistillRun(Generic[R]):
 class DistillStage(TrainingStage):
     """Trains a student of the system's teacher; see `TrainingStage`.
 
-    A method is a subclass in a module of its name, which calls the class METHOD. steps: of the student, if they are not
-    some of the teacher's.
+    A method is a subclass in a module of its name, called METHOD there. steps: of the student, if not of the teacher's.
     """
 
     method: ClassVar[str]  # the name in the facts of its checkpoints
@@ -190,18 +189,11 @@ def distill_recipe(
     task: str | None = None,
     settings: Sequence[str] = (),
 ) -> DistillRecipe:
-    """The recipe of a method.
+    """The recipe of a method of `DISTILL_METHODS`: that in the file `path` (.toml or .json), or the method's default.
 
-    Args:
-        method: A name of `DISTILL_METHODS`.
-        path: A recipe file (.toml or .json); None for the method's default.
-        sampling_steps: Steps of the student.
-        task: What damages the photos, one of `degradations.TASKS`; None for the recipe's.
-        settings: Changes, "name=value", applied last; see `Recipe.with_settings`.
-
-    Raises:
-        UsageError: For an unknown name or a value that does not fit.
-        TrainingError: For a file that is not a recipe of this method.
+    `sampling_steps` are those of the student, `task`, one of `degradations.TASKS`, is what damages the photos; None for
+    the recipe's. `settings` are changes, "name=value", applied last; see `Recipe.with_settings`. Raises UsageError for
+    an unknown name or a value that does not fit, TrainingError for a file that is not a recipe of this method.
     """
     return configured(method_of(method).default, path, settings, sampling_steps=sampling_steps, task=task)
 
@@ -215,7 +207,6 @@ def method_of(name: str) -> type[DistillStage]:
 
 
 def _checkpoint_in(place: Path) -> Path:
-    """The checkpoint in a run folder, or the file itself."""
     return place / CHECKPOINT_NAME if place.is_dir() else place
 
 

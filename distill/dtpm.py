@@ -87,7 +87,6 @@ class DtpmSystem(DistillSystem):
         return (base + GAIN * texture).float()
 
     def _inputs(self, model: Dtpm, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The damaged images, the noise and the code of a batch."""
         damaged, noise = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("damaged", "noise"))
         return damaged, noise, noisy_code(partial(model.encode, self.encoder), batch)
 

@@ -1,7 +1,6 @@
 """The cost and quality of few steps as one page of tables: teachers and their students on held-back photos.
 
-Every checkpoint in the folder whose facts name a method is a student; its teacher is the model of the same system that
-was not distilled.
+Every checkpoint in the folder whose facts name a method is a student; its teacher is its system's undistilled model.
 """
 
 from __future__ import annotations
@@ -56,19 +55,11 @@ def students_page(
     photos: int = 0,
     made_by: str = "students_page",
 ) -> str:
-    """Measure every student and its teacher; the page as Markdown.
+    """Measure every student and its teacher; the page, which names the command `made_by`, as Markdown.
 
-    Args:
-        data: Folder of photos with a manifest.csv; its `val` rows are used.
-        teachers: Folder of the teachers' run folders: `task`, "diffir" and "semantic".
-        students: Folder of the students' run folders.
-        task: The task of the DTPM.
-        side: Of the centre squares that are restored, pixels.
-        photos: How many held-back photos to use; 0 for all.
-        made_by: The command that the page names.
-
-    Raises:
-        CheckpointError: For a damaged checkpoint, or a teacher among the students.
+    `data` is a folder of photos with a manifest.csv, of whose `val` rows the first `photos` are used, 0 for all, and of
+    those the centre squares, `side` pixels. `students` holds their run folders, `teachers` those of the teachers:
+    `task`, of the DTPM, "diffir" and "semantic". Raises CheckpointError for a damaged one, or a teacher among students.
     """
     listed = [row for row in clean_photos(data, split="val", use="any") if row.set != "dreambooth"]
     chosen = listed[: photos or len(listed)]
@@ -121,7 +112,6 @@ def _section(system: DistillSystem, students: Sequence[StudentRun], photos: Sequ
 def _rows(
     system: DistillSystem, chains: Sequence[tuple[str, nn.Module, Steps]], photos: Sequence[Image]
 ) -> list[MethodFigures]:
-    """The figures and the seconds of each (name, model, steps)."""
     found = cases(photos, system.task)
     timed = [system.timed(model, steps, TIMED_SIDE) for _, model, steps in chains]
     times, chain_times = (cpu_seconds(calls) for calls in zip(*timed, strict=True))

@@ -151,7 +151,6 @@ def _states(run: DistillRun[TrajectoryRecipe], kept: Steps, batch: dict[str, Ten
 
 
 def _hash(run: DistillRun[TrajectoryRecipe], kept: Steps, count: int) -> str:
-    """Of the teacher's weights and of everything else that determines the path."""
     recipe, system = run.recipe, run.system
     steps, precision = system.steps(recipe.teacher_steps), resolve(recipe.precision, run.device)
     facts = (steps, kept, system.task, count, recipe.crop, recipe.seed, precision)

@@ -49,11 +49,8 @@ __all__ = [
 BUILD_STATE = "build.json"
 _MODEL = "model.safetensors"
 _PHOTOS = 2  # of the reference, unless the recipe names some
-_CHECKED = {
-    "export": export,
-    "quantize": quantize,
-    "parity record": record,
-}  # steps whose options can be checked before
+# Steps whose options can be checked before.
+_CHECKED = {"export": export, "quantize": quantize, "parity record": record}
 
 Execute = Callable[[Sequence[str]], int]  # arguments of `pocketprior` -> exit code
 
@@ -137,7 +134,6 @@ class BuildRecipe:
 
 
 def _kind_of(system: str, stage: str) -> str:
-    """The kind of checkpoint that a stage trains."""
     whole = {"dtpm": ("adapters", "finish"), "diffir": ("joint", "adversarial"), "gen2res": ("base", "constrain")}
     if stage in whole.get(system, ()):
         return system
@@ -221,7 +217,6 @@ def check_steps(recipe: BuildRecipe, steps: Sequence[BuildStep]) -> None:
 
 @contextmanager
 def _naming(place: str) -> Iterator[None]:
-    """Let an error name the place in the recipe."""
     try:
         yield
     except PocketPriorError as error:
@@ -316,14 +311,11 @@ def planned(recipe: Path, folder: Path | None = None) -> list[BuildStep]:
 
 
 def build(recipe: Path, folder: Path | None = None) -> int:
-    """Run a build from photos to proved packs; the same call resumes one that was stopped.
+    """Run a build from photos to proved packs, or resume one; 0, or the exit code of the first step that failed.
 
     Args:
         recipe: A TOML file (docs/build.md).
         folder: Of the build; None for that of the recipe's name, next to it.
-
-    Returns:
-        0, or the exit code of the first step that failed.
 
     Raises:
         UsageError: The recipe, or an option in it, is wrong, or a finished step was made by another recipe.

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ from .targets.calibration import damaged_photos
 from .writer.facts import draft_manifest
 
 __all__ = ["RecordOptions", "Shot", "device_of", "environment", "exact", "record", "record_shots", "shots"]
-
 
 _FOLDER_PHOTOS = 4  # that are taken of a folder
 
@@ -98,10 +98,6 @@ class _Model:
         graphs = {name: _eager(self.graphs[name]) for name in graph_names(self.manifest, form)}
         return Restorer(self.manifest, graphs)
 
-    @property
-    def forms(self) -> tuple[str, ...]:
-        return ("split", "fused") if "fused" in self.graphs else ("split",)
-
 
 def record(
     checkpoint: Path,
@@ -110,7 +106,7 @@ def record(
     options: RecordOptions | None = None,
     sampling: SamplingOptions | None = None,
 ) -> ReferenceHeader:
-    """Record what a checkpoint makes of photos, as the reference for `pocketprior parity run`.
+    """Record what a checkpoint makes of photos, for `pocketprior parity run`; the facts of the file without its arrays.
 
     Args:
         checkpoint: A model.safetensors of any system.
@@ -119,9 +115,6 @@ def record(
         path: The .npz to write.
         options: How to record; None for the defaults.
         sampling: How the model samples, as in `export`.
-
-    Returns:
-        The facts that the file holds, but for its arrays.
 
     Raises:
         UsageError: An option does not fit the model.
@@ -132,10 +125,9 @@ def record(
         raise UsageError(f"-o '{path}' is in a folder that does not exist; make it first")
     source = source_of(checkpoint, sampling)
     opened = source.open() if options.tile is None else source.open().in_tiles(options.tile)
-    chosen = shots(_files(photos), opened, options.side)
-    teacher = None
-    if options.teacher is not None:
-        teacher = source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
+    files = (released_photos(p, split="val")[:_FOLDER_PHOTOS] if p.is_dir() else [p] for p in photos)
+    chosen = shots(list(chain.from_iterable(files)), opened, options.side)
+    teacher = options.teacher and source_of(options.teacher, replace(sampling, steps=options.teacher_steps)).open()
     return record_shots(opened, source.digest(), chosen, path, device=options.device, teacher=teacher)
 
 
@@ -187,19 +179,12 @@ def shots(paths: Sequence[Path], opened: Opened, side: int) -> list[Shot]:
     return found
 
 
-def _files(given: Sequence[Path]) -> list[Path]:
-    """The photos, and the first few of each folder."""
-    several = (released_photos(p, split="val")[:_FOLDER_PHOTOS] if p.is_dir() else [p] for p in given)
-    return [path for paths in several for path in paths]
-
-
 def _case(model: _Model, shot: Shot, writer: ReferenceWriter) -> ReferenceCase:
-    """One photo in every form."""
     tile = _tile(model.manifest, *shot.photo.shape[:2])
     settings = GoldenSettings(seed=shot.seed, strength=shot.strength, amount=shot.amount)
     calls: dict[str, tuple[ReferenceCall, ...]] = {}
     images: dict[str, str] = {}
-    for form in model.forms:
+    for form in ("split", "fused") if "fused" in model.graphs else ("split",):
         image, made = record_calls(model.restorer(form), shot.photo, **settings, tile=tile)
         keys = ((call.graph, writer.keys(call.inputs), writer.keys(call.outputs)) for call in made)
         calls[form] = tuple(ReferenceCall(*own, {}, {}) for own in keys)

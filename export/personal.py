@@ -1,7 +1,6 @@
 """The public function `personalize`: constrain the base of Gen2Res to an album of one subject and write a pack of it.
 
-The one module that trains and exports. Without an album of the subject, the base model generates one around the damaged
-photo first.
+The one module that trains and exports. Without an album, the base model generates one around the damaged photo first.
 """
 
 from __future__ import annotations
@@ -47,15 +46,12 @@ class PersonalizeOptions:
 
 
 def personalize(album: Path, folder: Path, options: PersonalizeOptions | None = None) -> Manifest:
-    """Fine-tune on an album of one subject and export a pack; the same call resumes an interrupted one.
+    """Fine-tune on an album and export a pack, whose manifest is returned; the same call resumes an interrupted one.
 
     Args:
-        album: Folder of clean photos; with `around`, the folder in which the album is generated.
+        album: Folder of clean photos of one subject; with `around`, the folder in which the album is generated.
         folder: Of the pack; it must not exist.
         options: How; None for the defaults.
-
-    Returns:
-        The manifest of the pack.
 
     Raises:
         UsageError: Options do not fit, or the album was made from another photo.

@@ -138,10 +138,7 @@ def quantized(
 
 
 def _feed(model: onnx.ModelProto, batch: Batch) -> dict[str, NDArray[np.float32]]:
-    """The inputs of a network for one image (1, 3, H, W): those of `image`, `luma` and `sigma` that it takes.
-
-    Raises UsageError for a network that takes anything else.
-    """
+    """The inputs of a network for one image (1, 3, H, W): those of `image`, `luma` and `sigma` that it takes."""
     luma = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), batch, axes=(0, 1))[:, np.newaxis]
     known = {"image": batch, "luma": luma, "sigma": np.full((1, 1, 1, 1), _BASELINE_SIGMA, np.float32)}
     names = [given.name for given in model.graph.input]

@@ -77,20 +77,12 @@ def design_page(
     tile: int = TIMED_TILE,
     keep: Path | None = None,
 ) -> None:
-    """Measure networks and write a page and its plot; the decision on an older page is kept.
+    """Measure networks and write a page, Markdown, and its plot; the decision on an older page is kept.
 
-    Args:
-        candidates: Names and checkpoints of predictors.
-        baselines: Names and ONNX files of networks that are only timed.
-        data: Folder of photos with a manifest.csv; its val split is taken.
-        out: The page, Markdown.
-        limit: Validation photos, evenly spaced.
-        rounds: Timed runs of each network.
-        tile: Edge of the tiles that are timed, pixels.
-        keep: Folder in which the files of every network are kept; None for no folder.
-
-    Raises:
-        UsageError: Names repeat, or the tile, the photos or the page are not what is needed.
+    Candidates are names and checkpoints of predictors, baselines those of ONNX files that are only timed. `limit`
+    photos, evenly spaced, are taken of the val split of `data`, a folder with a manifest.csv; each network is run
+    `rounds` times on tiles with edges of `tile` pixels. The files of every network are kept in the folder `keep`.
+    Raises UsageError where names repeat, or the tile, the photos or the page are not what is needed.
     """
     names = [name for name, _ in (*candidates, *baselines)]
     if len(set(names)) < len(names):

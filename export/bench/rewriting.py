@@ -32,7 +32,6 @@ REWRITE_RUNTIMES: dict[str, Callable[[Path], GraphRun]] = {
     "OpenVINO bf16": partial(open_openvino, arithmetic="bf16"),
 }
 
-
 Network = tuple[nn.Module, tuple[Tensor, ...]]  # of a system, and examples of its inputs
 
 NETWORKS: dict[str, Callable[[], Network]] = {

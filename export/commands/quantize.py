@@ -24,7 +24,7 @@ __all__ = ["add_arguments", "options_of", "run"]
 _BUDGET = "PSNR to the float pack that the worst photo keeps (%(default)s)"
 _SIZE = "of all graphs of one runtime, such as 4MB"
 _OBJECTIVE = "smallest graphs, or the most integer arithmetic (%(default)s)"
-_LEVEL = "one precision for every layer that can have it"
+_PRECISION = "one precision for every layer that can have it"
 _TO = f"comma-separated, of: {', '.join(TARGETS)} (%(default)s)"
 _PROBE = "on which layers are measured one at a time (%(default)s)"
 _SEARCH = "of the measurements, which an interrupted search resumes (default: OUT.search)"
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objective", choices=("size", "speed"), default="size", help=_OBJECTIVE)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--plan", type=Path, metavar="FILE", help="take this plan instead of searching for one")
-    chosen.add_argument("--level", dest="precision", choices=WEIGHT_PRECISIONS[1:], help=_LEVEL)
+    chosen.add_argument("--precision", choices=WEIGHT_PRECISIONS[1:], help=_PRECISION)
     parser.add_argument("--to", dest="targets", type=comma_separated, default=BASE_TARGET, metavar="TARGETS", help=_TO)
     parser.add_argument("--photos", type=whole_number, default=10, help="of each of the three groups (%(default)s)")
     parser.add_argument("--side", type=whole_number, default=192, help="pixels of their square crops (%(default)s)")

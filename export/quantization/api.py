@@ -68,15 +68,6 @@ class QuantizedPack(NamedTuple):
     problem: str  # why no pack was written, "" if it was
 
 
-class _Groups(NamedTuple):
-    """Photos to calibrate the int8 ranges on, to search a plan on, and to judge it by."""
-
-    calibration: list[DamagedPhoto]
-    search: list[DamagedPhoto]
-    held_back: list[DamagedPhoto]
-    probe: list[DamagedPhoto]  # small crops of some photos of the search
-
-
 def quantize(pack: Path, folder: Path, data: Path, options: QuantizeOptions | None = None) -> QuantizedPack:
     """Quantize a float32 pack so that the worst photo keeps the budget; no pack is written if none does.
 
@@ -99,15 +90,15 @@ def quantize(pack: Path, folder: Path, data: Path, options: QuantizeOptions | No
     manifest = Manifest.load(pack)
     for target in targets_of(options.targets):
         target.check(manifest)
-    groups = _groups(data, manifest.tasks[0], options)
+    calibration, looked_at, held_back, probed = _groups(data, manifest.tasks[0], options)
     measurements = options.search or folder.with_name(f"{folder.name}.search")
     measurements.mkdir(parents=True, exist_ok=True)
     plan = load_plan(options.plan) if options.plan else None
     if plan is not None:
         check_plan(plan, layers_of(load_graphs(pack, manifest), manifest))
-    floats = open_float(pack, groups.calibration)
+    floats = open_float(pack, calibration)
     if plan is None and options.precision is None:
-        probe, truth = float_results(pack, groups.probe), float_results(pack, groups.search)
+        probe, truth = float_results(pack, probed), float_results(pack, looked_at)
         known = Measurements(measurements / "measurements.jsonl", fingerprint(floats, probe, truth))
         plan, best_db = search(floats, probe, truth, options.budget_db, options.objective, known)
         if plan is None:
@@ -118,7 +109,7 @@ def quantize(pack: Path, folder: Path, data: Path, options: QuantizeOptions | No
             return QuantizedPack([], None, problem)
     if plan is not None:
         _write_plan(measurements, floats, plan)
-    judge = float_results(pack, groups.held_back)
+    judge = float_results(pack, held_back)
     with new_pack(folder) as place:
         made = _made(floats, plan, options, judge, place)
         if made.problem:
@@ -174,16 +165,15 @@ def _measured(
             try:
                 rows[name] = measure_pack(name, folder, judge, target)
             except UsageError as error:  # a processor without bf16
-                _log(f"{name} was not measured: {error}")
+                print(f"pocketprior: {name} was not measured: {error}", file=sys.stderr)
     return rows
 
 
 def _fastest(target: str, rows: Mapping[str, PackQuality], budget_db: float) -> str:
-    """The fastest offer of those that keep the budget, or of all if none does."""
     fitting = {name: row for name, row in rows.items() if row.worst_db >= budget_db}
     best = min(fitting or rows, key=lambda name: rows[name].seconds or 0.0)
     how = " of those that keep the budget" if fitting else "; none keeps the budget"
-    _log(f"{target}: {best} is the fastest here{how}")
+    print(f"pocketprior: {target}: {best} is the fastest here{how}", file=sys.stderr)
     return best
 
 
@@ -206,7 +196,6 @@ def _problem(options: QuantizeOptions, shipped: Sequence[PackQuality]) -> str:
 
 
 def _write_plan(folder: Path, pack: FloatPack, plan: PrecisionPlan) -> None:
-    """The plan, and what it means to each toolchain."""
     (folder / "plan.json").write_text(plan.text(), encoding="utf-8")
     for target in targets_of(TARGETS):
         if target.plan:
@@ -215,21 +204,15 @@ def _write_plan(folder: Path, pack: FloatPack, plan: PrecisionPlan) -> None:
             (folder / f"{toolchain}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _groups(data: Path, task: str, options: QuantizeOptions) -> _Groups:
-    """Three groups of photos, dealt out in turn."""
+def _groups(data: Path, task: str, options: QuantizeOptions) -> list[list[DamagedPhoto]]:
+    """Photos to calibrate on, to search on, to judge a plan by, dealt in turn; small crops of some of the search."""
     paths = released_photos(data, split="val")
     if len(paths) < LEAST_PHOTOS:
         raise UsageError(
             f"'{data}' has {len(paths)} photos to quantize with; expected at least {LEAST_PHOTOS}, one each for "
             "calibration, search and proof"
         )
-    calibration, looked_at, held_back = (paths[first::3][: options.photos] for first in range(3))
+    groups = [paths[first::3][: options.photos] for first in range(3)]
     photos, side = options.probe
-    return _Groups(
-        *(damaged_photos(group, task, options.side) for group in (calibration, looked_at, held_back)),
-        probe=damaged_photos(looked_at[:photos], task, side),
-    )
-
-
-def _log(text: str) -> None:
-    print(f"pocketprior: {text}", file=sys.stderr)
+    probed = damaged_photos(groups[1][:photos], task, side)
+    return [*(damaged_photos(group, task, options.side) for group in groups), probed]

@@ -62,19 +62,16 @@ def float_results(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatResults:
 def errors(folder: Path, truth: FloatResults, form: str) -> list[float]:
     """Mean squared difference of each restored photo from that of the float pack, on the scale 0 to 1."""
     restorer = Restorer.from_pack(folder, graphs=form, threads=1)
-    return [
-        _difference(restorer(photo.damaged, seed=photo.seed), restored)
-        for photo, restored in zip(truth.photos, truth.restored, strict=True)
-    ]
+    restored = [restorer(photo.damaged, seed=photo.seed) for photo in truth.photos]
+    return list(map(_difference, restored, truth.restored))
 
 
 def measure_pack(name: str, folder: Path, truth: FloatResults, target: Target) -> PackQuality:
     """Restore the photos with the pack in `folder`; errors are those of the worse of its forms."""
     manifest = Manifest.load(folder)
     found = [_restored(folder, truth.photos, target.runtime, form) for form in forms_of(manifest)]
-    differences = [
-        max(_difference(restored[i], truth.restored[i]) for restored, _ in found) for i in range(len(truth.photos))
-    ]
+    by_form = [map(_difference, restored, truth.restored) for restored, _ in found]
+    differences = [max(each) for each in zip(*by_form, strict=True)]
     files = {manifest.graph_file(name, target.name) for name in manifest.graphs}
     files |= {part for name in manifest.graphs for part in manifest.graph_parts(name, target.name)}
     restored, seconds = found[0]

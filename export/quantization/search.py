@@ -41,7 +41,6 @@ __all__ = [
     "OBJECTIVES",
     "Choice",
     "Measurements",
-    "SearchResult",
     "fingerprint",
     "least_error",
     "predicted",
@@ -67,13 +66,6 @@ class Choice(NamedTuple):
 
 
 Choices = Mapping[str, Mapping[str, Choice]]  # layer -> precision -> its cost and errors
-
-
-class SearchResult(NamedTuple):
-    """What a search found."""
-
-    plan: PrecisionPlan | None  # one that keeps the budget on the photos of the search, None if nothing does
-    worst_db: float  # PSNR to the float pack of the worst photo under the plan; without one at best, maybe predicted
 
 
 class Measurements:
@@ -121,11 +113,12 @@ def search(
     budget_db: float,
     objective: str,
     measurements: Measurements,
-) -> SearchResult:
+) -> tuple[PrecisionPlan | None, float]:
     """The cheapest plan found under which every photo of `truth` keeps `budget_db` and MARGIN_DB to the float pack.
 
     Layers are measured one at a time on `probe`; a few small photos do, as the plan is measured on `truth`. The
-    objective is "size", or "speed" for as much integer arithmetic as possible; `measurements` are extended.
+    objective is "size", or "speed" for as much integer arithmetic as possible; `measurements` are extended. Returns the
+    plan, None if nothing keeps the budget, and the PSNR of the worst photo; without a plan at best, maybe predicted.
     """
     choices = sensitivity(pack, probe, objective, measurements)
     wanted = mean_square(budget_db + MARGIN_DB)
@@ -143,7 +136,7 @@ def search(
             failed = limit
         limit = _next_limit(limit, wanted / worst, kept[0] if kept else None, failed)
     if kept is None:
-        return SearchResult(None, best if best > -math.inf else decibels(least_error(choices)))
+        return None, best if best > -math.inf else decibels(least_error(choices))
     plan = PrecisionPlan(
         format=PLAN_FORMAT,
         made_for=fingerprint(pack),
@@ -154,14 +147,11 @@ def search(
         levels=kept[1],
         weights={layer.name: layer.digest for layer in pack.layers},
     )
-    return SearchResult(plan, decibels(kept[2]))
+    return plan, decibels(kept[2])
 
 
 def _next_limit(limit: float, room: float, kept: float | None, failed: float) -> float:
-    """Tighter until a plan keeps the budget, then between the loosest limit that did and the tightest that did not.
-
-    `room` is the allowed error over that of the plan of `limit`.
-    """
+    """Tighter until a plan keeps the budget, then between the loosest limit that did and the tightest that did not."""
     if kept is None:
         return limit * min(0.9, room)
     if failed < math.inf:

@@ -107,6 +107,8 @@ class DiffirSource(CheckpointSource):
         graphs = diffir_graphs(model, self.gain)
         task = checkpoint.facts["task"]
         steps, multiple = model.config.steps, model.multiple_of
+        windows = dict.fromkeys(graphs, self.window) | {"encode": TileWindow(_MEANS_EDGE, 0)}
+        del windows["denoise"]  # which does not run on tiles
         facts = {
             "model": "diffir",
             "tasks": (task,),
@@ -120,21 +122,15 @@ class DiffirSource(CheckpointSource):
             "residual_scale": 1.0,
             "gain": self.gain,
             "conditions": None,
-            # All but that of denoise, which does not run on tiles.
-            "receptive_field": {
-                name: TileWindow(_MEANS_EDGE, 0) if name == "encode" else self.window
-                for name in graphs
-                if name != "denoise"
-            },
+            "receptive_field": windows,
         }
         return Opened(graphs, facts, _about(task, steps), TASKS[task])
 
 
 def _about(task: str, steps: int) -> ModelWords:
     return ModelWords(
-        what=f"A DiffIR restorer for the task {task}: an estimator and a diffusion model of a prior vector, one"
-        f" for the whole photo, and a transformer that restores the photo under it. {steps} deterministic "
-        "steps",
+        what=f"A DiffIR restorer for the task {task}: an estimator and a diffusion model of a prior vector, one for "
+        f"the whole photo, and a transformer that restores the photo under it. {steps} deterministic steps",
         strength="Strength 0 gives the photo as it is, strength 1 what the model makes of it, numbers between them"
         " the share of the way.",
         training="First the transformer with an estimator that sees the clean photo, then its twin that does not, "

@@ -67,10 +67,7 @@ def gen2res_graphs(denoiser: Denoiser, sampler: str, steps: Steps, gain: float) 
 
 @dataclass(frozen=True)
 class Gen2ResSource(CheckpointSource):
-    """A "gen2res" checkpoint: the base, or one that was constrained to an album.
-
-    A student has its own start and steps.
-    """
+    """A "gen2res" checkpoint: the base, or one constrained to an album. A student has its own start and steps."""
 
     sampler: str = "ddim"  # for few steps, or "ancestral", the paper's
     start: int = 0  # least level K of 1000 to which a photo is noised, its own noise counted; 0: that of its own noise
@@ -140,9 +137,8 @@ def _about(sampler: str, steps: int, *, album: bool) -> ModelWords:
     return ModelWords(
         what="A Gen2Res restorer, for noise, and for damage that noise covers: a diffusion model of clean photos, "
         f"entered at the photo, whose own noise is counted. Up to {steps} steps ({sampler})",
-        strength="Strength 0 gives the photo as it is, strength 1 what the model makes of it, numbers between them"
-        " the share of the way. Detail is generated, not measured: do not use it as evidence of what was "
-        "in the scene.",
+        strength="Strength 0 gives the photo as it is, strength 1 what the model makes of it, numbers between them the "
+        "share of the way. Detail is generated, not measured: do not use it as evidence of what was in the scene.",
         training=f"The clean photos alone, without pairs.{constrained}",
         limits="Damage that is not covered by noise stays, and detail that is covered is lost. The model looks "
         f"at all of a tile: large photos are restored in tiles of one size, blended.{private}",

@@ -57,15 +57,13 @@ def traced(graph: ModelGraph, multiple: int, tile: int | None = None) -> torch.e
     Heights and widths are any multiples of `multiple` pixels, unless `tile` is the only one.
     """
     height, width = (tile, tile) if tile else (multiple * side for side in _EXAMPLE)
-    units = [torch.export.Dim(f"{symbol}_units", min=1, max=2**16) for symbol in ("h", "w")]
-    sizes = {symbol: multiple * unit for symbol, unit in zip(("h", "w"), units, strict=True)}
+    sizes = {symbol: multiple * torch.export.Dim(f"{symbol}_units", min=1, max=2**16) for symbol in ("h", "w")}
     shapes = {
         name: {axis: sizes[s] for axis, s in enumerate(spec.shape) if isinstance(s, str)} or None
         for name, spec in graph.inputs.items()
     }
     free = tile is None and any(shapes.values())
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # PyTorch warns about its own deprecations
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():  # PyTorch warns about its own deprecations
         example = graph.example(height, width)
         return torch.export.export(graph.module, (), example, dynamic_shapes=shapes if free else None)
 

@@ -72,52 +72,37 @@ class Offer(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """One kind of graph file, and how it is written.
+    """One kind of graph file, and how it is written."""
 
-    Attributes:
-        name: As the manifest and `--to` have it.
-        runtime: Name of the runtime in `runtimes/` that runs the files; it checks them when a pack is written.
-        precisions: Labels that graphs can have; "w8+bf16" computes in bf16 what is not integer.
-        emit: Writes all graphs of a float pack into a folder: (pack, layer -> precision, folder, label).
-        write: Writes one traced graph in float32 into a folder; None where `emit` can start from the ONNX graphs.
-        join: Writes the graphs of packs of one task each into one pack's folder; None where tasks cannot share a pack.
-        check: Raises UsageError for a float pack that `emit` cannot start from.
-        offers: The ways in which `quantize` may write a plan: (label, layer -> precision) -> offers by their label, of
-            which the fastest is shipped; None for `emit` itself.
-        baselines: Labels of float files that `quantize` measures next to several offers.
-        plan: What a plan means to the target's own quantizer: (pack, layer -> precision) -> its name and JSON.
-        timed: Whether speed can be measured here: not where an interpreter stands in for the runtime.
-        deployment_targets: Operating systems that the files can be made for, and the version of the format each has.
-        default_deployment_target: The one that is taken if none is named.
-        joined_deployment_target: The only one whose files can hold several tasks, "" where all can.
-        needs: Weight precision -> the first version of the format that has it.
-        images: Whether graphs can take 8-bit images.
-    """
-
-    name: str
-    runtime: str
-    precisions: tuple[str, ...]
-    emit: Emit
+    name: str  # as the manifest and `--to` have it
+    runtime: str  # name of the runtime in `runtimes/` that runs the files; it checks them when a pack is written
+    precisions: tuple[str, ...]  # labels that graphs can have; "w8+bf16" computes in bf16 what is not integer
+    emit: Emit  # writes all graphs of a float pack into a folder: (pack, layer -> precision, folder, label)
+    # Writes one traced graph in float32 into a folder; None where `emit` can start from the ONNX graphs.
     write: Callable[[GraphToWrite, Path], Written] | None = None
+    # Writes the graphs of packs of one task each into one pack's folder; None where tasks cannot share a pack.
     join: Callable[[Sequence[TaskPack], Path], Joined] | None = None
-    check: Callable[[Manifest], None] = lambda _: None
+    check: Callable[[Manifest], None] = lambda _: None  # raises UsageError for a pack that `emit` cannot start from
+    # The ways in which `quantize` may write a plan: (label, layer -> precision) -> offers by their label, of which the
+    # fastest is shipped; None for `emit` itself.
     offers: Callable[[str, Mapping[str, str]], dict[str, Offer]] | None = None
-    baselines: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()  # labels of float files that `quantize` measures next to several offers
+    # What a plan means to the target's own quantizer: (pack, layer -> precision) -> its name and JSON.
     plan: Callable[[FloatPack, Mapping[str, str]], tuple[str, dict[str, Any]]] | None = None
-    timed: bool = True
+    timed: bool = True  # whether speed can be measured here: not where an interpreter stands in for the runtime
+    # Operating systems that the files can be made for, and the version of the format each has.
     deployment_targets: Mapping[str, int] = field(default_factory=dict[str, int])
-    default_deployment_target: str = ""
-    joined_deployment_target: str = ""
-    needs: Mapping[str, int] = field(default_factory=dict[str, int])
-    images: bool = False
+    default_deployment_target: str = ""  # the one that is taken if none is named
+    joined_deployment_target: str = ""  # the only one whose files can hold several tasks, "" where all can
+    needs: Mapping[str, int] = field(default_factory=dict[str, int])  # weight precision -> first version that has it
+    images: bool = False  # whether graphs can take 8-bit images
 
 
 def target_of(name: str) -> Target:
     """The target of that name. Raises UnknownNameError."""
     if name not in TARGETS:
         raise UnknownNameError("target", name, TARGETS)
-    target: Target = import_module(f".{name}", __package__).TARGET
-    return target
+    return import_module(f".{name}", __package__).TARGET
 
 
 def targets_of(names: Sequence[str]) -> list[Target]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +24,8 @@ from ...core.errors import UsageError
 from ...core.pack.int8 import HISTOGRAM_BINS, QuantParams, clip_range, quant_params
 from ...core.pack.manifest import Manifest
 from ...core.photo.io import read
-from ...core.restore.restorer import FORMS, Graph, Restorer, graph_names
+from ...core.restore.reference import record_calls
+from ...core.restore.restorer import FORMS, Restorer, graph_names
 from . import BASE_TARGET
 from .weights import WeightLayer, initializers, layers_of, load_graphs, uses, weights_digest
 
@@ -129,8 +133,11 @@ def open_float(folder: Path, photos: Sequence[DamagedPhoto]) -> FloatPack:
     models = load_graphs(folder, manifest)
     feeds = calls(manifest, folder, photos)
     values = {name: ranges(model, feeds[name]) for name, model in models.items()}
-    layers, counts = layers_of(models, manifest), _operations(manifest, models, values)
-    operations = {layer.name: counts.get(layer.digest, 0) for layer in layers}
+    layers, counts = layers_of(models, manifest), Counter[str]()
+    for name in graph_names(manifest, forms_of(manifest)[0]):
+        if name != "predict" or "fused" not in models:  # it is part of the fused graph
+            counts += multiply_adds(models[name], values[name])
+    operations = {layer.name: counts[layer.digest] for layer in layers}
     return FloatPack(folder, manifest, models, layers, values, feeds, operations)
 
 
@@ -138,11 +145,10 @@ def calls(manifest: Manifest, folder: Path, photos: Sequence[DamagedPhoto]) -> d
     """The inputs of every graph while the photos are restored: states of real sampling at every noise level."""
     feeds: dict[str, list[GraphInputs]] = {name: [] for name in manifest.graphs}
     for form in forms_of(manifest):
-        opened = Restorer.from_pack(folder, graphs=form, threads=1)
-        restorer = Restorer(manifest, {name: _kept(graph, feeds[name]) for name, graph in opened.graphs.items()})
-        for number, photo in enumerate(photos):
-            amount = _AMOUNTS[number % len(_AMOUNTS)] if manifest.takes_amount else 1.0
-            restorer(photo.damaged, seed=photo.seed, amount=amount)
+        restorer = Restorer.from_pack(folder, graphs=form, threads=1)
+        for photo, amount in zip(photos, cycle(_AMOUNTS if manifest.takes_amount else (1.0,)), strict=False):
+            for call in record_calls(restorer, photo.damaged, seed=photo.seed, amount=amount)[1]:
+                feeds[call.graph].append(call.inputs)
     return feeds
 
 
@@ -176,15 +182,14 @@ def params_of(values: Range) -> QuantParams:
     return quant_params(values.least, values.largest)
 
 
-def multiply_adds(model: onnx.ModelProto, values: Mapping[str, Range]) -> dict[str, int]:
-    """Multiply-adds of the convolutions by the name of their weights, in the calls that `values` are from."""
-    weights = initializers(model)
-    found: dict[str, int] = {}
+def multiply_adds(model: onnx.ModelProto, values: Mapping[str, Range]) -> Counter[str]:
+    """Multiply-adds of the convolutions by the digest of their weights, in the calls that `values` are from."""
+    weights, found = initializers(model), Counter[str]()
     for node in uses(model):
         if node.op_type == "Conv":
-            shape = weights[node.input[1]].dims
-            positions = values[conv_arrays(model, node)[1]].values // shape[0]
-            found[node.input[1]] = found.get(node.input[1], 0) + positions * math.prod(shape)
+            tensor = weights[node.input[1]]
+            positions = values[conv_arrays(model, node)[1]].values // tensor.dims[0]
+            found[weights_digest(tensor)] += positions * math.prod(tensor.dims)
     return found
 
 
@@ -196,37 +201,12 @@ def conv_arrays(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[str, str]
     return node.input[0], following[0].output[0] if rectified else node.output[0]
 
 
-def _operations(
-    manifest: Manifest, models: Mapping[str, onnx.ModelProto], values: Mapping[str, Mapping[str, Range]]
-) -> dict[str, int]:
-    """Multiply-adds by the digest of the weights, in the form in which the pack is run."""
-    found: dict[str, int] = {}
-    for graph in graph_names(manifest, forms_of(manifest)[0]):
-        if graph == "predict" and "fused" in models:
-            continue  # it is part of the fused graph
-        weights = initializers(models[graph])
-        for name, count in multiply_adds(models[graph], values[graph]).items():
-            digest = weights_digest(weights[name])
-            found[digest] = found.get(digest, 0) + count
-    return found
-
-
-def _kept(graph: Graph, feeds: list[GraphInputs]) -> Graph:
-    def call(**inputs: np.ndarray) -> dict[str, np.ndarray]:
-        feeds.append({name: array.copy() for name, array in inputs.items()})
-        return graph(**inputs)
-
-    return call
-
-
 def _session(model: onnx.ModelProto, watched: Sequence[str]) -> onnxruntime.InferenceSession:
     """The graph with the watched arrays among its outputs."""
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
+    probed = deepcopy(model)
     known = {value.name for value in (*model.graph.input, *model.graph.output)}
-    probed.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in watched if name not in known
-    )
+    added = (name for name in watched if name not in known)
+    probed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in added)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1  # so that sums, and what follows from them, are the same everywhere
@@ -237,7 +217,6 @@ def _session(model: onnx.ModelProto, watched: Sequence[str]) -> onnxruntime.Infe
 def _arrays(
     session: onnxruntime.InferenceSession, watched: Sequence[str], feeds: Sequence[GraphInputs]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every watched array of every call."""
     for feed in feeds:
         asked = [name for name in watched if name not in feed]
         made = session.run(asked, dict(feed)) if asked else []

@@ -16,6 +16,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,8 @@ def convert_onnx(
     graph: ModelGraph, program: torch.export.ExportedProgram, path: Path, *, metadata: Mapping[str, str]
 ) -> tuple[Path, ...]:
     """Write `program`, what `traced` returns for `graph`, to `path`; returns files of weights, where they are large."""
-    with warnings.catch_warnings(), torch.no_grad():
-        # The exporter warns about its own deprecations and about optional packages.
-        warnings.simplefilter("ignore")
+    # The exporter warns about its own deprecations and about optional packages.
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         for chatty in ("torch.onnx", "onnxscript"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
         exported = torch.onnx.export(
@@ -129,8 +129,7 @@ def quantized_graph(
 
     `values` is what `ranges` returns for the graph; without it biases are not corrected, and int8 is impossible.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = deepcopy(model)
     rewriting = _OnnxRewriting(result, values)
     for weights, precision in graph_precisions(model, precisions).items():
         if precision != "fp32":
@@ -153,21 +152,18 @@ class _OnnxRewriting:
         self.gone: set[str] = set()
 
     def quantize(self, weights: str, precision: str) -> None:
-        """Put quantized weights in the place of the float ones."""
         array = numpy_helper.to_array(self.weights[weights])
         axis = channel_axis(self.nodes[weights][0], array.ndim)
         self.gone.add(weights)
         if precision == "fp16":
-            self.begin(
-                "Cast", [self.constant(f"{weights}/half", array.astype(np.float16))], weights, to=TensorProto.FLOAT
-            )
+            half = self.constant(f"{weights}/half", array.astype(np.float16))
+            self.begin("Cast", [half], weights, to=TensorProto.FLOAT)
             return
         made = quantize_weights(array, precision, axis)
         self.correct_biases(weights, dequantize(made, array.shape, axis) - array)
         {"w8": self.w8, "w4": self.w4, "int8": self.int8}[precision](weights, made, array.shape, axis)
 
     def begin(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Put a node at the start of the graph; its output."""
         self.start.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
@@ -191,10 +187,7 @@ class _OnnxRewriting:
         self.begin("Mul", [self.begin("Cast", [q], f"{weights}/float", to=TensorProto.FLOAT), scale], weights)
 
     def w4(self, weights: str, made: QuantizedWeights, shape: tuple[int, ...], axis: int) -> None:
-        """Two numbers in a byte, the first half in the low bits: -> q + 8 -> float -> * scale of the group.
-
-        The high bits are divided as floats, which is exact: OpenVINO 2026.4 rounds a BitShift to the nearest.
-        """
+        """Two numbers in a byte, the first half in the low bits: -> q + 8 -> float -> * scale of the group."""
         first_half, second_half = np.split((made.q + 8).astype(np.uint8).reshape(-1), 2)
         packed = self.constant(f"{weights}/q", first_half | (second_half << 4))
         low_mask = self.constant("low", np.array(0x0F, np.uint8))
@@ -208,6 +201,7 @@ class _OnnxRewriting:
         first = self.begin("Cast", [low], f"{weights}/first", to=TensorProto.FLOAT)
         high = self.begin("BitwiseAnd", [packed, high_mask], f"{weights}/high")
         second16 = self.begin("Cast", [high], f"{weights}/second16", to=TensorProto.FLOAT)
+        # Division as floats is exact; OpenVINO 2026.4 rounds a BitShift to the nearest.
         second = self.begin("Mul", [second16, sixteenth], f"{weights}/second")
         both = self.begin("Concat", [first, second], f"{weights}/both", axis=0)
         centred = self.begin("Sub", [both, eight], f"{weights}/centred")
@@ -306,7 +300,6 @@ class _OnnxRewriting:
         return helper.make_node("DequantizeLinear", [f"{name}/q", *self.params(name)], [f"{name}/float"])
 
     def params(self, name: str) -> tuple[str, str]:
-        """Scale and zero point of an array, as constants."""
         scale, zero_point = params_of(self.values[name])
         return (
             self.constant(f"{name}/scale", np.array(scale, np.float32)),
@@ -315,7 +308,6 @@ class _OnnxRewriting:
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], ends: Iterable[str]) -> list[onnx.NodeProto]:
-    """The nodes whose outputs are used, in the same order."""
     used, kept = set(ends), list[onnx.NodeProto]()
     for node in reversed(nodes):
         if used & {*node.output}:

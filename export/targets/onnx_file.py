@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
@@ -78,8 +79,7 @@ def write_graph(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
 
 def shared_onnx(model: onnx.ModelProto, store: ConstantStore, file: str = SHARED["onnx"]) -> onnx.ModelProto:
     """The graph with its large constants in `store`, which is to be written to `file` in the same folder."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = deepcopy(model)
     for tensor in result.graph.initializer:
         if len(tensor.raw_data) >= _LEAST_SHARED:
             facts = {"location": file, "offset": store.offset(tensor.raw_data), "length": len(tensor.raw_data)}

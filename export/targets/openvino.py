@@ -58,17 +58,11 @@ def write_ir(
     *,
     fp16: bool = True,
 ) -> None:
-    """Write a float ONNX graph as IR with its layers at the given precisions.
+    """Write a float ONNX graph as IR, the .xml `path` and a .bin next to it; `fp16`: float weights in 16 bits.
 
-    Args:
-        model: The float graph.
-        precisions: Digest of the weights -> precision.
-        scales: Of int8: what `ranges` returns for the graph, or calls of the graph from which NNCF finds them.
-        path: The .xml; the .bin goes next to it.
-        fp16: Whether float weights are stored in 16 bits.
-
-    Raises:
-        MissingExtraError: openvino is not installed, or nncf where it is to find the scales.
+    `precisions` are by the digest of the weights. `scales` are those of int8: what `ranges` returns for the graph, or
+    calls of the graph from which NNCF finds them. Raises MissingExtraError if openvino is not installed, or nncf where
+    it is to find the scales.
     """
     try:
         import openvino

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from ...core.errors import UsageError
 from ...core.models import checkpoints
@@ -37,7 +36,7 @@ def export(
     options: PackOptions | None = None,
     sampling: SamplingOptions | None = None,
 ) -> Manifest:
-    """Write a pack from trained checkpoints.
+    """Write a pack from trained checkpoints; returns its manifest.
 
     Args:
         checkpoints: A model.safetensors of any system, or those of several DTPMs that share their prior, one per task.
@@ -45,9 +44,6 @@ def export(
         data: Folder of clean photos; of a data folder its `val` photos are taken.
         options: What the pack holds; None for float32 ONNX graphs.
         sampling: How the model samples; None for the defaults of its system.
-
-    Returns:
-        The manifest of the pack.
 
     Raises:
         UsageError: The checkpoints cannot share a pack, or one cannot have these options.
@@ -66,8 +62,7 @@ def export(
 def write_tasks(sources: Sequence[DtpmSource], folder: Path, photos: Sequence[Path], options: PackOptions) -> Manifest:
     """Export checkpoints of several tasks around one prior to one pack; as `write_pack`.
 
-    The first checkpoint is the task that is run where none is named. Raises UsageError for checkpoints that do not
-    share what they must.
+    The first checkpoint is the task that is run where none is named. Raises UsageError as `check_prior` and `join` do.
     """
     check_prior([source.model for source in sources])
     options = replace(options, deployment_target=_deployment_target(options), name=options.name or folder.name)
@@ -104,17 +99,14 @@ def check_prior(paths: Sequence[Path]) -> None:
     }
     for path, other in zip(paths[1:], others, strict=True):
         for part in advice:
-            ours, theirs = (_shared_part(checkpoint, part) for checkpoint in (first, other))
+            parts = (checkpoint.part(part) for checkpoint in (first, other))
+            ours, theirs = ({name: own[name] for name in own if not is_factor(name)} for own in parts)
             different = checkpoints.misfits(ours, theirs) or [n for n in ours if not ours[n].equal(theirs[n])]
             if different:
                 raise UsageError(
                     f"{path} and {paths[0]} do not share their {part} (the weight '{different[0]}' differs); "
                     f"{advice[part]}"
                 )
-
-
-def _shared_part(checkpoint: checkpoints.Checkpoint, part: str) -> dict[str, Any]:
-    return {name: tensor for name, tensor in checkpoint.part(part).items() if not is_factor(name)}
 
 
 def join(packs: Sequence[Path], folder: Path, *, name: str) -> Manifest:

@@ -76,10 +76,8 @@ def filed(manifest: Manifest, target: str, written: Mapping[str, Written]) -> Ma
     for name, spec in manifest.graphs.items():
         new = written[name]
         files = {**spec.files, target: {**spec.files.get(target, {}), new.label: new.file}}
-        parts = (
-            {**spec.parts, target: {**spec.parts.get(target, {}), new.label: new.parts}} if new.parts else spec.parts
-        )
-        graphs[name] = replace(spec, files=files, parts=parts)
+        parts = {target: {**spec.parts.get(target, {}), new.label: new.parts}} if new.parts else {}
+        graphs[name] = replace(spec, files=files, parts={**spec.parts, **parts})
     first = {name: new.label for name, new in written.items()}
     return replace(manifest, graphs=graphs, precision={target: first, **manifest.precision})
 
@@ -97,10 +95,7 @@ def assembled(source: Path, folder: Path, manifest: Manifest) -> Manifest:
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What a pack holds.
-
-    Raises UnknownNameError and UsageError for what does not exist or does not go together.
-    """
+    """What a pack holds. Raises UnknownNameError and UsageError for what does not exist or does not go together."""
 
     name: str = ""  # of the pack, "" for that of its folder
     targets: Sequence[str] = (BASE_TARGET,)  # of TARGETS
@@ -144,20 +139,12 @@ class PackOptions:
 def write_pack(
     source: CheckpointSource, folder: Path, photos: Sequence[Path], options: PackOptions | None = None
 ) -> Manifest:
-    """Export one model to `folder`, which appears as a whole or not at all.
+    """Export one model to `folder`, which must not exist, and appears as a whole or not at all; returns the manifest.
 
-    Args:
-        source: The checkpoint, and how it is to sample.
-        folder: Of the pack; it must not exist.
-        photos: Clean ones; the first, damaged, gives the golden restoration, all give 8 bits their ranges.
-        options: What the pack holds; None for float32 ONNX graphs.
-
-    Raises:
-        UsageError: The model cannot be packed with these options.
-        CheckpointError: The checkpoint cannot be read.
-        PhotoWriteError: `folder` exists or cannot be written.
-        GraphError: The packed graphs do not do what PyTorch does.
-        MissingExtraError: The toolchain of a target is not installed.
+    Photos are clean; the first, damaged, gives the golden restoration, all give 8 bits their ranges. Without options
+    the pack holds float32 ONNX graphs. Raises UsageError for a model that cannot be packed with these options,
+    CheckpointError for one that cannot be read, PhotoWriteError where `folder` exists or cannot be written, GraphError
+    where the packed graphs do not do what PyTorch does, MissingExtraError without the toolchain of a target.
     """
     options = options or PackOptions()
     check_place(folder)
@@ -176,13 +163,11 @@ def write_pack(
 
 
 def _opened(source: CheckpointSource, options: PackOptions) -> Opened:
-    """The model as the options want it. Raises UsageError for what it cannot have."""
     opened = source.open()
     if not options.fused:
         if "fused" not in opened.graphs:
             raise UsageError(f"--split was given; this {opened.facts['model']} has no fused graph: leave it out")
-        fields = _without_fused(opened.facts["receptive_field"])
-        facts = {**opened.facts, "receptive_field": fields}
+        facts = {**opened.facts, "receptive_field": _without_fused(opened.facts["receptive_field"])}
         opened = replace(opened, graphs=_without_fused(opened.graphs), facts=facts)
     opened = opened if options.tile is None else opened.in_tiles(options.tile)
     size: Size = opened.facts["size"]

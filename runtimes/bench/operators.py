@@ -27,7 +27,7 @@ class OperatorTime(NamedTuple):
     nodes: int
     milliseconds: float  # of one call, in one thread: the sum over nodes of each node's median
     share: float  # of the time of all operators
-    macs: int  # multiply-adds of a call; 0 for operators other than convolutions
+    macs: int  # multiply-adds of a call, those of padded channels too; 0 for operators other than convolutions
 
 
 def operator_times(folder: Path, graph: str, *, side: int, rounds: int) -> list[OperatorTime]:

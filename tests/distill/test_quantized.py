@@ -84,6 +84,6 @@ def test_finished_run_is_exported_and_quantized(files: Files, tmp_path: Path, mo
     for seed in range(3):
         Image.fromarray(packs.photo(40, 48, seed=seed)).save(photos / f"{seed}.png")
     out = tmp_path / "int8"
-    words = ["--level", "int8", "--budget-db", "10", "--side", "32", "--photos", "1", "-o", str(out)]
+    words = ["--precision", "int8", "--budget-db", "10", "--side", "32", "--photos", "1", "-o", str(out)]
     assert main(["quantize", str(pack), "--data", str(photos), *words]) == 0
     assert Manifest.load(out).precision["onnx"]["fused"] == "int8"

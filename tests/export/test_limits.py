@@ -111,8 +111,8 @@ def test_a_plan_keeps_the_margin_and_is_looked_for_so_many_times(
 
     monkeypatch.setattr(searching, "together", together)
     monkeypatch.setattr(searching, "solve", solve)
-    found = search(opened, truth, truth, 40, "size", Measurements(tmp_path / "m", "x"))
-    assert (found.plan is not None) is kept
+    plan, _ = search(opened, truth, truth, 40, "size", Measurements(tmp_path / "m", "x"))
+    assert (plan is not None) is kept
     assert len(rounds) == limits.SEARCH_ROUNDS
 
 

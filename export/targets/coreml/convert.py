@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import redirect_stderr
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,8 @@ import torch
 from ....core.errors import UnknownNameError
 from ....core.limits import LARGEST_TILE
 from .. import GraphToWrite
-from .coreml_package import (
-    CoremlPackage,
-    bindings,
-    constant,
-    copy_of,
-    coremltools,
-    functions,
-    operation,
-    quiet,
-    replace_operations,
-    write_package,
-)
+from . import coreml_package as mil
+from .coreml_package import CoremlPackage
 
 __all__ = ["convert_coreml", "with_image_input"]
 
@@ -57,7 +48,7 @@ def convert_coreml(job: GraphToWrite, path: Path) -> None:
     package.spec.mlProgram.attributes.clear()
     for key in sorted(job.metadata):
         described.metadata.userDefined[key] = job.metadata[key]
-    write_package(with_image_input(package) if job.images else package, path)
+    mil.write_package(with_image_input(package) if job.images else package, path)
 
 
 def _side(job: GraphToWrite) -> Any:
@@ -65,21 +56,18 @@ def _side(job: GraphToWrite) -> Any:
     if job.tile is not None:
         return job.tile
     default = job.multiple * max(1, _DEFAULT_SIDE // job.multiple)
-    return coremltools().RangeDim(job.multiple, LARGEST_TILE // job.multiple * job.multiple, default=default)
+    return mil.coremltools().RangeDim(job.multiple, LARGEST_TILE // job.multiple * job.multiple, default=default)
 
 
 def _converted(job: GraphToWrite) -> CoremlPackage:
-    tools = coremltools()
-    inputs = [
-        tools.TensorType(
-            name=name, shape=[_side(job) if isinstance(s, str) else s for s in spec.shape], dtype=np.float32
-        )
-        for name, spec in job.graph.inputs.items()
-    ]
+    tools = mil.coremltools()
+    given = job.graph.inputs.items()
+    shapes = {name: [_side(job) if isinstance(s, str) else s for s in spec.shape] for name, spec in given}
+    inputs = [tools.TensorType(name=name, shape=shape, dtype=np.float32) for name, shape in shapes.items()]
     outputs = [tools.TensorType(name=name, dtype=np.float32) for name in job.graph.outputs]
     pipeline = tools.PassPipeline()
     pipeline.remove_passes(_MERGING)
-    with quiet(), redirect_stderr(StringIO()), tempfile.TemporaryDirectory() as folder:
+    with mil.quiet(), redirect_stderr(StringIO()), tempfile.TemporaryDirectory() as folder:
         model = tools.convert(
             _named(job.program),
             convert_to="mlprogram",
@@ -123,13 +111,13 @@ def with_image_input(package: CoremlPackage) -> CoremlPackage:
     result = package.copy()
     for described in result.spec.description.input:
         if described.name == _IMAGE:
-            array, image = copy_of(described.type.multiArrayType), described.type.imageType
+            array, image = deepcopy(described.type.multiArrayType), described.type.imageType
             image.colorSpace = _RGB
             image.height, image.width = array.shape[2:]
             if sizes := array.shapeRange.sizeRanges:
                 image.imageSizeRange.heightRange.CopyFrom(sizes[2])
                 image.imageSizeRange.widthRange.CopyFrom(sizes[3])
-    for function, block in functions(result.spec):
+    for function, block in mil.functions(result.spec):
         for value in function.inputs:
             if value.name == _IMAGE:
                 _scale_image(result, block, value.type)
@@ -139,9 +127,9 @@ def with_image_input(package: CoremlPackage) -> CoremlPackage:
 def _scale_image(package: CoremlPackage, block: Any, kind: Any) -> None:
     """Divide the input, 0 to 255, by 255: the numbers that arrays of 8-bit photos have, to the bit."""
     for op in block.operations:
-        for binding in bindings(op):
+        for binding in mil.bindings(op):
             if binding.name == _IMAGE:
                 binding.name = _SCALED
-    white = constant(_WHITE, package.value(np.array(np.float32(255))))
-    scaled = operation("real_div", _SCALED, kind, {"x": _IMAGE, "y": _WHITE})
-    replace_operations(block, [white, scaled, *block.operations])
+    white = mil.constant(_WHITE, package.value(np.array(np.float32(255))))
+    scaled = mil.operation("real_div", _SCALED, kind, {"x": _IMAGE, "y": _WHITE})
+    mil.replace_operations(block, [white, scaled, *block.operations])

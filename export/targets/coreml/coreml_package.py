@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,7 @@ from ....core.pack.mlpackage import ALIGNMENT, ELEMENTS, HEADER, MODEL_PATH, REC
 __all__ = [
     "CoremlPackage",
     "bindings",
-    "blocks",
     "constant",
-    "copy_of",
     "coremltools",
     "functions",
     "is_constant",
@@ -63,8 +62,7 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(level)
@@ -120,7 +118,7 @@ class CoremlPackage:
 
     def copy(self) -> CoremlPackage:
         """Another package, equal to this one."""
-        return CoremlPackage(copy_of(self.spec), list(self.blobs))
+        return CoremlPackage(deepcopy(self.spec), list(self.blobs))
 
     def array(self, value: Any) -> NDArray[Any]:
         """The constant as an array, of rank 0 for a number; a string as an array of str."""
@@ -138,7 +136,7 @@ class CoremlPackage:
         if isinstance(array, str):
             return _text(array)
         if array.size >= _IMMEDIATE and array.dtype not in (np.int32, np.uint32):
-            return self._stored(array.tobytes(), _NUMBERS[array.dtype], array.shape)
+            return self.stored(array.tobytes(), _NUMBERS[array.dtype], array.shape)
         made = coremltools().proto.MIL_pb2.Value(type=tensor_type(_NUMBERS[array.dtype], array.shape))
         tensor = made.immediateValue.tensor
         if array.dtype.type in _LISTS:
@@ -147,11 +145,8 @@ class CoremlPackage:
             tensor.bytes.values = array.tobytes()
         return made
 
-    def packed(self, q: NDArray[np.uint8], bits: int, kind: int, shape: tuple[int, ...]) -> Any:
-        """A constant of numbers with fewer than 8 bits, of MIL's DataType `kind`."""
-        return self._stored(packed_bits(q, bits), kind, shape)
-
-    def _stored(self, data: bytes, kind: int, shape: tuple[int, ...]) -> Any:
+    def stored(self, data: bytes, kind: int, shape: tuple[int, ...]) -> Any:
+        """A constant that is stored outside the specification, of MIL's DataType `kind`."""
         made = coremltools().proto.MIL_pb2.Value(type=tensor_type(kind, shape))
         made.blobFileValue.fileName, made.blobFileValue.offset = _BESIDE, len(self.blobs)
         self.blobs.append(data)
@@ -164,13 +159,6 @@ def packed_bits(q: NDArray[np.uint8], bits: int) -> bytes:
     return np.packbits(spread.reshape(-1).astype(np.uint8), bitorder="little").tobytes()
 
 
-def copy_of(message: Any) -> Any:
-    """A protocol buffer equal to this one."""
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
-
-
 def functions(spec: Any) -> Iterator[tuple[Any, Any]]:
     """Each function and its block, in the order of their names."""
     for name in sorted(spec.mlProgram.functions):
@@ -178,14 +166,9 @@ def functions(spec: Any) -> Iterator[tuple[Any, Any]]:
         yield function, function.block_specializations[function.opset]
 
 
-def blocks(spec: Any) -> Iterator[Any]:
-    """The block of each function, in the order of their names."""
-    return (block for _, block in functions(spec))
-
-
 def stored_values(spec: Any) -> Iterator[Any]:
     """Every constant that is stored outside the specification, in the order of the program."""
-    for block in blocks(spec):
+    for _, block in functions(spec):
         for op in block.operations:
             values = [op.attributes[name] for name in sorted(op.attributes)]
             for name in sorted(op.inputs):
@@ -273,7 +256,7 @@ def operation(kind: str, name: str, type_: Any, inputs: Mapping[str, str]) -> An
 
 
 def constant(name: str, value: Any) -> Any:
-    """A constant of that name, whose value `CoremlPackage.value` or `packed` made."""
+    """A constant of that name, whose value `CoremlPackage.value` or `stored` made."""
     made = operation("const", name, value.type, {})
     made.attributes["val"].CopyFrom(value)
     return made
@@ -310,7 +293,7 @@ def used(operations: Sequence[Any], results: Iterable[str]) -> list[Any]:
 
 def replace_operations(block: Any, operations: Iterable[Any]) -> None:
     """Put these in the place of a block's operations, of which they may be some."""
-    copies = [copy_of(op) for op in operations]
+    copies = [deepcopy(op) for op in operations]
     del block.operations[:]
     block.operations.extend(copies)
 

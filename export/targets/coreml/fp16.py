@@ -5,24 +5,14 @@ What float16 cannot hold stays in float32: angles, of which sine and cosine are 
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
 from ....core.errors import UsageError
-from .coreml_package import (
-    FLOAT16,
-    FLOAT32,
-    CoremlPackage,
-    bindings,
-    constant,
-    copy_of,
-    functions,
-    is_constant,
-    operation,
-    replace_operations,
-    used,
-)
+from . import coreml_package as mil
+from .coreml_package import CoremlPackage
 
 __all__ = ["in_fp16"]
 
@@ -30,7 +20,7 @@ _ANGLES = ("cos", "sin")
 _KEPT = ("cast", "reduce_l2_norm")  # casts that the model itself asks for; sums of squares over an image
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
-_NAMES = {FLOAT16: "fp16", FLOAT32: "fp32"}
+_NAMES = {mil.FLOAT16: "fp16", mil.FLOAT32: "fp32"}
 
 
 def in_fp16(package: CoremlPackage) -> CoremlPackage:
@@ -39,7 +29,7 @@ def in_fp16(package: CoremlPackage) -> CoremlPackage:
     Raises UsageError for a constant that float16 cannot hold.
     """
     result = package.copy()
-    for function, block in functions(result.spec):
+    for function, block in mil.functions(result.spec):
         _Fp16Block(result, block, {value.name: value.type for value in function.inputs}).rewrite()
     return result
 
@@ -50,9 +40,9 @@ class _Fp16Block:
     def __init__(self, package: CoremlPackage, block: Any, inputs: dict[str, Any]) -> None:
         self.package, self.block = package, block
         self.made: list[Any] = []
-        self.constants = {op.outputs[0].name: op for op in block.operations if is_constant(op)}
+        self.constants = {op.outputs[0].name: op for op in block.operations if mil.is_constant(op)}
         self.types = {op.outputs[0].name: op.outputs[0].type.tensorType.dataType for op in self.constants.values()}
-        self.types |= dict.fromkeys(inputs, FLOAT32)
+        self.types |= dict.fromkeys(inputs, mil.FLOAT32)
         self.described = dict(inputs)
         self.versions: set[str] = set()
 
@@ -60,21 +50,20 @@ class _Fp16Block:
         before, results = list(self.block.operations), set(self.block.outputs)
         exact = _exact(before)
         for index, op in enumerate(before):
-            if is_constant(op):
+            if mil.is_constant(op):
                 continue
-            self.take(op, FLOAT32 if index in exact else FLOAT16)
+            self.take(op, mil.FLOAT32 if index in exact else mil.FLOAT16)
             self.made.append(op)
             for output in op.outputs:
-                if output.name in results and output.type.tensorType.dataType == FLOAT16:
+                if output.name in results and output.type.tensorType.dataType == mil.FLOAT16:
                     self.give_back(output)
-        replace_operations(self.block, used(self.made, results))
+        mil.replace_operations(self.block, mil.used(self.made, results))
 
     def take(self, op: Any, code: int) -> None:
-        """Let an operation compute in one type."""
-        for binding in bindings(op):
+        for binding in mil.bindings(op):
             binding.name = self.version(binding.name, code)
         for output in op.outputs:
-            if output.type.tensorType.dataType == FLOAT32:
+            if output.type.tensorType.dataType == mil.FLOAT32:
                 output.type.tensorType.dataType = code
             self.types[output.name] = output.type.tensorType.dataType
             self.described[output.name] = output.type
@@ -82,7 +71,7 @@ class _Fp16Block:
     def version(self, name: str, code: int) -> str:
         """The name of a float value in that type; made where it is not there yet."""
         own = self.types.get(name)
-        if own not in (FLOAT16, FLOAT32) or own == code:
+        if own not in (mil.FLOAT16, mil.FLOAT32) or own == code:
             if name in self.constants and name not in self.versions:
                 self.versions.add(name)
                 self.add_constant(self.constants[name])
@@ -98,36 +87,36 @@ class _Fp16Block:
 
     def add_constant(self, op: Any) -> None:
         own = op.outputs[0].type.tensorType.dataType
-        for binding in bindings(op):
+        for binding in mil.bindings(op):
             if binding.name in self.constants:
-                binding.name = self.version(binding.name, FLOAT16 if own == FLOAT16 else FLOAT32)
+                binding.name = self.version(binding.name, mil.FLOAT16 if own == mil.FLOAT16 else mil.FLOAT32)
         self.made.append(op)
 
     def fp16_constant(self, op: Any, name: str) -> Any:
         """A constant, or what a compressed one is made of, in float16."""
-        copy = copy_of(op)
+        copy = deepcopy(op)
         copy.outputs[0].name = name
-        copy.outputs[0].type.tensorType.dataType = FLOAT16
+        copy.outputs[0].type.tensorType.dataType = mil.FLOAT16
         copy.attributes["name"].immediateValue.tensor.strings.values[0] = name
         for key in sorted(copy.attributes):
             value = copy.attributes[key]
-            if value.type.tensorType.dataType == FLOAT32:
+            if value.type.tensorType.dataType == mil.FLOAT32:
                 value.CopyFrom(self.package.value(_as_fp16(self.package.array(value), op.outputs[0].name)))
         return copy
 
     def cast(self, name: str, other: str, code: int) -> None:
-        type_ = copy_of(self.described[name])
+        type_ = deepcopy(self.described[name])
         type_.tensorType.dataType = code
-        self.made.append(constant(f"{other}__dtype", self.package.value(_NAMES[code])))
-        self.made.append(operation("cast", other, type_, {"x": name, "dtype": f"{other}__dtype"}))
+        self.made.append(mil.constant(f"{other}__dtype", self.package.value(_NAMES[code])))
+        self.made.append(mil.operation("cast", other, type_, {"x": name, "dtype": f"{other}__dtype"}))
 
     def give_back(self, output: Any) -> None:
         """A result of the program stays float32: the operation computes another value, which is cast."""
         name = output.name
         output.name = f"{name}__fp16"
-        self.types[output.name], self.described[output.name] = FLOAT16, output.type
-        self.cast(output.name, name, FLOAT32)
-        self.types[name], self.described[name] = FLOAT32, self.made[-1].outputs[0].type
+        self.types[output.name], self.described[output.name] = mil.FLOAT16, output.type
+        self.cast(output.name, name, mil.FLOAT32)
+        self.types[name], self.described[name] = mil.FLOAT32, self.made[-1].outputs[0].type
         self.versions |= {output.name}
 
 
@@ -137,7 +126,7 @@ def _exact(operations: list[Any]) -> set[int]:
     exact = {i for i, op in enumerate(operations) if op.type in (*_ANGLES, *_KEPT)}
     waiting = [i for i in exact if operations[i].type in _ANGLES]
     while waiting:
-        for binding in bindings(operations[waiting.pop()]):
+        for binding in mil.bindings(operations[waiting.pop()]):
             place = makers.get(binding.name)
             if place is not None and place not in exact:
                 exact.add(place)

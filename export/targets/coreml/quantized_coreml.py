@@ -10,6 +10,7 @@ each weight the index of one of a few values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,22 +19,8 @@ from numpy.typing import NDArray
 from ....core.errors import UsageError
 from ..calibration import Range, params_of
 from ..weights import QuantizedWeights, array_digest, bias_shift, dequantize, quantize_weights
-from .coreml_package import (
-    FLOAT32,
-    INT4,
-    CoremlPackage,
-    bindings,
-    blocks,
-    constant,
-    copy_of,
-    operation,
-    packed_bits,
-    raise_version,
-    replace_operations,
-    tensor_type,
-    used,
-    value_name,
-)
+from . import coreml_package as mil
+from .coreml_package import CoremlPackage
 
 __all__ = ["ConvRanges", "Palette", "palette", "quantized_package"]
 
@@ -57,12 +44,7 @@ class Palette(NamedTuple):
     """Weights as indices into a table of values."""
 
     indices: NDArray[np.uint8]  # of the shape of the weights
-    table: NDArray[np.float32]  # (2^bits,), ascending
-
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """The float weights that a runtime computes with."""
-        return self.table[self.indices]
+    table: NDArray[np.float32]  # (2^bits,), ascending; a runtime computes with table[indices]
 
 
 def quantized_package(
@@ -74,9 +56,9 @@ def quantized_package(
     are by the digest of the weights. Raises UsageError for a package without one of the layers.
     """
     result = package.copy()
-    raise_version(result.spec, max((NEEDS.get(precision, 0) for precision in precisions.values()), default=0))
+    mil.raise_version(result.spec, max((NEEDS.get(precision, 0) for precision in precisions.values()), default=0))
     found: set[str] = set()
-    for block in blocks(result.spec):
+    for _, block in mil.functions(result.spec):
         rewriting = _MilRewriting(result, block, uses)
         found |= rewriting.layers.keys() & precisions.keys()
         for digest in sorted(rewriting.layers.keys() & precisions.keys()):
@@ -115,7 +97,6 @@ def _panter_dite(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64
 
 
 def _lloyd(ordered: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lloyd's iteration on sorted values."""
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     for _ in range(_LLOYD_ROUNDS):
         ends = np.searchsorted(ordered, (table[1:] + table[:-1]) / 2)
@@ -138,7 +119,7 @@ class _MilRewriting:
         self.layers: dict[str, list[Any]] = {}
         self.weights: dict[str, str] = {}
         for op in block.operations:
-            weights = value_name(op, "weight")
+            weights = mil.value_name(op, "weight")
             if op.type in _LAYERS and weights in self.constants:
                 digest = array_digest(self.array(weights))
                 self.layers.setdefault(digest, []).append(op)
@@ -151,7 +132,6 @@ class _MilRewriting:
         return self.package.array(self.constants[name].attributes["val"])
 
     def quantize(self, digest: str, precision: str) -> None:
-        """Put quantized weights in the place of the float ones."""
         if precision == "fp32":
             return
         name, array = f"{self.weights[digest]}__{precision}", self.array(self.weights[digest])
@@ -161,7 +141,7 @@ class _MilRewriting:
             made = self.constexpr("constexpr_cast", name, array.shape, values)
         elif precision in PALETTES:
             kept = palette(array, PALETTES[precision])
-            made, new = self.palette(name, kept, PALETTES[precision]), kept.weights
+            made, new = self.palette(name, kept, PALETTES[precision]), kept.table[kept.indices]
         else:
             q = quantize_weights(array, precision)
             made, new = (self.w4 if precision == "w4" else self.w8)(name, q, array.shape), dequantize(q, array.shape)
@@ -184,31 +164,30 @@ class _MilRewriting:
 
     def w4(self, name: str, made: QuantizedWeights, shape: tuple[int, ...]) -> Any:
         """Two numbers in a byte, a scale for each block of input channels."""
-        packed = self.package.packed((made.q & 15).astype(np.uint8), 4, INT4, shape)
+        packed = self.package.stored(mil.packed_bits((made.q & 15).astype(np.uint8), 4), mil.INT4, shape)
         scale = made.scale.reshape(shape[0], -1, *(1 for _ in shape[2:]))
         data = self.constant(f"{name}__codes", packed)
         inputs = {"data": data, "scale": self.constant(f"{name}__scales", self.package.value(scale))}
-        return operation("constexpr_blockwise_shift_scale", name, tensor_type(FLOAT32, shape), inputs)
+        return mil.operation("constexpr_blockwise_shift_scale", name, mil.tensor_type(mil.FLOAT32, shape), inputs)
 
     def palette(self, name: str, made: Palette, bits: int) -> Any:
         shape = made.indices.shape
         if self.version < 9:
-            indices = np.frombuffer(packed_bits(made.indices, bits), np.uint8)
+            indices = np.frombuffer(mil.packed_bits(made.indices, bits), np.uint8)
             values = {"indices": indices, "lut": made.table, "shape": np.array(shape, np.uint32)}
             return self.constexpr("constexpr_lut_to_dense", name, shape, values)
-        packed = self.package.packed(made.indices, bits, _UNSIGNED[bits], shape)
+        packed = self.package.stored(mil.packed_bits(made.indices, bits), _UNSIGNED[bits], shape)
         table = made.table.reshape(*(1 for _ in shape), -1, 1)
         indices = self.constant(f"{name}__indices", packed)
         inputs = {"indices": indices, "lut": self.constant(f"{name}__table", self.package.value(table))}
-        return operation("constexpr_lut_to_dense", name, tensor_type(FLOAT32, shape), inputs)
+        return mil.operation("constexpr_lut_to_dense", name, mil.tensor_type(mil.FLOAT32, shape), inputs)
 
     def constant(self, name: str, value: Any) -> str:
-        """Add a constant; its name."""
-        self.start.append(constant(name, value))
+        self.start.append(mil.constant(name, value))
         return name
 
     def constexpr(self, kind: str, name: str, shape: tuple[int, ...], values: Mapping[str, Any]) -> Any:
-        made = operation(kind, name, tensor_type(FLOAT32, shape), {})
+        made = mil.operation(kind, name, mil.tensor_type(mil.FLOAT32, shape), {})
         for key, value in values.items():
             made.attributes[key].CopyFrom(self.package.value(value))
         return made
@@ -218,7 +197,7 @@ class _MilRewriting:
         means = np.mean([ranges.before.means for ranges in self.uses[digest]], axis=0)
         shift = bias_shift(change, means)
         for number, op in enumerate(self.layers[digest]):
-            bias = value_name(op, "bias")
+            bias = mil.value_name(op, "bias")
             old = self.array(bias) if bias else np.zeros(len(shift), np.float32)
             value = self.package.value((old - shift).astype(np.float32))
             name = self.constant(f"{self.weights[digest]}__bias{number}", value)
@@ -227,9 +206,9 @@ class _MilRewriting:
 
     def round(self, op: Any, ranges: ConvRanges) -> None:
         """Let what goes in and what comes out pass through 8 bits."""
-        self.rounded[value_name(op, "x")] = ranges.before
+        self.rounded[mil.value_name(op, "x")] = ranges.before
         result = op.outputs[0].name
-        following = [other for other in self.block.operations if any(b.name == result for b in bindings(other))]
+        following = [other for other in self.block.operations if any(b.name == result for b in mil.bindings(other))]
         rectified = len(following) == 1 and following[0].type == "relu" and result not in self.block.outputs
         self.rounded[following[0].outputs[0].name if rectified else result] = ranges.after
 
@@ -241,27 +220,26 @@ class _MilRewriting:
         for name in sorted(self.rounded.keys() - made_here):  # inputs of the program
             operations += after[name]
         for op in list(self.block.operations):
-            for binding in bindings(op):
+            for binding in mil.bindings(op):
                 if binding.name in self.rounded:
                     binding.name = f"{binding.name}__decoded"
             operations.append(op)
             for output in op.outputs:
                 operations += after.get(output.name, [])
-        replace_operations(self.block, used(operations, self.block.outputs))
+        mil.replace_operations(self.block, mil.used(operations, self.block.outputs))
 
     def through(self, name: str) -> list[Any]:
-        """8 bits and back."""
         scale, zero_point = params_of(self.rounded[name])
         q, type_ = f"{name}__codes", self.type_of(name)
-        integers = copy_of(type_)
+        integers = deepcopy(type_)
         integers.tensorType.dataType = _UINT8
-        facts = {"scale": np.array(scale, np.float32), "zero_point": np.array(zero_point, np.uint8)}
-        named = {key: f"{q}__{key}" for key in (*facts, "output_dtype")}
-        params = {key: named[key] for key in facts}
+        params = {"scale": f"{q}__scale", "zero_point": f"{q}__zero_point"}
+        named = {**params, "output_dtype": f"{q}__output_dtype"}
+        facts = np.array(scale, np.float32), np.array(zero_point, np.uint8), "uint8"
         return [
-            *(constant(named[k], self.package.value(fact)) for k, fact in {**facts, "output_dtype": "uint8"}.items()),
-            operation("quantize", q, integers, {"input": name, **named}),
-            operation("dequantize", f"{name}__decoded", type_, {"input": q, **params}),
+            *(mil.constant(n, self.package.value(fact)) for n, fact in zip(named.values(), facts, strict=True)),
+            mil.operation("quantize", q, integers, {"input": name, **named}),
+            mil.operation("dequantize", f"{name}__decoded", type_, {"input": q, **params}),
         ]
 
     def type_of(self, name: str) -> Any:

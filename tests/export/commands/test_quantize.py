@@ -38,7 +38,7 @@ def test_writes_a_pack_that_keeps_the_budget(
 
 
 def test_a_plan_from_a_file_and_one_level_for_all(call: Callable[..., int], tmp_path: Path) -> None:
-    assert call("--level", "int8", "--budget-db", "20") == 0
+    assert call("--precision", "int8", "--budget-db", "20") == 0
     assert "int8" in Manifest.load(tmp_path / "out").precision["onnx"].values()
     assert verify(tmp_path / "out").ok
 
@@ -49,7 +49,7 @@ def test_openvino_gets_the_fastest_that_keeps_the_budget(
 ) -> None:
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     pytest.importorskip("nncf", reason="the package nncf is not installed")
-    assert call("--level", level, "--budget-db", "20", "--to", "onnx,openvino", "--json") == 0
+    assert call("--precision", level, "--budget-db", "20", "--to", "onnx,openvino", "--json") == 0
     out, err = capsys.readouterr()
     found = {row["name"]: row for row in json.loads(out)["rows"] if row["runtime"] == "openvino"}
     assert {"fp32", *(name for name in offers if "bf16" not in name)} <= set(found)

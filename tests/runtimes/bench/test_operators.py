@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from pocketprior.core.errors import UsageError
@@ -16,12 +14,13 @@ def test_the_convolutions_of_a_graph_do_all_its_multiply_adds() -> None:
     assert sum(time.share for time in times) == pytest.approx(1)
     assert [time.milliseconds for time in times] == sorted((time.milliseconds for time in times), reverse=True)
     counted = sum(time.macs for time in times) / 64**2
-    assert counted == pytest.approx(Manifest.load(pack).macs_per_pixel["fused"], rel=0.02)
+    padded = counted / Manifest.load(pack).macs_per_pixel["fused"]  # three channels are computed as a vector of them
+    assert 0.999 < padded < 1.05
     table = operator_table(times)
     assert "| Conv " in table
     assert table.splitlines()[-1].startswith("| all ")
 
 
-def test_a_graph_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_graph_that_is_not_there_is_named() -> None:
     with pytest.raises(UsageError, match="has no graph 'compose' for ONNX Runtime"):
         operator_times(default_pack(), "compose", side=16, rounds=1)

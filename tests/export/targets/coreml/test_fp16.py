@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pocketprior.core.errors import UsageError
-from pocketprior.export.targets.coreml.coreml_package import FLOAT16, FLOAT32, CoremlPackage, blocks, write_package
+from pocketprior.export.targets.coreml.coreml_package import FLOAT16, FLOAT32, CoremlPackage, functions, write_package
 from pocketprior.export.targets.coreml.fp16 import in_fp16
 from pocketprior.runtimes.mil import read_package
 from support.coreml_package import Made
@@ -27,7 +27,7 @@ def folder(half: CoremlPackage, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def kinds(package: CoremlPackage, *ops: str) -> set[int]:
-    (block,) = blocks(package.spec)
+    ((_, block),) = functions(package.spec)
     return {op.outputs[0].type.tensorType.dataType for op in block.operations if op.type in ops}
 
 
@@ -53,7 +53,7 @@ def test_types(half: CoremlPackage) -> None:
     assert kinds(half, "sin", "cos", "reduce_l2_norm") == {FLOAT32}
     function = half.spec.mlProgram.functions["main"]
     assert {value.type.tensorType.dataType for value in function.inputs} == {FLOAT32}
-    (block,) = blocks(half.spec)
+    ((_, block),) = functions(half.spec)
     results = [output for op in block.operations for output in op.outputs if output.name in block.outputs]
     assert [output.type.tensorType.dataType for output in results] == [FLOAT32]
 
@@ -65,7 +65,7 @@ def test_weights_take_half_the_bytes(made: Made, folder: Path) -> None:
 
 def test_what_is_not_zero_stays_so(made: Made, half: CoremlPackage) -> None:
     """The least length that is divided by, 1e-12."""
-    (before,), (after,) = blocks(made.package.spec), blocks(half.spec)
+    ((_, before),), ((_, after),) = functions(made.package.spec), functions(half.spec)
     small = [
         op.outputs[0].name
         for op in before.operations
@@ -91,7 +91,7 @@ def test_original_is_left_alone(made: Made) -> None:
 
 def test_a_constant_that_does_not_fit(made: Made) -> None:
     package = made.package
-    (block,) = blocks(package.spec)
+    ((_, block),) = functions(package.spec)
     bias = next(op for op in block.operations if op.type == "const" and op.outputs[0].name == "p_last_bias")
     bias.attributes["val"].CopyFrom(package.value(np.full(3, 1e6, np.float32)))
     with pytest.raises(UsageError, match="'p_last_bias' exceeds 65504"):
@@ -101,10 +101,10 @@ def test_a_constant_that_does_not_fit(made: Made) -> None:
 @pytest.mark.parametrize("bound", [np.inf, np.finfo(np.float32).max])
 def test_a_bound_that_is_none_becomes_the_largest_number(made: Made, bound: float) -> None:
     package = made.package
-    (block,) = blocks(package.spec)
+    ((_, block),) = functions(package.spec)
     bias = next(op for op in block.operations if op.type == "const" and op.outputs[0].name == "p_last_bias")
     bias.attributes["val"].CopyFrom(package.value(np.array([bound, -bound, 1], np.float32)))
     half = in_fp16(package)
-    (block,) = blocks(half.spec)
+    ((_, block),) = functions(half.spec)
     made_of = next(op for op in block.operations if op.outputs[0].name.startswith("p_last_bias"))
     assert half.array(made_of.attributes["val"]).tolist() == [65504, -65504, 1]

@@ -17,9 +17,10 @@ from pocketprior.export.targets.coreml.convert import DEPLOYMENT_TARGETS, conver
 from pocketprior.export.targets.coreml.coreml_package import (
     INT4,
     CoremlPackage,
-    blocks,
     constant,
     coremltools,
+    functions,
+    packed_bits,
     raise_version,
     write_package,
 )
@@ -49,7 +50,7 @@ def test_coremltools_reads_the_package(made: Made) -> None:
     reader = _BlobStorageReader(str(made.folder / "Data/com.apple.CoreML/weights/weight.bin"))
     package, stored = made.package, 0
     theirs = spec.mlProgram.functions["main"].block_specializations["CoreML7"].operations
-    (block,) = blocks(package.spec)
+    ((_, block),) = functions(package.spec)
     for mine, other in zip(block.operations, theirs, strict=True):
         if "val" in other.attributes and other.attributes["val"].WhichOneof("value") == "blobFileValue":
             stored += 1
@@ -59,14 +60,14 @@ def test_coremltools_reads_the_package(made: Made) -> None:
 
 
 def test_values_are_named_after_their_modules(made: Made) -> None:
-    (block,) = blocks(made.package.spec)
+    ((_, block),) = functions(made.package.spec)
     names = {output.name for op in block.operations for output in op.outputs}
     assert {"first__conv2d", "second__conv2d", "film__linear", "restored"} <= names
 
 
 def test_equal_constants_are_stored_once(made: Made, tmp_path: Path) -> None:
     package = made.package
-    (block,) = blocks(package.spec)
+    ((_, block),) = functions(package.spec)
     array = np.arange(4096, dtype=np.float32)
     for name in ("one", "two"):
         block.operations.insert(0, constant(name, package.value(array)))
@@ -99,7 +100,7 @@ def test_constants_come_back(array: np.ndarray) -> None:
 @given(st.lists(st.integers(0, 15), min_size=1, max_size=40))
 def test_four_bits_are_packed_lowest_first(codes: list[int]) -> None:
     package = CoremlPackage(None)
-    value = package.packed(np.array(codes, np.uint8), 4, INT4, (len(codes),))
+    value = package.stored(packed_bits(np.array(codes, np.uint8), 4), INT4, (len(codes),))
     data = package.blobs[value.blobFileValue.offset]
     assert len(data) == -(-len(codes) // 2)
     assert [data[i // 2] >> 4 * (i % 2) & 15 for i in range(len(codes))] == codes
