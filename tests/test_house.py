@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("core", "kernels", "distill", "export", "runtimes")
 HALVES_OF_CORE = ("core.models", "core.training")  # these import torch: layers of their own
 
-# In the five layers; lowered with every step, until they are 240 files and 33,500 lines.
-MOST_FILES, MOST_LINES = 267, 37_950
+# In the five layers.
+MOST_FILES, MOST_LINES = 240, 33_500
 COMMAND_LINES = 150
 LEAST_FILE_LINES, MOST_FILE_LINES = 40, 400
 

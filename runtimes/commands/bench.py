@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
-from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _speed(args: Namespace) -> int:
 
     options = {"arithmetic": args.arithmetic, "megapixels": args.megapixels, "rounds": args.rounds}
     timings = measure_speed(args.pack, args.variants, args.baselines, args.runtimes, **options)
-    return _show(args, timings, f"{args.megapixels:g} megapixels", speed_table(timings))
+    return _show(args, [asdict(timing) for timing in timings], f"{args.megapixels:g} megapixels", speed_table(timings))
 
 
 def _graphs(args: Namespace) -> int:
@@ -123,21 +123,24 @@ def _graphs(args: Namespace) -> int:
         for pack in args.packs:
             for graph in args.graphs or Manifest.load(pack).graphs:
                 times = operator_times(pack, graph, side=args.side, rounds=args.rounds)
-                _show(args, times, f"{pack}, {graph}, {args.side} x {args.side} pixels", operator_table(times))
+                _show(
+                    args,
+                    [time._asdict() for time in times],
+                    f"{pack}, {graph}, {args.side} x {args.side} pixels",
+                    operator_table(times),
+                )
         return 0
     timings = measure_graphs(args.packs, args.runtimes, side=args.side, rounds=args.rounds, only=args.graphs)
-    return _show(args, timings, f"{args.side} x {args.side} pixels", graph_table(timings))
+    return _show(
+        args, [asdict(timing) for timing in timings], f"{args.side} x {args.side} pixels", graph_table(timings)
+    )
 
 
-def _record(timing: Any) -> dict[str, Any]:
-    return asdict(timing) if is_dataclass(timing) and not isinstance(timing, type) else timing._asdict()
-
-
-def _show(args: Namespace, timings: Sequence[Any], size: str, table: str) -> int:
+def _show(args: Namespace, timings: Sequence[Mapping[str, Any]], size: str, table: str) -> int:
     from ..bench.quality_report import machine
 
     if args.json:
-        print(json.dumps({"machine": machine(), "timings": [_record(timing) for timing in timings]}, indent=2))
+        print(json.dumps({"machine": machine(), "timings": timings}, indent=2))
     else:
         print(f"{machine()}; one thread, {size}, median of {args.rounds}, CPU time\n\n{table}")
     return 0
