@@ -23,7 +23,15 @@ pytestmark = pytest.mark.slow  # Core ML packages of all systems take minutes to
 
 TARGETS = {"onnxruntime": "onnx", "openvino": "openvino", "coreml": "coreml"}
 PRECISIONS = ("fp32", "fp16")
-LOOSE = {"half": {"reason": "weights that were never trained", "psnr_db": 36, "max_abs": 1, "shift": 0.05}}
+LOOSE = {
+    "half": {"reason": "weights that were never trained", "psnr_db": 36, "max_abs": 1, "shift": 0.05},
+    "form": {
+        "reason": "a sigma that was never trained multiplies rounding",
+        "psnr_db": 90,
+        "max_abs": 1e-4,
+        "shift": 1e-5,
+    },
+}
 
 
 class Known(NamedTuple):
