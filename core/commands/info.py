@@ -76,7 +76,7 @@ def _facts(folder: Path, manifest: Manifest, size: int) -> list[tuple[str, str]]
         ("tasks", ", ".join(manifest.tasks)),
         ("steps", f"{len(manifest.times)} ({manifest.sampler})"),
         ("sizes", f"any; tiles {_tiles(manifest.size)}"),
-        ("strength", f"0 to 1; 1 adds {manifest.gain:g} of {_ADDED.get(manifest.model, "the change to the photo")}"),
+        ("strength", f"0 to 1; 1 adds {manifest.gain:g} of {_ADDED.get(manifest.model, 'the change to the photo')}"),
         ("amount", amount),
         *[(target, ", ".join(map(" ".join, graphs.items()))) for target, graphs in manifest.precision.items()],
         ("parameters", _numbers(manifest.parameters)),
