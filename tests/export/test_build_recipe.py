@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, words: str) -
     [
         ("--max-size=4MB", "--max-siez=4MB", r"\[quantize\]: unrecognized arguments: --max-siez=4MB"),
         ("--max-size=4MB", "--max-size=large", r"\[quantize\]: argument --max-size"),
-        ("--max-size=4MB", '--plan=a.json", "--level=w8', r"\[quantize\]: .*not allowed with argument"),
+        ("--max-size=4MB", '--plan=a.json", "--precision=w8', r"\[quantize\]: .*not allowed with argument"),
         ("--gain=0.7", "--gain=-1", r"\[parity record\]: expected a gain above 0, got -1"),
         ("--gain=0.7", "--start=300", r"\[parity record\]: --start was given for a dtpm checkpoint"),
         ('"fp32", "fp16"]', '"fp32", "fp61"]', r"\[export\]: .*precision of onnx 'fp61'"),
