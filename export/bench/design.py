@@ -215,7 +215,7 @@ Made by `pocketprior bench design NAME=CHECKPOINT ... --baseline NAME=FILE.onnx 
 only the decision is written by hand. Candidates are predictors of the task `cleanup`, trained on the same stream of
 photos for the same time; baselines are networks of others, which are only timed.
 
-- TileSpeed: MPix/s in CPU time of one thread on tiles of {tile} pixels, all networks in turn. Of two numbers the second
+- Speed: MPix/s in CPU time of one thread on tiles of {tile} pixels, all networks in turn. Of two numbers the second
   counts only what a tile gives besides its overlap and the seam; in brackets: times the first baseline. OpenVINO uses
   AMX for int8 where the processor has it, unless `ONEDNN_MAX_CPU_ISA` limits it.
 - Machine: {machine}.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,14 +128,14 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class CheckpointSource:
+class CheckpointSource(ABC):
     """The checkpoint of a pack, and how it is to sample; fields after the path are the options of its system."""
 
     model: Path  # the checkpoint's file
 
+    @abstractmethod
     def open(self) -> Opened:
         """The model. Raises CheckpointError, and UsageError for a model that cannot be packed."""
-        raise NotImplementedError
 
     def files(self) -> list[Path]:
         """The files of the checkpoints."""

@@ -126,7 +126,7 @@ def _inside(variant: Variant, graph: str, inputs: Mapping[str, Array]) -> Values
     return INSIDE[variant.runtime](variant.file(graph), function, inputs, arithmetic)
 
 
-def inside_onnxruntime(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str) -> Values:  # noqa: ARG001
+def inside_onnxruntime(path: Path, _graph: str, inputs: Mapping[str, Array], _arithmetic: str) -> Values:
     """All float32 arrays of an ONNX file; always in float32. MissingExtraError without onnx."""
     content, made = _exposed(path)
     try:
@@ -156,7 +156,7 @@ def _exposed(path: Path) -> tuple[bytes, _Made]:
     return model.SerializeToString(), made
 
 
-def inside_openvino(path: Path, graph: str, inputs: Mapping[str, Array], arithmetic: str) -> Values:  # noqa: ARG001
+def inside_openvino(path: Path, _graph: str, inputs: Mapping[str, Array], arithmetic: str) -> Values:
     """All float arrays of an ONNX or IR file, which keeps the names of ONNX.
 
     Raises MissingExtraError without openvino, and for an ONNX file without onnx.

@@ -80,7 +80,7 @@ def test_block_is_the_same_function(name: str) -> None:
 PARTS = {
     "dtpm:mobile": ("predictor", "denoiser"),
     "dtpm:base": ("predictor", "denoiser"),
-    "diffir:mobile": ("dirformer",),
+    "diffir:mobile": ("dirformer", "cpen_s2"),
     "gen2res:mobile": ("denoiser",),
     "gen2res:base": ("denoiser",),
 }
@@ -98,6 +98,7 @@ def test_model_is_the_same_function(size: str) -> None:
         shapes = [e if e is None else (1, e.shape[1], 32, 32) if e.dim() == 4 else e.shape for e in examples]
         inputs = (None if shape is None else torch.rand(shape, generator=random) for shape in shapes)
         assert_same(perturbed(net), *inputs)
+        assert not any(isinstance(module, nn.PixelUnshuffle) for module in rewritten(net).modules())
 
 
 @pytest.mark.parametrize("where", ["adapters", "slot", "none"])
